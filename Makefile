@@ -1,0 +1,33 @@
+# Everything needs only Python >= 3.10 with venv; the rest is installed into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test check bench clean
+
+help: ## Show this
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "rq_lite needs Python 3.10 or newer: make PYTHON=python3.12"'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch .venv/ready
+
+demo: .venv/ready ## The main job in 15 seconds: a fast producer, a bounded queue, 2 x 100 greenlets
+	$(BIN)/rq-lite demo
+
+test: .venv/ready ## The tests, against every redis-server there is
+	$(BIN)/pytest --numprocesses 4 --quiet
+
+check: .venv/ready ## Format, lint, types and tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+bench: .venv/ready ## The benchmark of benchmarks/README.md (minutes)
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove what was installed and built
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

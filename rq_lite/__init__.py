@@ -1,0 +1,69 @@
+"""rq_lite: a work queue on Redis whose queues are bounded.
+
+The names below are loaded when they are first used: a consumer must be able to patch before anything else
+is imported, and `rq-lite --help` should not wait for Redis' client.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rq_lite.broker import Broker
+    from rq_lite.errors import (
+        BadArgument,
+        BrokerError,
+        BrokerOutOfMemory,
+        BrokerUnavailable,
+        PayloadTooLarge,
+        QueueFull,
+        RqLiteError,
+        UsageError,
+    )
+    from rq_lite.job import Job
+    from rq_lite.queue import Queue
+    from rq_lite.settings import Settings, load_settings
+    from rq_lite.task import Task
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BadArgument",
+    "Broker",
+    "BrokerError",
+    "BrokerOutOfMemory",
+    "BrokerUnavailable",
+    "Job",
+    "PayloadTooLarge",
+    "Queue",
+    "QueueFull",
+    "RqLiteError",
+    "Settings",
+    "Task",
+    "UsageError",
+    "__version__",
+    "load_settings",
+]
+
+# Where the names live; what is not listed is an error.
+_HOMES = {
+    "Broker": "broker",
+    "Job": "job",
+    "Queue": "queue",
+    "Settings": "settings",
+    "Task": "task",
+    "load_settings": "settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

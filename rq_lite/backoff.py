@@ -1,0 +1,16 @@
+"""How long to wait before the next try."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+
+def full_jitter(
+    attempt: int, *, base: float = 1.0, cap: float = 600.0, chance: Callable[[], float] = random.random
+) -> float:
+    """Seconds before attempt number `attempt + 1` (the first is 1): between 0 and base·2^(attempt-1), at most `cap`.
+
+    The spread over the whole range keeps many that failed together from coming back together.
+    """
+    return chance() * min(cap, base * 2.0 ** min(attempt - 1, 60))

@@ -1,0 +1,403 @@
+"""The broker: one Redis with the scripts. One typed method per script; a job's every transition is one of them.
+
+Methods that are safe to repeat are repeated after a lost connection, until `patience` is over. Given a `link`,
+a method runs once on it and lets redis-py's errors through: that is for a consumer, which after an error must
+first look what it owns (`weather` tells which errors are worth that).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import redis
+
+from rq_lite.broker import keys, scripts
+from rq_lite.broker.connection import LONGEST_BLOCK, Address, Link, Links, explained, is_weather
+from rq_lite.broker.scripts import Code
+from rq_lite.embedded import Attached, announce, attach
+from rq_lite.errors import BrokerOutOfMemory, BrokerUnsuitable
+from rq_lite.settings import Settings, load_settings
+
+__all__ = ["FAULTS", "Broker", "Code", "Feed", "Lane", "Link", "Put", "Taken", "weather"]
+
+OLDEST = (6, 2)
+WITH_FLAGS = (7, 0)
+# A producer's last put is remembered for this long, ms: longer than anybody goes on repeating one.
+REMEMBER = 600_000
+# What a call over a link may raise.
+FAULTS = (redis.RedisError, OSError)
+T = TypeVar("T")
+
+
+class Feed(NamedTuple):
+    """A mark that moves in the same step as a put: `field` of feed `name` must be `expected` ("": absent)."""
+
+    name: str
+    field: str
+    expected: str
+    values: Sequence[str]  # one for each job: what the field is once that job is in
+
+
+class Put(NamedTuple):
+    """What became of a put: so many jobs of the batch were accepted; the queue's size and bounds after it."""
+
+    code: Code
+    accepted: int = 0
+    size: int = 0
+    maxsize: int = 0
+    bytes: int = 0
+    maxbytes: int = 0
+
+
+class Lane(NamedTuple):
+    """A queue's part in an exchange: the delivery tags that are done."""
+
+    queue: str
+    acks: list[int]
+
+
+class Taken(NamedTuple):
+    """A queue's part in the answer: the first job has the delivery tag `tag + 1`, the next one more."""
+
+    code: Code
+    stale: int
+    tag: int
+    jobs: list[bytes]
+
+
+class Broker:
+    """One Redis with the scripts; connects with its first use. Safe to share between threads and greenlets.
+
+    `url` wins over the settings'; with neither it is the embedded Redis, which this process then keeps alive.
+    """
+
+    def __init__(self, url: str | None = None, *, settings: Settings | None = None, quiet: bool = False) -> None:
+        self.settings = settings or load_settings()
+        self._url = url or self.settings.url
+        self._quiet = quiet
+        self._attached: Attached | None = None
+        self._scripts: dict[str, scripts.Script] | None = None
+        if self._url is not None:
+            self._connect_to(self._url)
+
+    def _connect_to(self, url: str) -> None:
+        self._address = Address(url)
+        self._links = Links(self._address)
+        self._waiters = Links(self._address, most=1024)
+
+    # -- opening and closing
+
+    def open(self) -> Broker:
+        """Connect now, once, without patience, and check the server. Raises BrokerError in one line."""
+        if self._scripts is not None:
+            return self
+        if self._url is None:
+            self._attached = attach(self.settings, say=None if self._quiet else announce)
+            self._url = self._attached.url
+            self._connect_to(self._url)
+        try:
+            with self._links.lend() as link:
+                info = link.call("INFO", "server")
+        except FAULTS as error:
+            raise explained(error, self._address) from None
+        self.version = version_of(info)
+        if self.version < OLDEST:
+            number = ".".join(map(str, self.version))
+            raise BrokerUnsuitable(f"Redis at {self.shown} is version {number or '?'}; 6.2 or newer is needed")
+        self._scripts = scripts.load(flags=self.version >= WITH_FLAGS)
+        return self
+
+    def close(self) -> None:
+        if self._url is not None:
+            self._links.close()
+            self._waiters.close()
+        if self._attached is not None:
+            self._attached.close()
+            self._attached, self._url, self._scripts = None, None, None
+
+    @property
+    def url(self) -> str:
+        """With its password: for processes that this one starts, never for people."""
+        self.open()
+        return self._address.url
+
+    @property
+    def shown(self) -> str:
+        """The URL for people."""
+        return self._address.shown
+
+    def link(self) -> Link:
+        """A connection for one caller alone."""
+        self.open()
+        return Link(self._address)
+
+    # -- running a script or command
+
+    def _run(self, name: str, keys_: tuple[str, ...], *args: Any, link: Link | None = None) -> list[Any]:
+        self.open()
+        assert self._scripts is not None
+        script = self._scripts[name]
+        if link is not None:
+            reply: list[Any] = script(link, keys_, *args)
+            return reply
+        with self._links.lend() as lent:
+            return self._patiently(lambda: script(lent, keys_, *args), lent)
+
+    def read(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """The replies to plain commands, sent together; they are repeated like scripts, so only safe ones."""
+        self.open()
+        with self._links.lend() as link:
+            return self._patiently(lambda: link.pipe(list(commands)), link)
+
+    def _patiently(self, attempt: Callable[[], T], link: Link, patience: float | None = None) -> T:
+        """Tries again after weather, with growing pauses of random length, until patience is over."""
+        until = time.monotonic() + (self.settings.patience if patience is None else patience)
+        pause = 0.05
+        while True:
+            try:
+                return attempt()
+            except FAULTS as error:
+                link.close()
+                if "OOM command not allowed" in str(error):
+                    raise BrokerOutOfMemory(
+                        f"Redis at {self.shown} is at its maxmemory and stores nothing more; nothing was put. "
+                        "Consumers go on: let them drain the queue, or raise maxmemory"
+                    ) from None
+                if not is_weather(error) or time.monotonic() + pause > until:
+                    raise explained(error, self._address) from None
+            time.sleep(random.uniform(0, pause))
+            pause = min(1.0, pause * 2)
+
+    # -- producers
+
+    def declare(self, queue: str, maxsize: int | None = None, maxbytes: int | None = None) -> tuple[int, int]:
+        """Make the queue known; the bound in force, in jobs and in bytes (0: none)."""
+        key = keys.of(queue)
+        self.read(("SADD", keys.QUEUES, queue))
+        defaults = (self.settings.maxsize, self.settings.maxbytes)
+        _, jobs, size = self._run("declare", (key.meta,), *map(blank, (maxsize, maxbytes)), *defaults)
+        return jobs, size
+
+    def put(
+        self,
+        queue: str,
+        entries: Sequence[bytes],
+        *,
+        delay: int = 0,
+        woken: bool = False,
+        overdraft: int = 0,
+        feed: Feed | None = None,
+        patience: float | None = None,
+    ) -> Put:
+        """Add encoded jobs, at most 1000, as many as fit; they are due in `delay` ms.
+
+        Repeating it after a lost answer never adds a job twice. Raises BrokerUnavailable with
+        `outcome="unknown"` when the last answer was lost and patience is over.
+        """
+        self.open()
+        assert self._scripts is not None
+        script = self._scripts["put"]
+        key = keys.of(queue)
+        with self._links.lend() as link:
+            link.sequence += 1
+            names = [key.pending, key.scheduled, key.meta, key.bell, key.room, key.producer(link.producer)]
+            args = [link.sequence, REMEMBER, int(woken), delay, overdraft, len(entries), *entries]
+            if feed is not None:
+                names.append(key.feed(feed.name))
+                args += [feed.field, feed.expected, *feed.values]
+            reply = self._patiently(lambda: script(link, tuple(names), *args), link, patience)
+        code = Code(reply[0])
+        return Put(code, *reply[1:]) if code is Code.OK else Put(code)
+
+    def wait_room(self, queue: str, seconds: float) -> bool:
+        """Wait until the queue may have room; False after the time (about 2 s at most), or after weather."""
+        return self._wait((keys.of(queue).room,), seconds)
+
+    def feed(self, queue: str, name: str) -> dict[str, str]:
+        """The marks of a feed: field to value; empty for one that was never used."""
+        flat = self.read(("HGETALL", keys.of(queue).feed(keys.checked_name(name, "feed"))))[0]
+        return {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+
+    def mark_feed(self, queue: str, name: str, field: str, value: str) -> None:
+        self.read(("HSET", keys.of(queue).feed(name), field, value))
+
+    def forget_feed(self, queue: str, name: str, fields: Sequence[str]) -> None:
+        if fields:
+            self.read(("HDEL", keys.of(queue).feed(name), *fields))
+
+    # -- consumers
+
+    def register(self, queue: str, consumer: str, *, link: Link | None = None) -> None:
+        """Begin (or begin anew) the lease without which nothing can be taken."""
+        key = keys.of(queue)
+        self._run("register", (key.consumers, key.meta), consumer, ms(self.settings.lease), link=link)
+
+    def renew(self, queue: str, consumers: Sequence[str]) -> int:
+        """Prolong leases; how many of the consumers were listed."""
+        key = keys.of(queue)
+        reply = self._run("renew", (key.consumers, key.meta), ms(self.settings.lease), *consumers)
+        return int(reply[1])
+
+    def exchange(self, consumer: str, lanes: Sequence[Lane], want: int, link: Link) -> list[Taken]:
+        """Ack what is done and take up to `want` jobs, from the lanes in their order; an answer for each."""
+        names: list[str] = []
+        args: list[Any] = [consumer, want]
+        for queue, acks in lanes:
+            key = keys.of(queue)
+            names += (
+                key.pending, key.scheduled, key.meta, key.consumers,
+                key.inflight(consumer), key.bell, key.room, key.drained,
+            )  # fmt: skip
+            args.append(len(acks))
+            args += acks
+        reply = self._run("exchange", tuple(names), *args, link=link)
+        return [Taken(Code(code), stale, tag, jobs) for code, stale, tag, jobs in reply]
+
+    def bury(self, queue: str, consumer: str, reports: Sequence[tuple[int, bytes]], link: Link) -> int:
+        """Move deliveries (tag, report) to the dead set; how many were no longer the consumer's."""
+        key = keys.of(queue)
+        names = (
+            key.inflight(consumer), key.dead, key.dead_index, key.meta, key.pending, key.scheduled, key.drained,
+        )  # fmt: skip
+        limits = (self.settings.dead_max, ms(self.settings.dead_age))
+        return int(self._run("bury", names, *limits, *flat(reports), link=link)[2])
+
+    def retry(self, queue: str, consumer: str, delays: Sequence[tuple[int, int]], link: Link) -> int:
+        """Let deliveries (tag, delay in ms) run again later, charged an attempt; how many were not ours."""
+        key = keys.of(queue)
+        names = (key.inflight(consumer), key.scheduled, key.meta)
+        return int(self._run("retry", names, *flat(delays), link=link)[2])
+
+    def park(self, queue: str, consumer: str, unknown: Sequence[tuple[int, str]], link: Link) -> int:
+        """Put deliveries (tag, task) of unknown tasks aside, uncharged; how many were not the consumer's."""
+        key = keys.of(queue)
+        names = (key.inflight(consumer), key.scheduled, key.meta, key.pending, key.drained)
+        return int(self._run("park", names, ms(self.settings.park), consumer, *flat(unknown), link=link)[2])
+
+    def give_back(self, queue: str, consumer: str, tags: Sequence[int], *, link: Link | None = None) -> int:
+        """Return unfinished deliveries to the head of the queue, uncharged; how many were not the consumer's."""
+        key = keys.of(queue)
+        names = (key.inflight(consumer), key.pending, key.meta, key.bell)
+        return int(self._run("give_back", names, *sorted(tags), link=link)[2])
+
+    def inflight(self, queue: str, consumer: str, link: Link) -> dict[int, bytes]:
+        """What this consumer owns according to Redis: delivery tag to encoded job."""
+        pairs = link.call("HGETALL", keys.of(queue).inflight(consumer))
+        return {int(pairs[i]): pairs[i + 1] for i in range(0, len(pairs), 2)}
+
+    def wait_bell(self, queues: Sequence[str], seconds: float, link: Link) -> str | None:
+        """Wait for something to take, at most so long (below the links' own timeout); the queue that rang."""
+        bells = {keys.of(queue).bell.encode(): queue for queue in queues}
+        reply = link.call("BRPOP", *bells, min(seconds, LONGEST_BLOCK))
+        return None if reply is None else bells[reply[0]]
+
+    def ring(self, queue: str, link: Link) -> None:
+        """Hand a wake-up on that came to one who has no room."""
+        link.call("LPUSH", keys.of(queue).bell, 1)
+
+    # -- duties
+
+    def reclaim(self, queue: str, consumer: str, *, certain: bool, most: int = 500) -> tuple[int, int] | None:
+        """Return a dead consumer's jobs to the head of the queue, a batch; how many, and how many are left.
+
+        None: its lease has not ended, and nobody said that it is `certain` to be dead.
+        """
+        key = keys.of(queue)
+        names = (
+            key.inflight(consumer), key.pending, key.meta, key.consumers, key.bell, key.scheduled, key.drained,
+        )  # fmt: skip
+        reply = self._run("reclaim", names, consumer, most, int(certain))
+        return None if reply[0] == Code.ALIVE else (reply[1], reply[2])
+
+    def promote(self, queue: str, most: int = 500) -> tuple[int, float | None]:
+        """Move jobs that are due to the queue, a batch; how many, and seconds until the next is due."""
+        key = keys.of(queue)
+        reply = self._run("promote", (key.scheduled, key.pending, key.meta, key.bell), most)
+        return reply[1], None if reply[2] < 0 else reply[2] / 1000
+
+    def consumers(self, queue: str) -> dict[str, float]:
+        """Every consumer that is listed, and for how many more seconds its lease holds (below 0: it ended)."""
+        clock, pairs = self.read(("TIME",), ("ZRANGE", keys.of(queue).consumers, 0, -1, "WITHSCORES"))
+        now = int(clock[0]) + int(clock[1]) / 1e6
+        return {pairs[i].decode(): float(pairs[i + 1]) / 1000 - now for i in range(0, len(pairs), 2)}
+
+    def announce(self, worker_id: str, facts: dict[str, str | int], lifetime: float) -> None:
+        """Say in `rq:worker:<id>` what a worker is; it is gone by itself after `lifetime` seconds."""
+        self._run("announce", (keys.worker(worker_id),), ms(lifetime), *flat(list(facts.items())))
+
+    def unannounce(self, worker_id: str) -> None:
+        self.read(("DEL", keys.worker(worker_id)))
+
+    # -- everybody
+
+    def unfinished(self, queue: str) -> tuple[int, int]:
+        """How many jobs wait, are scheduled or in flight; and how many of these are parked."""
+        key = keys.of(queue)
+        reply = self._run("unfinished", (key.pending, key.scheduled, key.meta, key.drained))
+        return reply[1], reply[2]
+
+    def wait_drained(self, queue: str, seconds: float) -> bool:
+        """Wait until perhaps nothing is unfinished; False after the time (about 2 s at most), or after weather."""
+        return self._wait((keys.of(queue).drained,), seconds)
+
+    def configure(self, queue: str, maxsize: int | None = None, maxbytes: int | None = None) -> None:
+        """Set a queue's bound for everybody."""
+        key = keys.of(queue)
+        names = (key.meta, key.pending, key.scheduled, key.room)
+        self._run("configure", names, *map(blank, (maxsize, maxbytes)))
+
+    def pause(self, queue: str) -> None:
+        """Nothing more is taken; puts go on up to the bound."""
+        self.read(("HSET", keys.of(queue).meta, "paused", 1))
+
+    def resume(self, queue: str) -> None:
+        """Undo a pause and wake the consumers."""
+        key = keys.of(queue)
+        self._run("resume", (key.meta, key.pending, key.bell))
+
+    def purge(self, queue: str) -> int:
+        """Drop everything that waits or is scheduled; how many jobs that were."""
+        key = keys.of(queue)
+        names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained)
+        return int(self._run("purge", names)[1])
+
+    def _wait(self, lists: tuple[str, ...], seconds: float) -> bool:
+        """Block for a wake-up token: a hint only, so that an error is no more than a wait that was in vain."""
+        self.open()
+        with self._waiters.lend() as link:
+            try:
+                return link.call("BRPOP", *lists, max(0.01, min(seconds, LONGEST_BLOCK))) is not None
+            except FAULTS as error:
+                link.close()
+                if not is_weather(error):
+                    raise explained(error, self._address) from None
+        time.sleep(random.uniform(0, min(seconds, 0.5)))
+        return False
+
+
+def weather(error: BaseException) -> bool:
+    """Whether an error of a call over a link says "not now"; the others are faults."""
+    return is_weather(error)
+
+
+def version_of(info: bytes) -> tuple[int, ...]:
+    """`(7, 0, 15)` from the reply to INFO; empty when it says nothing of a version."""
+    for line in info.decode(errors="replace").splitlines():
+        if line.startswith("redis_version:"):
+            return tuple(int(part) for part in line.partition(":")[2].split(".") if part.isdigit())
+    return ()
+
+
+def blank(number: int | None) -> int | str:
+    return "" if number is None else number
+
+
+def ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def flat(pairs: Sequence[tuple[Any, Any]]) -> list[Any]:
+    return [part for pair in pairs for part in pair]

@@ -1,0 +1,89 @@
+"""A job as bytes and back: versioned JSON, checked at C speed by msgspec; docs/protocol.md describes it.
+
+An entry in Redis is that JSON, from the second attempt on with `<attempts>.<crashes>` in front: these two change
+while the job waits, the JSON never does.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import msgspec
+
+VERSION = 1
+
+
+class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What stands in the JSON. `timeout` (seconds) and `retries` only where a put says otherwise than its task."""
+
+    v: int
+    id: str
+    task: str
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    timeout: float | None = None
+    retries: int | None = None
+
+
+class Undecodable(ValueError):
+    """Bytes that are no job of this version; the message says why."""
+
+
+encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Message).decode
+_version = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def decode(entry: bytes) -> tuple[Message, int, int]:
+    """The message, how many attempts were begun before, and how many of them ended in a crash.
+
+    Raises Undecodable.
+    """
+    attempts = crashes = 0
+    text = entry
+    if entry[:1] != b"{":
+        attempts, crashes, text = split(entry)
+    try:
+        message = _decode(text)
+    except msgspec.DecodeError as error:
+        raise Undecodable(why(text, error)) from None
+    except RecursionError:
+        raise Undecodable("nested too deeply") from None
+    if message.v != VERSION:
+        raise Undecodable(f"version {message.v}, and this is a worker for version {VERSION}")
+    return message, attempts, crashes
+
+
+def split(entry: bytes) -> tuple[int, int, bytes]:
+    """`b"2.1{…}"` as (2, 1, b"{…}")."""
+    header, brace, rest = entry.partition(b"{")
+    attempts, dot, crashes = header.partition(b".")
+    if not (brace and dot and attempts.isdigit() and crashes.isdigit() and len(header) < 20):
+        raise Undecodable("it does not begin like a job")
+    return int(attempts), int(crashes), brace + rest
+
+
+def why(text: bytes, error: Exception) -> str:
+    """The reason, with the version first: another version may have other fields."""
+    try:
+        version = _version(text).get("v")
+    except (msgspec.DecodeError, RecursionError):
+        return f"not JSON: {error}"
+    if version != VERSION:
+        return f"version {version!r}, and this is a worker for version {VERSION}"
+    return str(error)
+
+
+def new_id(milliseconds: int | None = None) -> str:
+    """When it was made (ms since 1970, 11 hex digits) and 64 random bits: `18c2f3a4b5d-9f86d081884c7d65`."""
+    return f"{time.time_ns() // 1_000_000 if milliseconds is None else milliseconds:011x}-{os.urandom(8).hex()}"
+
+
+def made_at(job_id: str) -> float | None:
+    """Seconds since 1970 by the producer's clock, for people; None for an id of another making."""
+    try:
+        return int(job_id.partition("-")[0], 16) / 1000 if job_id[11:12] == "-" else None
+    except ValueError:
+        return None

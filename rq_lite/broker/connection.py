@@ -1,0 +1,160 @@
+"""Connections to Redis: one link sends one command and reads its reply, and never sends it again by itself.
+
+redis-py's clients re-send what they got no answer to (8.x: ten times), also what Redis has already done. Here
+the links use redis-py's connections, without its clients: who may try again, and for how long, is decided
+once, in `rq_lite.broker`, for scripts that are safe to repeat.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, AuthorizationError
+from redis.retry import Retry
+
+from rq_lite.errors import BrokerError, BrokerUnavailable, UsageError
+
+# Seconds. A server that answers nothing for so long counts as gone; a blocking pop waits less than that.
+ANSWER = 5.0
+CONNECT = 5.0
+LONGEST_BLOCK = 2.0
+
+# Replies that say "not now": Redis is loading, busy, failing over, or has just been demoted.
+WEATHER = (
+    "LOADING", "READONLY", "UNBLOCKED", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF", "BUSY",
+)  # fmt: skip
+LOST = (redis.ConnectionError, redis.TimeoutError, OSError)
+SCHEMES = ("redis", "rediss", "unix")
+
+
+class Link:
+    """One connection, opened with its first command and again after an error; not for use by two at once.
+
+    `producer` and `sequence` name the puts that go over this link: a link is used by one caller at a time,
+    so its puts are in order.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._connection = address.connect()
+        self.producer = os.urandom(8).hex()
+        self.sequence = 0
+
+    def call(self, *command: Any) -> Any:
+        """The reply. Raises redis-py's errors as they come; after a lost reply nobody knows if it was done."""
+        self._connection.send_command(*command)
+        return self._connection.read_response()
+
+    def pipe(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        """The replies to several commands sent at once; raises the first error among them, after reading all."""
+        self._connection.send_packed_command(self._connection.pack_commands(commands))
+        replies = []
+        failure: redis.ResponseError | None = None
+        for _ in commands:
+            try:
+                replies.append(self._connection.read_response())
+            except redis.ResponseError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return replies
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+
+class Address:
+    """Where Redis is, and how to connect to it; shows itself without the password."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.shown = redact(url)
+        scheme = urlsplit(url).scheme
+        if scheme not in SCHEMES:
+            raise UsageError(f"Redis URL {self.shown!r}: begin it with redis://, rediss:// or unix://")
+        try:
+            self._factory = redis.ConnectionPool.from_url(
+                url,
+                protocol=2,
+                retry=Retry(NoBackoff(), 0),
+                socket_timeout=ANSWER,
+                socket_connect_timeout=CONNECT,
+                driver_info=None,
+            )
+            # Query options of the URL arrive here as they stand; a wrong one shows with the first connection.
+            self._factory.make_connection()
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"Redis URL {self.shown!r}: {error}") from None
+
+    def connect(self) -> Any:
+        return self._factory.make_connection()
+
+
+def redact(url: str) -> str:
+    """The URL with its password as ***, also where it stands in the query."""
+    parts = urlsplit(url)
+    place = re.sub(r":[^:@]*@", ":***@", parts.netloc) if "@" in parts.netloc else parts.netloc
+    query = re.sub(r"(?i)(password=)[^&]*", r"\1***", parts.query)
+    shown = urlunsplit((parts.scheme, place, parts.path, query, ""))
+    # urlunsplit drops the empty host of unix:///path
+    return shown if parts.scheme != "unix" or "://" in shown else shown.replace("unix:", "unix://", 1)
+
+
+def is_weather(error: BaseException) -> bool:
+    """Whether the same call may well succeed a little later."""
+    if isinstance(error, (AuthenticationError, AuthorizationError)):
+        return False
+    if isinstance(error, LOST):
+        return True
+    return isinstance(error, redis.ResponseError) and str(error).startswith(WEATHER)
+
+
+def explained(error: BaseException, address: Address) -> BrokerError:
+    """The error in one line, for people: what is wrong with this Redis, without the password."""
+    text = str(error).split("\n", 1)[0]
+    where = f"Redis at {address.shown}"
+    if isinstance(error, (AuthenticationError, AuthorizationError)) or text.startswith(("NOAUTH", "WRONGPASS")):
+        return BrokerUnavailable(f"{where} refuses the user name or password: {text}")
+    if isinstance(error, LOST):
+        return BrokerUnavailable(f"{where} cannot be reached: {text or type(error).__name__}", outcome="unknown")
+    return BrokerError(f"{where} answers: {text}")
+
+
+class Links:
+    """Links to lend: each caller has one for itself while it uses it.
+
+    A free one is reused; there are as many as callers at the same moment, at most `most`, more callers wait.
+    After a fork the child begins with none: the parent's sockets are not its own.
+    """
+
+    def __init__(self, address: Address, most: int = 32) -> None:
+        self.address = address
+        self._most = most
+        self._fresh()
+
+    def _fresh(self) -> None:
+        self._pid = os.getpid()
+        self._free: list[Link] = []
+        self._places = threading.BoundedSemaphore(self._most)
+
+    @contextmanager
+    def lend(self) -> Iterator[Link]:
+        if os.getpid() != self._pid:
+            self._fresh()
+        with self._places:
+            link = self._free.pop() if self._free else Link(self.address)
+            try:
+                yield link
+            finally:
+                self._free.append(link)
+
+    def close(self) -> None:
+        while self._free:
+            self._free.pop().close()

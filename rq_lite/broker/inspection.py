@@ -1,0 +1,238 @@
+"""The read side, for commands and producers; never writes, and never costs more for a longer queue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from rq_lite.broker import Broker, keys
+from rq_lite.broker.codec import Undecodable, decode, made_at
+
+
+class UnknownTask(msgspec.Struct, frozen=True):
+    """A task that a worker met and did not know; its jobs are parked."""
+
+    task: str
+    worker: str
+    seconds_ago: float
+
+
+class QueueState(msgspec.Struct, frozen=True, kw_only=True):
+    """What `rq-lite status` shows of a queue. Sizes are jobs or bytes, times are seconds."""
+
+    pending: int
+    scheduled: int
+    inflight: int
+    dead: int
+    maxsize: int  # 0: unbounded
+    maxbytes: int  # 0: no bound
+    bytes: int  # of pending and scheduled jobs
+    full: float | None  # 0 to 1; None where there is no bound
+    done: int
+    failed: int
+    retried: int
+    reclaimed: int
+    put: int
+    purged: int
+    dropped: int  # from the dead set, over its cap
+    stale: int  # acks, retries, burials that came too late
+    parked: int  # of the scheduled ones
+    unknown_tasks: list[UnknownTask]
+    consumers: int
+    last_seen: float | None
+    jobs_per_second: float  # over the last seconds
+    oldest_waiting: float | None  # by the producer's clock; None: nothing waits, or its id tells no time
+    paused: bool
+    warnings: list[str]
+
+
+class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker says of itself in `rq:worker:<id>`; any of it may come from another program."""
+
+    host: str
+    pid: str
+    queues: list[str]
+    procs: str
+    slots: str  # of each process
+    since: float | None  # seconds ago
+
+
+# Keys that a look for workers goes through, in steps; beyond that it gives up rather than hold Redis up.
+MOST_KEYS, STEP = 200_000, 1000
+
+
+def queues(broker: Broker) -> list[str]:
+    """The names of all queues, in order; what no queue can be called is left out (others may write there)."""
+    names = (name.decode(errors="replace") for name in broker.read(("SMEMBERS", keys.QUEUES))[0])
+    return sorted(filter(keys.NAME.fullmatch, names))
+
+
+def workers(broker: Broker) -> list[WorkerState] | None:
+    """The workers that live, by host and pid; None where Redis holds too many keys to look for them.
+
+    There is no list of them, so this is a SCAN: for people who look, not for programs that ask often. It costs
+    nothing for long queues (jobs are no keys), but something for every key of whatever else is in this Redis.
+    """
+    if broker.read(("DBSIZE",))[0] > MOST_KEYS:
+        return None
+    found: set[bytes] = set()
+    cursor: bytes | None = None
+    while cursor != b"0":
+        scan = ("SCAN", cursor or 0, "MATCH", keys.worker("*"), "COUNT", STEP, "TYPE", "hash")
+        cursor, names = broker.read(scan)[0]
+        found.update(names)
+    if not found:
+        return []
+    clock, *hashes = broker.read(("TIME",), *(("HGETALL", name) for name in sorted(found)))
+    # One that said goodbye after the SCAN is empty.
+    living = [worker_state(ms_of(clock) / 1000, flat) for flat in hashes if flat]
+    return sorted(living, key=lambda worker: (worker.host, worker.pid))
+
+
+def worker_state(now: float, flat: list[bytes]) -> WorkerState:
+    facts = {flat[i].decode(errors="replace"): flat[i + 1].decode(errors="replace") for i in range(0, len(flat), 2)}
+    since = facts.get("since", "")
+    return WorkerState(
+        host=facts.get("host", "?"),
+        pid=facts.get("pid", "?"),
+        queues=list(filter(None, facts.get("queues", "").split(","))),
+        procs=facts.get("procs", "?"),
+        slots=facts.get("slots", "?"),
+        # By that machine's clock, which may be wrong.
+        since=max(0.0, now - int(since)) if since.isascii() and since.isdigit() else None,
+    )
+
+
+def size(broker: Broker, queue: str) -> int:
+    key = keys.of(queue)
+    return sum(broker.read(("LLEN", key.pending), ("ZCARD", key.scheduled)))
+
+
+def is_full(broker: Broker, queue: str) -> bool:
+    key = keys.of(queue)
+    waiting, scheduled, bound = broker.read(
+        ("LLEN", key.pending), ("ZCARD", key.scheduled), ("HMGET", key.meta, "maxsize", "maxbytes", "bytes")
+    )
+    maxsize, maxbytes, used = (int(number or 0) for number in bound)
+    return 0 < maxsize <= waiting + scheduled or 0 < maxbytes <= used
+
+
+def signs_of_life(broker: Broker, queue: str) -> tuple[int, float | None]:
+    """How many consumers live, and how many seconds ago the last one showed it (None: never)."""
+    key = keys.of(queue)
+    leases = broker.consumers(queue)
+    clock, seen = broker.read(("TIME",), ("HGET", key.meta, "seen"))
+    return sum(left > 0 for left in leases.values()), age(clock, seen)
+
+
+def states(broker: Broker, names: list[str]) -> dict[str, QueueState]:
+    """The state of each queue, read in one round trip: eight plain commands for each."""
+    commands: list[tuple[Any, ...]] = [("TIME",)]
+    for name in names:
+        key = keys.of(name)
+        commands += [
+            ("LLEN", key.pending),
+            ("ZCARD", key.scheduled),
+            ("ZCARD", key.dead_index),
+            ("HGETALL", key.meta),
+            ("LINDEX", key.pending, -1),
+            ("ZRANGE", key.consumers, 0, -1, "WITHSCORES"),
+        ]
+    clock, *replies = broker.read(*commands)
+    return {name: state(clock, *replies[6 * i : 6 * i + 6]) for i, name in enumerate(names)}
+
+
+def state(
+    clock: list[bytes],
+    pending: int,
+    scheduled: int,
+    dead: int,
+    flat: list[bytes],
+    head: bytes | None,
+    leases: list[bytes],
+) -> QueueState:
+    # The name of an unknown task may be cut in the middle of a character.
+    meta = {flat[i].decode(errors="replace"): flat[i + 1] for i in range(0, len(flat), 2)}
+
+    def number(field: str) -> int:
+        return int(meta.get(field, 0))
+
+    now = ms_of(clock)
+    maxsize, maxbytes, used = number("maxsize"), number("maxbytes"), max(0, number("bytes"))
+    bounds = ((pending + scheduled, maxsize), (used, maxbytes))
+    parts = [amount / bound for amount, bound in bounds if bound]
+    rate_age = age(clock, meta.get("rate_at"))
+    unknown = unknown_tasks(meta, clock)
+    found = QueueState(
+        pending=pending,
+        scheduled=scheduled,
+        inflight=max(0, number("inflight")),
+        dead=dead,
+        maxsize=maxsize,
+        maxbytes=maxbytes,
+        bytes=used if pending + scheduled else 0,
+        full=max(parts) if parts else None,
+        done=number("done"),
+        failed=number("failed"),
+        retried=number("retried"),
+        reclaimed=number("reclaimed"),
+        put=number("put"),
+        purged=number("purged"),
+        dropped=number("dropped"),
+        stale=number("stale"),
+        parked=number("parked"),
+        unknown_tasks=unknown if number("parked") else [],
+        consumers=sum(float(leases[i + 1]) > now for i in range(0, len(leases), 2)),
+        last_seen=age(clock, meta.get("seen")),
+        jobs_per_second=float(meta.get("rate", 0)) if rate_age is not None and rate_age < 15 else 0.0,
+        oldest_waiting=waiting_since(head, now),
+        paused=meta.get("paused") == b"1",
+        warnings=[],
+    )
+    return msgspec.structs.replace(found, warnings=warnings(found, declared="maxsize" in meta))
+
+
+def warnings(found: QueueState, *, declared: bool) -> list[str]:
+    """What somebody should look at, a line each."""
+    lines = []
+    if declared and found.full is None:
+        lines.append("unbounded: a producer that is too fast fills Redis")
+    if found.paused:
+        lines.append("paused: nothing is taken")
+    if found.consumers == 0 and found.pending + found.scheduled + found.inflight > 0:
+        seen = "" if found.last_seen is None else f"; the last one was seen {found.last_seen:,.0f} s ago"
+        lines.append(f"jobs wait and nobody consumes{seen}")
+    lines += [
+        f"unknown task {unknown.task}: met {unknown.seconds_ago:,.0f} s ago by {unknown.worker}; its jobs are parked"
+        for unknown in found.unknown_tasks
+    ]
+    return lines
+
+
+def unknown_tasks(meta: dict[str, bytes], clock: list[bytes]) -> list[UnknownTask]:
+    found = []
+    for field, value in sorted(meta.items()):
+        kind, _, task = field.partition(":")
+        if kind == "unknown":
+            met, _, worker = value.partition(b" ")
+            found.append(UnknownTask(task, worker.decode(errors="replace"), age(clock, met) or 0.0))
+    return found
+
+
+def waiting_since(head: bytes | None, now: int) -> float | None:
+    """How long the job at the head of the queue has waited, in seconds."""
+    try:
+        made = made_at(decode(head)[0].id) if head else None
+    except Undecodable:
+        return None
+    return None if made is None else max(0.0, now / 1000 - made)
+
+
+def ms_of(clock: list[bytes]) -> int:
+    return int(clock[0]) * 1000 + int(clock[1]) // 1000
+
+
+def age(clock: list[bytes], at: bytes | None) -> float | None:
+    """Seconds since a time that Redis wrote down, in ms."""
+    return None if at is None else max(0.0, (ms_of(clock) - int(at)) / 1000)

@@ -1,0 +1,89 @@
+"""Every key that rq_lite writes: how it is called, what it holds, who writes it. Nothing else may exist.
+
+The braces keep all keys of a queue in one slot of a Redis cluster. Keys that hold jobs never carry a TTL.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from rq_lite.errors import UsageError
+
+QUEUES = "rq:queues"  # set: the names of all queues; written by declare
+NAME = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
+
+
+class Key(NamedTuple):
+    """One kind of key, as docs/protocol.md lists it; `<…>` in the pattern stands for what varies."""
+
+    pattern: str
+    type: str
+    expires: bool
+
+
+# What a scan of a used Redis may find (tests compare; docs/protocol.md describes).
+CATALOGUE = (
+    Key(QUEUES, "set", False),
+    Key("rq:worker:<id>", "hash", True),
+    Key("rq:{<queue>}:pending", "list", False),
+    Key("rq:{<queue>}:scheduled", "zset", False),
+    Key("rq:{<queue>}:inflight:<consumer>", "hash", False),
+    Key("rq:{<queue>}:consumers", "zset", False),
+    Key("rq:{<queue>}:dead", "hash", False),
+    Key("rq:{<queue>}:dead:index", "zset", False),
+    Key("rq:{<queue>}:meta", "hash", False),
+    Key("rq:{<queue>}:bell", "list", False),
+    Key("rq:{<queue>}:room", "list", False),
+    Key("rq:{<queue>}:drained", "list", False),
+    Key("rq:{<queue>}:producer:<id>", "string", True),
+    Key("rq:{<queue>}:feed:<name>", "hash", False),
+)
+
+
+class QueueKeys:
+    """The keys of one queue."""
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        self.prefix = prefix = f"rq:{{{queue}}}:"
+        self.pending = prefix + "pending"  # list: encoded jobs; put = LPUSH, take = RPOP
+        self.scheduled = prefix + "scheduled"  # zset: "<s|p><tag>|<encoded job>" by due time in ms
+        self.consumers = prefix + "consumers"  # zset: consumer by the end of its lease in ms
+        self.dead = prefix + "dead"  # hash: delivery tag -> "<report as JSON>\n<encoded job>"
+        self.dead_index = prefix + "dead:index"  # zset: delivery tag by time of burial in ms
+        self.meta = prefix + "meta"  # hash: bound, paused, counters, last delivery tag
+        self.bell = prefix + "bell"  # list of wake-up tokens: something to take
+        self.room = prefix + "room"  # list of wake-up tokens: room to put
+        self.drained = prefix + "drained"  # list of wake-up tokens: nothing unfinished
+
+    def inflight(self, consumer: str) -> str:
+        """Hash: delivery tag -> encoded job, owned by one consumer incarnation."""
+        return f"{self.prefix}inflight:{consumer}"
+
+    def producer(self, producer: str) -> str:
+        """String with a TTL: "<sequence number>:<accepted>" of this producer's last put."""
+        return f"{self.prefix}producer:{producer}"
+
+    def feed(self, name: str) -> str:
+        """Hash: how far a resumable source has been fed, or which packages of a folder."""
+        return f"{self.prefix}feed:{name}"
+
+
+def worker(worker_id: str) -> str:
+    """Hash with a TTL: what a worker says of itself, for status."""
+    return f"rq:worker:{worker_id}"
+
+
+@lru_cache(maxsize=1024)
+def of(queue: str) -> QueueKeys:
+    """The keys of the queue of this name; raises UsageError for a name that cannot be one."""
+    return QueueKeys(checked_name(queue, "queue"))
+
+
+def checked_name(name: str, what: str) -> str:
+    """The name itself, if it can stand inside a key."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise UsageError(f"{what} {name!r}: a name has 1 to 200 letters, digits or _ . : -")
+    return name

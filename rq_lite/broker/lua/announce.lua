@@ -1,0 +1,9 @@
+-- announce: what a worker says of itself, gone by itself when it says no more.
+-- KEYS    1 rq:worker:<id>
+-- ARGV    1 lifetime, ms  2… pairs of field and value
+-- returns {OK}
+-- oom     refused
+-- callers Broker.announce
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return {OK}

@@ -1,0 +1,73 @@
+-- What several scripts need; the loader puts it in front of each of them.
+
+local OK, STALE, NOLEASE, UNDECLARED, MOVED, ALIVE = 0, -1, -2, -3, -4, -5
+
+-- Redis' own clock, in ms: no machine's clock is ever compared with another's.
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- One token is enough to wake one waiter; whoever wakes and leaves something behind rings on.
+local function ring(list)
+  if redis.call('LLEN', list) == 0 then redis.call('LPUSH', list, 1) end
+end
+
+-- A token for each of n new jobs, up to a cap: every waiting consumer hears of it at once.
+local function ring_bell(bell, n)
+  n = math.min(n, 64 - redis.call('LLEN', bell))
+  if n < 1 then return end
+  local tokens = {}
+  for i = 1, n do tokens[i] = 1 end
+  redis.call('LPUSH', bell, unpack(tokens))
+end
+
+-- A job's entry is its JSON, from the second attempt on with "<attempts>.<crashes>" in front.
+-- What is no job (it does not start like one) stays as it is, so that it can be buried unchanged.
+local function charged(entry, attempts, crashes)
+  local a, c, body = entry:match('^(%d+)%.(%d+)({.*)$')
+  if not a then
+    if entry:sub(1, 1) ~= '{' then return entry end
+    a, c, body = 0, 0, entry
+  end
+  return string.format('%d.%d%s', a + attempts, c + crashes, body)
+end
+
+-- Jobs that nobody has finished: waiting, scheduled or in flight.
+local function unfinished(pending, scheduled, meta)
+  return redis.call('LLEN', pending) + redis.call('ZCARD', scheduled)
+    + tonumber(redis.call('HGET', meta, 'inflight') or 0)
+end
+
+-- Wake who waits in join, if nothing but parked jobs is left.
+local function ring_drained(pending, scheduled, meta, drained)
+  local left = unfinished(pending, scheduled, meta)
+  if left > 0 then left = left - tonumber(redis.call('HGET', meta, 'parked') or 0) end
+  if left <= 0 then ring(drained) end
+end
+
+-- Wake the producer that waits longest, if there is room for as many jobs as it wanted.
+local function ring_room(pending, scheduled, meta, room)
+  local bound = redis.call('HMGET', meta, 'wanted', 'maxsize', 'maxbytes', 'bytes')
+  local wanted, maxsize, maxbytes = tonumber(bound[1] or 0), tonumber(bound[2] or 0), tonumber(bound[3] or 0)
+  if wanted == 0 then return end
+  local size = redis.call('LLEN', pending) + redis.call('ZCARD', scheduled)
+  local fits = maxsize == 0 or maxsize - size >= wanted
+  if size == 0 or (fits and (maxbytes == 0 or tonumber(bound[4] or 0) < maxbytes)) then
+    redis.call('HDEL', meta, 'wanted')
+    ring(room)
+  end
+end
+
+-- Take a delivery off its owner; false if it is no longer there: that is the fence. The HDEL comes in either
+-- case: on Redis 6.2 a script may write at maxmemory only after it has tried to remove something.
+local function settled(inflight, tag)
+  local entry = redis.call('HGET', inflight, tag)
+  redis.call('HDEL', inflight, tag)
+  return entry
+end
+
+-- Members of `scheduled` begin with a kind (s: due later, p: parked) and a number: two equal jobs stay two.
+local function schedule(scheduled, kind, tag, due, entry)
+  redis.call('ZADD', scheduled, due, kind .. tag .. '|' .. entry)
+end

@@ -1,0 +1,64 @@
+-- put: add encoded jobs to a queue, as many as its bound allows, in their order.
+-- KEYS    1 pending  2 scheduled  3 meta  4 bell  5 room  6 producer:<id>  [7 feed:<name>]
+-- ARGV    1 sequence number of this put  2 lifetime of the producer's key, ms  3 woken (1: waited for room)
+--         4 delay, ms (0: now)  5 overdraft, jobs beyond the bound  6 n  7… n encoded jobs
+--         with a feed also: its field, the value it must have now ('': none), n values (one after each job)
+-- returns {OK, accepted, size, maxsize, bytes, maxbytes} | {STALE} | {UNDECLARED} | {MOVED, value of the field}
+-- oom     refused
+-- callers Broker.put
+local pending, scheduled, meta, bell, room, producer, feed = unpack(KEYS)
+local sequence, lifetime, woken, delay, overdraft, n = ARGV[1], ARGV[2], ARGV[3] == '1', tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local first, mark = 7, 7 + n
+
+local known = redis.call('HMGET', meta, 'maxsize', 'maxbytes', 'bytes', 'wanted')
+local maxsize, maxbytes, bytes, wanted = tonumber(known[1]), tonumber(known[2] or 0), tonumber(known[3] or 0), tonumber(known[4])
+if not maxsize then return {UNDECLARED} end
+local size = redis.call('LLEN', pending) + redis.call('ZCARD', scheduled)
+if size == 0 then bytes = 0 end
+
+local last = redis.call('GET', producer)
+if last then
+  local before, accepted = last:match('^(%d+):(%d+)$')
+  if before == sequence then return {OK, tonumber(accepted), size, maxsize, bytes, maxbytes} end
+  if tonumber(before) > tonumber(sequence) then return {STALE} end
+end
+if feed then
+  local value = redis.call('HGET', feed, ARGV[mark]) or ''
+  if value ~= ARGV[mark + 1] then return {MOVED, value} end
+end
+
+local fit = n
+if maxsize > 0 then fit = math.max(0, math.min(n, maxsize + overdraft - size)) end
+local length = 0
+for i = 0, fit - 1 do
+  length = length + #ARGV[first + i]
+  if maxbytes > 0 and bytes + length > maxbytes then
+    length, fit = length - #ARGV[first + i], i
+    break
+  end
+end
+
+if fit > 0 then
+  if delay == 0 then
+    redis.call('LPUSH', pending, unpack(ARGV, first, first + fit - 1))
+    ring_bell(bell, fit)
+  else
+    local due, tag = now_ms() + delay, redis.call('HINCRBY', meta, 'tag', fit) - fit
+    for i = 1, fit do schedule(scheduled, 's', tag + i, due, ARGV[first + i - 1]) end
+  end
+  redis.call('HINCRBY', meta, 'put', fit)
+  bytes, size = bytes + length, size + fit
+  redis.call('HSET', meta, 'bytes', bytes)
+  redis.call('SET', producer, sequence .. ':' .. fit, 'PX', lifetime)
+  if feed then redis.call('HSET', feed, ARGV[mark], ARGV[mark + 1 + fit]) end
+end
+
+local want
+if fit < n then
+  -- Woken only when a good part fits, not for every single job taken: that saves wake-ups.
+  want = math.max(1, math.min(n - fit, math.floor(maxsize / 4)))
+elseif woken then
+  if maxsize == 0 or size < maxsize then ring(room) else want = 1 end
+end
+if want and (not wanted or want < wanted) then redis.call('HSET', meta, 'wanted', want) end
+return {OK, fit, size, maxsize, bytes, maxbytes}

@@ -1,0 +1,26 @@
+-- renew: prolong the leases of consumers that live; one that is not listed must register anew by itself.
+--        Keeps the throughput of the last seconds on the way (for status).
+-- KEYS    1 consumers  2 meta
+-- ARGV    1 length of the lease, ms  2… consumers
+-- returns {OK, renewed}
+-- oom     allowed
+-- callers Broker.renew
+local consumers, meta = KEYS[1], KEYS[2]
+local now, renewed = now_ms(), 0
+for i = 2, #ARGV do
+  if redis.call('ZSCORE', consumers, ARGV[i]) then
+    redis.call('ZREM', consumers, ARGV[i])
+    redis.call('ZADD', consumers, now + tonumber(ARGV[1]), ARGV[i])
+    renewed = renewed + 1
+  end
+end
+if renewed > 0 then
+  local before = redis.call('HMGET', meta, 'done', 'rate_done', 'rate_at')
+  local done, counted, at = tonumber(before[1] or 0), tonumber(before[2] or 0), tonumber(before[3] or 0)
+  redis.call('HSET', meta, 'seen', now)
+  if now - at >= 2000 then
+    local rate = at > 0 and math.max(0, (done - counted) * 1000 / (now - at)) or 0
+    redis.call('HSET', meta, 'rate', string.format('%.1f', rate), 'rate_done', done, 'rate_at', now)
+  end
+end
+return {OK, renewed}

@@ -1,0 +1,80 @@
+"""The Lua scripts: read once, sent by their digest, loaded where Redis does not have them yet.
+
+Each .lua file begins with its purpose, KEYS, ARGV, what it returns, whether it may run at maxmemory and who
+calls it. `lib.lua` goes in front of each.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from functools import cache
+from hashlib import sha1
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from rq_lite.broker.connection import Link
+
+FOLDER = Path(__file__).parent / "lua"
+LIBRARY = "lib"
+
+
+class Code(enum.IntEnum):
+    """The first element of every script's reply; the same numbers stand on top of lib.lua."""
+
+    OK = 0
+    STALE = -1  # this delivery, or this put, is no longer the caller's
+    NOLEASE = -2  # the consumer has no lease: register first
+    UNDECLARED = -3  # the queue has no bound yet: declare first
+    MOVED = -4  # the feed is not where the caller left it
+    ALIVE = -5  # the consumer's lease has not ended
+
+
+class Script:
+    """One script, for servers that know script flags (Redis 7 and newer) and for older ones."""
+
+    def __init__(self, name: str, *, flags: bool) -> None:
+        self.name = name
+        body = (FOLDER / f"{LIBRARY}.lua").read_text() + (FOLDER / f"{name}.lua").read_text()
+        # Older servers let a script write at maxmemory once it has tried to remove something; ours begin with that.
+        self.text = f"#!lua flags=allow-oom\n{body}" if flags and may_run_at_maxmemory(name) else body
+        self.digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    def __call__(self, link: Link, keys: tuple[str, ...], *args: Any) -> Any:
+        """The script's reply. One that Redis does not have has not run, so that it is safe to send it again."""
+        try:
+            return link.call("EVALSHA", self.digest, len(keys), *keys, *args)
+        except NoScriptError:
+            return link.call("EVAL", self.text, len(keys), *keys, *args)
+
+
+def load(*, flags: bool) -> dict[str, Script]:
+    """All scripts by name, as this server understands them."""
+    return {name: Script(name, flags=flags) for name in names()}
+
+
+@cache
+def names() -> tuple[str, ...]:
+    return tuple(sorted(file.stem for file in FOLDER.glob("*.lua") if file.stem != LIBRARY))
+
+
+def head(name: str) -> dict[str, str]:
+    """The script's head: `purpose`, `KEYS`, `ARGV`, `returns`, `oom`, `callers`, each as one line of text."""
+    parts: dict[str, str] = {}
+    current = "purpose"
+    for line in (FOLDER / f"{name}.lua").read_text().splitlines():
+        if not line.startswith("--"):
+            break
+        text = line[2:].strip()
+        label = re.match(rf"({name}:|KEYS|ARGV|returns|oom|callers)\s+(.*)", text)
+        if label:
+            current = label[1].replace(f"{name}:", "purpose")
+            text = label[2]
+        parts[current] = f"{parts.get(current, '')} {text}".strip()
+    return parts
+
+
+def may_run_at_maxmemory(name: str) -> bool:
+    return head(name)["oom"] == "allowed"

@@ -1,0 +1,59 @@
+"""The command `rq-lite`. Each subcommand is a module of its own, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from rq_lite import __version__
+from rq_lite.errors import AppFailed, RqLiteError
+
+# Name, module, and what `rq-lite --help` says, so that it need not import them all.
+COMMANDS = {
+    "produce": "Put a job for each line of a file, each package in a folder, each number.",
+    "work": "Run jobs: processes × greenlets.",
+    "status": "Show queues: how full, how fast, who works.",
+    "queue": "Change a queue: its bound, pause, resume, purge.",
+    "health": "Whether a consumer of this host works: for healthchecks.",
+    "redis": "The embedded Redis: status, stop, cli.",
+    "demo": "See it work: 2,000 pages through a queue bounded at 200.",
+}
+
+
+class Lazy(click.Group):
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"rq_lite.cli.{name}").command
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=Lazy,
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no Redis, 4 queue stayed full. "
+    "Redis: --url or RQ_LITE_URL; with neither an embedded one is started on demand.",
+)
+@click.version_option(__version__, prog_name="rq-lite")
+def cli() -> None:
+    """A work queue on Redis whose queues are bounded: a producer that is too fast waits."""
+
+
+def main(args: list[str] | None = None) -> Any:
+    """Run the command; errors on purpose end it with one line and their own exit code."""
+    try:
+        return cli.main(args, prog_name="rq-lite", standalone_mode=True)
+    except RqLiteError as error:
+        if isinstance(error, AppFailed) and error.__cause__ is not None:
+            click.echo(importlib.import_module("rq_lite.app").own_traceback(error.__cause__), nl=False, err=True)
+        click.echo(f"rq-lite: {error}", err=True)
+        sys.exit(error.exit_code)

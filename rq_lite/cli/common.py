@@ -1,0 +1,50 @@
+"""Options and small things that several commands share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from rq_lite.broker import Broker, inspection
+from rq_lite.errors import UsageError
+from rq_lite.settings import Settings, load_settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def url_option(command: F) -> F:
+    return click.option(
+        "--url", help="Redis, as redis://, rediss:// or unix:// (RQ_LITE_URL keeps a password out of `ps`)."
+    )(command)
+
+
+def private_option(command: F) -> F:
+    return click.option(
+        "--allow-private",
+        is_flag=True,
+        help="Let workers.crawl fetch from private addresses too.",
+    )(command)
+
+
+def settings_from(**options: Any) -> Settings:
+    """The settings, with the options that were given; a flag that was not given says nothing."""
+    if options.get("allow_private"):
+        # Also for the tasks' own look at the settings, here and in consumers.
+        os.environ["RQ_LITE_ALLOW_PRIVATE"] = "true"
+    return load_settings({name: value for name, value in options.items() if value is not False})
+
+
+def open_broker(settings: Settings, *, quiet: bool = False) -> Broker:
+    """A broker that is known to answer."""
+    return Broker(settings=settings, quiet=quiet).open()
+
+
+def known_queue(broker: Broker, name: str) -> str:
+    """The name, if Redis knows a queue of it; else UsageError with those it knows."""
+    names = inspection.queues(broker)
+    if name not in names:
+        raise UsageError(f"unknown queue {name!r}; there is {', '.join(names) if names else 'none yet'}")
+    return name

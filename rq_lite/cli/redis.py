@@ -1,0 +1,91 @@
+"""`rq-lite redis`: look at the embedded Redis, stop it, talk to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+import click
+import msgspec
+
+from rq_lite import embedded, settings
+from rq_lite.errors import BrokerUnavailable
+
+
+@click.group("redis")
+def command() -> None:
+    """The embedded Redis of this user (without RQ_LITE_URL the commands use it)."""
+
+
+@command.command("status")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+@click.pass_context
+def show_status(ctx: click.Context, as_json: bool) -> None:
+    """Show whether it runs, and where its data are. Exit code 0: it runs, 1: it does not."""
+    found = embedded.status(settings.load_settings())
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+    else:
+        for name, value in lines(found):
+            click.echo(f"{name:<12} {value}")
+    ctx.exit(0 if found.running else 1)
+
+
+def lines(found: embedded.Status) -> list[tuple[str, str]]:
+    """What to show, as names and texts."""
+    place = [("data folder", found.folder), ("data", size(found.data_size)), ("socket", found.socket)]
+    if not found.running:
+        return [("state", "not running"), *place]
+    return [
+        ("state", "running"),
+        ("version", f"{found.product} {found.version}"),
+        ("pid", str(found.pid)),
+        *place,
+        ("memory", size(found.memory or 0)),
+        ("users", "unknown" if found.users is None else str(found.users)),
+        ("connections", str(found.connections)),
+    ]
+
+
+def size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count:,} bytes"
+
+
+@command.command("stop")
+def stop_server() -> None:
+    """Stop it in good order, even while it is in use; nothing to do is fine, too."""
+    before = embedded.stop(settings.load_settings())
+    if not before.running:
+        click.echo("the embedded Redis was not running")
+        return
+    count = before.connections if before.users is None else before.users
+    used = f"; it was in use ({count} process{'' if count == 1 else 'es'})" if count else ""
+    click.echo(f"stopped the embedded Redis (pid {before.pid}), data stay in {before.folder}{used}")
+
+
+@command.command("cli", context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def open_client(arguments: tuple[str, ...]) -> None:
+    """Open redis-cli on it, started if need be; ARGUMENTS go to redis-cli."""
+    current = settings.load_settings()
+    client = find_client(current)
+    attached = embedded.attach(current)
+    attached.keep_across_exec()
+    os.execv(client, [client, "-s", str(attached.place.socket), *arguments])
+
+
+def find_client(current: settings.Settings) -> str:
+    """The redis-cli beside the server program, else one on PATH. Raises BrokerUnavailable."""
+    names = ["redis-cli", "valkey-cli"]
+    beside: list[str] = []
+    # A server that runs already needs no program of its own to be found.
+    with contextlib.suppress(BrokerUnavailable):
+        program = Path(embedded.find_server(current.redis_server).path)
+        beside = [str(program.with_name(name)) for name in names]
+    for name in beside + names:
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    raise BrokerUnavailable("no redis-cli was found: apt install redis-tools, or brew install redis")

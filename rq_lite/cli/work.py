@@ -1,0 +1,93 @@
+"""rq-lite work"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import click
+import msgspec
+
+from rq_lite.cli.common import open_broker, private_option, settings_from, url_option
+from rq_lite.errors import UsageError
+from rq_lite.runtime.plan import Plan
+from rq_lite.runtime.supervisor import Supervisor
+
+QUEUES = "Serve these, in strict order; with weights in proportion to them. Default: all queues of the app."
+BURST = "Exit 0 when everything is drained: jobs scheduled for later included, parked ones not."
+
+
+@click.command()
+@click.argument("app", required=False)
+@click.option("-q", "--queue", "queues", multiple=True, metavar="QUEUE[=WEIGHT]", help=QUEUES)
+@click.option("--procs", type=int, help="Consumer processes. Default: one per core.")
+@click.option("--greenlets", type=int, help="Jobs at a time in each. Default: 200.")
+@click.option("--burst", is_flag=True, help=BURST)
+@click.option("--grace", type=float, metavar="SECONDS", help="Time for running jobs at a stop. Default: 25.")
+@click.option("-v", "--verbose", is_flag=True, help="Log a line per job.")
+@url_option
+@private_option
+def command(
+    app: str | None,
+    queues: tuple[str, ...],
+    procs: int | None,
+    greenlets: int | None,
+    burst: bool,
+    grace: float | None,
+    verbose: bool,
+    url: str | None,
+    allow_private: bool,
+) -> None:
+    """Run the jobs of APP, a module that registers tasks (default: the setting `app`).
+
+    SIGTERM and Ctrl-C: take no more, wait up to --grace for running jobs, give back the rest, exit 0. Again: at once.
+    """
+    settings = settings_from(
+        app=app, procs=procs, greenlets=greenlets, grace=grace, url=url, allow_private=allow_private
+    )
+    if settings.app is None:
+        raise UsageError("no APP: name the module that registers your tasks, or set app in [tool.rq-lite]")
+    weights, strict = parse_queues(queues)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s worker [%(process)d] %(message)s", datefmt="%H:%M:%S")
+    broker = open_broker(settings)
+
+    def plan(number: int) -> Plan:
+        return Plan(
+            settings=msgspec.structs.replace(settings, url=broker.url),
+            app=settings.app or "",
+            queues=weights,
+            strict=strict,
+            verbose=verbose,
+            number=number,
+            parent=os.getpid(),
+        )
+
+    code = Supervisor(broker, plan, settings.procs or cores(), burst=burst).run()
+    broker.close()
+    sys.exit(code)
+
+
+def parse_queues(given: tuple[str, ...]) -> tuple[dict[str, float], bool]:
+    """Queues with their weights in the order given, and whether the order is what counts. Raises UsageError."""
+    weights: dict[str, float] = {}
+    weighted = 0
+    for text in given:
+        name, equals, weight = text.partition("=")
+        weighted += bool(equals)
+        try:
+            weights[name] = float(weight) if equals else 1.0
+        except ValueError:
+            raise UsageError(f"-q {text}: the weight must be a number") from None
+        if not 0 < weights[name] < float("inf"):
+            raise UsageError(f"-q {text}: the weight must be above 0")
+    if weighted not in (0, len(given)):
+        raise UsageError("-q: give all queues a weight (in proportion), or none of them (in strict order)")
+    if len(weights) < len(given):
+        raise UsageError("-q: a queue is named twice")
+    return weights, not weighted
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,123 @@
+"""The errors of rq_lite; each knows the exit code that a command ends with.
+
+RqLiteError                     1
+ ├─ UsageError                  2   settings, names and numbers that cannot be right
+ ├─ BrokerError                 3   what stands between us and Redis
+ │   ├─ BrokerUnavailable       3   not reachable, refused, or gone for longer than we may wait
+ │   ├─ BrokerUnsuitable        3   too old, or not a Redis
+ │   └─ BrokerOutOfMemory       3   Redis is at maxmemory: puts are refused, takes and acks go on
+ ├─ QueueFull (queue.Full)      4   no room within the time one was ready to wait
+ ├─ PutRefused                  1   this job can never be put as it stands
+ │   ├─ BadArgument (TypeError) 1   an argument that JSON cannot carry, or that the task does not take
+ │   └─ PayloadTooLarge         1   encoded, it is larger than max_payload or the queue's maxbytes
+ ├─ SourceError                 1   a line of a source that cannot be read
+ └─ FeedMoved                   1   another producer has moved the same named feed
+"""
+
+from __future__ import annotations
+
+import queue
+
+__all__ = [
+    "AppFailed",
+    "BadArgument",
+    "BrokerError",
+    "BrokerOutOfMemory",
+    "BrokerUnavailable",
+    "BrokerUnsuitable",
+    "FeedMoved",
+    "PayloadTooLarge",
+    "PutRefused",
+    "QueueFull",
+    "RqLiteError",
+    "SourceError",
+    "UsageError",
+]
+
+
+class RqLiteError(Exception):
+    """Everything that rq_lite raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(RqLiteError, ValueError):
+    """A setting, name or number that cannot be right; the message names it and the way out."""
+
+    exit_code = 2
+
+
+class AppFailed(UsageError):
+    """The module that should register tasks cannot be imported; `__cause__` is its own error."""
+
+
+class BrokerError(RqLiteError):
+    """Something stands between us and Redis; messages never hold the password."""
+
+    exit_code = 3
+
+
+class BrokerUnavailable(BrokerError):
+    """Redis cannot be reached, or has been gone for longer than the caller may wait.
+
+    `outcome` says what is known of the step that was under way: `"not done"`, or `"unknown"` when the
+    request may have reached Redis and only its answer was lost.
+    """
+
+    def __init__(self, message: str, *, outcome: str = "not done") -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
+class BrokerUnsuitable(BrokerError):
+    """The server is older than Redis 6.2, or answers like something that is no Redis."""
+
+
+class BrokerOutOfMemory(BrokerError):
+    """Redis is at its maxmemory and refuses to store more; taking and finishing jobs goes on."""
+
+
+class QueueFull(RqLiteError, queue.Full):
+    """The queue had no room within the time the caller was ready to wait.
+
+    `queue` is its name, `size` how many jobs wait, `maxsize` its bound, `consumers` how many live,
+    `last_seen` how many seconds ago the last one showed a sign of life (None: never), `put` how many jobs of
+    the same call were put before.
+    """
+
+    exit_code = 4
+
+    def __init__(
+        self, queue: str, *, size: int, maxsize: int, consumers: int, last_seen: float | None, put: int = 0
+    ) -> None:
+        seen = "none was ever seen" if last_seen is None else f"last seen {last_seen:.0f} s ago"
+        super().__init__(
+            f"queue {queue!r} is full: {size:,} jobs waiting, bound {maxsize:,}; "
+            f"{consumers} consumer{'' if consumers == 1 else 's'} alive, {seen}"
+        )
+        self.queue = queue
+        self.size = size
+        self.maxsize = maxsize
+        self.consumers = consumers
+        self.last_seen = last_seen
+        self.put = put
+
+
+class PutRefused(RqLiteError):
+    """This job can never be put as it stands; nothing was put."""
+
+
+class BadArgument(PutRefused, TypeError):
+    """An argument that JSON cannot carry unchanged, or arguments that the task does not take."""
+
+
+class PayloadTooLarge(PutRefused, ValueError):
+    """The encoded job is larger than `max_payload`, or than the queue's `maxbytes` can ever hold."""
+
+
+class SourceError(RqLiteError):
+    """A source, or a line in it, that cannot be read; the message names the line."""
+
+
+class FeedMoved(RqLiteError):
+    """Another producer has moved the feed of this name meanwhile; nothing was put."""

@@ -1,0 +1,45 @@
+"""What this process is: its settings and its default broker, and whether it runs jobs.
+
+A consumer sets these before it imports the app; everywhere else they come from the environment on first use.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from rq_lite.broker import Broker
+from rq_lite.settings import Settings, load_settings
+
+
+class Process:
+    """One per interpreter: `this`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._settings: Settings | None = None
+        self._broker: Broker | None = None
+        # Jobs that a put may go beyond the bound: 0, but in a consumer a job must not wait for its own pool.
+        self.overdraft = 0
+
+    @property
+    def settings(self) -> Settings:
+        if self._settings is None:
+            self._settings = load_settings()
+        return self._settings
+
+    @property
+    def broker(self) -> Broker:
+        """The default broker, made on first use."""
+        with self._lock:
+            if self._broker is None:
+                self._broker = Broker(settings=self.settings)
+            return self._broker
+
+    def use(self, settings: Settings, broker: Broker | None = None) -> None:
+        """Go on with these settings (and this broker), whatever the environment says."""
+        with self._lock:
+            self._settings = settings
+            self._broker = broker
+
+
+this = Process()

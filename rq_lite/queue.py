@@ -1,0 +1,217 @@
+"""The producer's side of a queue: put, and what to do while it is full."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, ParamSpec, TypeVar, overload
+
+from rq_lite.broker import Broker, Code, Feed, Put, inspection, keys
+from rq_lite.broker.connection import LONGEST_BLOCK
+from rq_lite.errors import BrokerError, FeedMoved, PayloadTooLarge, QueueFull, UsageError
+from rq_lite.process import this
+from rq_lite.settings import Settings
+from rq_lite.task import UNSET, Options, Policy, Task, name_of, registry
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Progress:
+    """What a producer has done so far, kept up to date while it puts; for whoever shows it."""
+
+    def __init__(self) -> None:
+        self.put = 0
+        self.waited = 0.0  # seconds without room
+        self.waiting = False
+        self.size = 0  # jobs in the queue after the last put
+        self.maxsize = 0
+        self.deepest = 0
+
+
+class Queue:
+    """A bounded queue by its name; the bound lives in Redis, every producer everywhere sees the same one.
+
+    `maxsize` jobs (0: unbounded) and `maxbytes` (0: no bound) may wait; where no program names a bound it is
+    the settings' (10,000 jobs). With no `broker` it is the process's default one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        maxsize: int | None = None,
+        maxbytes: int | None = None,
+        *,
+        broker: Broker | None = None,
+    ) -> None:
+        self.name = keys.checked_name(name, "queue")
+        for what, number in (("maxsize", maxsize), ("maxbytes", maxbytes)):
+            if number is not None and number < 0:
+                raise UsageError(f"queue {name!r}: {what} must be 0 (no bound) or more, not {number}")
+        self._declared = (maxsize, maxbytes)
+        self._broker = broker
+        registry.queues.setdefault(name, self)
+
+    def __repr__(self) -> str:
+        return f"Queue({self.name!r})"
+
+    @property
+    def broker(self) -> Broker:
+        return self._broker or this.broker
+
+    @cached_property
+    def settings(self) -> Settings:
+        return self.broker.settings
+
+    # -- defining tasks
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+    @overload
+    def task(
+        self, *, name: str | None = None, retries: int = 0, timeout: float | None = 600.0
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        *,
+        name: str | None = None,
+        retries: int = 0,
+        timeout: float | None = 600.0,
+    ) -> Any:
+        """Make a function a task of this queue: as `@queue.task` or `@queue.task(retries=5, timeout=30)`.
+
+        `name` is what jobs call it (`module:function`), `retries` how often a run that raised is repeated,
+        `timeout` after how many seconds a run is ended (None: never).
+        """
+        policy = Policy(retries=retries, timeout=timeout)
+
+        def decorate(function: Callable[..., Any]) -> Task[..., Any]:
+            task: Task[..., Any] = Task(function, self, name or name_of(function), policy)
+            registry.add(task)
+            return task
+
+        return decorate if function is None else decorate(function)
+
+    # -- putting
+
+    def put_entries(
+        self,
+        entries: Sequence[bytes],
+        options: Options,
+        *,
+        wait: Any = UNSET,
+        before: int = 0,
+        feed: Feed | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Put encoded jobs in their order, waiting for room as long as the options (or `wait`) say; how many.
+
+        The wait begins anew with every job that found room. `before` is what QueueFull adds to its count,
+        `feed` moves with the jobs.
+        """
+        for candidate in (wait, options.wait, self.settings.wait):
+            if candidate is not UNSET:
+                patience_for_room = candidate
+                break
+        done, woken, since = 0, False, time.monotonic()
+        while True:
+            reply = self._put_step(entries[done:], options, woken, feed)
+            done += reply.accepted
+            if progress is not None:
+                note(progress, reply)
+            if done == len(entries):
+                return done
+            if reply.accepted:
+                since = time.monotonic()
+                if feed is not None:
+                    feed = feed._replace(expected=feed.values[reply.accepted - 1], values=feed.values[reply.accepted :])
+            if 0 < reply.maxbytes < len(entries[done]):
+                raise PayloadTooLarge(
+                    f"queue {self.name!r}: a job of {len(entries[done]):,} bytes never fits its maxbytes, "
+                    f"{reply.maxbytes:,}"
+                )
+            left = LONGEST_BLOCK if patience_for_room is None else since + patience_for_room - time.monotonic()
+            # A job that waited for room in a queue that its own pool drains would wait for itself.
+            if left <= 0 or this.overdraft:
+                raise self._full(reply, before + done)
+            woken = self._wait_room(left, progress)
+
+    def _put_step(self, entries: Sequence[bytes], options: Options, woken: bool, feed: Feed | None) -> Put:
+        """One put, after making the queue known where Redis does not know it."""
+        for _ in range(3):
+            reply = self.broker.put(
+                self.name,
+                entries,
+                delay=round(options.delay * 1000),
+                woken=woken,
+                overdraft=this.overdraft,
+                feed=feed,
+            )
+            if reply.code is not Code.UNDECLARED:
+                break
+            self.declare()
+        if reply.code is Code.MOVED:
+            assert feed is not None
+            raise FeedMoved(f"feed {feed.name!r} was moved by another producer meanwhile; only one may feed it")
+        if reply.code is not Code.OK:
+            raise BrokerError(f"queue {self.name!r}: put was answered with {reply.code.name}")
+        return reply
+
+    def _wait_room(self, seconds: float, progress: Progress | None) -> bool:
+        if progress is None:
+            return self.broker.wait_room(self.name, seconds)
+        began, before = time.monotonic(), progress.waited
+        progress.waiting = True
+        try:
+            return self.broker.wait_room(self.name, seconds)
+        finally:
+            progress.waiting = False
+            progress.waited = before + time.monotonic() - began
+
+    def _full(self, reply: Put, put: int) -> QueueFull:
+        alive, last_seen = inspection.signs_of_life(self.broker, self.name)
+        return QueueFull(
+            self.name, size=reply.size, maxsize=reply.maxsize, consumers=alive, last_seen=last_seen, put=put
+        )
+
+    def declare(self) -> tuple[int, int]:
+        """Make the queue known in Redis; the bounds in force, in jobs and in bytes."""
+        return self.broker.declare(self.name, *self._declared)
+
+    # -- the whole queue
+
+    def qsize(self) -> int:
+        """How many jobs wait (pending and scheduled)."""
+        return inspection.size(self.broker, self.name)
+
+    def empty(self) -> bool:
+        """Whether no job waits; some may still be running (`join` waits for these)."""
+        return self.qsize() == 0
+
+    def full(self) -> bool:
+        """Whether a put would have to wait now."""
+        return inspection.is_full(self.broker, self.name)
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until every job is finished: acked, or buried. False if that took longer than `timeout` s."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while self.broker.unfinished(self.name)[0] > 0:
+            left = LONGEST_BLOCK if until is None else until - time.monotonic()
+            if left <= 0:
+                return False
+            self.broker.wait_drained(self.name, left)
+        return True
+
+    def clear(self) -> int:
+        """Drop every job that waits or is scheduled; how many. Running ones go on."""
+        return self.broker.purge(self.name)
+
+
+def note(progress: Progress, reply: Put) -> None:
+    progress.put += reply.accepted
+    progress.size, progress.maxsize = reply.size, reply.maxsize
+    progress.deepest = max(progress.deepest, reply.size)

@@ -1,0 +1,145 @@
+"""Entry of a consumer process: `python -m rq_lite.runtime.boot LIFE REPORTS`. Patch first, then import."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+
+import gevent
+import gevent.socket
+import socket
+
+from rq_lite.app import import_app, own_traceback
+from rq_lite.broker import Broker, inspection
+from rq_lite.errors import AppFailed, RqLiteError, UsageError
+from rq_lite.process import this
+from rq_lite.runtime.consumer import Consumer, Order, leave
+from rq_lite.runtime.executor import Executor
+from rq_lite.runtime.identity import mine
+from rq_lite.runtime.plan import Plan, Report, read_plan
+from rq_lite.task import registry
+
+log = logging.getLogger("rq_lite.consumer")
+
+PR_SET_PDEATHSIG = 1
+# Jobs that a consumer's own puts may go beyond a bound: they never wait, or a pool could wait for itself.
+OVERDRAFT = 1000
+
+
+def main() -> None:
+    life, reports = int(sys.argv[1]), int(sys.argv[2])
+    plan = read_plan(life)
+    die_with(plan.parent)
+    set_up_log(plan)
+    try:
+        check_patched()
+        consumer = prepare(plan, reports)
+    except BaseException as error:
+        Report("failed", error=said(error), traceback=told(error)).send(reports)
+        sys.exit(error.exit_code if isinstance(error, RqLiteError) else 1)
+    consumer.run()
+    leave()
+
+
+def prepare(plan: Plan, reports: int) -> Consumer:
+    """Import the app and make the consumer that its queues want; says on the way who it is."""
+    name = str(mine())
+    Report("hello", consumer=name).send(reports)
+    broker = Broker(plan.settings.url, settings=plan.settings).open()
+    this.use(plan.settings, broker)
+    this.overdraft = OVERDRAFT
+    import_app(plan.app)
+    weights = plan.queues or dict.fromkeys(registry.working_queues(), 1.0)
+    check_queues(plan, broker, weights)
+    bounds = {queue: declare(queue, broker) for queue in weights}
+    executor = Executor(registry.tasks, name, verbose=plan.verbose)
+    consumer = Consumer(
+        broker,
+        name,
+        Order(weights, strict=plan.strict),
+        plan.settings.greenlets,
+        executor.run,
+        grace=plan.settings.grace,
+    )
+    stop_on_signals(consumer)
+    Report("ready", consumer=name, queues=bounds, tasks=len(registry.tasks)).send(reports)
+    return consumer
+
+
+def check_queues(plan: Plan, broker: Broker, weights: dict[str, float]) -> None:
+    known = {*registry.queues, *inspection.queues(broker)}
+    unknown = [queue for queue in weights if queue not in known]
+    if unknown:
+        raise UsageError(
+            f"unknown queue {', '.join(map(repr, unknown))}; app {plan.app!r} has {', '.join(sorted(registry.queues))}"
+        )
+    for queue in weights:
+        own = registry.queues.get(queue)
+        if own is not None and own.broker.url != broker.url:
+            raise UsageError(
+                f"queue {queue!r} is bound to Redis at {own.broker.shown}, this worker to {broker.shown}; "
+                "start a worker with that --url"
+            )
+
+
+def declare(queue: str, broker: Broker) -> int:
+    own = registry.queues.get(queue)
+    return own.declare()[0] if own is not None else broker.declare(queue)[0]
+
+
+def stop_on_signals(consumer: Consumer) -> None:
+    """Handlers run inside whatever greenlet is on: they only wake the hub, which then tells the consumer."""
+    wake = gevent.get_hub().loop.async_()
+    wake.start(consumer.stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: wake.send())
+
+
+def die_with(parent: int) -> None:
+    """Be killed when the supervisor dies, however it dies (Linux; elsewhere its guard does it)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
+
+
+def check_patched() -> None:
+    """Refuse to run jobs in a process where a blocking call would block all of them."""
+    cooperative = (
+        socket.socket is gevent.socket.socket
+        and time.sleep is gevent.sleep
+        and sys.modules["redis.retry"].__dict__["sleep"] is gevent.sleep
+    )
+    if not cooperative:
+        raise UsageError("sockets are not patched by gevent: something was imported before rq_lite.runtime.boot")
+
+
+def set_up_log(plan: Plan) -> None:
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s consumer {plan.number} [{os.getpid()}] %(message)s",
+        datefmt="%H:%M:%S",
+    )
+
+
+def said(error: BaseException) -> str:
+    return str(error) if isinstance(error, RqLiteError) else f"{type(error).__name__}: {error}"
+
+
+def told(error: BaseException) -> str:
+    """The traceback where it tells the user something: of the app's own error, or of a fault of ours."""
+    if isinstance(error, AppFailed) and error.__cause__ is not None:
+        return own_traceback(error.__cause__)
+    return "" if isinstance(error, RqLiteError) else "".join(traceback.format_exception(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""A consumer: one greenlet exchanges results for jobs with Redis, the slots run them.
+
+    exchange ──feed──► slots ──finished──► lanes ──acks──► exchange
+       ▲ news                                                │
+       └──── listen (BRPOP on the bells, when a take came up short)
+
+While a call is under way further results gather for the next one: batches without added delay.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+
+import gevent
+from gevent.event import Event
+
+from rq_lite.broker import FAULTS, Broker, Code, Link, weather
+from rq_lite.broker import Lane as Acks
+from rq_lite.outcome import Bury, Outcome, Park, Retry
+from rq_lite.runtime.seldom import Seldom
+from rq_lite.runtime.slots import Slot, Slots
+
+log = logging.getLogger("rq_lite.consumer")
+
+MOST = 1000  # jobs or acks per exchange
+BLOCK = 1.5  # seconds a wait for the bell lasts; a wake-up that was lost heals after it
+SWALLOWED = 2.0  # seconds that jobs have to end once Stopped was raised in them
+
+
+class Lane:
+    """A queue, and what has finished of it since the last exchange."""
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        self.acks: list[int] = []
+        self.others: list[tuple[int, Bury | Retry | Park]] = []
+
+    @property
+    def finished(self) -> set[int]:
+        return {*self.acks, *(tag for tag, _ in self.others)}
+
+    def forget_all_but(self, owned: set[int]) -> None:
+        """What Redis has settled already, though its answer was lost."""
+        self.acks = [tag for tag in self.acks if tag in owned]
+        self.others = [(tag, outcome) for tag, outcome in self.others if tag in owned]
+
+
+class Order:
+    """In which order the queues are asked: as listed, or by chance in proportion to their weights."""
+
+    def __init__(self, weights: dict[str, float], *, strict: bool, chance: random.Random | None = None) -> None:
+        self._weights = weights
+        self._strict = strict or len(weights) == 1
+        self._chance = chance or random.Random()
+        self.queues = list(weights)
+
+    def __call__(self) -> list[str]:
+        if self._strict:
+            return self.queues
+        # Weighted order without replacement (Efraimidis and Spirakis 2006): the largest u^(1/w) goes first.
+        return sorted(self.queues, key=lambda queue: -(self._chance.random() ** (1 / self._weights[queue])))
+
+
+class Consumer:
+    """Takes jobs while there are free slots, until `stop`; then gives back what does not end within `grace` s."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        name: str,
+        order: Order,
+        slots: int,
+        run: Callable[[Slot[Lane], bytes], Outcome],
+        *,
+        grace: float,
+    ) -> None:
+        self.name = name
+        self._broker = broker
+        self._order = order
+        self._lanes = {queue: Lane(queue) for queue in order.queues}
+        self._slots: Slots[Lane] = Slots(slots, run, self._finished)
+        self._grace = grace
+        self._link: Link = broker.link()
+        self._news = Event()  # something has changed for the exchange
+        self._dry = False  # the last take came up short, and no bell has rung since
+        self._hungry = Event()  # listen for the bell
+        self._stops = 0
+        self._seldom = Seldom(log)
+
+    # -- life
+
+    def run(self) -> None:
+        """Work until stopped. Jobs that are left at the end are given back."""
+        for queue in self._order.queues:
+            self._broker.register(queue, self.name)
+        self._slots.start()
+        listener = gevent.spawn(self._listen)
+        gevent.sleep(0)  # the slots wait at the door before the first jobs come
+        self._news.set()
+        while not self._stops:
+            self._news.wait()
+            self._news.clear()
+            self._exchange_while(lambda: not self._stops)
+        listener.kill()
+        self._wind_down()
+
+    def stop(self) -> None:
+        """Take no more; called again: give back at once. Safe from a hub callback."""
+        self._stops += 1
+        self._news.set()
+        self._hungry.set()
+
+    def _wind_down(self) -> None:
+        self._give_back(self._slots.not_started())
+        until = time.monotonic() + self._grace
+        while not self._slots.idle and self._stops == 1 and (left := until - time.monotonic()) > 0:
+            self._exchange_while(lambda: True)
+            self._news.wait(left)
+            self._news.clear()
+        ending = self._slots.stop_running()
+        if ending:
+            log.warning("%d jobs were not done within the grace time: given back", len(ending))
+            gevent.joinall(ending, timeout=SWALLOWED)
+        self._exchange_while(lambda: True)
+        self._give_back(self._slots.held())
+
+    def _give_back(self, held: Sequence[tuple[Lane, int]]) -> None:
+        for lane in self._lanes.values():
+            tags = [tag for owner, tag in held if owner is lane]
+            if tags:
+                self._broker.give_back(lane.queue, self.name, tags)
+
+    # -- the exchange
+
+    def _finished(self, lane: Lane, tag: int, outcome: Outcome) -> None:
+        if outcome is None:
+            lane.acks.append(tag)
+        else:
+            lane.others.append((tag, outcome))
+        if not self._news.is_set():
+            self._news.set()
+
+    def _exchange_while(self, going_on: Callable[[], bool]) -> None:
+        """Exchange as long as there is something to settle or to take."""
+        while True:
+            try:
+                while self._step() and going_on():
+                    pass
+                return
+            except FAULTS as error:
+                self._recover(error)
+
+    def _step(self) -> bool:
+        """One exchange, if there is a reason for one."""
+        want = 0 if self._stops else min(self._slots.room, MOST)
+        for lane in self._lanes.values():
+            if lane.others:
+                self._settle_others(lane)
+        acking = [lane for lane in self._lanes.values() if lane.acks]
+        if not acking and (want == 0 or self._dry):
+            if want and not self._stops:
+                self._hungry.set()
+            return False
+        self._hungry.clear()
+        lanes = [self._lanes[queue] for queue in self._order()] if want else acking
+        sent = [lane.acks[:MOST] for lane in lanes]
+        replies = self._broker.exchange(
+            self.name, [Acks(lane.queue, acks) for lane, acks in zip(lanes, sent, strict=True)], want, self._link
+        )
+        came = 0
+        for lane, acks, (code, stale, tag, jobs) in zip(lanes, sent, replies, strict=True):
+            del lane.acks[: len(acks)]
+            if stale:
+                self._note_stale(lane, stale)
+            if code is Code.NOLEASE:
+                self._broker.register(lane.queue, self.name, link=self._link)
+                continue
+            if jobs:
+                self._slots.feed(lane, tag, jobs)
+                came += len(jobs)
+        self._dry = came < want and all(reply.code is Code.OK for reply in replies)
+        return True
+
+    def _settle_others(self, lane: Lane) -> None:
+        batch = lane.others[:MOST]
+        reports = [(tag, outcome.report) for tag, outcome in batch if isinstance(outcome, Bury)]
+        delays = [(tag, outcome.delay) for tag, outcome in batch if isinstance(outcome, Retry)]
+        unknown = [(tag, outcome.task) for tag, outcome in batch if isinstance(outcome, Park)]
+        stale = 0
+        if reports:
+            stale += self._broker.bury(lane.queue, self.name, reports, self._link)
+        if delays:
+            stale += self._broker.retry(lane.queue, self.name, delays, self._link)
+        if unknown:
+            stale += self._broker.park(lane.queue, self.name, unknown, self._link)
+        del lane.others[: len(batch)]
+        if stale:
+            self._note_stale(lane, stale)
+
+    def _note_stale(self, lane: Lane, stale: int) -> None:
+        self._seldom.warn(
+            "stale", f"queue {lane.queue!r}: {stale} results came too late, their jobs had been reclaimed"
+        )
+
+    def _recover(self, error: Exception) -> None:
+        """After an error nobody knows what was done: look what we own, then go on from there."""
+        pause = 0.05
+        while True:
+            self._link.close()
+            self._seldom.warn("redis", f"Redis: {error}" + ("" if weather(error) else " (no passing trouble)"))
+            gevent.sleep(random.uniform(0, pause))
+            pause = min(1.0, pause * 2)
+            try:
+                self._reconcile()
+                return
+            except FAULTS as again:
+                error = again
+
+    def _reconcile(self) -> None:
+        """Start what is booked on us and we never heard of; forget results that have arrived after all."""
+        held = self._slots.held()
+        for lane in self._lanes.values():
+            owned = self._broker.inflight(lane.queue, self.name, self._link)
+            lane.forget_all_but(set(owned))
+            known = {tag for owner, tag in held if owner is lane} | lane.finished
+            for tag in sorted(owned.keys() - known):
+                self._slots.feed(lane, tag - 1, [owned[tag]])
+        self._dry = False
+
+    # -- the bell
+
+    def _listen(self) -> None:
+        """Wait for the bell while a take came up short; a token that comes too late is handed on."""
+        link = self._broker.link()
+        queues = self._order.queues
+        while True:
+            self._hungry.wait()
+            try:
+                rang = self._broker.wait_bell(queues, BLOCK * random.uniform(0.8, 1.2), link)
+                if rang is not None and self._slots.room <= 0:
+                    self._broker.ring(rang, link)
+                    continue
+            except FAULTS:
+                link.close()
+                gevent.sleep(random.uniform(0.05, 1.0))
+            self._dry = False
+            self._hungry.clear()
+            self._news.set()
+
+
+def leave() -> None:
+    """End the process here and now: what runs on in threads must not run on after its job was given back."""
+    logging.shutdown()
+    os._exit(0)

@@ -1,0 +1,49 @@
+"""Nothing stays behind a supervisor that is killed: a shell that outlives it for an instant kills the rest.
+
+PR_SET_PDEATHSIG takes the consumers, on Linux; what their jobs have started, and the consumers elsewhere, are in the
+consumers' process groups. The guard is told these groups over a pipe; the pipe's end means that the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterable
+
+SCRIPT = 'while read -r line; do groups=$line; done; for group in $groups; do kill -9 -- "-$group"; done 2>/dev/null'
+
+
+class Guard:
+    """One shell process; told the groups again whenever they change."""
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", SCRIPT], stdin=subprocess.PIPE, start_new_session=True, stdout=subprocess.DEVNULL
+        )
+        self.pid = self._process.pid
+
+    def watch(self, groups: Iterable[int]) -> None:
+        line = (" ".join(map(str, groups)) + "\n").encode()
+        assert self._process.stdin is not None
+        try:
+            os.write(self._process.stdin.fileno(), line)
+        except BrokenPipeError:  # somebody has killed the guard
+            self._forget()
+            self._start()
+            os.write(self._process.stdin.fileno(), line)
+
+    def close(self) -> None:
+        """End it, with nothing left to kill."""
+        with contextlib.suppress(BrokenPipeError):
+            self.watch(())
+        self._forget()
+
+    def _forget(self) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.returncode = 0  # reaped with the supervisor's other children

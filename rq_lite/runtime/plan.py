@@ -1,0 +1,59 @@
+"""What a supervisor tells its consumers, and what they tell it: one line of JSON each, over pipes.
+
+The plan goes over a pipe because it holds the Redis password, which must not show in `ps`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from rq_lite.settings import Settings
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a consumer needs to know."""
+
+    settings: Settings  # with the URL filled in
+    app: str
+    queues: dict[str, float]  # by weight, in their order; empty: those that the app's tasks belong to
+    strict: bool  # the order counts, not the weights
+    verbose: bool
+    number: int
+    parent: int  # the supervisor's pid
+
+
+class Report(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a consumer says of itself: `hello` (who it is), `ready`, or `failed` (it cannot begin)."""
+
+    event: str
+    consumer: str = ""
+    queues: dict[str, int] = {}  # with the bound of each
+    tasks: int = 0
+    error: str = ""
+    traceback: str = ""
+
+    def send(self, pipe: int) -> None:
+        data = msgspec.json.encode(self) + b"\n"
+        while data:
+            data = data[os.write(pipe, data) :]
+
+
+def write_plan(pipe: int, plan: Plan) -> None:
+    data = msgspec.json.encode(plan) + b"\n"
+    while data:
+        data = data[os.write(pipe, data) :]
+
+
+def read_plan(pipe: int) -> Plan:
+    data = b""
+    while not data.endswith(b"\n"):
+        piece = os.read(pipe, 65_536)
+        if not piece:
+            raise SystemExit("the supervisor went away before it said what to do")
+        data += piece
+    return msgspec.json.decode(data, type=Plan)
+
+
+parse_report = msgspec.json.Decoder(Report).decode

