@@ -1,0 +1,165 @@
+"""Feeding a task from a source: batches, pace, and a mark that moves in the same step as the jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rq_lite.batches import batches
+from rq_lite.broker import Feed
+from rq_lite.broker.codec import new_id
+from rq_lite.errors import FeedMoved, PutRefused, SourceError
+from rq_lite.folder import watch
+from rq_lite.queue import Progress
+from rq_lite.sources import Source, fingerprint, same
+from rq_lite.task import Options, Task
+
+log = logging.getLogger("rq_lite.produce")
+
+POSITION, FINGERPRINT = "position", "fingerprint"
+STEP = 0.1  # seconds of the pace that go into one batch
+
+
+class Pace:
+    """Lets at most so many jobs through per second, without making up for time spent waiting for room."""
+
+    def __init__(
+        self,
+        rate: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._sleep = sleep
+        self._next = clock()
+
+    @property
+    def step(self) -> int:
+        """A batch that keeps the flow even."""
+        return max(1, round(self._rate * STEP))
+
+    def wait(self, jobs: int) -> None:
+        """Wait until it is time for so many more."""
+        now = self._clock()
+        if self._next > now:
+            self._sleep(self._next - now)
+        self._next = max(self._next, now) + jobs / self._rate
+
+
+class Feeder:
+    """Puts what a source yields as jobs of one task; `progress` tells how far it is.
+
+    `wait` is how long to wait for room (None: for ever), `rate` jobs per second at most (None: no limit).
+    """
+
+    def __init__(
+        self,
+        task: Task[Any, Any],
+        *,
+        batch: int,
+        wait: float | None = None,
+        rate: float | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._task = task
+        self._queue = task.queue
+        self._options = Options(wait=wait)
+        self._pace = Pace(rate) if rate is not None else None
+        self._batch = min(batch, self._pace.step) if self._pace else batch
+        self.progress = progress or Progress()
+
+    # -- a source with positions
+
+    def feed(self, source: Source, *, resume: str | None = None, at: str = "", typed: bool = True) -> None:
+        """Put a job for every item. With `resume` the feed's position moves with the jobs, from `at` on.
+
+        `typed` False: keyword arguments are text that the task's annotations turn into values. Raises
+        SourceError for a bad line (what came before it was put), QueueFull, FeedMoved, BrokerError.
+        """
+        jobs = batches(
+            self._jobs(source, typed),
+            lambda job: len(job[0]),
+            most=self._batch,
+            heaviest=self._queue.settings.max_payload,
+        )
+        for batch in jobs:
+            if self._pace is not None:
+                self._pace.wait(len(batch))
+            entries, positions = [job[0] for job in batch], [job[1] for job in batch]
+            mark = None if resume is None else Feed(resume, POSITION, at, positions)
+            self._queue.put_entries(entries, self._options, feed=mark, progress=self.progress)
+            at = positions[-1]
+        if resume is not None and source.position != at:  # blank or skipped lines at the end
+            self._queue.broker.mark_feed(self._queue.name, resume, POSITION, source.position)
+
+    def _jobs(self, source: Source, typed: bool) -> Iterator[tuple[bytes, str]]:
+        arguments, encoded = self._task.arguments, self._task.encoded
+        for item in source:
+            try:
+                kwargs = item.kwargs if typed else arguments.from_text(item.kwargs)
+                arguments.check(item.args, kwargs)
+                yield encoded(item.args, kwargs, new_id()), item.position
+            except PutRefused as error:
+                source.reject(item, str(error))
+
+    def resumed_at(self, resume: str, file: Path | None) -> str:
+        """Where the feed goes on ("": it begins); makes sure that it has the same file before it."""
+        marks = self._marks(resume)
+        known = marks.get(FINGERPRINT)
+        if file is not None:
+            if known is not None and not same(known, file):
+                raise SourceError(
+                    f"{file} is not the file that feed {resume!r} was begun with; give it another --resume name"
+                )
+            # Taken of a short file it says little, so it is renewed as the file grows.
+            self._queue.broker.mark_feed(self._queue.name, resume, FINGERPRINT, fingerprint(file))
+        return marks.get(POSITION, "")
+
+    def _marks(self, name: str) -> dict[str, str]:
+        return self._queue.broker.feed(self._queue.name, name)
+
+    # -- a folder
+
+    def feed_folder(self, folder: Path, stop: threading.Event, *, name: str | None = None) -> None:
+        """Put each complete package of a folder once, as it arrives, until `stop` is set.
+
+        The marks of what was put are in Redis under `name`: they outlive the producer, and go with the package.
+        """
+        folder = folder.resolve()
+        feed = name or "watch:" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+        self._queue.declare()
+        marks = self._marks(feed)
+        for packages in watch(folder, stop=stop):
+            new = [package for package, identity in sorted(packages.items()) if marks.get(package) != identity]
+            for package in new:
+                if stop.is_set():
+                    return
+                mark = Feed(feed, package, marks.get(package, ""), [packages[package]])
+                marks = self._put_package(folder / package, mark, marks)
+            gone = sorted(marks.keys() - packages.keys())
+            self._queue.broker.forget_feed(self._queue.name, feed, gone)
+            marks = {package: mark for package, mark in marks.items() if package in packages}
+            if stop.is_set():
+                return
+
+    def _put_package(self, package: Path, mark: Feed, marks: dict[str, str]) -> dict[str, str]:
+        """The marks after it; when another producer was faster they are read anew."""
+        args = (str(package),)
+        self._task.arguments.check(args, {})
+        if self._pace is not None:
+            self._pace.wait(1)
+        try:
+            self._queue.put_entries(
+                [self._task.encoded(args, {}, new_id())], self._options, feed=mark, progress=self.progress
+            )
+        except FeedMoved:
+            return self._marks(mark.name)
+        log.info("put %s", package.name)
+        return {**marks, mark.field: mark.values[0]}

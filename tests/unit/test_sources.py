@@ -1,0 +1,414 @@
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rq_lite.errors import SourceError
+from rq_lite.readers import LIMIT
+from rq_lite.sources import START, Format, Item, Source, fingerprint, guess, numbers, open_source, same
+
+SMALL = 64  # a limit for lines that small files can exceed
+
+
+class Piece(NamedTuple):
+    """A line, or a csv row with all its lines, and what is to come of it."""
+
+    raw: bytes
+    call: tuple[tuple[object, ...], dict[str, object]] | None = None
+    bad: bool = False
+
+
+def call(item: Item) -> tuple[tuple[object, ...], dict[str, object]]:
+    return item.args, item.kwargs
+
+
+def write(folder: Path, name: str, data: bytes) -> str:
+    file = folder / name
+    file.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return str(file)
+
+
+# What a reader must make of any mixture of good, blank and bad lines.
+
+ENDS = st.sampled_from([b"\n", b"\r\n"])
+TOO_LONG = Piece(b"x" * (3 * SMALL) + b"\n", bad=True)
+TEXT = st.text(st.characters(exclude_characters="\n\r\ufeff", exclude_categories=["Cs"]), min_size=1, max_size=10)
+BLANKS = st.sampled_from([Piece(b"\n"), Piece(b"\r\n"), Piece(b" \t\n")])
+
+
+def text_piece(text: str, end: bytes) -> Piece:
+    return Piece(text.encode() + end, ((text,), {}))
+
+
+LINES = st.one_of(
+    st.builds(text_piece, TEXT.filter(lambda text: bool(text.encode().strip())), ENDS),
+    BLANKS,
+    st.sampled_from([TOO_LONG, Piece(b"caf\xe9\n", bad=True)]),
+)
+
+
+def json_piece(value: object, end: bytes) -> Piece:
+    raw = json.dumps(value).encode() + end
+    if isinstance(value, dict):
+        return Piece(raw, ((), value))
+    return Piece(raw, (tuple(value) if isinstance(value, list) else (value,), {}))
+
+
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-(10**9), 10**9), st.text("aé\n,", max_size=3))
+NDJSON = st.one_of(
+    st.builds(
+        json_piece,
+        SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.text("ab", max_size=2), SCALARS, max_size=1),
+        ENDS,
+    ),
+    BLANKS,
+    st.sampled_from([TOO_LONG, Piece(b"{\n", bad=True), Piece(b'"\xff"\n', bad=True), Piece(b"1 2\n", bad=True)]),
+)
+
+
+def csv_piece(fields: list[str], end: str, delimiter: str) -> Piece:
+    text = io.StringIO()
+    csv.writer(text, lineterminator=end, quoting=csv.QUOTE_ALL, delimiter=delimiter).writerow(fields)
+    return Piece(text.getvalue().encode(), ((), dict(zip("ab", fields, strict=True))))
+
+
+def csv_pieces(delimiter: str) -> st.SearchStrategy[Piece]:
+    bad = [b"1\n", b"1,2,3\n", b'"1"2,3\n', b"\xff,2\n", b'"\xff\n",2\n']
+    return st.one_of(
+        st.builds(
+            csv_piece,
+            st.lists(st.text('aé ,\t"\n\r', max_size=5), min_size=2, max_size=2),
+            st.sampled_from(["\n", "\r\n"]),
+            st.just(delimiter),
+        ),
+        st.sampled_from([Piece(b"\n"), Piece(b"\r\n")]),
+        st.sampled_from([TOO_LONG, *(Piece(raw.replace(b",", delimiter.encode()), bad=True) for raw in bad)]),
+    )
+
+
+KINDS: dict[Format, tuple[Piece | None, st.SearchStrategy[Piece]]] = {
+    "lines": (None, LINES),
+    "ndjson": (None, NDJSON),
+    "csv": (Piece(b"a,b\r\n"), csv_pieces(",")),
+    "tsv": (Piece(b"a\tb\n"), csv_pieces("\t")),
+}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sources")
+
+
+@pytest.mark.parametrize("way", ["file", "gz", "stdin"])
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+def test_a_feed_goes_on_exactly_where_it_stopped(shared: Path, kind: Format, way: str, data: st.DataObject) -> None:
+    header, strategy = KINDS[kind]
+    pieces = data.draw(st.lists(strategy, max_size=8))
+    bom = data.draw(st.sampled_from([b"", b"\xef\xbb\xbf"]))
+    begin = bom + (header.raw if header else b"")
+    raw = begin + b"".join(piece.raw for piece in pieces)
+    if pieces and pieces[-1].call and data.draw(st.booleans()):
+        raw = raw.removesuffix(b"\n")
+    lines = len(io.BytesIO(raw[len(bom) :]).readlines())
+    file = write(shared, f"source.{kind}.gz" if way == "gz" else f"source.{kind}", raw)
+    skipped = shared / "skipped"
+
+    def opened(start: str) -> Source:
+        skipped.unlink(missing_ok=True)
+        name, stdin = ("-", io.BytesIO(raw)) if way == "stdin" else (file, None)
+        return open_source(
+            name, format=kind, start=start, on_error="skip", rejects=skipped, stdin=stdin, limit=SMALL
+        )
+
+    def check(start: str, after: int) -> list[Item]:
+        """Everything from the piece of this index on."""
+        with opened(start) as source:
+            if start != START or not header:
+                assert source.position == start
+            items = list(source)
+            assert source.position == f"{lines}:{len(raw)}"
+            bad = [piece.raw for piece in pieces[after:] if piece.bad]
+            assert source.rejects.count == len(bad)
+        assert [call(item) for item in items] == [piece.call for piece in pieces[after:] if piece.call]
+        assert skipped.exists() == bool(bad)
+        if bad:
+            assert skipped.read_bytes() == (header.raw if header else b"") + b"".join(bad)
+        return items
+
+    items = check(START, 0)
+    good = [index for index, piece in enumerate(pieces) if piece.call]
+    before = [begin + b"".join(piece.raw for piece in pieces[:index]) for index in good]
+    assert [item.line for item in items] == [lines.count(b"\n") + 1 for lines in before]
+    if items:
+        last = data.draw(st.integers(0, len(items) - 1))
+        assert check(items[last].position, good[last] + 1) == items[last + 1 :]
+
+
+# Single cases.
+
+
+def read(folder: Path, name: str, data: bytes, **options: object) -> list[tuple[tuple[object, ...], object]]:
+    with open_source(write(folder, name, data), **options) as source:  # type: ignore[arg-type]
+        return [call(item) for item in source]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("urls.txt", "lines"),
+        ("-", "lines"),
+        ("a.csv.d/urls", "lines"),
+        ("a.ndjson", "ndjson"),
+        ("a.JSONL", "ndjson"),
+        ("a.csv", "csv"),
+        ("a.tsv.gz", "tsv"),
+        ("a.csv.skipped", "csv"),
+    ],
+)
+def test_the_name_tells_the_format(name: str, kind: str) -> None:
+    assert guess(name) == kind
+
+
+def test_formats_by_name(tmp_path: Path) -> None:
+    assert read(tmp_path, "a.txt", b"one\r\n\n two \n") == [(("one",), {}), ((" two ",), {})]
+    assert read(tmp_path, "a.jsonl", b'{"a": 1}\n[1, "x"]\n5\nnull\n[]') == [
+        ((), {"a": 1}),
+        ((1, "x"), {}),
+        ((5,), {}),
+        ((None,), {}),
+        ((), {}),
+    ]
+    assert read(tmp_path, "a.csv", b'a,b\n1,"x\ny"\n') == [((), {"a": "1", "b": "x\ny"})]
+    assert read(tmp_path, "a.tsv", b"a\tb\n1\t2,3\n") == [((), {"a": "1", "b": "2,3"})]
+    assert read(tmp_path, "a.csv.gz", b"a\n1\n") == [((), {"a": "1"})]
+    assert read(tmp_path, "empty.csv", b"") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.txt", b"fine\n\ncaf\xe9\n", r"a\.txt, line 3: not UTF-8 \(byte 4 of the line is 0xe9\)"),
+        ("a.txt", b"fine\n" + b"x" * 99, r"line 2: longer than 64 bytes"),
+        ("a.ndjson", b"1\n\n{oops}\n", r"line 3: not JSON"),
+        ("a.ndjson", b'{"x": "\xff"}\n', r"line 1: not UTF-8 \(byte 8 of the line is 0xff\)"),
+        ("a.csv", b'a,b\n"1\n",2\n3\n', r"line 4: 1 columns where the header has 2"),
+        ("a.csv", b'a,b\n1,"2\n3\n', r"line 2: not CSV: unexpected end of data"),
+        ("a.csv", b'a,b\n1,"' + b"2\n" * 99, r"line 2: longer than 64 bytes"),
+        ("a.csv", b'a,b\n1,"\xff\n2"\n', r"line 2: not UTF-8"),
+    ],
+)
+def test_a_bad_line_stops_the_feed_and_is_named(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    with pytest.raises(SourceError, match=message + ".*; --on-error skip passes over such lines"):
+        read(tmp_path, name, data, limit=SMALL)
+
+
+def test_deeply_nested_json_is_a_bad_line(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="line 1: not JSON"):
+        read(tmp_path, "a.ndjson", b"[" * 100_000 + b"\n")
+
+
+@pytest.mark.parametrize("header", [b"a,a\n", b"a,\n", b"a,\xff\n", b'a,"b\n'])
+def test_a_bad_header_is_an_error_even_when_skipping(tmp_path: Path, header: bytes) -> None:
+    with pytest.raises(SourceError, match="header in line 1"):
+        read(tmp_path, "a.csv", header + b"1,2\n", on_error="skip")
+
+
+def test_large_csv_fields_pass(tmp_path: Path) -> None:
+    assert read(tmp_path, "a.csv", b"a\n" + b"x" * 200_000 + b"\n") == [((), {"a": "x" * 200_000})]
+
+
+def test_the_consumer_rejects_in_the_same_way(tmp_path: Path) -> None:
+    name = write(tmp_path, "a.csv", b'a,b\n1,"x\ny"\n\xff,2\n3,4')
+    skipped = tmp_path / "bad"
+    with open_source(name, on_error="skip", rejects=skipped) as source:
+        for item in source:
+            source.reject(item, "the task does not take it")
+        assert source.rejects.count == 3
+        # Already on file: the process may be killed now.
+        assert skipped.read_bytes() == b'a,b\n1,"x\ny"\n\xff,2\n3,4\n'
+    with open_source(name, on_error="skip", rejects=skipped) as source:
+        source.reject(next(iter(source)), "again")
+    assert skipped.read_bytes() == b'a,b\n1,"x\ny"\n\xff,2\n3,4\n1,"x\ny"\n'
+    with open_source(name) as source, pytest.raises(SourceError, match=r"line 2: no such argument; --on-error"):
+        source.reject(next(iter(source)), "no such argument")
+
+
+def test_skipped_lines_are_appended_beside_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    name = write(tmp_path / "data", "a.txt.gz", b"\xff\nfine\n")
+    for _ in range(2):
+        with open_source(name, on_error="skip") as source:
+            assert [item.args for item in source] == [("fine",)]
+    assert Path("a.txt.skipped").read_bytes() == b"\xff\n\xff\n"
+    assert sorted(os.fspath(path) for path in Path().iterdir()) == ["a.txt.skipped", "data"]
+
+
+def test_skipped_lines_cannot_go_to_the_source_or_nowhere(tmp_path: Path) -> None:
+    name = write(tmp_path, "a.txt", b"\xff\n")
+    with pytest.raises(SourceError, match="is the source itself"):
+        open_source(name, on_error="skip", rejects=Path(name))
+    with pytest.raises(SourceError, match="no/where, for skipped lines: No such file"):
+        read(tmp_path, "a.txt", b"\xff\n", on_error="skip", rejects=tmp_path / "no/where")
+
+
+@pytest.mark.parametrize("way", ["file", "gz", "stdin"])
+@pytest.mark.parametrize("kind", ["lines", "csv"])
+def test_a_source_shorter_than_the_position_is_refused(tmp_path: Path, way: str, kind: Format) -> None:
+    name = {"file": "a", "gz": "a.gz", "stdin": "-"}[way]
+    stdin = io.BytesIO(b"one\n") if way == "stdin" else None
+    path = "-" if stdin else write(tmp_path, name, b"one\n")
+    with pytest.raises(SourceError, match="ends before the place where the feed stopped"):
+        open_source(path, format=kind, start="2:5", stdin=stdin)
+
+
+def test_plain_files_are_entered_by_seeking(tmp_path: Path) -> None:
+    """Reading through this hole would not end within the test's time."""
+    with (tmp_path / "a").open("wb") as file:
+        file.truncate(2**40)
+        file.seek(0, os.SEEK_END)
+        file.write(b"\nend\n")
+    with open_source(str(tmp_path / "a"), start=f"1:{2**40 + 1}") as source:
+        assert [(item.args, item.line) for item in source] == [(("end",), 2)]
+
+
+def test_positions_that_are_none() -> None:
+    for position in ("", "7", "a:b"):
+        with pytest.raises(SourceError, match="no position of a source"):
+            open_source("-", start=position, stdin=io.BytesIO(b"x\n" * 9))
+
+
+def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
+    write(tmp_path, "file", b"")
+    with pytest.raises(SourceError, match="missing: No such file"):
+        open_source(str(tmp_path / "missing"))
+    with pytest.raises(SourceError, match="is a folder, not a file; --watch"):
+        open_source(str(tmp_path))
+    with pytest.raises(SourceError, match="Not a directory"):
+        open_source(str(tmp_path / "file" / "below"))
+
+
+def test_damaged_gz(tmp_path: Path) -> None:
+    whole = gzip.compress(os.urandom(50_000).hex().encode() + b"\nend\n")
+    for data in (b"no gzip at all\n", whole[:-20], whole[:5000] + b"\xff" * 99 + whole[5099:]):
+        (tmp_path / "a.gz").write_bytes(data)
+        with pytest.raises(SourceError, match=r"a\.gz, after line \d: "):
+            drain(open_source(str(tmp_path / "a.gz")))
+
+
+def test_progress(tmp_path: Path) -> None:
+    with open_source(write(tmp_path, "a", b"1\n" * 10)) as source:
+        items = iter(source)
+        assert (source.size, source.offset) == (20, 0)
+        next(items)
+        assert source.offset == 2
+        assert (len(list(items)), source.offset) == (9, 20)
+    with open_source(write(tmp_path, "a.gz", b"1\n" * 10)) as source:
+        assert source.size == (tmp_path / "a.gz").stat().st_size
+        list(source)
+        assert source.offset == source.size
+    assert open_source("-", stdin=io.BytesIO()).size is None
+
+
+def test_pipes_are_read_through() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"one\ntwo\n")
+    os.close(writing)
+    with open_source(f"/dev/fd/{reading}", start="1:4") as source:
+        assert [(item.args, item.line) for item in source] == [(("two",), 2)]
+        assert source.size is None
+    os.close(reading)
+
+
+def test_numbers() -> None:
+    with numbers(5) as source:
+        items = list(source)
+        assert (source.size, source.offset) == (5, 5)
+    assert [item.args for item in items] == [(0,), (1,), (2,), (3,), (4,)]
+    assert list(numbers(5, start=items[2].position)) == items[3:]
+    assert list(numbers(5, start=items[4].position)) == []
+    with pytest.raises(SourceError, match="numbers below 5, line 1: no"):
+        numbers(5).reject(items[0], "no")
+
+
+# Memory: far below what the data takes.
+
+
+def peak(work: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def drain(source: Source) -> None:
+    with source:
+        for _ in source:
+            pass
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.ndjson", "a.csv", "a.txt.gz"])
+def test_memory_does_not_grow_with_the_source(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path, name, b'"%s"\n' % (b"x" * 98) * 20_000)
+    assert peak(lambda: drain(open_source(file))) < 500_000
+
+
+def test_a_line_of_any_length_is_passed_over_in_little_memory(tmp_path: Path) -> None:
+    data = b"a\n" + b"x" * 5_000_000 + b"\nend\n"
+    for name in ("a.txt", "a.ndjson", "a.csv"):
+        file = write(tmp_path, name, data)
+        skipped = tmp_path / f"{name}.bad"
+        options = {"on_error": "skip", "rejects": skipped, "limit": 1000}
+        assert peak(lambda: drain(open_source(file, **options))) < 500_000  # type: ignore[arg-type]  # noqa: B023
+        assert b"x" * 5_000_000 + b"\n" in skipped.read_bytes()
+    assert LIMIT == 16 * 2**20
+
+
+def test_a_quote_left_open_does_not_swallow_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path, "a.csv", b'a,b\n1,"\n' + b"2,3\n" * 500_000)
+    source = open_source(file, on_error="skip", rejects=tmp_path / "bad", limit=1000)
+    assert peak(lambda: drain(source)) < 500_000
+    assert source.rejects.count == 1
+    assert (tmp_path / "bad").stat().st_size < 1100
+
+
+# Fingerprints.
+
+
+def test_a_grown_file_is_the_same_and_another_is_not(tmp_path: Path) -> None:
+    for size in (0, 1, 100, 4095, 4096, 10_000):
+        file = tmp_path / str(size)
+        file.write_bytes(b"a" * size)
+        known = fingerprint(file)
+        assert same(known, file)
+        with file.open("ab") as end:
+            end.write(b"more" * 2000)
+        assert same(known, file)
+        if size:
+            file.write_bytes(b"b" + b"a" * 20_000)
+            assert not same(known, file)
+            file.write_bytes(b"a" * min(size - 1, 4095))
+            assert not same(known, file)
+
+
+def test_a_fingerprint_that_is_none_and_a_file_that_is_gone(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"a")
+    assert not same("", file)
+    assert not same("x:y", file)
+    with pytest.raises(SourceError, match="No such file"):
+        fingerprint(tmp_path / "missing")
