@@ -1,0 +1,30 @@
+"""Put every URL of a file into the queue of workers/crawl.py:  python -m producer.urls urls.txt
+
+The same as `rq-lite produce urls.txt --task workers.crawl:fetch`, which also shows its progress. Two million
+lines take no more memory than two: lines are read when there is room for them, and while the queue is full
+nothing is read at all.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from workers.crawl import fetch
+
+
+def urls(lines: Iterable[str]) -> Iterator[str]:
+    """The lines without their ends; empty ones are left out."""
+    return filter(None, map(str.strip, lines))
+
+
+def main(name: str) -> None:
+    with sys.stdin if name == "-" else Path(name).open(encoding="utf-8") as lines:
+        fetch.put_many(urls(lines))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m producer.urls FILE   (- is standard input)")
+    main(sys.argv[1])

@@ -1,0 +1,442 @@
+"""workers/crawl.py against small servers on loopback, and producer/site.py."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+
+from workers import crawl
+
+ROOT = Path(__file__).parents[2]
+OPEN = crawl.Limits(allow_private=True)
+CLOSED = crawl.Limits(allow_private=False)
+
+
+@dataclass
+class Site:
+    """A server whose answers a test writes down; `done` lets slow answers end with the test."""
+
+    url: str
+    answers: dict[str, Callable[[BaseHTTPRequestHandler], None]]
+    port: int
+    done: threading.Event
+    hosts: list[str] = field(default_factory=list)  # Host headers, in order
+    clients: set[tuple[str, int]] = field(default_factory=set)  # one per connection
+
+    def say(self, path: str, body: bytes = b"", status: int = 200, **headers: str) -> str:
+        def answer(request: BaseHTTPRequestHandler) -> None:
+            request.send_response(status)
+            given = {name.replace("_", "-"): value for name, value in headers.items()}
+            for name, value in {"Content-Type": "text/html", "Content-Length": str(len(body)), **given}.items():
+                request.send_header(name, value)
+            request.end_headers()
+            request.wfile.write(body)
+
+        self.answers[path] = answer
+        return self.url + path
+
+
+@contextmanager
+def serving(context: ssl.SSLContext | None = None) -> Iterator[Site]:
+    site: Site
+    answers: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            site.hosts.append(self.headers["Host"])
+            site.clients.add(self.client_address)
+            try:
+                answers[self.path](self)
+            except (BrokenPipeError, ConnectionResetError):
+                self.close_connection = True
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: Any) -> None:  # a client that does not trust our certificate
+            pass
+
+    server = Server(("127.0.0.1", 0), Handler)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    url = f"{'http' if context is None else 'https'}://127.0.0.1:{server.server_port}"
+    site = Site(url, answers, server.server_port, threading.Event())
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield site
+    finally:
+        site.done.set()
+        crawl.POOLS.clear()  # ends the connections that are kept, and with them the server's threads
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def own_pools(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with urllib3.PoolManager(maxsize=100, retries=False, ssl_context=ssl.create_default_context()) as pools:
+        monkeypatch.setattr(crawl, "POOLS", pools)
+        yield
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serving() as site:
+        yield site
+
+
+def to(*addresses: str) -> Callable[[str], Sequence[str]]:
+    """A name server that gives every name these addresses."""
+    return lambda _host: addresses
+
+
+# --- pages
+
+
+def test_a_page(site: Site) -> None:
+    body = b"""<!doctype html><title> A  page\n</title><a href=/x#part>x</a> <A HREF="http://other.test/y?a=1&amp;b">y</a>
+        <a href="/x">again</a> <a href="mailto:z@z.test">z</a> <a href="http://[">bad</a> <a name=q>q</a>"""
+    url = site.say("/", body)
+    assert crawl.get(url, OPEN) == {
+        "url": url,
+        "status": 200,
+        "size": len(body),
+        "cut": False,
+        "title": "A page",
+        "links": [site.url + "/x", "http://other.test/y?a=1&b"],
+    }
+
+
+def test_the_task_is_the_function(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = site.say("/", b"<title>t</title>")
+    with pytest.raises(crawl.FetchError, match="not a public address"):
+        crawl.get(url, CLOSED)
+    monkeypatch.setattr(crawl.get, "__defaults__", (OPEN, None))
+    assert crawl.fetch(url)["title"] == "t"
+
+
+@pytest.mark.parametrize("status", [204, 304, 404, 500])
+def test_every_status_is_a_result(site: Site, status: int) -> None:
+    assert crawl.get(site.say("/", status=status), OPEN)["status"] == status
+
+
+def test_links_are_capped_and_follow_base(site: Site) -> None:
+    body = b'<base href="/deep/">' + b"".join(b"<a href=%d>" % number for number in range(10))
+    page = crawl.get(site.say("/", body), replace(OPEN, links=3))
+    assert page["links"] == [f"{site.url}/deep/{number}" for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "title"),
+    [
+        ("<title>Grüße</title>".encode(), "text/html; charset=utf-8", "Grüße"),
+        ("<title>Grüße</title>".encode("latin-1"), "text/html; charset=ISO-8859-1", "Grüße"),
+        ("<meta charset='cp1252'><title>5 €</title>".encode("cp1252"), "text/html", "5 €"),
+        (b"<title>a\xffb</title>", "text/html; charset=utf-8", "a\ufffdb"),
+        (b"<title>t</title>", "text/html; charset=no-such-thing", "t"),
+        (b"<title>t</title>", "text/html; charset=punycode", "t"),
+        (b"<title>t</title>", "text/html; charset=utf-99", "t"),
+        (b"<title>t</title><![what is this", "text/html", "t"),
+        (b"<title>one</title><title>two</title>", "text/html", "one"),
+        (b"<title>t</title>", "image/png", None),
+        (b"", "text/html", None),
+    ],
+)
+def test_titles_from_whatever_is_sent(site: Site, body: bytes, kind: str, title: str | None) -> None:
+    assert crawl.get(site.say("/", body, Content_Type=kind), OPEN)["title"] == title
+
+
+@pytest.mark.parametrize("body", [b"<title>open", b"\x00<title>t</title", b"<a href", b"<!--", b"<" * 1000])
+def test_a_page_that_breaks_off_is_still_a_page(site: Site, body: bytes) -> None:
+    assert crawl.get(site.say("/", body), OPEN)["size"] == len(body)
+
+
+def test_a_compressed_answer_is_not_unfolded(site: Site) -> None:
+    page = crawl.get(site.say("/", b"<title>t</title>", Content_Encoding="gzip"), OPEN)
+    assert (page["size"], page["title"]) == (16, None)
+
+
+# --- limits
+
+
+def test_reading_stops_at_the_size_limit(site: Site) -> None:
+    hung_up = threading.Event()
+
+    def endless(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.end_headers()
+        request.wfile.write(b"<title>first</title>")
+        try:
+            while not site.done.is_set():
+                request.wfile.write(b"x" * 65536)
+        except OSError:
+            hung_up.set()
+            raise
+
+    site.answers["/"] = endless
+    page = crawl.get(site.url + "/", replace(OPEN, size=1000))
+    assert (page["size"], page["cut"], page["title"]) == (1000, True, "first")
+    assert hung_up.wait(30)
+
+
+def test_a_page_of_exactly_the_limit_is_whole(site: Site) -> None:
+    page = crawl.get(site.say("/", b"x" * 1000), replace(OPEN, size=1000))
+    assert (page["size"], page["cut"]) == (1000, False)
+
+
+def test_a_silent_server_ends_with_the_read_limit(site: Site) -> None:
+    def silent(_: BaseHTTPRequestHandler) -> None:
+        site.done.wait()
+
+    site.answers["/"] = silent
+    with pytest.raises(crawl.FetchError, match=r"timed out.*read timeout=0\.1"):
+        crawl.get(site.url + "/", replace(OPEN, read=0.1))
+
+
+def test_a_dribbling_server_ends_with_the_total_limit(site: Site) -> None:
+    def dribble(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        while not site.done.wait(0.01):
+            request.wfile.write(b"1\r\nx\r\n")
+
+    site.answers["/"] = dribble
+    with pytest.raises(crawl.FetchError, match="longer in total"):
+        crawl.get(site.url + "/", replace(OPEN, total=0.3, read=60))
+
+
+def test_a_body_that_breaks_off_is_an_error(site: Site) -> None:
+    url = site.say("/", b"short", Content_Length="100", Connection="close")
+    with pytest.raises(crawl.FetchError, match="IncompleteRead"):
+        crawl.get(url, OPEN)
+
+
+def test_connections_are_kept(site: Site) -> None:
+    url = site.say("/", b"<title>t</title>")
+    site.say("/from", status=302, Location="/")
+    for _ in range(3):
+        crawl.get(url, OPEN)
+        crawl.get(site.url + "/from", OPEN)
+    assert len(site.clients) == 1
+
+
+# --- redirects
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_followed(site: Site, status: int) -> None:
+    target = site.say("/b/t%C3%BCr", b"<a href=c>")
+    page = crawl.get(site.say("/a", status=status, Location="b/tür".encode().decode("latin-1")), OPEN)
+    assert page["url"].startswith(site.url + "/b/t")
+    assert page["links"] == [site.url + "/b/c"]
+    assert target
+
+
+def test_a_redirect_loop_ends(site: Site) -> None:
+    url = site.say("/a", status=302, Location="/b")
+    site.say("/b", status=302, Location="/a")
+    with pytest.raises(crawl.FetchError, match="more than 5 redirects"):
+        crawl.get(url, OPEN)
+    assert len(site.hosts) == 6
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("http://127.0.0.2/", "127.0.0.2 is not a public address"),
+        ("http://169.254.169.254/latest/meta-data/", "not a public address"),
+        ("//[::1]/", "not a public address"),
+        ("file:///etc/passwd", "only http"),
+        ("http://user:secret@127.0.0.1/", "user name"),
+        ("http://[", "no URL"),
+    ],
+)
+def test_each_redirect_is_checked(site: Site, monkeypatch: pytest.MonkeyPatch, target: str, reason: str) -> None:
+    monkeypatch.setattr(crawl, "is_public", lambda address: address == "127.0.0.1")
+    with pytest.raises(crawl.FetchError, match=reason) as failure:
+        crawl.get(site.say("/", status=302, Location=target), CLOSED)
+    assert "secret" not in str(failure.value)
+
+
+# --- where it connects
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("ftp://example.org/", "only http"),
+        ("file:///etc/passwd", "only http"),
+        ("javascript:alert(1)", "only http"),
+        ("example.org", "only http"),
+        ("", "only http"),
+        ("http://", "no host"),
+        ("http:///path", "no host"),
+        ("http://user@example.org/", "user name"),
+        ("http://user:secret@example.org/", "user name"),
+        ("http://example.org:99999/", "99999"),
+        ("http://exa mple.org/", "exa"),
+    ],
+)
+def test_urls_that_are_refused(url: str, reason: str) -> None:
+    def nobody(host: str) -> Sequence[str]:
+        raise AssertionError(f"{host} was looked up")
+
+    with pytest.raises(crawl.FetchError, match=reason) as failure:
+        crawl.get(url, OPEN, nobody)
+    assert "secret" not in str(failure.value)
+
+
+LOOPBACK = """
+    127.0.0.1 127.1 0 2130706433 0x7f000001 0177.0.0.1 localhost LOCALHOST.
+    [::1] [::ffff:127.0.0.1] [::ffff:7f00:1]
+"""
+
+
+@pytest.mark.parametrize("host", LOOPBACK.split())
+def test_spellings_of_loopback_are_refused(site: Site, host: str) -> None:
+    with pytest.raises(crawl.FetchError, match=r"not a public address|no address found"):
+        crawl.get(f"http://{host}:{site.port}/", CLOSED)
+    assert site.hosts == []
+
+
+NOT_PUBLIC = """
+    0.0.0.0 10.1.2.3 100.64.0.1 127.255.0.1 169.254.169.254 172.16.0.1 192.168.0.1 192.0.2.1 198.18.0.1
+    224.0.0.1 239.1.1.1 240.0.0.1 255.255.255.255
+    :: ::1 ::127.0.0.1 ::ffff:10.0.0.1 fe80::1 fe80::1%1 fec0::1 fc00::1 fd12::1 ff02::1 ff0e::1
+    2001:db8::1 2001::1 64:ff9b::7f00:1 2002:7f00:1:: 100::1 4000::1
+"""
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC.split())
+def test_addresses_that_are_not_public(address: str) -> None:
+    assert not crawl.is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["1.1.1.1", "93.184.215.14", "172.32.0.1", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"],
+)
+def test_addresses_that_are_public(address: str) -> None:
+    assert crawl.is_public(address)
+
+
+@pytest.mark.parametrize("found", [["10.0.0.1"], ["1.1.1.1", "127.0.0.1"], ["::ffff:192.168.1.1"]])
+def test_a_name_with_one_private_address_is_refused(found: list[str]) -> None:
+    with pytest.raises(crawl.FetchError, match="not a public address"):
+        crawl.get("http://name.test/", CLOSED, to(*found))
+
+
+def test_it_connects_to_the_address_that_was_checked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look-up per request, though the name server would say something else the next time."""
+    monkeypatch.setattr(crawl, "is_public", lambda address: address == "127.0.0.1")
+    site.say("/", b"<title>t</title>")
+    answers = iter([["127.0.0.1"], ["10.0.0.1"]])
+    asked = []
+
+    def rebinding(host: str) -> Sequence[str]:
+        asked.append(host)
+        return next(answers)
+
+    assert crawl.get(f"http://name.test:{site.port}/", CLOSED, rebinding)["title"] == "t"
+    assert asked == ["name.test"]
+    assert site.hosts == [f"name.test:{site.port}"]
+
+
+def test_the_next_address_is_tried_when_one_does_not_answer(site: Site) -> None:
+    site.say("/", b"<title>t</title>")
+    page = crawl.get(f"http://name.test:{site.port}/", OPEN, to("::1", "127.0.0.1"))
+    assert page["title"] == "t"
+
+
+def test_no_address_answers(site: Site) -> None:
+    with pytest.raises(crawl.FetchError, match=r"name\.test.*no connection"):
+        crawl.get(f"http://name.test:{site.port}/", OPEN, to("::1"))
+
+
+def test_a_name_without_address() -> None:
+    with pytest.raises(crawl.FetchError, match="no address found"):
+        crawl.look_up("no such name.invalid")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for name.test, with its key in the same file."""
+    file = tmp_path_factory.mktemp("tls") / "both.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=name.test", "-addext", "subjectAltName=DNS:name.test"]
+    command += ["-keyout", f"{file}.key", "-out", str(file)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("openssl is not installed")
+    with file.open("a") as both:
+        both.write(Path(f"{file}.key").read_text())
+    return file
+
+
+def test_the_certificate_is_checked_for_the_name(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with serving(context) as site:
+        site.say("/", b"<title>t</title>")
+        with pytest.raises(crawl.FetchError, match="CERTIFICATE_VERIFY_FAILED"):
+            crawl.get(f"https://name.test:{site.port}/", OPEN, to("127.0.0.1"))
+        trusting = urllib3.PoolManager(retries=False, ssl_context=ssl.create_default_context(cafile=str(certificate)))
+        monkeypatch.setattr(crawl, "POOLS", trusting)
+        assert crawl.get(f"https://name.test:{site.port}/", OPEN, to("127.0.0.1"))["title"] == "t"
+        # The connection that is open to this address is not good for another name
+        with pytest.raises(crawl.FetchError, match=r"Hostname mismatch|doesn't match"):
+            crawl.get(f"https://other.test:{site.port}/", OPEN, to("127.0.0.1"))
+
+
+# --- with the site of producer/, under gevent
+
+MANY = """
+import gevent.monkey
+gevent.monkey.patch_all()
+import sys
+import gevent.pool
+from workers import crawl
+
+urls = [f"{sys.argv[1]}/page/{number}" for number in range(1, 401)]
+found = gevent.pool.Pool(200).map(crawl.fetch, urls)
+assert [page["title"] for page in found] == [f"Page {number} of 400" for number in range(1, 401)]
+assert all(page["links"] for page in found)
+"""
+
+
+def test_two_hundred_greenlets_and_the_demo_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RQ_LITE_ALLOW_PRIVATE", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    command = [sys.executable, "-m", "producer.site", "--port", "0", "--pages", "400"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            base = server.stdout.readline().split("/page/")[0]
+            assert crawl.get(base + "/healthz", OPEN)["status"] == 200
+            assert crawl.get(base + "/page/401", OPEN)["status"] == 404
+            subprocess.run([sys.executable, "-c", MANY, base], check=True, cwd=ROOT, timeout=60)
+        finally:
+            server.terminate()
+    assert server.returncode == 0
+
+
+def test_the_list_of_urls_fits_the_site() -> None:
+    lines = (ROOT / "producer" / "urls.txt").read_text().splitlines()
+    assert lines == [f"http://127.0.0.1:8000/page/{number}" for number in range(1, 201)]

@@ -1,0 +1,432 @@
+"""workers/packages.py: packages made to do harm, runs killed at every step, and two runs at once."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import subprocess
+import sys
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from producer import folder
+from workers import packages
+
+ROOT = Path(__file__).parents[2]
+CONTENT = {"readme.txt": b"hello", "deep/er/data.bin": bytes(range(256)) * 4000, "empty": b""}
+
+
+def zipped(entries: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as target:
+        for name, data in entries.items():
+            info = zipfile.ZipInfo("placeholder")
+            info.filename, info.compress_type = name, method  # names that the constructor would tidy up
+            target.writestr(info, data)
+    return file.getvalue()
+
+
+def with_entry(name: str, mode: int = 0, data: bytes = b"data") -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as target:
+        info = zipfile.ZipInfo(name)
+        info.external_attr = mode << 16
+        target.writestr(info, data)
+    return file.getvalue()
+
+
+def twice(*names: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as target:
+        for number, name in enumerate(names):
+            target.writestr(f"{number}" * len(name), b"data")
+    data = file.getvalue()
+    for number, name in enumerate(names):
+        data = data.replace(f"{number}".encode() * len(name), name.encode())
+    return data
+
+
+def altered(data: bytes, local: int, central: int, value: bytes) -> bytes:
+    """Another value in the first entry's local header and in its entry in the list."""
+    changed = bytearray(data)
+    for signature, offset in ((b"PK\3\4", local), (b"PK\1\2", central)):
+        start = changed.index(signature) + offset
+        changed[start : start + len(value)] = value
+    return bytes(changed)
+
+
+def deliver(base: Path, data: bytes, name: str = "abc") -> Path:
+    package = base / "incoming" / name
+    package.mkdir(parents=True)
+    (package / f"{name}.zip").write_bytes(data)
+    return package
+
+
+def tree(base: Path) -> dict[str, bytes]:
+    """All files below."""
+    return {str(path.relative_to(base)): path.read_bytes() for path in base.rglob("*") if path.is_file()}
+
+
+def archived(data: bytes, entries: dict[str, bytes] = CONTENT) -> dict[str, bytes]:
+    return {"abc.zip": data} | {f"content/{name}": content for name, content in entries.items()}
+
+
+@pytest.fixture(autouse=True)
+def no_archive_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RQ_LITE_ARCHIVE", raising=False)
+
+
+# --- what it is for
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+def test_a_package_is_unpacked_and_archived(tmp_path: Path, method: int) -> None:
+    data = zipped({"folder/": b"", **CONTENT}, method)
+    package = deliver(tmp_path, data)
+    done = Path(packages.unpack(str(package)))
+    assert done == tmp_path / "archive" / "abc"
+    assert tree(done) == archived(data)
+    assert (done / "content" / "folder").is_dir()
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_twice_is_once(tmp_path: Path) -> None:
+    data = zipped(CONTENT)
+    package = deliver(tmp_path, data)
+    assert packages.unpack(str(package)) == packages.unpack(str(package))
+    assert tree(tmp_path / "archive" / "abc") == archived(data)
+
+
+def test_the_archive_can_be_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RQ_LITE_ARCHIVE", str(tmp_path / "far" / "away"))
+    assert packages.unpack(str(deliver(tmp_path, zipped(CONTENT)))) == str(tmp_path / "far" / "away" / "abc")
+
+
+def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deliver(tmp_path, zipped(CONTENT))
+    monkeypatch.chdir(tmp_path / "incoming")
+    assert packages.unpack("abc/") == str(tmp_path / "archive" / "abc")
+
+
+def test_an_archive_on_another_filesystem_is_refused(tmp_path: Path) -> None:
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second filesystem here")
+    package = deliver(tmp_path, zipped(CONTENT))
+    with pytest.raises(packages.PackageError, match="RQ_LITE_ARCHIVE"):
+        packages.archive(package, other)
+    assert package.is_dir()
+
+
+def test_modes_are_not_taken_over(tmp_path: Path) -> None:
+    package = deliver(tmp_path, with_entry("tool", stat.S_IFREG | 0o6777))
+    tool = Path(packages.unpack(str(package))) / "content" / "tool"
+    assert stat.S_IMODE(tool.stat().st_mode) & 0o7111 == 0
+
+
+# --- what is refused
+
+BIG = zipped({"zeros": bytes(20_000_000)})
+PLAIN = zipped({"name": b"some data that is here"}, zipfile.ZIP_STORED)
+ATTACKS: dict[str, tuple[bytes, str]] = {
+    "up": (zipped({"../evil": b"x"}), "does not stay inside"),
+    "up and down": (zipped({"a/../../evil": b"x"}), "does not stay inside"),
+    "up at the end": (zipped({"a/..": b"x"}), "does not stay inside"),
+    "absolute": (zipped({"/tmp/evil": b"x"}), "does not stay inside"),
+    "double slash": (zipped({"a//b": b"x"}), "does not stay inside"),
+    "dot": (zipped({"./a": b"x"}), "does not stay inside"),
+    "no name": (zipped({"": b"x"}), "does not stay inside"),
+    "backslashes": (zipped({"..\\..\\evil": b"x"}), "does not stay inside"),
+    "drive": (zipped({"C:evil": b"x"}), "does not stay inside"),
+    "NUL": (zipped({"good\0/../evil": b"x"}), "does not stay inside"),
+    "newline": (zipped({"a\nb": b"x"}), "does not stay inside"),
+    "second is bad": (zipped({"good": b"x", "../evil": b"x"}), "does not stay inside"),
+    "long name": (zipped({"n" * 256: b"x"}), "too long or too deep"),
+    "long name in two-byte letters": (zipped({"ü" * 128: b"x"}), "too long or too deep"),
+    "deep": (zipped({"d/" * 32 + "x": b"x"}), "too long or too deep"),
+    "symlink": (with_entry("link", stat.S_IFLNK | 0o777, b"/etc/passwd"), "link or another special"),
+    "pipe": (with_entry("pipe", stat.S_IFIFO | 0o666), "link or another special"),
+    "device": (with_entry("null", stat.S_IFCHR | 0o666), "link or another special"),
+    "folder that is a file": (with_entry("a/", stat.S_IFREG | 0o666, b""), "link or another special"),
+    "file that is a folder": (with_entry("a", stat.S_IFDIR | 0o777, b""), "link or another special"),
+    "bomb": (BIG, "unpacks to more than the 10,485,760"),
+    "encrypted": (altered(PLAIN, 6, 8, b"\1\0"), "which is encrypted"),
+    "method": (altered(PLAIN, 8, 10, b"\x0c\0"), "compressed in a way"),
+    "duplicate": (twice("same", "same"), "twice"),
+    "file and folder, same name": (twice("same", "same/"), "twice"),
+    "file and folder above": (twice("same", "same/name"), "both as a file and as a folder"),
+    "folder above and file": (twice("same/name", "same"), "both as a file and as a folder"),
+    "truncated": (zipped(CONTENT)[:-30], "broken"),
+    "nothing": (b"", "broken"),
+    "no ZIP": (b"hello" * 100, "broken"),
+    "damaged": (PLAIN.replace(b"some data", b"same data"), "broken"),
+    "other name inside": (PLAIN.replace(b"name", b"eman", 1), "broken"),
+    "list before the beginning": (
+        PLAIN[:-10] + b"\xff\xff\xff\0" + PLAIN[-6:],
+        "broken",
+    ),
+    "says smaller": (altered(PLAIN, 22, 24, b"\5\0\0\0"), "broken"),
+    "says larger": (altered(PLAIN, 22, 24, b"\xff\0\0\0"), "broken|bytes long"),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks(tmp_path: Path, name: str) -> None:
+    data, reason = ATTACKS[name]
+    package = deliver(tmp_path, data)
+    for _ in range(2):
+        with pytest.raises(packages.PackageError, match=reason) as failure:
+            packages.unpack(str(package))
+        assert str(package / "abc.zip") in str(failure.value)
+        assert tree(tmp_path) == {"incoming/abc/abc.zip": data}
+        assert [path.name for path in package.iterdir()] == ["abc.zip"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (replace(packages.LIMITS, entries=2), "3 entries, more than 2"),
+        (replace(packages.LIMITS, directory=100), "list of entries is larger than 100 bytes"),
+        (replace(packages.LIMITS, written=1_024_000), "more than the 1,024,000 bytes"),
+        (replace(packages.LIMITS, ratio=1, ratio_from=1000), "more than the"),
+    ],
+)
+def test_limits(tmp_path: Path, limits: packages.Limits, reason: str) -> None:
+    data = zipped(CONTENT)
+    package = deliver(tmp_path, data)
+    with pytest.raises(packages.PackageError, match=reason):
+        packages.archive(package, tmp_path / "archive", limits)
+    assert tree(tmp_path) == {"incoming/abc/abc.zip": data}
+
+
+def test_the_limit_on_bytes_is_not_one_less(tmp_path: Path) -> None:
+    package = deliver(tmp_path, zipped(CONTENT))
+    packages.archive(package, tmp_path / "archive", replace(packages.LIMITS, written=1_024_005))
+
+
+def test_entries_that_share_their_data_count_each_time(tmp_path: Path) -> None:
+    """A list that names the same bytes many times; newer versions of zipfile notice by themselves."""
+    data = zipped({"a": bytes(1_000_000)})
+    start, end = data.index(b"PK\1\2"), data.index(b"PK\5\6")
+    entry, tail = data[start:end], bytearray(data[end:])
+    tail[8:12] = (20).to_bytes(2, "little") * 2
+    tail[12:16] = (20 * len(entry)).to_bytes(4, "little")
+    package = deliver(tmp_path, data[:start] + entry * 20 + bytes(tail))
+    with pytest.raises(packages.PackageError):
+        packages.unpack(str(package))
+    assert [path.name for path in package.iterdir()] == ["abc.zip"]
+
+
+def test_a_second_name_in_an_extra_field_is_checked_too(tmp_path: Path) -> None:
+    """A "Unicode path", which newer versions of zipfile put in the place of the name."""
+    file, name, evil = io.BytesIO(), b"good", b"../../evil"
+    extra = b"\1" + zlib.crc32(name).to_bytes(4, "little") + evil
+    with zipfile.ZipFile(file, "w") as target:
+        info = zipfile.ZipInfo(name.decode())
+        info.extra = b"up" + len(extra).to_bytes(2, "little") + extra
+        target.writestr(info, b"data")
+    package = deliver(tmp_path, file.getvalue())
+    with suppress(packages.PackageError):
+        packages.unpack(str(package))
+    left = {"incoming/abc/abc.zip"}, {"archive/abc/abc.zip", "archive/abc/content/good"}
+    assert set(tree(tmp_path)) in left
+
+
+def make_link(package: Path) -> None:
+    (package / "abc.zip").rename(package.parent / "real.zip")
+    (package / "abc.zip").symlink_to("../real.zip")
+
+
+def make_pipe(package: Path) -> None:
+    (package / "abc.zip").unlink()
+    os.mkfifo(package / "abc.zip")
+
+
+def make_linked_folder(package: Path) -> None:
+    package.rename(package.with_name("real"))
+    package.symlink_to("real")
+
+
+def make_file(package: Path) -> None:
+    (package / "abc.zip").unlink()
+    package.rmdir()
+    package.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (make_link, "cannot be read"),
+        (make_pipe, "not a regular file"),
+        (lambda package: (package / "abc.zip").unlink(), "cannot be read"),
+        (make_linked_folder, "not a folder"),
+        (make_file, "not a folder"),
+    ],
+)
+def test_what_is_no_package(tmp_path: Path, spoil: Callable[[Path], None], reason: str) -> None:
+    package = deliver(tmp_path, zipped(CONTENT))
+    spoil(package)
+    with pytest.raises(packages.PackageError, match=reason):
+        packages.unpack(str(package))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("abc-downloading", "still being received"), (".abc", "no name"), ("..", "no name"), ("other", "no such")],
+)
+def test_names_that_are_no_package(tmp_path: Path, name: str, reason: str) -> None:
+    deliver(tmp_path, zipped(CONTENT), "abc-downloading")
+    with pytest.raises(packages.PackageError, match=reason):
+        packages.unpack(str(tmp_path / "incoming" / name))
+
+
+def test_another_package_of_an_archived_name_stays(tmp_path: Path) -> None:
+    data = zipped(CONTENT)
+    packages.unpack(str(deliver(tmp_path, data)))
+    second = deliver(tmp_path, PLAIN)
+    with pytest.raises(packages.PackageError, match="already holds"):
+        packages.unpack(str(second))
+    assert tree(second) == {"abc.zip": PLAIN}
+    assert tree(tmp_path / "archive" / "abc") == archived(data)
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    package = deliver(tmp_path, zipped(CONTENT))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        packages.unpack(str(package))
+    assert [path.name for path in package.iterdir()] == ["abc.zip"]
+
+
+# --- killed, and two at once
+
+# For each file operation of a run: a child process that ends just before it, then a run that goes through.
+KILLED = """
+import itertools, os, shutil, sys
+from pathlib import Path
+from workers import packages
+
+base, data = Path(sys.argv[1]), Path(sys.argv[1], "data").read_bytes()
+package = base / "incoming" / "abc"
+for step in itertools.count(1):
+    package.mkdir(parents=True)
+    (package / "abc.zip").write_bytes(data)
+    child = os.fork()
+    if child == 0:
+        left = step
+        def hook(event, _):
+            global left
+            if event == "open" or event.startswith(("os.", "shutil.", "fcntl.")):
+                left -= 1
+                if left == 0:
+                    os._exit(9)
+        sys.addaudithook(hook)
+        packages.unpack(str(package))
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    there = package.exists(), (base / "archive" / "abc").exists()
+    assert there in ((True, False), (False, True)), (step, there)
+    assert packages.unpack(str(package)) == str(base / "archive" / "abc")
+    done = sorted(str(path.relative_to(base / "archive")) for path in (base / "archive").rglob("*"))
+    assert done == ["abc", "abc/abc.zip", "abc/content", "abc/content/a", "abc/content/b", "abc/content/b/c"], done
+    assert not list((base / "incoming").iterdir())
+    assert (base / "archive/abc/content/b/c").read_bytes() == b"c" * 1000
+    shutil.rmtree(base / "archive")
+    if status == 0:
+        print(step)
+        break
+    assert status == 9, status
+"""
+
+
+def test_killed_before_any_step_the_next_run_finishes(tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(zipped({"a": b"a", "b/c": b"c" * 1000}))
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) > 15  # so many places to be killed at
+
+
+def test_what_a_killed_run_has_left_is_made_anew(tmp_path: Path) -> None:
+    data = zipped(CONTENT)
+    package = deliver(tmp_path, data)
+    for name in (".unpacking", "content"):
+        (package / name / "half").mkdir(parents=True)
+        (package / name / "readme.txt").write_bytes(b"hel")
+    assert tree(Path(packages.unpack(str(package)))) == archived(data)
+
+
+def test_many_threads_at_once(tmp_path: Path) -> None:
+    data = zipped(CONTENT)
+    package = deliver(tmp_path, data)
+    start = threading.Barrier(8)
+
+    def run(_: int) -> str:
+        start.wait()
+        return packages.unpack(str(package))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(run, range(8))) == {str(tmp_path / "archive" / "abc")}
+    assert tree(tmp_path / "archive" / "abc") == archived(data)
+
+
+def test_many_processes_at_once(tmp_path: Path) -> None:
+    data = zipped(CONTENT)
+    package = deliver(tmp_path, data)
+    program = "import sys; from workers import packages; input(); packages.unpack(sys.argv[1])"
+    command = [sys.executable, "-c", program, str(package)]
+    runs = [subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, text=True) for _ in range(4)]
+    for run in runs:  # each waits at input() until now
+        assert run.stdin is not None
+        run.stdin.write("go\n")
+        run.stdin.close()
+    assert [run.wait(60) for run in runs] == [0] * 4
+    assert tree(tmp_path / "archive" / "abc") == archived(data)
+
+
+def test_a_second_run_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = deliver(tmp_path, zipped(CONTENT))
+    refused = threading.Event()
+    real = packages.try_lock
+
+    def noticed(held: int) -> bool:
+        got = real(held)
+        if not got:
+            refused.set()
+        return got
+
+    monkeypatch.setattr(packages, "try_lock", noticed)
+    with ThreadPoolExecutor(1) as pool:
+        with packages.exclusive(package) as present:
+            assert present
+            second = pool.submit(packages.unpack, str(package))
+            assert refused.wait(30)
+            assert package.is_dir()
+        assert second.result(30) == str(tmp_path / "archive" / "abc")
+
+
+# --- producer/folder.py
+
+
+def test_the_feed_takes_complete_packages_only(tmp_path: Path) -> None:
+    for name in ("abc", "abd-downloading"):
+        deliver(tmp_path, PLAIN, name)
+    (tmp_path / "incoming" / "empty").mkdir()
+    incoming = tmp_path / "incoming"
+    found = folder.packages(incoming)
+    assert next(found) == incoming / "abc"
+    (incoming / "abd-downloading" / "abd-downloading.zip").rename(incoming / "abd-downloading" / "abd.zip")
+    (incoming / "abd-downloading").rename(incoming / "abd")
+    assert next(found) == incoming / "abd"
