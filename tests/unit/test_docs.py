@@ -1,0 +1,49 @@
+"""The documents say what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from rq_lite.broker import scripts
+from rq_lite.job import EDGES, State
+
+DOCS = Path(__file__).parents[2] / "docs"
+VERBS_OF_EXCHANGE = {"take", "ack"}
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every table row in a document."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and not set(line) <= set("| -")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_lifecycle_table_is_the_code_s() -> None:
+    table = [row for row in rows((DOCS / "lifecycle.md").read_text()) if row[0] != "verb"]
+    drawn = {(verb, State(came) if came else None, State(went)) for verb, came, went, _ in table}
+    assert drawn == set(EDGES)
+
+
+def test_lifecycle_drawing_shows_every_verb_and_state() -> None:
+    drawing = (DOCS / "lifecycle.md").read_text().partition("A job is in exactly one place")[0]
+    missing = {word for verb, _, went in EDGES for word in (verb, went.value) if word not in drawing} - {"purge"}
+    assert not missing
+
+
+def test_every_transition_is_a_script() -> None:
+    verbs = {verb for verb, _, _ in EDGES} - VERBS_OF_EXCHANGE
+    assert verbs < set(scripts.names())
+    assert "exchange" in scripts.names()
+
+
+def test_words_of_the_transitions_are_in_the_glossary() -> None:
+    glossary = (DOCS / "glossary.md").read_text()
+    verbs = {verb.replace("_", " ") for verb, _, _ in EDGES} - {"purge"}
+    assert {verb for verb in verbs if f"**{verb}**" not in glossary} == set()
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    root = DOCS.parent
+    for document in (*DOCS.glob("*.md"), *root.glob("*.md"), *root.glob("*/README.md")):
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
