@@ -3,8 +3,9 @@
 Nothing here reads first and writes later. "A ticket is free, this buyer has none, so it is theirs" is one
 statement to a database that every process of the machine shares, and one statement happens or does not.
 
-    python -c "from workers.tickets import open_sale; open_sale(10)"
     seq 100 | rq-lite produce - --task workers.tickets:buy
+    rq-lite work workers -q tickets --burst
+    python -c "from workers.tickets import sold; print(sold())"
 """
 
 from __future__ import annotations
@@ -31,8 +32,7 @@ SELL = """
 """
 
 
-class NoSaleError(Exception):
-    """No sale has been opened in this folder."""
+FIRST_SALE = 10  # tickets on offer where nobody has opened a sale
 
 
 @tickets.task(timeout=60)
@@ -44,7 +44,8 @@ def buy(buyer: str) -> int | None:
         except sqlite3.OperationalError as error:
             if "no such table" not in str(error):
                 raise
-            raise NoSaleError(f"{folder()}: no sale is open; open_sale(10) offers ten tickets") from error
+            open_sale(FIRST_SALE)
+            db.execute(SELL, {"buyer": buyer})
         row = db.execute("SELECT number FROM tickets WHERE buyer = ?", (buyer,)).fetchone()
     return row[0] if row else None
 
@@ -52,8 +53,10 @@ def buy(buyer: str) -> int | None:
 def open_sale(count: int) -> None:
     """Offer tickets number 1 to `count`. Those sold already stay sold."""
     with database() as db:
+        db.execute("BEGIN IMMEDIATE")  # no buyer finds the table there and the tickets not yet
         db.execute(SCHEMA)
         db.execute(OFFER, {"count": count})
+        db.execute("COMMIT")
 
 
 def sold() -> dict[int, str]:

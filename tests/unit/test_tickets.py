@@ -92,7 +92,6 @@ def test_opening_again_keeps_what_is_sold() -> None:
     assert tickets.buy("bob") == 2
 
 
-def test_without_a_sale(folder: Path) -> None:
-    with pytest.raises(tickets.NoSaleError, match="open_sale") as failure:
-        tickets.buy("ann")
-    assert str(folder) in str(failure.value)
+def test_the_first_buyers_open_a_sale_of_ten(folder: Path) -> None:
+    assert [tickets.buy(f"buyer-{n}") for n in range(12)] == [*range(1, 11), None, None]
+    assert folder.is_dir()
