@@ -30,10 +30,11 @@ class Process:
     @property
     def broker(self) -> Broker:
         """The default broker, made on first use."""
-        with self._lock:
-            if self._broker is None:
-                self._broker = Broker(settings=self.settings)
-            return self._broker
+        if self._broker is None:
+            with self._lock:
+                if self._broker is None:
+                    self._broker = Broker(settings=self.settings)
+        return self._broker
 
     def use(self, settings: Settings, broker: Broker | None = None) -> None:
         """Go on with these settings (and this broker), whatever the environment says."""

@@ -201,7 +201,8 @@ class Broker:
         assert self._scripts is not None
         script = self._scripts["put"]
         key = keys.of(queue)
-        with self._links.lend() as link:
+        link = self._links.borrow()
+        try:
             link.sequence += 1
             names = [key.pending, key.scheduled, key.meta, key.bell, key.room, key.producer(link.producer)]
             args = [link.sequence, REMEMBER, int(woken), delay, overdraft, len(entries), *entries]
@@ -209,6 +210,8 @@ class Broker:
                 names.append(key.feed(feed.name))
                 args += [feed.field, feed.expected, *feed.values]
             reply = self._patiently(lambda: script(link, tuple(names), *args), link, patience)
+        finally:
+            self._links.give_back(link)
         code = Code(reply[0])
         return Put(code, *reply[1:]) if code is Code.OK else Put(code)
 

@@ -142,19 +142,48 @@ class Links:
     def _fresh(self) -> None:
         self._pid = os.getpid()
         self._free: list[Link] = []
-        self._places = threading.BoundedSemaphore(self._most)
+        self._made = 0
+        self._waiting = 0
+        self._returned = threading.Condition(threading.Lock())
+
+    def borrow(self) -> Link:
+        """A link for the caller alone, until `give_back`."""
+        if os.getpid() != self._pid:
+            self._fresh()
+        try:
+            return self._free.pop()
+        except IndexError:
+            return self._new_or_next()
+
+    def give_back(self, link: Link) -> None:
+        self._free.append(link)
+        if self._waiting:
+            with self._returned:
+                self._returned.notify()
 
     @contextmanager
     def lend(self) -> Iterator[Link]:
-        if os.getpid() != self._pid:
-            self._fresh()
-        with self._places:
-            link = self._free.pop() if self._free else Link(self.address)
+        link = self.borrow()
+        try:
+            yield link
+        finally:
+            self.give_back(link)
+
+    def _new_or_next(self) -> Link:
+        with self._returned:
+            # Counted before the list is looked at again: who returns a link after that look will notify.
+            self._waiting += 1
             try:
-                yield link
+                while True:
+                    if self._free:
+                        return self._free.pop()
+                    if self._made < self._most:
+                        self._made += 1
+                        return Link(self.address)
+                    self._returned.wait()
             finally:
-                self._free.append(link)
+                self._waiting -= 1
 
     def close(self) -> None:
-        while self._free:
-            self._free.pop().close()
+        for link in self._free:
+            link.close()

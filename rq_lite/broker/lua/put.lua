@@ -10,8 +10,8 @@ local pending, scheduled, meta, bell, room, producer, feed = unpack(KEYS)
 local sequence, lifetime, woken, delay, overdraft, n = ARGV[1], ARGV[2], ARGV[3] == '1', tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local first, mark = 7, 7 + n
 
-local known = redis.call('HMGET', meta, 'maxsize', 'maxbytes', 'bytes', 'wanted')
-local maxsize, maxbytes, bytes, wanted = tonumber(known[1]), tonumber(known[2] or 0), tonumber(known[3] or 0), tonumber(known[4])
+local known = redis.call('HMGET', meta, 'maxsize', 'maxbytes', 'bytes', 'put', 'wanted')
+local maxsize, maxbytes, bytes = tonumber(known[1]), tonumber(known[2] or 0), tonumber(known[3] or 0)
 if not maxsize then return {UNDECLARED} end
 local size = redis.call('LLEN', pending) + redis.call('ZCARD', scheduled)
 if size == 0 then bytes = 0 end
@@ -46,9 +46,8 @@ if fit > 0 then
     local due, tag = now_ms() + delay, redis.call('HINCRBY', meta, 'tag', fit) - fit
     for i = 1, fit do schedule(scheduled, 's', tag + i, due, ARGV[first + i - 1]) end
   end
-  redis.call('HINCRBY', meta, 'put', fit)
   bytes, size = bytes + length, size + fit
-  redis.call('HSET', meta, 'bytes', bytes)
+  redis.call('HSET', meta, 'bytes', bytes, 'put', (known[4] or 0) + fit)
   redis.call('SET', producer, sequence .. ':' .. fit, 'PX', lifetime)
   if feed then redis.call('HSET', feed, ARGV[mark], ARGV[mark + 1 + fit]) end
 end
@@ -60,5 +59,5 @@ if fit < n then
 elseif woken then
   if maxsize == 0 or size < maxsize then ring(room) else want = 1 end
 end
-if want and (not wanted or want < wanted) then redis.call('HSET', meta, 'wanted', want) end
+if want and want < tonumber(known[5] or want + 1) then redis.call('HSET', meta, 'wanted', want) end
 return {OK, fit, size, maxsize, bytes, maxbytes}
