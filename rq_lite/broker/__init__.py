@@ -13,17 +13,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import redis
+from redis.exceptions import OutOfMemoryError
 
 from rq_lite.broker import keys, scripts
 from rq_lite.broker.connection import LONGEST_BLOCK, Address, Link, Links, explained, is_weather
 from rq_lite.broker.scripts import Code
 from rq_lite.embedded import Attached, announce, attach
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnsuitable
+from rq_lite.programs import OLDEST
 from rq_lite.settings import Settings, load_settings
 
 __all__ = ["FAULTS", "Broker", "Code", "Feed", "Lane", "Link", "Put", "Taken", "weather"]
 
-OLDEST = (6, 2)
 WITH_FLAGS = (7, 0)
 # A producer's last put is remembered for this long, ms: longer than anybody goes on repeating one.
 REMEMBER = 600_000
@@ -118,6 +119,11 @@ class Broker:
             self._attached.close()
             self._attached, self._url, self._scripts = None, None, None
 
+    def revive(self) -> None:
+        """Start the embedded Redis again if it is gone; nothing for any other."""
+        if self._attached is not None:
+            self._attached.revive()
+
     @property
     def url(self) -> str:
         """With its password: for processes that this one starts, never for people."""
@@ -161,7 +167,8 @@ class Broker:
                 return attempt()
             except FAULTS as error:
                 link.close()
-                if "OOM command not allowed" in str(error):
+                # From a plain command, and from a script on Redis 7, redis-py knows it; on 6.2 it is in the text.
+                if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error):
                     raise BrokerOutOfMemory(
                         f"Redis at {self.shown} is at its maxmemory and stores nothing more; nothing was put. "
                         "Consumers go on: let them drain the queue, or raise maxmemory"
@@ -176,7 +183,9 @@ class Broker:
     def declare(self, queue: str, maxsize: int | None = None, maxbytes: int | None = None) -> tuple[int, int]:
         """Make the queue known; the bound in force, in jobs and in bytes (0: none)."""
         key = keys.of(queue)
-        self.read(("SADD", keys.QUEUES, queue))
+        # A queue that is listed needs no write: at maxmemory a worker must be able to start and drain it.
+        if not self.read(("SISMEMBER", keys.QUEUES, queue))[0]:
+            self.read(("SADD", keys.QUEUES, queue))
         defaults = (self.settings.maxsize, self.settings.maxbytes)
         _, jobs, size = self._run("declare", (key.meta,), *map(blank, (maxsize, maxbytes)), *defaults)
         return jobs, size
@@ -309,9 +318,7 @@ class Broker:
         None: its lease has not ended, and nobody said that it is `certain` to be dead.
         """
         key = keys.of(queue)
-        names = (
-            key.inflight(consumer), key.pending, key.meta, key.consumers, key.bell, key.scheduled, key.drained,
-        )  # fmt: skip
+        names = (key.inflight(consumer), key.pending, key.meta, key.consumers, key.bell)
         reply = self._run("reclaim", names, consumer, most, int(certain))
         return None if reply[0] == Code.ALIVE else (reply[1], reply[2])
 
@@ -349,8 +356,7 @@ class Broker:
     def configure(self, queue: str, maxsize: int | None = None, maxbytes: int | None = None) -> None:
         """Set a queue's bound for everybody."""
         key = keys.of(queue)
-        names = (key.meta, key.pending, key.scheduled, key.room)
-        self._run("configure", names, *map(blank, (maxsize, maxbytes)))
+        self._run("configure", (key.meta, key.room), *map(blank, (maxsize, maxbytes)))
 
     def pause(self, queue: str) -> None:
         """Nothing more is taken; puts go on up to the bound."""

@@ -5,6 +5,7 @@ Every chore is one script and safe to run on all supervisors at once; there is n
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -37,6 +38,7 @@ class Duties:
     def __init__(self, broker: Broker, worker_id: str, facts: dict[str, str | int], drained: Callable[[], None] | None):
         patient = msgspec.structs.replace(broker.settings, patience=2.0)
         self._broker = Broker(broker.url, settings=patient)
+        self._revive = broker.revive
         self._worker = worker_id
         self._facts = {**facts, "host": socket.gethostname(), "pid": os.getpid()}
         self._drained = drained
@@ -108,6 +110,8 @@ class Duties:
             chore()
         except RqLiteError as error:
             self._seldom.warn("duties", str(error))
+            with contextlib.suppress(RqLiteError):
+                self._revive()
         except Exception:
             log.exception("a duty failed; the others go on")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rq_lite.broker import scripts
 from rq_lite.job import EDGES, State
+from rq_lite.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 VERBS_OF_EXCHANGE = {"take", "ack"}
@@ -47,3 +48,8 @@ def test_links_between_documents_lead_somewhere() -> None:
     for document in (*DOCS.glob("*.md"), *root.glob("*.md"), *root.glob("*/README.md")):
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_every_setting_is_documented_and_no_other() -> None:
+    documented = [row[0].strip("`") for row in rows((DOCS / "settings.md").read_text()) if row[0] != "name"]
+    assert documented == list(Settings.__struct_fields__)

@@ -1,0 +1,170 @@
+"""The demo from start to end.
+
+    website ◄─── consumers ◄─── queue, bounded ◄─── producer (a thread of this process)
+       └── counts at the end       └── looked at all the time, for the view and for the bound
+
+The producer begins alone, until the queue is full and it has to wait; only then the worker is started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from rq_lite.broker import Broker, inspection
+from rq_lite.demo.facts import Choices, Sample, Summary, problems_of
+from rq_lite.demo.producer import Producer
+from rq_lite.demo.stage import PATIENCE, Part, Website, Worker, redis
+from rq_lite.errors import RqLiteError
+from rq_lite.queue import Queue
+from rq_lite.settings import Settings
+
+TICK = 0.05  # seconds between two looks
+WINDOW = 3.0  # seconds that the rate is taken over
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(RqLiteError):
+    """A signal said to end; the exit code is the one that a shell gives to it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}; everything was stopped and removed")
+        self.exit_code = 128 + number
+
+
+class DemoFailed(RqLiteError):
+    """A part of the demo ended before its time; the message holds what it said."""
+
+
+def run(choices: Choices, settings: Settings, show: Callable[[Sample], None]) -> Summary:
+    """Everything, with `show` called at each look. Raises Interrupted, DemoFailed, BrokerError."""
+    settings = msgspec.structs.replace(settings, patience=PATIENCE)
+    with contextlib.ExitStack() as stack:
+        # First in, last out: until everything is gone, signals are only noticed.
+        caught = stack.enter_context(noticed())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rq_lite-demo-")))
+        broker, name = stack.enter_context(redis(settings, choices.url, folder))
+        website = Website(choices, folder)
+        stack.callback(website.stop)
+        # A broker of its own: it must not start the embedded Redis anew when that one is closed.
+        own = Broker(broker.url, settings=settings)
+        stack.callback(own.close)
+        queue = Queue(name, choices.maxsize, broker=own)
+        queue.declare()
+        producer = Producer(queue, website.pages)
+        watcher = Watcher(broker, name, producer)
+        stack.callback(producer.stop)
+        producer.start()
+        parts: list[Part] = [website]
+        while True:
+            show(watcher.look())
+            check(caught, parts, producer)
+            if len(parts) == 1 and (producer.has_met_the_bound or producer.finished):
+                parts.append(Worker(choices, folder, broker, name))
+                stack.callback(parts[-1].stop)
+            if producer.finished and broker.unfinished(name)[0] == 0:
+                show(watcher.look(last=True))
+                return watcher.summary(choices, website.counts())
+            time.sleep(TICK)
+
+
+@contextlib.contextmanager
+def noticed() -> Iterator[list[int]]:
+    """The signals that came; they do nothing else, so that no cleaning up is ever cut short."""
+    caught: list[int] = []
+    before = {
+        number: signal.signal(number, lambda n, _: caught.append(n))
+        for number in ENDING
+        # Ignored under nohup, which should stay so.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+    }
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def check(caught: list[int], parts: list[Part], producer: Producer) -> None:
+    """Raise what keeps the demo from going on."""
+    troubles = [trouble for part in parts if (trouble := part.trouble())]
+    # A signal first: in a terminal it comes to all processes, and the others may already have ended by it.
+    if caught:
+        raise Interrupted(caught[0])
+    if troubles:
+        raise DemoFailed("\n".join(troubles))
+    if producer.error is not None:
+        raise producer.error
+
+
+class Watcher:
+    """Looks at the queue from outside, and keeps what the summary needs."""
+
+    def __init__(self, broker: Broker, queue: str, producer: Producer) -> None:
+        self._broker = broker
+        self._queue = queue
+        self._producer = producer
+        self._began = time.monotonic()
+        self._window: deque[tuple[float, int]] = deque()  # (when, done) of the last seconds
+        self._deepest = 0
+        self._looks = 0
+
+    def look(self, *, last: bool = False) -> Sample:
+        state = inspection.states(self._broker, [self._queue])[self._queue]
+        elapsed = time.monotonic() - self._began
+        self._state, self._elapsed = state, elapsed
+        size = state.pending + state.scheduled
+        self._deepest = max(self._deepest, size)
+        self._looks += 1
+        progress = self._producer.progress
+        return Sample(
+            last=last,
+            elapsed=elapsed,
+            size=size,
+            maxsize=state.maxsize,
+            put=progress.put,
+            producer=self._producer.state(),
+            waited=progress.waited,
+            done=state.done,
+            inflight=state.inflight,
+            consumers=state.consumers,
+            jobs_per_second=self._rate(elapsed, state.done),
+        )
+
+    def _rate(self, elapsed: float, done: int) -> float:
+        self._window.append((elapsed, done))
+        while self._window[0][0] < elapsed - WINDOW:
+            self._window.popleft()
+        then, before = self._window[0]
+        return (done - before) / (elapsed - then) if elapsed > then else 0.0
+
+    def summary(self, choices: Choices, counts: list[int]) -> Summary:
+        """After the last look; `counts` says how often each page was asked for."""
+        progress = self._producer.progress
+        deepest = max(self._deepest, progress.deepest)
+        lost = sum(count == 0 for count in counts)
+        twice = sum(count > 1 for count in counts)
+        done = self._state.done
+        return Summary(
+            jobs=choices.jobs,
+            done=done,
+            failed=self._state.failed,
+            lost=lost,
+            twice=twice,
+            seconds=round(self._elapsed, 3),
+            jobs_per_second=round(done / self._elapsed, 1),
+            maxsize=choices.maxsize,
+            deepest=deepest,
+            deepest_put=progress.deepest,
+            deepest_seen=self._deepest,
+            looks=self._looks,
+            waited=round(progress.waited, 3),
+            problems=problems_of(choices, done=done, lost=lost, twice=twice, deepest=deepest),
+        )

