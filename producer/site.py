@@ -1,6 +1,6 @@
 """A small website to crawl:  python -m producer.site --port 8000
 
-    /page/N     N from 1 to --pages, with a title and links to other pages
+    /page/N     N from 0 to --pages, with a title and links to other pages
     /healthz    says ok
 
 One process answers thousands of requests at once, for the reason that a consumer of rq_lite does: its first
@@ -52,9 +52,9 @@ class Site:
         """Status, content type and body."""
         if path == "/healthz":
             return "200 OK", "text/plain", "ok\n"
-        match = re.fullmatch(r"/page/([1-9]\d{0,8})", path, re.ASCII)
+        match = re.fullmatch(r"/page/(0|[1-9]\d{0,8})", path, re.ASCII)
         if match is None or int(match[1]) > self.pages:
-            return "404 Not Found", "text/plain", f"there is /page/1 to /page/{self.pages}\n"
+            return "404 Not Found", "text/plain", f"there is /page/0 to /page/{self.pages}\n"
         time.sleep(self.delay)
         return "200 OK", "text/html; charset=utf-8", page(int(match[1]), self.pages)
 
@@ -74,7 +74,7 @@ def main() -> None:
     # From the loop, not from a Python signal handler: stopping means switching between greenlets
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, server.stop, timeout=1)
-    print(f"http://{options.host}:{server.server_port}/page/1 to /page/{options.pages}", flush=True)
+    print(f"http://{options.host}:{server.server_port}/page/0 to /page/{options.pages}", flush=True)
     server.serve_forever()
 
 

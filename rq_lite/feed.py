@@ -13,7 +13,7 @@ from typing import Any
 from rq_lite.batches import batches
 from rq_lite.broker import Feed
 from rq_lite.broker.codec import new_id
-from rq_lite.errors import FeedMoved, PutRefused, SourceError
+from rq_lite.errors import FeedMoved, PutRefused, QueueFull, SourceError
 from rq_lite.folder import watch
 from rq_lite.queue import Progress
 from rq_lite.sources import Source, fingerprint, same
@@ -23,6 +23,7 @@ log = logging.getLogger("rq_lite.produce")
 
 POSITION, FINGERPRINT = "position", "fingerprint"
 STEP = 0.1  # seconds of the pace that go into one batch
+LOOK = 1.0  # seconds without room after which a watched folder's feed looks whether it is to stop
 
 
 class Pace:
@@ -35,9 +36,9 @@ class Pace:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
+        self.sleep = sleep
         self._rate = rate
         self._clock = clock
-        self._sleep = sleep
         self._next = clock()
 
     @property
@@ -49,14 +50,15 @@ class Pace:
         """Wait until it is time for so many more."""
         now = self._clock()
         if self._next > now:
-            self._sleep(self._next - now)
+            self.sleep(self._next - now)
         self._next = max(self._next, now) + jobs / self._rate
 
 
 class Feeder:
     """Puts what a source yields as jobs of one task; `progress` tells how far it is.
 
-    `wait` is how long to wait for room (None: for ever), `rate` jobs per second at most (None: no limit).
+    `wait` is how long to wait for room (None: for ever), `rate` jobs per second at most (None: no limit), `template`
+    a text that the item is put into, where {} stands.
     """
 
     def __init__(
@@ -66,9 +68,11 @@ class Feeder:
         batch: int,
         wait: float | None = None,
         rate: float | None = None,
+        template: str | None = None,
         progress: Progress | None = None,
     ) -> None:
         self._task = task
+        self._template = template
         self._queue = task.queue
         self._options = Options(wait=wait)
         self._pace = Pace(rate) if rate is not None else None
@@ -104,8 +108,9 @@ class Feeder:
         for item in source:
             try:
                 kwargs = item.kwargs if typed else arguments.from_text(item.kwargs)
-                arguments.check(item.args, kwargs)
-                yield encoded(item.args, kwargs, new_id()), item.position
+                args = item.args if self._template is None else (self._template.replace("{}", str(item.args[0])),)
+                arguments.check(args, kwargs)
+                yield encoded(args, kwargs, new_id()), item.position
             except PutRefused as error:
                 source.reject(item, str(error))
 
@@ -132,6 +137,8 @@ class Feeder:
 
         The marks of what was put are in Redis under `name`: they outlive the producer, and go with the package.
         """
+        if self._pace is not None:
+            self._pace.sleep = stop.wait
         folder = folder.resolve()
         feed = name or "watch:" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
         self._queue.declare()
@@ -139,27 +146,35 @@ class Feeder:
         for packages in watch(folder, stop=stop):
             new = [package for package, identity in sorted(packages.items()) if marks.get(package) != identity]
             for package in new:
+                mark = Feed(feed, package, marks.get(package, ""), [packages[package]])
+                marks = self._put_package(folder / package, mark, marks, stop)
                 if stop.is_set():
                     return
-                mark = Feed(feed, package, marks.get(package, ""), [packages[package]])
-                marks = self._put_package(folder / package, mark, marks)
             gone = sorted(marks.keys() - packages.keys())
             self._queue.broker.forget_feed(self._queue.name, feed, gone)
             marks = {package: mark for package, mark in marks.items() if package in packages}
             if stop.is_set():
                 return
 
-    def _put_package(self, package: Path, mark: Feed, marks: dict[str, str]) -> dict[str, str]:
-        """The marks after it; when another producer was faster they are read anew."""
+    def _put_package(self, package: Path, mark: Feed, marks: dict[str, str], stop: threading.Event) -> dict[str, str]:
+        """The marks after it; when another producer was faster they are read anew. Not put once `stop` is set."""
         args = (str(package),)
         self._task.arguments.check(args, {})
+        entry = self._task.encoded(args, {}, new_id())
         if self._pace is not None:
             self._pace.wait(1)
-        try:
-            self._queue.put_entries(
-                [self._task.encoded(args, {}, new_id())], self._options, feed=mark, progress=self.progress
-            )
-        except FeedMoved:
-            return self._marks(mark.name)
-        log.info("put %s", package.name)
-        return {**marks, mark.field: mark.values[0]}
+        wait = self._options.wait
+        until = None if wait is None else time.monotonic() + wait
+        while not stop.is_set():
+            left = LOOK if until is None else max(0.0, until - time.monotonic())
+            try:
+                self._queue.put_entries([entry], self._options, wait=min(left, LOOK), feed=mark, progress=self.progress)
+            except QueueFull:
+                if left < LOOK:
+                    raise
+            except FeedMoved:
+                return self._marks(mark.name)
+            else:
+                log.info("put %s", package.name)
+                return {**marks, mark.field: mark.values[0]}
+        return marks

@@ -25,6 +25,7 @@ from rq_lite.sources import START, Format, OnError, Source, guess, numbers, open
 UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 HELP = {
+    "template": "Put each line or number into TEXT, where {} stands: http://localhost:8000/page/{}",
     "watch": "Instead of SOURCE: the packages that arrive in a folder, each once.",
     "wait": "Give up (exit 4) after so long without room. Default: never.",
     "resume": "Remember under this name how far the source was fed, and go on there.",
@@ -37,6 +38,7 @@ HELP = {
 @click.option("--task", metavar="APP:TASK", help="The task to put jobs of, as in workers.crawl:fetch.")
 @click.option("--format", type=click.Choice(["lines", "ndjson", "csv", "tsv"]), help="Default: guessed from the name.")
 @click.option("--count", type=int, help="Instead of SOURCE: the numbers 0 to COUNT - 1.")
+@click.option("--template", metavar="TEXT", help=HELP["template"])
 @click.option("--watch", type=click.Path(path_type=Path), metavar="DIR", help=HELP["watch"])
 @click.option("--rate", metavar="N/s", help="At most so many, as in 500/s or 30/min.")
 @click.option("--batch", type=int, help="Jobs per round trip. Default: 500.")
@@ -53,6 +55,7 @@ def command(
     task: str | None,
     format: Format | None,
     count: int | None,
+    template: str | None,
     watch: Path | None,
     rate: str | None,
     batch: int | None,
@@ -74,6 +77,8 @@ def command(
         raise UsageError("give one of SOURCE, --count and --watch")
     if count is not None and count < 0:
         raise UsageError(f"--count must be 0 or more, not {count}")
+    if template is not None and ("{}" not in template or watch is not None):
+        raise UsageError("--template is for lines and numbers, and {} in it stands for one")
     settings = settings_from(task=task, batch=batch, maxsize=maxsize, url=url, allow_private=allow_private)
     if settings.task is None:
         raise UsageError("no task: say --task APP:TASK, or set task in [tool.rq-lite]")
@@ -94,7 +99,7 @@ def command(
     if maxsize is not None:
         found.queue.broker.configure(found.queue.name, maxsize=maxsize)
     progress = Progress()
-    feeder = Feeder(found, batch=settings.batch, wait=wait, rate=pace, progress=progress)
+    feeder = Feeder(found, batch=settings.batch, wait=wait, rate=pace, template=template, progress=progress)
     began, skipped = time.monotonic(), 0
     failure: RqLiteError | None = None
     try:
@@ -105,9 +110,11 @@ def command(
             at = feeder.resumed_at(resume, resumable(source)) if resume else ""
             items = opened(source, count, format, at or START, on_error)
             with items, shown(found.queue.name, progress, items, quiet=quiet):
-                text = source is not None and (format or guess(source)) in ("csv", "tsv")
+                kind = "lines" if source is None else format or guess(source)
+                if template is not None and kind != "lines":
+                    raise UsageError(f"--template is for lines and numbers, not for {kind}")
                 try:
-                    feeder.feed(items, resume=resume, at=at, typed=not text)
+                    feeder.feed(items, resume=resume, at=at, typed=kind not in ("csv", "tsv"))
                 finally:
                     skipped = items.rejects.count
     except KeyboardInterrupt:

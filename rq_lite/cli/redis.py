@@ -12,6 +12,7 @@ import msgspec
 
 from rq_lite import embedded, settings
 from rq_lite.errors import BrokerUnavailable
+from rq_lite.programs import find_server
 
 
 @click.group("redis")
@@ -82,7 +83,7 @@ def find_client(current: settings.Settings) -> str:
     beside: list[str] = []
     # A server that runs already needs no program of its own to be found.
     with contextlib.suppress(BrokerUnavailable):
-        program = Path(embedded.find_server(current.redis_server).path)
+        program = Path(find_server(current.redis_server).path)
         beside = [str(program.with_name(name)) for name in names]
     for name in beside + names:
         path = shutil.which(name)

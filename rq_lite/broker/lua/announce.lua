@@ -2,8 +2,9 @@
 -- KEYS    1 rq:worker:<id>
 -- ARGV    1 lifetime, ms  2… pairs of field and value
 -- returns {OK}
--- oom     refused
+-- oom     allowed
 -- callers Broker.announce
+redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], unpack(ARGV, 2))
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return {OK}

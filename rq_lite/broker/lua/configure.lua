@@ -1,10 +1,10 @@
 -- configure: an operator sets a queue's bound; producers that wait learn of new room at once.
--- KEYS    1 meta  2 pending  3 scheduled  4 room
+-- KEYS    1 meta  2 room
 -- ARGV    1 maxsize ('': as it is)  2 maxbytes ('': as it is)
 -- returns {OK}
 -- oom     allowed
 -- callers Broker.configure
-local meta, pending, scheduled, room = unpack(KEYS)
+local meta, room = unpack(KEYS)
 redis.call('HDEL', meta, 'wanted')
 if ARGV[1] ~= '' then redis.call('HSET', meta, 'maxsize', ARGV[1]) end
 if ARGV[2] ~= '' then redis.call('HSET', meta, 'maxbytes', ARGV[2]) end

@@ -30,7 +30,7 @@ local function charged(entry, attempts, crashes)
     if entry:sub(1, 1) ~= '{' then return entry end
     a, c, body = 0, 0, entry
   end
-  return string.format('%d.%d%s', a + attempts, c + crashes, body)
+  return string.format('%d.%d', a + attempts, c + crashes) .. body
 end
 
 -- Jobs that nobody has finished: waiting, scheduled or in flight.
@@ -39,11 +39,9 @@ local function unfinished(pending, scheduled, meta)
     + tonumber(redis.call('HGET', meta, 'inflight') or 0)
 end
 
--- Wake who waits in join, if nothing but parked jobs is left.
+-- Wake who waits in join, if nothing is left.
 local function ring_drained(pending, scheduled, meta, drained)
-  local left = unfinished(pending, scheduled, meta)
-  if left > 0 then left = left - tonumber(redis.call('HGET', meta, 'parked') or 0) end
-  if left <= 0 then ring(drained) end
+  if unfinished(pending, scheduled, meta) <= 0 then ring(drained) end
 end
 
 -- Wake the producer that waits longest, if there is room for as many jobs as it wanted.
@@ -67,7 +65,8 @@ local function settled(inflight, tag)
   return entry
 end
 
--- Members of `scheduled` begin with a kind (s: due later, p: parked) and a number: two equal jobs stay two.
+-- Members of `scheduled` begin with a kind (s: due later, p: parked) and a number: two equal jobs stay two, and
+-- as all numbers have the same width, jobs that are due in the same millisecond keep their order.
 local function schedule(scheduled, kind, tag, due, entry)
-  redis.call('ZADD', scheduled, due, kind .. tag .. '|' .. entry)
+  redis.call('ZADD', scheduled, due, string.format('%s%016d|', kind, tag) .. entry)
 end

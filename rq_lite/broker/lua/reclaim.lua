@@ -1,17 +1,17 @@
 -- reclaim: return the jobs of a dead consumer to the head of the queue, a batch at a time; each is charged
 --          an attempt and a crash. Once its jobs are gone the consumer is forgotten.
--- KEYS    1 inflight:<consumer>  2 pending  3 meta  4 consumers  5 bell  6 scheduled  7 drained
+-- KEYS    1 inflight:<consumer>  2 pending  3 meta  4 consumers  5 bell
 -- ARGV    1 consumer  2 jobs at most  3 certain (1: known to be dead; 0: only if its lease has ended)
 -- returns {OK, reclaimed, left} | {ALIVE}
 -- oom     allowed
 -- callers Broker.reclaim
-local inflight, pending, meta, consumers, bell, scheduled, drained = unpack(KEYS)
+local inflight, pending, meta, consumers, bell = unpack(KEYS)
 local consumer, most, certain = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 local lease = redis.call('ZSCORE', consumers, consumer)
 if lease and not certain and tonumber(lease) > now_ms() then return {ALIVE} end
 
 -- It takes nothing more from here on, whatever of it may still be on its way.
-local known = redis.call('ZREM', consumers, consumer)
+redis.call('ZREM', consumers, consumer)
 local tags, entries, cursor = {}, {}, '0'
 repeat
   local page = redis.call('HSCAN', inflight, cursor, 'COUNT', most)

@@ -7,5 +7,5 @@ local pending, scheduled, meta, drained = unpack(KEYS)
 local left, parked = unfinished(pending, scheduled, meta), tonumber(redis.call('HGET', meta, 'parked') or 0)
 -- A token left from an earlier time must not wake anybody for nothing; one that woke us is passed on.
 redis.call('DEL', drained)
-if left - parked <= 0 then ring(drained) end
+if left <= 0 then ring(drained) end
 return {OK, math.max(0, left), parked}

@@ -1,0 +1,60 @@
+"""rq-lite health"""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from rq_lite import embedded
+from rq_lite.broker import Broker, inspection
+from rq_lite.cli.common import open_broker, settings_from, url_option
+from rq_lite.errors import BrokerError, RqLiteError
+from rq_lite.runtime.identity import machine, parse
+from rq_lite.settings import Settings
+
+PATIENCE = 2.0  # seconds; who asks for health asks again
+
+
+class Unwell(RqLiteError):
+    """Nobody works here; exit code 1."""
+
+
+@click.command()
+@click.option("--any", "anywhere", is_flag=True, help="A consumer on any host will do.")
+@url_option
+def command(anywhere: bool, url: str | None) -> None:
+    """Exit 0 if a consumer of this host (container, pod) serves a queue, 1 if not: for healthchecks and probes."""
+    settings = msgspec.structs.replace(settings_from(url=url), patience=PATIENCE)
+    try:
+        count = living(settings, anywhere=anywhere)
+    except BrokerError as error:
+        raise Unwell(str(error)) from None
+    where = "on any host" if anywhere else "on this host"
+    if not count:
+        raise Unwell(f"no consumer {where} serves a queue")
+    click.echo(f"{count:,} consumer{'' if count == 1 else 's'} {where}")
+
+
+def living(settings: Settings, *, anywhere: bool) -> int:
+    """How many consumers hold a lease."""
+    # Asking must not start an embedded Redis: where none runs, nobody consumes.
+    if settings.url is None and not embedded.status(settings).running:
+        raise Unwell("the embedded Redis is not running")
+    broker = open_broker(settings, quiet=True)
+    try:
+        return len(consumers(broker, None if anywhere else machine()))
+    finally:
+        broker.close()
+
+
+def consumers(broker: Broker, host: str | None) -> set[str]:
+    """The consumers that live, of one machine (see `identity.machine`) or, with None, of all."""
+    found = {
+        consumer
+        for queue in inspection.queues(broker)
+        for consumer, left in broker.consumers(queue).items()
+        if left > 0
+    }
+    if host is None:
+        return found
+    return {consumer for consumer in found if (who := parse(consumer)) is not None and who.machine == host}

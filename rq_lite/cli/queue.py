@@ -1,0 +1,98 @@
+"""rq-lite queue: set, pause, resume, purge"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from rq_lite.broker import Broker, inspection
+from rq_lite.cli.common import known_queue, open_broker, settings_from, url_option
+from rq_lite.errors import UsageError
+
+# Redis' scripts count in floating point; up to here that is exact.
+MOST = 10**15
+
+
+@click.group()
+def command() -> None:
+    """Change a queue, for everybody who uses it."""
+
+
+@contextmanager
+def opened(name: str, url: str | None) -> Iterator[Broker]:
+    """A broker that knows the queue; raises UsageError naming the known ones if it does not."""
+    broker = open_broker(settings_from(url=url))
+    try:
+        known_queue(broker, name)
+        yield broker
+    finally:
+        broker.close()
+
+
+@command.command("set")
+@click.argument("name")
+@click.option("--maxsize", type=int, metavar="N", help="Bound in jobs; 0: none.")
+@click.option("--maxbytes", type=int, metavar="N", help="Bound in bytes; 0: none.")
+@url_option
+def set_bound(name: str, maxsize: int | None, maxbytes: int | None, url: str | None) -> None:
+    """Set the bound of queue NAME; producers that wait learn of it at once."""
+    if maxsize is None and maxbytes is None:
+        raise UsageError("nothing to set: say --maxsize N, --maxbytes N or both")
+    for option, number in (("--maxsize", maxsize), ("--maxbytes", maxbytes)):
+        if number is not None and not 0 <= number <= MOST:
+            raise UsageError(f"{option} must be 0 (no bound) to {MOST:,}, not {number}")
+    with opened(name, url) as broker:
+        broker.configure(name, maxsize, maxbytes)
+        now = inspection.states(broker, [name])[name]
+    jobs = f"{now.maxsize:,} jobs" if now.maxsize else "no bound in jobs"
+    size = f"{now.maxbytes:,} bytes" if now.maxbytes else "no bound in bytes"
+    click.echo(f"queue {name!r}: {jobs}, {size}; {waiting(now.pending + now.scheduled)}")
+
+
+@command.command()
+@click.argument("name")
+@url_option
+def pause(name: str, url: str | None) -> None:
+    """Take nothing more from queue NAME; running jobs go on, and so do puts, up to the bound."""
+    with opened(name, url) as broker:
+        broker.pause(name)
+        count = inspection.size(broker, name)
+    click.echo(f"queue {name!r} is paused; {waiting(count)}")
+
+
+@command.command()
+@click.argument("name")
+@url_option
+def resume(name: str, url: str | None) -> None:
+    """Undo a pause."""
+    with opened(name, url) as broker:
+        broker.resume(name)
+        count = inspection.size(broker, name)
+    click.echo(f"queue {name!r} is not paused; {waiting(count)}")
+
+
+@command.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@url_option
+def purge(name: str, yes: bool, url: str | None) -> None:
+    """Drop every job of queue NAME that waits or is scheduled; running ones go on."""
+    if not yes and not sys.stdin.isatty():
+        raise UsageError("purge asks before it drops jobs, and there is no terminal to ask on: say --yes")
+    with opened(name, url) as broker:
+        if not yes:
+            count = inspection.size(broker, name)
+            click.confirm(f"queue {name!r}: drop {count:,} job{plural(count)} for good?", abort=True, err=True)
+        count = broker.purge(name)
+    click.echo(f"queue {name!r}: {count:,} job{plural(count)} dropped")
+
+
+def waiting(count: int) -> str:
+    return f"{count:,} job{plural(count)} waiting"
+
+
+def plural(count: int) -> str:
+    return "" if count == 1 else "s"

@@ -1,0 +1,220 @@
+"""rq-lite status"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import click
+import msgspec
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from rq_lite.broker import Broker, inspection
+from rq_lite.broker.inspection import QueueState, WorkerState
+from rq_lite.cli.common import known_queue, open_broker, settings_from, url_option
+
+NO_QUEUE = "no queue yet: the first put makes one, try `rq-lite produce --help` or `rq-lite demo`"
+NO_SEARCH = f"workers are not looked up: this Redis holds more than {inspection.MOST_KEYS:,} keys"
+EVERY = 1.0  # seconds between two looks of --watch
+WORKERS_EVERY = 5  # looks between two searches for workers, which cost more
+WIDE = 200  # columns where nobody's terminal says how many there are
+LONGEST = 60  # characters of a name that are shown
+
+
+class Look(NamedTuple):
+    """What there was to see. `workers` is None where they are not looked up."""
+
+    queues: dict[str, QueueState]
+    workers: list[WorkerState] | None
+
+
+@click.command()
+@click.argument("queues", nargs=-1, metavar="[QUEUE]...")
+@click.option("--json", "as_json", is_flag=True, help="Print one object: {queues: {NAME: {pending, …}}}.")
+@click.option("--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
+@url_option
+def command(queues: tuple[str, ...], as_json: bool, watch: bool, url: str | None) -> None:
+    """Show how full the QUEUEs are (default: all of them), how fast, and who works."""
+    try:
+        broker = open_broker(settings_from(url=url), quiet=as_json)
+        try:
+            for name in queues:
+                known_queue(broker, name)
+            show(broker, queues, as_json=as_json, watch=watch)
+        finally:
+            broker.close()
+    except KeyboardInterrupt:
+        if not watch:
+            raise
+
+
+def show(broker: Broker, names: tuple[str, ...], *, as_json: bool, watch: bool) -> None:
+    console = Console(highlight=False)
+    if as_json:
+        for _ in ticks(watch):
+            click.echo(msgspec.json.encode({"queues": look(broker, names).queues}).decode())
+    elif watch and not console.is_terminal:
+        for _ in ticks(watch):
+            for line in lines(look(broker, names)):
+                print(time.strftime("%H:%M:%S"), line, flush=True)
+    else:
+        if not console.is_terminal:
+            console.width = WIDE
+        with screen(console, watch) as put_up:
+            workers: list[WorkerState] | None = None
+            for number in ticks(watch):
+                if number % WORKERS_EVERY == 0:
+                    workers = inspection.workers(broker)
+                put_up(view(look(broker, names)._replace(workers=workers), console, names))
+
+
+def ticks(watch: bool) -> Iterator[int]:
+    """0 now; then, where somebody watches, 1, 2, 3… every second."""
+    yield 0
+    number = 0
+    while watch:
+        time.sleep(EVERY)
+        number += 1
+        yield number
+
+
+@contextmanager
+def screen(console: Console, watch: bool) -> Iterator[Callable[[RenderableType], None]]:
+    """Where to put a view: below the last one, or in its place."""
+    if not watch:
+        yield console.print
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        yield lambda content: live.update(content, refresh=True)
+
+
+def look(broker: Broker, names: tuple[str, ...]) -> Look:
+    return Look(inspection.states(broker, list(dict.fromkeys(names)) or inspection.queues(broker)), None)
+
+
+# -- for people
+
+
+def view(seen: Look, console: Console, names: tuple[str, ...] = ()) -> RenderableType:
+    """Tables of the queues and of the workers that serve them, and what somebody should look at."""
+    if not seen.queues:
+        return Text(NO_QUEUE)
+    table: RenderableType = queue_table(seen.queues)
+    needed = console.measure(table, options=console.options.update(max_width=10 * WIDE)).maximum
+    if needed > console.width:  # numbers that are cut off would be wrong ones
+        table = Text("\n".join(sentence(name, state) for name, state in seen.queues.items()))
+    parts = [table, worker_table(seen.workers, names)]
+    parts += [
+        Text(f"! {plain(name)}: {plain(warning, 300)}", style="yellow")
+        for name, state in seen.queues.items()
+        for warning in state.warnings
+    ]
+    return Group(*parts)
+
+
+def queue_table(states: dict[str, QueueState]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("queue", no_wrap=True, style="bold")
+    for heading in ("pending", "scheduled", "in flight", "dead", "bound"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("full", no_wrap=True)
+    for heading in ("done", "failed", "jobs/s", "consumers", "oldest"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, state in states.items():
+        parked = f" ({state.parked:,} parked)" if state.parked else ""
+        table.add_row(
+            Text(plain(name)),
+            f"{state.pending:,}",
+            f"{state.scheduled:,}{parked}",
+            f"{state.inflight:,}",
+            Text(f"{state.dead:,}", style="red" if state.dead else ""),
+            bound(state),
+            bar(state.full),
+            f"{state.done:,}",
+            f"{state.failed:,}",
+            f"{state.jobs_per_second:,.0f}",
+            f"{state.consumers:,}",
+            "" if state.oldest_waiting is None else span(state.oldest_waiting),
+        )
+    return table
+
+
+def bound(state: QueueState) -> str:
+    bounds = [f"{state.maxsize:,}"] * bool(state.maxsize) + [f"{state.maxbytes:,} bytes"] * bool(state.maxbytes)
+    return ", ".join(bounds) or "none"
+
+
+def bar(full: float | None) -> RenderableType:
+    """A bar and a percentage; over 100 % is possible, for what running jobs put is never refused."""
+    if full is None:
+        return ""
+    color = "red" if full >= 1 else "yellow" if full >= 0.8 else "green"
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(
+        ProgressBar(total=1.0, completed=min(1.0, full), width=10, complete_style=color, finished_style=color),
+        f"{full:.0%}",
+    )
+    return grid
+
+
+def worker_table(workers: list[WorkerState] | None, names: tuple[str, ...]) -> RenderableType:
+    """The workers that serve one of these queues; with no names all of them."""
+    if workers is None:
+        return Text(NO_SEARCH)
+    serving = [worker for worker in workers if not names or not {*names}.isdisjoint(worker.queues)]
+    if not serving:
+        return Text("no worker runs: start one with `rq-lite work APP`")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("worker", "pid", "queues", "procs x slots", "since"):
+        table.add_column(heading, overflow="fold")
+    for worker in serving:
+        facts = (worker.host, worker.pid, " ".join(worker.queues), f"{worker.procs} x {worker.slots}")
+        since = "?" if worker.since is None else span(worker.since)
+        table.add_row(*(Text(plain(fact)) for fact in facts), since)
+    return table
+
+
+def lines(seen: Look) -> list[str]:
+    """For a pipe: a line for each queue."""
+    if not seen.queues:
+        return [NO_QUEUE]
+    return [
+        "; ".join([sentence(name, state), *(plain(warning, 300) for warning in state.warnings)])
+        for name, state in seen.queues.items()
+    ]
+
+
+def sentence(name: str, state: QueueState) -> str:
+    full = "" if state.full is None else f" ({state.full:.0%} full)"
+    parked = f" ({state.parked:,} parked)" if state.parked else ""
+    oldest = "" if state.oldest_waiting is None else f", oldest {span(state.oldest_waiting)}"
+    return (
+        f"{plain(name)}: {state.pending:,} pending, {state.scheduled:,} scheduled{parked}, "
+        f"{state.inflight:,} in flight, {state.dead:,} dead, bound {bound(state)}{full}, "
+        f"{state.done:,} done, {state.failed:,} failed, {state.jobs_per_second:,.0f} jobs/s, "
+        f"{state.consumers:,} consumers{oldest}"
+    )
+
+
+def plain(text: str, longest: int = LONGEST) -> str:
+    """Somebody's text, safe for a terminal: in one line, without control characters, not too long.
+
+    Rich reads no markup in a Text; that is why every such text is put into one.
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return shown if len(shown) <= longest else shown[: longest - 3] + "..."
+
+
+def span(seconds: float) -> str:
+    """Roughly how long: `42 s`, `7 min`, `3 h`, `5 d`."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:,.0f} {unit}"
+    return f"{seconds:.0f} s"

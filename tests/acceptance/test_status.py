@@ -1,0 +1,401 @@
+"""rq-lite status, queue and health, as somebody at a shell meets them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from rq_lite.broker import Broker, inspection, keys
+from rq_lite.broker.inspection import QueueState
+from rq_lite.cli import status
+from rq_lite.queue import Queue
+from rq_lite.runtime.identity import mine
+from rq_lite.task import Task
+from tests.conftest import Commands, until
+
+OTHER_HOST = "elsewhere.0123456789ab:1:1:0123456789abcdef"
+
+APP = """
+from rq_lite import Queue
+queue = Queue("q", maxsize=10)
+
+@queue.task
+def double(n: int) -> int:
+    return 2 * n
+"""
+
+
+@pytest.fixture
+def task(queue: Queue) -> Task[[int], int]:
+    @queue.task(name="app:double")
+    def double(n: int) -> int:
+        return 2 * n
+
+    return double
+
+
+def state_of(commands: Commands, queue: str = "q") -> dict[str, Any]:
+    result = commands.run("status", "--json", queue)
+    assert (result.returncode, result.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(result.stdout)["queues"][queue]
+    return found
+
+
+class Terminal:
+    """A command that believes it talks to somebody; `seen` is everything it wrote."""
+
+    def __init__(self, commands: Commands, *arguments: str, columns: int = 150) -> None:
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        sizeless = {name: value for name, value in commands.environment.items() if name not in ("COLUMNS", "LINES")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "rq_lite", *arguments],
+            cwd=commands.folder,
+            env={**sizeless, "TERM": "xterm-256color"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        self.seen = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):  # how Linux says that the other side has closed
+            while data := os.read(self._ours, 65_536):
+                self.seen += data.decode(errors="replace")
+
+    def wait_for(self, text: str) -> None:
+        until(lambda: text in self.seen, f"{text!r} on the terminal")
+
+    def type(self, text: str) -> None:
+        os.write(self._ours, text.encode())
+
+    def end(self) -> int:
+        code = self.process.wait(timeout=30)
+        self._reader.join(timeout=30)
+        return code
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(timeout=30)
+        os.close(self._ours)
+
+
+@contextlib.contextmanager
+def terminal(commands: Commands, *arguments: str, columns: int = 150) -> Iterator[Terminal]:
+    made = Terminal(commands, *arguments, columns=columns)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+# -- status
+
+
+def test_json_has_every_figure(commands: Commands, task: Task[[int], int]) -> None:
+    task.put_many(range(3))
+    task.using(delay=3600).put(1)
+    found = state_of(commands)
+    assert set(found) == set(QueueState.__struct_fields__)
+    figures = {name: found[name] for name in ("pending", "scheduled", "inflight", "dead", "done", "failed", "put")}
+    assert figures == {"pending": 3, "scheduled": 1, "inflight": 0, "dead": 0, "done": 0, "failed": 0, "put": 4}
+    assert (found["maxsize"], found["maxbytes"], found["full"], found["consumers"]) == (10, 0, 0.4, 0)
+
+
+def test_json_is_one_object_also_where_redis_has_to_be_started(commands: Commands, tmp_path: Path) -> None:
+    del commands.environment["RQ_LITE_URL"]
+    commands.environment["RQ_LITE_HOME"] = str(tmp_path / "own")
+    result = commands.run("status", "--json")
+    commands.run("redis", "stop")
+    assert (result.returncode, json.loads(result.stdout), result.stderr) == (0, {"queues": {}}, "")
+
+
+def test_no_queue_is_a_friendly_line(commands: Commands) -> None:
+    result = commands.run("status")
+    assert result.returncode == 0
+    assert result.stdout == status.NO_QUEUE + "\n"
+
+
+def test_the_table_shows_queues_workers_and_what_to_look_at(
+    commands: Commands, task: Task[[int], int], broker: Broker
+) -> None:
+    task.put_many(range(5))
+    broker.pause("q")
+    broker.declare("wide", 0)
+    broker.announce("w", {"host": "box", "pid": 77, "queues": "q", "procs": 4, "slots": 200, "since": 1}, 60)
+    result = commands.run("status")
+    assert result.returncode == 0
+    row = next(line.split() for line in result.stdout.splitlines() if line.split()[:1] == ["q"])
+    assert row[1:6] == ["5", "0", "0", "0", "10"]
+    assert "50%" in row
+    assert "4 x 200" in next(line for line in result.stdout.splitlines() if "box" in line)
+    assert "! q: paused: nothing is taken" in result.stdout
+    assert "! q: jobs wait and nobody consumes" in result.stdout
+    assert "! wide: unbounded" in result.stdout
+
+
+def test_only_the_named_queues_and_their_workers(commands: Commands, broker: Broker) -> None:
+    for name in ("a", "b"):
+        broker.declare(name)
+        facts: dict[str, str | int] = {"host": f"serves-{name}", "pid": 1, "queues": name}
+        broker.announce(name, facts, 60)
+    shown = commands.run("status", "b").stdout
+    assert "serves-b" in shown
+    assert "serves-a" not in shown
+    assert list(json.loads(commands.run("status", "--json", "b").stdout)["queues"]) == ["b"]
+
+
+def test_names_of_others_cannot_write_on_the_terminal(commands: Commands, broker: Broker) -> None:
+    broker.declare("q")
+    evil = "[red]\x1b[2J\u202e\r\nfake"
+    broker.read(("HSET", keys.of("q").meta, f"unknown:{evil}", "1 [bold]w\x07", "parked", 1))
+    # A name that was cut in the middle of a character, as the script does with long ones.
+    broker.read(("HSET", keys.of("q").meta, b"unknown:\xc3", "1 w"))
+    broker.announce("w", {"host": evil, "pid": evil, "queues": f"q,{evil}"}, 60)
+    broker.read(("SADD", keys.QUEUES, "no {queue} \x1b[2J"))
+    for arguments in (["status"], ["status", "q"]):
+        shown = commands.run(*arguments)
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert "[red]" in shown.stdout
+        assert r"\x1b[2J\u202e\r\nfake" in shown.stdout
+        assert "[bold]w" in shown.stdout
+        assert not {"\x1b", "\x07", "\r", "\u202e"} & set(shown.stdout)
+        assert "no {queue}" not in shown.stdout
+    tasks = [found["task"] for found in state_of(commands)["unknown_tasks"]]
+    assert sorted(tasks) == [evil, "\ufffd"]
+
+
+def test_a_narrow_terminal_cuts_no_number(broker: Broker, task: Task[[int], int]) -> None:
+    task.put_many(range(3))
+    state = msgspec.structs.replace(inspection.states(broker, ["q"])["q"], done=1_234_567_890, parked=2)
+    narrow = Console(width=60, file=io.StringIO())
+    narrow.print(status.view(status.Look({"q": state}, []), narrow))
+    assert isinstance(narrow.file, io.StringIO)
+    words = narrow.file.getvalue().split()
+    assert "1,234,567,890" in words
+    assert "parked)," in words
+    wide = Console(width=160, file=io.StringIO())
+    wide.print(status.view(status.Look({"q": state}, None), wide))
+    assert isinstance(wide.file, io.StringIO)
+    assert "jobs/s" in wide.file.getvalue().splitlines()[1]
+    assert status.NO_SEARCH in wide.file.getvalue()
+
+
+def test_workers_are_not_searched_among_millions_of_keys(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker.announce("w", {"host": "box", "pid": 7}, 60)
+    found = inspection.workers(broker)
+    assert found is not None
+    assert [(worker.host, worker.pid, worker.since) for worker in found] == [("box", "7", None)]
+    monkeypatch.setattr(inspection, "MOST_KEYS", 0)
+    assert inspection.workers(broker) is None
+
+
+def test_watch_on_a_pipe_is_a_line_a_second_until_ctrl_c(commands: Commands, task: Task[[int], int]) -> None:
+    process = commands.start("status", "--watch")
+    assert process.stdout is not None
+    assert " q: 0 pending" in process.stdout.readline()
+    task.put(1)
+    until(lambda: " q: 1 pending" in (process.stdout.readline() if process.stdout else ""), "the job is shown")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_watch_on_a_terminal_goes_on_in_place_until_ctrl_c(commands: Commands, task: Task[[int], int]) -> None:
+    with terminal(commands, "status", "--watch") as shown:
+        shown.wait_for("jobs/s")
+        task.put_many(range(7))
+        shown.wait_for("70%")
+        shown.process.send_signal(signal.SIGINT)  # the terminal is not the one that controls it
+        assert shown.end() == 0
+        assert "\x1b[1A" in shown.seen  # up again, instead of one table below the other
+        assert shown.seen.rstrip().endswith("\x1b[?25h")  # and the cursor is back
+        assert "Traceback" not in shown.seen
+
+
+def test_watch_with_json_is_an_object_a_line(commands: Commands, queue: Queue) -> None:
+    process = commands.start("status", "--watch", "--json")
+    assert process.stdout is not None
+    for _ in range(2):
+        assert list(json.loads(process.stdout.readline())["queues"]) == [queue.name]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+# -- queue
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "typo"],
+        ["status", "--json", "q", "typo"],
+        ["queue", "set", "typo", "--maxsize", "1"],
+        ["queue", "pause", "typo"],
+        ["queue", "resume", "typo"],
+        ["queue", "purge", "typo", "--yes"],
+    ],
+    ids=" ".join,
+)
+def test_an_unknown_queue_is_refused_and_not_made(commands: Commands, broker: Broker, arguments: list[str]) -> None:
+    for name in ("mails", "q"):
+        broker.declare(name)
+    result = commands.run(*arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "rq-lite: unknown queue 'typo'; there is mails, q\n"
+    assert broker.read(("KEYS", "*typo*"))[0] == []
+
+
+def test_set_changes_the_bound_for_everybody(commands: Commands, task: Task[[int], int], queue: Queue) -> None:
+    task.put_many(range(10))
+    assert queue.full()
+    result = commands.run("queue", "set", "q", "--maxsize", "20", "--maxbytes", "100000")
+    assert (result.returncode, result.stdout) == (0, "queue 'q': 20 jobs, 100,000 bytes; 10 jobs waiting\n")
+    assert not queue.full()
+    found = state_of(commands)
+    assert (found["maxsize"], found["maxbytes"]) == (20, 100_000)
+    assert commands.run("queue", "set", "q", "--maxsize", "0").stdout.startswith("queue 'q': no bound in jobs, 100,000")
+
+
+def test_set_wakes_a_producer_that_waits(commands: Commands, task: Task[[int], int], broker: Broker) -> None:
+    task.put_many(range(10))
+    waiter = threading.Thread(target=task.put, args=(11,))
+    waiter.start()
+    until(lambda: broker.read(("HEXISTS", keys.of("q").meta, "wanted"))[0], "the producer waits")
+    assert commands.run("queue", "set", "q", "--maxsize", "11").returncode == 0
+    waiter.join(timeout=30)
+    assert not waiter.is_alive()
+    assert state_of(commands)["pending"] == 11
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "nothing to set"),
+        (["--maxsize", "-3"], "--maxsize must be 0 (no bound) to"),
+        (["--maxbytes", "-1"], "--maxbytes must be 0 (no bound) to"),
+        (["--maxsize", str(10**18)], "--maxsize must be 0 (no bound) to"),
+    ],
+)
+def test_set_refuses_what_cannot_be(commands: Commands, queue: Queue, options: list[str], said: str) -> None:
+    result = commands.run("queue", "set", "q", *options)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"rq-lite: {said}")
+    assert result.stderr.count("\n") == 1
+    assert queue.declare() == (10, 0)
+
+
+def test_pause_and_resume(commands: Commands, queue: Queue) -> None:
+    for command, said, paused in (
+        ("pause", "queue 'q' is paused; 0 jobs waiting\n", True),
+        ("pause", "queue 'q' is paused; 0 jobs waiting\n", True),
+        ("resume", "queue 'q' is not paused; 0 jobs waiting\n", False),
+    ):
+        result = commands.run("queue", command, queue.name)
+        assert (result.returncode, result.stdout) == (0, said)
+        assert state_of(commands)["paused"] is paused
+
+
+def test_purge_with_yes(commands: Commands, task: Task[[int], int]) -> None:
+    task.put_many(range(3))
+    task.using(delay=3600).put(1)
+    result = commands.run("queue", "purge", "q", "--yes")
+    assert (result.returncode, result.stdout) == (0, "queue 'q': 4 jobs dropped\n")
+    assert state_of(commands)["purged"] == 4
+
+
+def test_purge_refuses_without_anybody_to_ask(commands: Commands, task: Task[[int], int]) -> None:
+    task.put(1)
+    result = commands.run("queue", "purge", "q", stdin="y\n")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "--yes" in result.stderr
+    assert state_of(commands)["pending"] == 1
+
+
+@pytest.mark.parametrize(("answer", "left", "code"), [("y", 0, 0), ("n", 3, 1), ("", 3, 1)])
+def test_purge_asks_naming_how_many(
+    commands: Commands, task: Task[[int], int], answer: str, left: int, code: int
+) -> None:
+    task.put_many(range(3))
+    with terminal(commands, "queue", "purge", "q") as shown:
+        shown.wait_for("queue 'q': drop 3 jobs for good? [y/N]")
+        shown.type(answer + "\n")
+        assert shown.end() == code
+    assert state_of(commands)["pending"] == left
+
+
+# -- health
+
+
+def test_health_follows_the_worker(commands: Commands, tmp_path: Path, queue: Queue) -> None:
+    before = commands.run("health")
+    assert (before.returncode, before.stderr) == (1, "rq-lite: no consumer on this host serves a queue\n")
+    (tmp_path / "app.py").write_text(APP)
+    worker = commands.start("work", "app", "--procs", "1", "--greenlets", "2")
+    until(lambda: commands.run("health").returncode == 0, "the worker is healthy")
+    assert commands.run("health").stdout == "1 consumer on this host\n"
+    worker.terminate()
+    worker.communicate(timeout=30)
+    assert worker.returncode == 0
+    assert commands.run("health").returncode == 1
+    assert queue.name == "q"
+
+
+def test_health_tells_this_host_from_others(commands: Commands, broker: Broker, queue: Queue) -> None:
+    broker.register("q", OTHER_HOST)
+    assert commands.run("health").returncode == 1
+    anywhere = commands.run("health", "--any")
+    assert (anywhere.returncode, anywhere.stdout) == (0, "1 consumer on any host\n")
+    broker.register(queue.name, str(mine()))
+    assert commands.run("health").returncode == 0
+
+
+def test_a_lease_that_ended_is_no_health(commands: Commands, broker: Broker, queue: Queue) -> None:
+    broker.register(queue.name, str(mine()))
+    broker.read(
+        ("ZADD", keys.of("q").consumers, 1, str(mine())), ("ZREMRANGEBYSCORE", keys.of("q").consumers, 2, "inf")
+    )
+    assert commands.run("health", "--any").returncode == 1
+
+
+def test_health_is_bad_without_redis(commands: Commands, tmp_path: Path) -> None:
+    away = commands.run("health", "--url", f"unix://{tmp_path}/nothing.sock")
+    assert away.returncode == 1
+    assert away.stderr.count("\n") == 1
+    assert "cannot be reached" in away.stderr
+
+
+def test_health_starts_no_embedded_redis(commands: Commands, tmp_path: Path) -> None:
+    home = tmp_path / "untouched"
+    del commands.environment["RQ_LITE_URL"]
+    commands.environment["RQ_LITE_HOME"] = str(home)
+    result = commands.run("health")
+    assert (result.returncode, result.stderr) == (1, "rq-lite: the embedded Redis is not running\n")
+    assert not home.exists()
+
+
+def test_health_is_a_command_that_help_names(commands: Commands) -> None:
+    assert "health" in commands.run("--help").stdout
