@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import re
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -20,7 +20,9 @@ from rq_lite.errors import RqLiteError, UsageError
 from rq_lite.feed import Feeder
 from rq_lite.process import this
 from rq_lite.queue import Progress
+from rq_lite.settings import Settings
 from rq_lite.sources import START, Format, OnError, Source, guess, numbers, open_source
+from rq_lite.task import Task
 
 UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -50,81 +52,128 @@ HELP = {
 @click.option("--json", "as_json", is_flag=True, help="Say nothing, print one object at the end.")
 @url_option
 @private_option
-def command(
-    source: str | None,
-    task: str | None,
-    format: Format | None,
-    count: int | None,
-    template: str | None,
-    watch: Path | None,
-    rate: str | None,
-    batch: int | None,
-    wait: float | None,
-    maxsize: int | None,
-    resume: str | None,
-    on_error: OnError,
-    no_progress: bool,
-    as_json: bool,
-    url: str | None,
-    allow_private: bool,
-) -> None:
+def command(as_json: bool, **options: Any) -> None:
     """Put a job for each line of SOURCE: a file, or - for standard input (default: the setting `source`).
 
     Waits while the queue is full. Lines: the line is the task's argument. NDJSON: an object holds keyword arguments,
     an array positional ones, anything else is the argument. CSV: the header names the arguments.
     """
-    if sum(given is not None for given in (source, count, watch)) > 1:
+    given = Given(as_json=as_json, **options)
+    settings = settings_from(
+        task=given.task, batch=given.batch, maxsize=given.maxsize, url=given.url, allow_private=given.allow_private
+    )
+    asked = checked(given, settings)
+    logging.basicConfig(
+        level=logging.WARNING if asked.quiet else logging.INFO,
+        format="%(asctime)s produce %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    task = ready_task(asked, settings)
+    outcome = Outcome(task.queue.name)
+    try:
+        feed(asked, task, outcome)
+    except KeyboardInterrupt:
+        outcome.failure = Interrupted("interrupted")
+    except RqLiteError as error:
+        outcome.failure = error
+    report(asked, outcome)
+    this.broker.close()
+    if outcome.failure is not None:
+        raise outcome.failure
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True):
+    """The options, as the command line names them."""
+
+    source: str | None
+    task: str | None
+    format: Format | None
+    count: int | None
+    template: str | None
+    watch: Path | None
+    rate: str | None
+    batch: int | None
+    wait: float | None
+    maxsize: int | None
+    resume: str | None
+    on_error: OnError
+    no_progress: bool
+    as_json: bool
+    url: str | None
+    allow_private: bool
+
+    @property
+    def quiet(self) -> bool:
+        return self.no_progress or self.as_json
+
+    @property
+    def kind(self) -> Format:
+        """Numbers are lines, too."""
+        return "lines" if self.source is None else self.format or guess(self.source)
+
+
+class Outcome:
+    """What has become of the feed, also when it ends early."""
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        self.progress = Progress()
+        self.began = time.monotonic()
+        self.skipped = 0
+        self.failure: RqLiteError | None = None
+
+
+def checked(given: Given, settings: Settings) -> Given:
+    """The options with the settings' source where none is named. Raises UsageError for what cannot be."""
+    if sum(way is not None for way in (given.source, given.count, given.watch)) > 1:
         raise UsageError("give one of SOURCE, --count and --watch")
-    if count is not None and count < 0:
-        raise UsageError(f"--count must be 0 or more, not {count}")
-    if template is not None and ("{}" not in template or watch is not None):
-        raise UsageError("--template is for lines and numbers, and {} in it stands for one")
-    settings = settings_from(task=task, batch=batch, maxsize=maxsize, url=url, allow_private=allow_private)
+    if given.count is None and given.watch is None and given.source is None:
+        given = msgspec.structs.replace(given, source=settings.source)
+        if given.source is None:
+            raise UsageError("no source: name a file, - for standard input, --count N or --watch DIR")
     if settings.task is None:
         raise UsageError("no task: say --task APP:TASK, or set task in [tool.rq-lite]")
-    source = source if count is not None or watch is not None else source or settings.source
-    if source is None and count is None and watch is None:
-        raise UsageError("no source: name a file, - for standard input, --count N or --watch DIR")
-    if wait is not None and wait < 0:
-        raise UsageError(f"--wait must be 0 or more, not {wait:g}")
-    pace = None if rate is None else parse_rate(rate)
-    quiet = no_progress or as_json
-    logging.basicConfig(
-        level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s produce %(message)s", datefmt="%H:%M:%S"
-    )
+    for name, number in (("count", given.count), ("wait", given.wait)):
+        if number is not None and number < 0:
+            raise UsageError(f"--{name} must be 0 or more, not {number:g}")
+    if given.template is not None and ("{}" not in given.template or given.watch is not None or given.kind != "lines"):
+        raise UsageError("--template is for lines and numbers, and {} in it stands for one")
+    if given.rate is not None:
+        parse_rate(given.rate)
+    return given
+
+
+def ready_task(given: Given, settings: Settings) -> Task[Any, Any]:
+    """The task, with its queue known in Redis and bounded as the options say."""
     this.use(settings)
-    found = find_task(settings.task)
-    this.use(settings, open_broker(settings, quiet=quiet))
-    found.queue.declare()
-    if maxsize is not None:
-        found.queue.broker.configure(found.queue.name, maxsize=maxsize)
-    progress = Progress()
-    feeder = Feeder(found, batch=settings.batch, wait=wait, rate=pace, template=template, progress=progress)
-    began, skipped = time.monotonic(), 0
-    failure: RqLiteError | None = None
-    try:
-        if watch is not None:
-            with shown(found.queue.name, progress, None, quiet=quiet):
-                feeder.feed_folder(watch, stop_event(), name=resume)
-        else:
-            at = feeder.resumed_at(resume, resumable(source)) if resume else ""
-            items = opened(source, count, format, at or START, on_error)
-            with items, shown(found.queue.name, progress, items, quiet=quiet):
-                kind = "lines" if source is None else format or guess(source)
-                if template is not None and kind != "lines":
-                    raise UsageError(f"--template is for lines and numbers, not for {kind}")
-                try:
-                    feeder.feed(items, resume=resume, at=at, typed=kind not in ("csv", "tsv"))
-                finally:
-                    skipped = items.rejects.count
-    except KeyboardInterrupt:
-        failure = Interrupted("interrupted")
-    except RqLiteError as error:
-        failure = error
-    report(found.queue.name, progress, skipped, time.monotonic() - began, failure, as_json=as_json, quiet=quiet)
-    this.broker.close()
-    if failure is not None:
-        raise failure
+    task = find_task(settings.task or "")
+    this.use(settings, open_broker(settings, quiet=given.quiet))
+    task.queue.declare()
+    if given.maxsize is not None:
+        task.queue.broker.configure(task.queue.name, maxsize=given.maxsize)
+    return task
+
+
+def feed(given: Given, task: Task[Any, Any], outcome: Outcome) -> None:
+    feeder = Feeder(
+        task,
+        batch=task.queue.settings.batch,
+        wait=given.wait,
+        rate=None if given.rate is None else parse_rate(given.rate),
+        template=given.template,
+        progress=outcome.progress,
+    )
+    if given.watch is not None:
+        with shown(outcome.queue, outcome.progress, None, quiet=given.quiet):
+            feeder.feed_folder(given.watch, stop_event(), name=given.resume)
+        return
+    at = feeder.resumed_at(given.resume, resumable(given.source)) if given.resume else ""
+    items = opened(given, at or START)
+    with items, shown(outcome.queue, outcome.progress, items, quiet=given.quiet):
+        try:
+            feeder.feed(items, resume=given.resume, at=at, typed=given.kind not in ("csv", "tsv"))
+        finally:
+            outcome.skipped = items.rejects.count
 
 
 class Interrupted(RqLiteError):
@@ -133,10 +182,10 @@ class Interrupted(RqLiteError):
     exit_code = 130
 
 
-def opened(source: str | None, count: int | None, format: Format | None, start: str, on_error: OnError) -> Source:
-    if source is None:
-        return numbers(count or 0, start=start, on_error=on_error)
-    return open_source(source, format=format, start=start, on_error=on_error)
+def opened(given: Given, start: str) -> Source:
+    if given.source is None:
+        return numbers(given.count or 0, start=start, on_error=given.on_error)
+    return open_source(given.source, format=given.format, start=start, on_error=given.on_error)
 
 
 def resumable(source: str | None) -> Path | None:
@@ -175,34 +224,26 @@ class Result(msgspec.Struct):
     error: str | None
 
 
-def report(
-    queue: str,
-    progress: Progress,
-    skipped: int,
-    seconds: float,
-    failure: RqLiteError | None,
-    *,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def report(given: Given, outcome: Outcome) -> None:
+    progress, seconds = outcome.progress, time.monotonic() - outcome.began
     result = Result(
-        queue=queue,
+        queue=outcome.queue,
         put=progress.put,
-        skipped=skipped,
+        skipped=outcome.skipped,
         seconds=round(seconds, 3),
         put_per_second=round(progress.put / seconds, 1) if seconds else 0.0,
         waited=round(progress.waited, 3),
         deepest=progress.deepest,
         size=progress.size,
         maxsize=progress.maxsize,
-        error=None if failure is None else str(failure),
+        error=None if outcome.failure is None else str(outcome.failure),
     )
-    if as_json:
+    if given.as_json:
         click.echo(msgspec.json.encode(result).decode())
-    elif not quiet:
-        left_out = f", {skipped:,} lines skipped" if skipped else ""
-        print(
-            f"{result.put:,} jobs put into {queue!r} in {seconds:.1f} s ({result.put_per_second:,.0f}/s), "
+    elif not given.quiet:
+        left_out = f", {result.skipped:,} lines skipped" if result.skipped else ""
+        click.echo(
+            f"{result.put:,} jobs put into {result.queue!r} in {seconds:.1f} s ({result.put_per_second:,.0f}/s), "
             f"waited {result.waited:.1f} s for room{left_out}",
-            file=sys.stderr,
+            err=True,
         )
