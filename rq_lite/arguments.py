@@ -18,20 +18,7 @@ import msgspec
 from rq_lite.errors import BadArgument
 
 SCALARS = frozenset({str, int, bool, type(None)})
-PLAIN = frozenset(
-    {
-        str,
-        int,
-        float,
-        bool,
-        type(None),
-        list,
-        dict,
-        Any,
-        object,
-        inspect.Parameter.empty,
-    }
-)
+PLAIN = frozenset({str, int, float, bool, type(None), list, dict, Any, object, inspect.Parameter.empty})
 
 
 class Arguments:
@@ -41,29 +28,15 @@ class Arguments:
         self.task = task
         self.signature = inspect.signature(function)
         parameters = list(self.signature.parameters.values())
-        positional = [
-            p
-            for p in parameters
-            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-        ]
+        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         required = [p for p in positional if p.default is p.empty]
         self._fewest, self._most = len(required), len(positional)
-        self._simple = not any(
-            p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters
-        )
+        self._simple = not any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
         self._hints = hints_of(function)
-        self._special = {
-            n: kind
-            for n, kind in self._hints.items()
-            if not is_plain(kind) and restorable(kind)
-        }
+        self._special = {n: kind for n, kind in self._hints.items() if not is_plain(kind) and restorable(kind)}
         self._names = [p.name for p in positional]
-        self._rest = next(
-            (p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None
-        )
-        self._others = next(
-            (p.name for p in parameters if p.kind is p.VAR_KEYWORD), None
-        )
+        self._rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
+        self._others = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise BadArgument if the task does not take these, or JSON cannot carry one of them."""
@@ -71,9 +44,7 @@ class Arguments:
             try:
                 self.signature.bind(*args, **kwargs)
             except TypeError as error:
-                raise BadArgument(
-                    f"task {self.task}: {error}; it takes {self.signature}"
-                ) from None
+                raise BadArgument(f"task {self.task}: {error}; it takes {self.signature}") from None
         # What is restored is always looked at: a str would come back as the bytes that it may stand for.
         special = bool(self._special)
         for index, value in enumerate(args):
@@ -81,44 +52,26 @@ class Arguments:
                 self._check_one(self._name(index), value, str(index + 1))
         for name, value in kwargs.items():
             if special or type(value) not in SCALARS:
-                self._check_one(
-                    name if name in self.signature.parameters else self._others,
-                    value,
-                    name,
-                )
+                self._check_one(name if name in self.signature.parameters else self._others, value, name)
 
     def _check_one(self, parameter: str | None, value: Any, shown: str) -> None:
         wanted = self._special.get(parameter or "")
         try:
-            trouble = (
-                json_trouble(value)
-                if wanted is None
-                else round_trip_trouble(value, wanted)
-            )
+            trouble = json_trouble(value) if wanted is None else round_trip_trouble(value, wanted)
         except RecursionError:
             trouble = "it is nested too deeply, or contains itself"
         if trouble:
-            raise BadArgument(
-                f"task {self.task}: argument {parameter or shown!r}: {trouble}"
-            )
+            raise BadArgument(f"task {self.task}: argument {parameter or shown!r}: {trouble}")
 
-    def blame(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any], error: Exception
-    ) -> BadArgument:
+    def blame(self, args: Sequence[Any], kwargs: Mapping[str, Any], error: Exception) -> BadArgument:
         """The error for the first argument that does not encode."""
-        named = [
-            (self._name(i) or str(i + 1), value) for i, value in enumerate(args)
-        ] + list(kwargs.items())
+        named = [(self._name(i) or str(i + 1), value) for i, value in enumerate(args)] + list(kwargs.items())
         for name, value in named:
             try:
                 msgspec.json.encode(value)
             except Exception as reason:
-                return BadArgument(
-                    f"task {self.task}: argument {name!r}: JSON cannot carry it: {reason}"
-                )
-        return BadArgument(
-            f"task {self.task}: JSON cannot carry the arguments: {error}"
-        )
+                return BadArgument(f"task {self.task}: argument {name!r}: JSON cannot carry it: {reason}")
+        return BadArgument(f"task {self.task}: JSON cannot carry the arguments: {error}")
 
     def _name(self, index: int) -> str | None:
         return self._names[index] if index < len(self._names) else self._rest
@@ -128,15 +81,11 @@ class Arguments:
         """Whether the arguments come out of JSON as they went in, with nothing to restore."""
         return not self._special
 
-    def restore(
-        self, args: list[Any], kwargs: dict[str, Any]
-    ) -> tuple[list[Any], dict[str, Any]]:
+    def restore(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """The arguments as the annotations say; raises msgspec.ValidationError naming the argument."""
         args = [self._restored(self._name(i), value) for i, value in enumerate(args)]
         restored = {
-            name: self._restored(
-                name if name in self.signature.parameters else self._others, value
-            )
+            name: self._restored(name if name in self.signature.parameters else self._others, value)
             for name, value in kwargs.items()
         }
         return args, restored
@@ -156,15 +105,9 @@ class Arguments:
         for name, value in values.items():
             wanted = self._hints.get(name)
             try:
-                typed[name] = (
-                    value
-                    if wanted is None
-                    else msgspec.convert(value, wanted, strict=False)
-                )
+                typed[name] = value if wanted is None else msgspec.convert(value, wanted, strict=False)
             except (msgspec.ValidationError, TypeError) as error:
-                raise BadArgument(
-                    f"task {self.task}: argument {name!r}: {error}"
-                ) from None
+                raise BadArgument(f"task {self.task}: argument {name!r}: {error}") from None
         return typed
 
 
@@ -215,15 +158,9 @@ def round_trip_trouble(value: Any, wanted: Any) -> str | None:
     try:
         text = msgspec.json.encode(value)
         back = msgspec.json.decode(text, type=wanted)
-    except RecursionError:
-        raise
     except Exception as error:
         return f"{value!r:.80} does not go through JSON as {wanted}: {error}"
     # (1,) and (1.0,) are equal: their texts tell them apart. A set may be written in another order, but not longer.
-    if (
-        type(back) is not type(value)
-        or back != value
-        or len(msgspec.json.encode(back)) != len(text)
-    ):
+    if type(back) is not type(value) or back != value or len(msgspec.json.encode(back)) != len(text):
         return f"{value!r:.80} comes back from JSON as {back!r:.80}"
     return None

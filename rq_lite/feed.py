@@ -144,17 +144,17 @@ class Feeder:
         self._queue.declare()
         marks = self._marks(feed)
         for packages in watch(folder, stop=stop):
-            new = [package for package, identity in sorted(packages.items()) if marks.get(package) != identity]
-            for package in new:
-                mark = Feed(feed, package, marks.get(package, ""), [packages[package]])
-                marks = self._put_package(folder / package, mark, marks, stop)
-                if stop.is_set():
-                    return
+            # By the marks from before this look: what other producers have marked since may not be in it.
             gone = sorted(marks.keys() - packages.keys())
             self._queue.broker.forget_feed(self._queue.name, feed, gone)
             marks = {package: mark for package, mark in marks.items() if package in packages}
-            if stop.is_set():
-                return
+            for package, identity in sorted(packages.items()):
+                if marks.get(package) == identity:
+                    continue
+                mark = Feed(feed, package, marks.get(package, ""), [identity])
+                marks = self._put_package(folder / package, mark, marks, stop)
+                if stop.is_set():
+                    return
 
     def _put_package(self, package: Path, mark: Feed, marks: dict[str, str], stop: threading.Event) -> dict[str, str]:
         """The marks after it; when another producer was faster they are read anew. Not put once `stop` is set."""

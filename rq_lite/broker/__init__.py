@@ -16,31 +16,14 @@ import redis
 from redis.exceptions import OutOfMemoryError
 
 from rq_lite.broker import keys, scripts
-from rq_lite.broker.connection import (
-    LONGEST_BLOCK,
-    Address,
-    Link,
-    Links,
-    explained,
-    is_weather,
-)
+from rq_lite.broker.connection import LONGEST_BLOCK, Address, Link, Links, explained, is_weather
 from rq_lite.broker.scripts import Code
 from rq_lite.embedded import Attached, announce, attach
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnsuitable
 from rq_lite.programs import OLDEST
 from rq_lite.settings import Settings, load_settings
 
-__all__ = [
-    "FAULTS",
-    "Broker",
-    "Code",
-    "Feed",
-    "Lane",
-    "Link",
-    "Put",
-    "Taken",
-    "weather",
-]
+__all__ = ["FAULTS", "Broker", "Code", "Feed", "Lane", "Link", "Put", "Taken", "weather"]
 
 WITH_FLAGS = (7, 0)
 # A producer's last put is remembered for this long, ms: longer than anybody goes on repeating one.
@@ -92,13 +75,7 @@ class Broker:
     `url` wins over the settings'; with neither it is the embedded Redis, which this process then keeps alive.
     """
 
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        settings: Settings | None = None,
-        quiet: bool = False,
-    ) -> None:
+    def __init__(self, url: str | None = None, *, settings: Settings | None = None, quiet: bool = False) -> None:
         self.settings = settings or load_settings()
         self._url = url or self.settings.url
         self._quiet = quiet
@@ -119,9 +96,7 @@ class Broker:
         if self._scripts is not None:
             return self
         if self._url is None:
-            self._attached = attach(
-                self.settings, say=None if self._quiet else announce
-            )
+            self._attached = attach(self.settings, say=None if self._quiet else announce)
             self._url = self._attached.url
             self._connect_to(self._url)
         try:
@@ -132,9 +107,7 @@ class Broker:
         self.version = version_of(info)
         if self.version < OLDEST:
             number = ".".join(map(str, self.version))
-            raise BrokerUnsuitable(
-                f"Redis at {self.shown} is version {number or '?'}; 6.2 or newer is needed"
-            )
+            raise BrokerUnsuitable(f"Redis at {self.shown} is version {number or '?'}; 6.2 or newer is needed")
         self._scripts = scripts.load(flags=self.version >= WITH_FLAGS)
         return self
 
@@ -169,9 +142,7 @@ class Broker:
 
     # -- running a script or command
 
-    def _run(
-        self, name: str, keys_: tuple[str, ...], *args: Any, link: Link | None = None
-    ) -> list[Any]:
+    def _run(self, name: str, keys_: tuple[str, ...], *args: Any, link: Link | None = None) -> list[Any]:
         self.open()
         assert self._scripts is not None
         script = self._scripts[name]
@@ -187,13 +158,9 @@ class Broker:
         with self._links.lend() as link:
             return self._patiently(lambda: link.pipe(list(commands)), link)
 
-    def _patiently(
-        self, attempt: Callable[[], T], link: Link, patience: float | None = None
-    ) -> T:
+    def _patiently(self, attempt: Callable[[], T], link: Link, patience: float | None = None) -> T:
         """Tries again after weather, with growing pauses of random length, until patience is over."""
-        until = time.monotonic() + (
-            self.settings.patience if patience is None else patience
-        )
+        until = time.monotonic() + (self.settings.patience if patience is None else patience)
         pause = 0.05
         while True:
             try:
@@ -201,9 +168,7 @@ class Broker:
             except FAULTS as error:
                 link.close()
                 # From a plain command, and from a script on Redis 7, redis-py knows it; on 6.2 it is in the text.
-                if isinstance(
-                    error, OutOfMemoryError
-                ) or "OOM command not allowed" in str(error):
+                if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error):
                     raise BrokerOutOfMemory(
                         f"Redis at {self.shown} is at its maxmemory and stores nothing more; nothing was put. "
                         "Consumers go on: let them drain the queue, or raise maxmemory"
@@ -215,18 +180,14 @@ class Broker:
 
     # -- producers
 
-    def declare(
-        self, queue: str, maxsize: int | None = None, maxbytes: int | None = None
-    ) -> tuple[int, int]:
+    def declare(self, queue: str, maxsize: int | None = None, maxbytes: int | None = None) -> tuple[int, int]:
         """Make the queue known; the bound in force, in jobs and in bytes (0: none)."""
         key = keys.of(queue)
         # A queue that is listed needs no write: at maxmemory a worker must be able to start and drain it.
         if not self.read(("SISMEMBER", keys.QUEUES, queue))[0]:
             self.read(("SADD", keys.QUEUES, queue))
         defaults = (self.settings.maxsize, self.settings.maxbytes)
-        _, jobs, size = self._run(
-            "declare", (key.meta,), *map(blank, (maxsize, maxbytes)), *defaults
-        )
+        _, jobs, size = self._run("declare", (key.meta,), *map(blank, (maxsize, maxbytes)), *defaults)
         return jobs, size
 
     def put(
@@ -252,29 +213,12 @@ class Broker:
         link = self._links.borrow()
         try:
             link.sequence += 1
-            names = [
-                key.pending,
-                key.scheduled,
-                key.meta,
-                key.bell,
-                key.room,
-                key.producer(link.producer),
-            ]
-            args = [
-                link.sequence,
-                REMEMBER,
-                int(woken),
-                delay,
-                overdraft,
-                len(entries),
-                *entries,
-            ]
+            names = [key.pending, key.scheduled, key.meta, key.bell, key.room, key.producer(link.producer)]
+            args = [link.sequence, REMEMBER, int(woken), delay, overdraft, len(entries), *entries]
             if feed is not None:
                 names.append(key.feed(feed.name))
                 args += [feed.field, feed.expected, *feed.values]
-            reply = self._patiently(
-                lambda: script(link, tuple(names), *args), link, patience
-            )
+            reply = self._patiently(lambda: script(link, tuple(names), *args), link, patience)
         finally:
             self._links.give_back(link)
         code = Code(reply[0])
@@ -286,9 +230,7 @@ class Broker:
 
     def feed(self, queue: str, name: str) -> dict[str, str]:
         """The marks of a feed: field to value; empty for one that was never used."""
-        flat = self.read(
-            ("HGETALL", keys.of(queue).feed(keys.checked_name(name, "feed")))
-        )[0]
+        flat = self.read(("HGETALL", keys.of(queue).feed(keys.checked_name(name, "feed"))))[0]
         return {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
 
     def mark_feed(self, queue: str, name: str, field: str, value: str) -> None:
@@ -303,25 +245,15 @@ class Broker:
     def register(self, queue: str, consumer: str, *, link: Link | None = None) -> None:
         """Begin (or begin anew) the lease without which nothing can be taken."""
         key = keys.of(queue)
-        self._run(
-            "register",
-            (key.consumers, key.meta),
-            consumer,
-            ms(self.settings.lease),
-            link=link,
-        )
+        self._run("register", (key.consumers, key.meta), consumer, ms(self.settings.lease), link=link)
 
     def renew(self, queue: str, consumers: Sequence[str]) -> int:
         """Prolong leases; how many of the consumers were listed."""
         key = keys.of(queue)
-        reply = self._run(
-            "renew", (key.consumers, key.meta), ms(self.settings.lease), *consumers
-        )
+        reply = self._run("renew", (key.consumers, key.meta), ms(self.settings.lease), *consumers)
         return int(reply[1])
 
-    def exchange(
-        self, consumer: str, lanes: Sequence[Lane], want: int, link: Link
-    ) -> list[Taken]:
+    def exchange(self, consumer: str, lanes: Sequence[Lane], want: int, link: Link) -> list[Taken]:
         """Ack what is done and take up to `want` jobs, from the lanes in their order; an answer for each."""
         names: list[str] = []
         args: list[Any] = [consumer, want]
@@ -336,13 +268,7 @@ class Broker:
         reply = self._run("exchange", tuple(names), *args, link=link)
         return [Taken(Code(code), stale, tag, jobs) for code, stale, tag, jobs in reply]
 
-    def bury(
-        self,
-        queue: str,
-        consumer: str,
-        reports: Sequence[tuple[int, bytes]],
-        link: Link,
-    ) -> int:
+    def bury(self, queue: str, consumer: str, reports: Sequence[tuple[int, bytes]], link: Link) -> int:
         """Move deliveries (tag, report) to the dead set; how many were no longer the consumer's."""
         key = keys.of(queue)
         names = (
@@ -351,45 +277,19 @@ class Broker:
         limits = (self.settings.dead_max, ms(self.settings.dead_age))
         return int(self._run("bury", names, *limits, *flat(reports), link=link)[2])
 
-    def retry(
-        self, queue: str, consumer: str, delays: Sequence[tuple[int, int]], link: Link
-    ) -> int:
+    def retry(self, queue: str, consumer: str, delays: Sequence[tuple[int, int]], link: Link) -> int:
         """Let deliveries (tag, delay in ms) run again later, charged an attempt; how many were not ours."""
         key = keys.of(queue)
         names = (key.inflight(consumer), key.scheduled, key.meta)
         return int(self._run("retry", names, *flat(delays), link=link)[2])
 
-    def park(
-        self, queue: str, consumer: str, unknown: Sequence[tuple[int, str]], link: Link
-    ) -> int:
+    def park(self, queue: str, consumer: str, unknown: Sequence[tuple[int, str]], link: Link) -> int:
         """Put deliveries (tag, task) of unknown tasks aside, uncharged; how many were not the consumer's."""
         key = keys.of(queue)
-        names = (
-            key.inflight(consumer),
-            key.scheduled,
-            key.meta,
-            key.pending,
-            key.drained,
-        )
-        return int(
-            self._run(
-                "park",
-                names,
-                ms(self.settings.park),
-                consumer,
-                *flat(unknown),
-                link=link,
-            )[2]
-        )
+        names = (key.inflight(consumer), key.scheduled, key.meta, key.pending, key.drained)
+        return int(self._run("park", names, ms(self.settings.park), consumer, *flat(unknown), link=link)[2])
 
-    def give_back(
-        self,
-        queue: str,
-        consumer: str,
-        tags: Sequence[int],
-        *,
-        link: Link | None = None,
-    ) -> int:
+    def give_back(self, queue: str, consumer: str, tags: Sequence[int], *, link: Link | None = None) -> int:
         """Return unfinished deliveries to the head of the queue, uncharged; how many were not the consumer's."""
         key = keys.of(queue)
         names = (key.inflight(consumer), key.pending, key.meta, key.bell)
@@ -400,9 +300,7 @@ class Broker:
         pairs = link.call("HGETALL", keys.of(queue).inflight(consumer))
         return {int(pairs[i]): pairs[i + 1] for i in range(0, len(pairs), 2)}
 
-    def wait_bell(
-        self, queues: Sequence[str], seconds: float, link: Link
-    ) -> str | None:
+    def wait_bell(self, queues: Sequence[str], seconds: float, link: Link) -> str | None:
         """Wait for something to take, at most so long (below the links' own timeout); the queue that rang."""
         bells = {keys.of(queue).bell.encode(): queue for queue in queues}
         reply = link.call("BRPOP", *bells, min(seconds, LONGEST_BLOCK))
@@ -414,9 +312,7 @@ class Broker:
 
     # -- duties
 
-    def reclaim(
-        self, queue: str, consumer: str, *, certain: bool, most: int = 500
-    ) -> tuple[int, int] | None:
+    def reclaim(self, queue: str, consumer: str, *, certain: bool, most: int = 500) -> tuple[int, int] | None:
         """Return a dead consumer's jobs to the head of the queue, a batch; how many, and how many are left.
 
         None: its lease has not ended, and nobody said that it is `certain` to be dead.
@@ -429,32 +325,18 @@ class Broker:
     def promote(self, queue: str, most: int = 500) -> tuple[int, float | None]:
         """Move jobs that are due to the queue, a batch; how many, and seconds until the next is due."""
         key = keys.of(queue)
-        reply = self._run(
-            "promote", (key.scheduled, key.pending, key.meta, key.bell), most
-        )
+        reply = self._run("promote", (key.scheduled, key.pending, key.meta, key.bell), most)
         return reply[1], None if reply[2] < 0 else reply[2] / 1000
 
     def consumers(self, queue: str) -> dict[str, float]:
         """Every consumer that is listed, and for how many more seconds its lease holds (below 0: it ended)."""
-        clock, pairs = self.read(
-            ("TIME",), ("ZRANGE", keys.of(queue).consumers, 0, -1, "WITHSCORES")
-        )
+        clock, pairs = self.read(("TIME",), ("ZRANGE", keys.of(queue).consumers, 0, -1, "WITHSCORES"))
         now = int(clock[0]) + int(clock[1]) / 1e6
-        return {
-            pairs[i].decode(): float(pairs[i + 1]) / 1000 - now
-            for i in range(0, len(pairs), 2)
-        }
+        return {pairs[i].decode(): float(pairs[i + 1]) / 1000 - now for i in range(0, len(pairs), 2)}
 
-    def announce(
-        self, worker_id: str, facts: dict[str, str | int], lifetime: float
-    ) -> None:
+    def announce(self, worker_id: str, facts: dict[str, str | int], lifetime: float) -> None:
         """Say in `rq:worker:<id>` what a worker is; it is gone by itself after `lifetime` seconds."""
-        self._run(
-            "announce",
-            (keys.worker(worker_id),),
-            ms(lifetime),
-            *flat(list(facts.items())),
-        )
+        self._run("announce", (keys.worker(worker_id),), ms(lifetime), *flat(list(facts.items())))
 
     def unannounce(self, worker_id: str) -> None:
         self.read(("DEL", keys.worker(worker_id)))
@@ -464,18 +346,14 @@ class Broker:
     def unfinished(self, queue: str) -> tuple[int, int]:
         """How many jobs wait, are scheduled or in flight; and how many of these are parked."""
         key = keys.of(queue)
-        reply = self._run(
-            "unfinished", (key.pending, key.scheduled, key.meta, key.drained)
-        )
+        reply = self._run("unfinished", (key.pending, key.scheduled, key.meta, key.drained))
         return reply[1], reply[2]
 
     def wait_drained(self, queue: str, seconds: float) -> bool:
         """Wait until perhaps nothing is unfinished; False after the time (about 2 s at most), or after weather."""
         return self._wait((keys.of(queue).drained,), seconds)
 
-    def configure(
-        self, queue: str, maxsize: int | None = None, maxbytes: int | None = None
-    ) -> None:
+    def configure(self, queue: str, maxsize: int | None = None, maxbytes: int | None = None) -> None:
         """Set a queue's bound for everybody."""
         key = keys.of(queue)
         self._run("configure", (key.meta, key.room), *map(blank, (maxsize, maxbytes)))
@@ -500,10 +378,7 @@ class Broker:
         self.open()
         with self._waiters.lend() as link:
             try:
-                return (
-                    link.call("BRPOP", *lists, max(0.01, min(seconds, LONGEST_BLOCK)))
-                    is not None
-                )
+                return link.call("BRPOP", *lists, max(0.01, min(seconds, LONGEST_BLOCK))) is not None
             except FAULTS as error:
                 link.close()
                 if not is_weather(error):
@@ -521,11 +396,7 @@ def version_of(info: bytes) -> tuple[int, ...]:
     """`(7, 0, 15)` from the reply to INFO; empty when it says nothing of a version."""
     for line in info.decode(errors="replace").splitlines():
         if line.startswith("redis_version:"):
-            return tuple(
-                int(part)
-                for part in line.partition(":")[2].split(".")
-                if part.isdigit()
-            )
+            return tuple(int(part) for part in line.partition(":")[2].split(".") if part.isdigit())
     return ()
 
 

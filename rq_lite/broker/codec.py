@@ -47,17 +47,12 @@ def decode(entry: bytes) -> tuple[Message, int, int]:
         attempts, crashes, text = split(entry)
     try:
         message = _decode(text)
-    except (
-        msgspec.DecodeError,
-        ValueError,
-    ) as error:  # ValueError: no UTF-8, or a number of thousands of digits
+    except (msgspec.DecodeError, ValueError) as error:  # ValueError: no UTF-8, or a number of thousands of digits
         raise Undecodable(why(text, error)) from None
     except RecursionError:
         raise Undecodable("nested too deeply") from None
     if message.v != VERSION:
-        raise Undecodable(
-            f"version {message.v}, and this is a worker for version {VERSION}"
-        )
+        raise Undecodable(f"version {message.v}, and this is a worker for version {VERSION}")
     return message, attempts, crashes
 
 
@@ -65,9 +60,7 @@ def split(entry: bytes) -> tuple[int, int, bytes]:
     """`b"2.1{…}"` as (2, 1, b"{…}")."""
     header, brace, rest = entry.partition(b"{")
     attempts, dot, crashes = header.partition(b".")
-    if not (
-        brace and dot and attempts.isdigit() and crashes.isdigit() and len(header) < 20
-    ):
+    if not (brace and dot and attempts.isdigit() and crashes.isdigit() and len(header) < 20):
         raise Undecodable("it does not begin like a job")
     return int(attempts), int(crashes), brace + rest
 
@@ -91,8 +84,6 @@ def new_id(milliseconds: int | None = None) -> str:
 def made_at(job_id: str) -> float | None:
     """Seconds since 1970 by the producer's clock, for people; None for an id of another making."""
     try:
-        return (
-            int(job_id.partition("-")[0], 16) / 1000 if job_id[11:12] == "-" else None
-        )
+        return int(job_id.partition("-")[0], 16) / 1000 if job_id[11:12] == "-" else None
     except ValueError:
         return None

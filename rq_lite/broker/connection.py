@@ -78,9 +78,7 @@ class Address:
         self.shown = redact(url)
         scheme = urlsplit(url).scheme
         if scheme not in SCHEMES:
-            raise UsageError(
-                f"Redis URL {self.shown!r}: begin it with redis://, rediss:// or unix://"
-            )
+            raise UsageError(f"Redis URL {self.shown!r}: begin it with redis://, rediss:// or unix://")
         try:
             self._factory = redis.ConnectionPool.from_url(
                 url,
@@ -102,19 +100,11 @@ class Address:
 def redact(url: str) -> str:
     """The URL with its password as ***, also where it stands in the query."""
     parts = urlsplit(url)
-    place = (
-        re.sub(r":[^:@]*@", ":***@", parts.netloc)
-        if "@" in parts.netloc
-        else parts.netloc
-    )
+    place = re.sub(r":[^:@]*@", ":***@", parts.netloc) if "@" in parts.netloc else parts.netloc
     query = re.sub(r"(?i)(password=)[^&]*", r"\1***", parts.query)
     shown = urlunsplit((parts.scheme, place, parts.path, query, ""))
     # urlunsplit drops the empty host of unix:///path
-    return (
-        shown
-        if parts.scheme != "unix" or "://" in shown
-        else shown.replace("unix:", "unix://", 1)
-    )
+    return shown if parts.scheme != "unix" or "://" in shown else shown.replace("unix:", "unix://", 1)
 
 
 def is_weather(error: BaseException) -> bool:
@@ -130,15 +120,10 @@ def explained(error: BaseException, address: Address) -> BrokerError:
     """The error in one line, for people: what is wrong with this Redis, without the password."""
     text = str(error).split("\n", 1)[0]
     where = f"Redis at {address.shown}"
-    if isinstance(error, (AuthenticationError, AuthorizationError)) or text.startswith(
-        ("NOAUTH", "WRONGPASS")
-    ):
+    if isinstance(error, (AuthenticationError, AuthorizationError)) or text.startswith(("NOAUTH", "WRONGPASS")):
         return BrokerUnavailable(f"{where} refuses the user name or password: {text}")
     if isinstance(error, LOST):
-        return BrokerUnavailable(
-            f"{where} cannot be reached: {text or type(error).__name__}",
-            outcome="unknown",
-        )
+        return BrokerUnavailable(f"{where} cannot be reached: {text or type(error).__name__}", outcome="unknown")
     return BrokerError(f"{where} answers: {text}")
 
 

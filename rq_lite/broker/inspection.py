@@ -42,9 +42,7 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     consumers: int
     last_seen: float | None
     jobs_per_second: float  # over the last seconds
-    oldest_waiting: (
-        float | None
-    )  # by the producer's clock; None: nothing waits, or its id tells no time
+    oldest_waiting: float | None  # by the producer's clock; None: nothing waits, or its id tells no time
     paused: bool
     warnings: list[str]
 
@@ -66,10 +64,7 @@ MOST_KEYS, STEP = 200_000, 1000
 
 def queues(broker: Broker) -> list[str]:
     """The names of all queues, in order; what no queue can be called is left out (others may write there)."""
-    names = (
-        name.decode(errors="replace")
-        for name in broker.read(("SMEMBERS", keys.QUEUES))[0]
-    )
+    names = (name.decode(errors="replace") for name in broker.read(("SMEMBERS", keys.QUEUES))[0])
     return sorted(filter(keys.NAME.fullmatch, names))
 
 
@@ -84,33 +79,19 @@ def workers(broker: Broker) -> list[WorkerState] | None:
     found: set[bytes] = set()
     cursor: bytes | None = None
     while cursor != b"0":
-        scan = (
-            "SCAN",
-            cursor or 0,
-            "MATCH",
-            keys.worker("*"),
-            "COUNT",
-            STEP,
-            "TYPE",
-            "hash",
-        )
+        scan = ("SCAN", cursor or 0, "MATCH", keys.worker("*"), "COUNT", STEP, "TYPE", "hash")
         cursor, names = broker.read(scan)[0]
         found.update(names)
     if not found:
         return []
-    clock, *hashes = broker.read(
-        ("TIME",), *(("HGETALL", name) for name in sorted(found))
-    )
+    clock, *hashes = broker.read(("TIME",), *(("HGETALL", name) for name in sorted(found)))
     # One that said goodbye after the SCAN is empty.
     living = [worker_state(ms_of(clock) / 1000, flat) for flat in hashes if flat]
     return sorted(living, key=lambda worker: (worker.host, worker.pid))
 
 
 def worker_state(now: float, flat: list[bytes]) -> WorkerState:
-    facts = {
-        flat[i].decode(errors="replace"): flat[i + 1].decode(errors="replace")
-        for i in range(0, len(flat), 2)
-    }
+    facts = {flat[i].decode(errors="replace"): flat[i + 1].decode(errors="replace") for i in range(0, len(flat), 2)}
     since = facts.get("since", "")
     return WorkerState(
         host=facts.get("host", "?"),
@@ -119,9 +100,7 @@ def worker_state(now: float, flat: list[bytes]) -> WorkerState:
         procs=facts.get("procs", "?"),
         slots=facts.get("slots", "?"),
         # By that machine's clock, which may be wrong.
-        since=max(0.0, now - int(since))
-        if since.isascii() and since.isdigit()
-        else None,
+        since=max(0.0, now - int(since)) if since.isascii() and since.isdigit() else None,
     )
 
 
@@ -133,9 +112,7 @@ def size(broker: Broker, queue: str) -> int:
 def is_full(broker: Broker, queue: str) -> bool:
     key = keys.of(queue)
     waiting, scheduled, bound = broker.read(
-        ("LLEN", key.pending),
-        ("ZCARD", key.scheduled),
-        ("HMGET", key.meta, "maxsize", "maxbytes", "bytes"),
+        ("LLEN", key.pending), ("ZCARD", key.scheduled), ("HMGET", key.meta, "maxsize", "maxbytes", "bytes")
     )
     maxsize, maxbytes, used = (int(number or 0) for number in bound)
     return 0 < maxsize <= waiting + scheduled or 0 < maxbytes <= used
@@ -163,9 +140,7 @@ def states(broker: Broker, names: list[str]) -> dict[str, QueueState]:
             ("ZRANGE", key.consumers, 0, -1, "WITHSCORES"),
         ]
     clock, *replies = broker.read(*commands)
-    return {
-        name: state(clock, *replies[6 * i : 6 * i + 6]) for i, name in enumerate(names)
-    }
+    return {name: state(clock, *replies[6 * i : 6 * i + 6]) for i, name in enumerate(names)}
 
 
 def state(
@@ -178,19 +153,13 @@ def state(
     leases: list[bytes],
 ) -> QueueState:
     # The name of an unknown task may be cut in the middle of a character.
-    meta = {
-        flat[i].decode(errors="replace"): flat[i + 1] for i in range(0, len(flat), 2)
-    }
+    meta = {flat[i].decode(errors="replace"): flat[i + 1] for i in range(0, len(flat), 2)}
 
     def number(field: str) -> int:
         return int(meta.get(field, 0))
 
     now = ms_of(clock)
-    maxsize, maxbytes, used = (
-        number("maxsize"),
-        number("maxbytes"),
-        max(0, number("bytes")),
-    )
+    maxsize, maxbytes, used = number("maxsize"), number("maxbytes"), max(0, number("bytes"))
     bounds = ((pending + scheduled, maxsize), (used, maxbytes))
     parts = [amount / bound for amount, bound in bounds if bound]
     rate_age = age(clock, meta.get("rate_at"))
@@ -216,16 +185,12 @@ def state(
         unknown_tasks=unknown if number("parked") else [],
         consumers=sum(float(leases[i + 1]) > now for i in range(0, len(leases), 2)),
         last_seen=age(clock, meta.get("seen")),
-        jobs_per_second=float(meta.get("rate", 0))
-        if rate_age is not None and rate_age < 15
-        else 0.0,
+        jobs_per_second=float(meta.get("rate", 0)) if rate_age is not None and rate_age < 15 else 0.0,
         oldest_waiting=waiting_since(head, now),
         paused=meta.get("paused") == b"1",
         warnings=[],
     )
-    return msgspec.structs.replace(
-        found, warnings=warnings(found, declared="maxsize" in meta)
-    )
+    return msgspec.structs.replace(found, warnings=warnings(found, declared="maxsize" in meta))
 
 
 def warnings(found: QueueState, *, declared: bool) -> list[str]:
@@ -236,11 +201,7 @@ def warnings(found: QueueState, *, declared: bool) -> list[str]:
     if found.paused:
         lines.append("paused: nothing is taken")
     if found.consumers == 0 and found.pending + found.scheduled + found.inflight > 0:
-        seen = (
-            ""
-            if found.last_seen is None
-            else f"; the last one was seen {found.last_seen:,.0f} s ago"
-        )
+        seen = "" if found.last_seen is None else f"; the last one was seen {found.last_seen:,.0f} s ago"
         lines.append(f"jobs wait and nobody consumes{seen}")
     lines += [
         f"unknown task {unknown.task}: met {unknown.seconds_ago:,.0f} s ago by {unknown.worker}; its jobs are parked"
@@ -255,11 +216,7 @@ def unknown_tasks(meta: dict[str, bytes], clock: list[bytes]) -> list[UnknownTas
         kind, _, task = field.partition(":")
         if kind == "unknown":
             met, _, worker = value.partition(b" ")
-            found.append(
-                UnknownTask(
-                    task, worker.decode(errors="replace"), age(clock, met) or 0.0
-                )
-            )
+            found.append(UnknownTask(task, worker.decode(errors="replace"), age(clock, met) or 0.0))
     return found
 
 

@@ -48,21 +48,11 @@ class QueueKeys:
     def __init__(self, queue: str) -> None:
         self.queue = queue
         self.prefix = prefix = f"rq:{{{queue}}}:"
-        self.pending = (
-            prefix + "pending"
-        )  # list: encoded jobs; put = LPUSH, take = RPOP
-        self.scheduled = (
-            prefix + "scheduled"
-        )  # zset: "<s|p><16 digits of a tag>|<encoded job>" by due time in ms
-        self.consumers = (
-            prefix + "consumers"
-        )  # zset: consumer by the end of its lease in ms
-        self.dead = (
-            prefix + "dead"
-        )  # hash: delivery tag -> "<report as JSON>\n<encoded job>"
-        self.dead_index = (
-            prefix + "dead:index"
-        )  # zset: delivery tag by time of burial in ms
+        self.pending = prefix + "pending"  # list: encoded jobs; put = LPUSH, take = RPOP
+        self.scheduled = prefix + "scheduled"  # zset: "<s|p><16 digits of a tag>|<encoded job>" by due time in ms
+        self.consumers = prefix + "consumers"  # zset: consumer by the end of its lease in ms
+        self.dead = prefix + "dead"  # hash: delivery tag -> "<report as JSON>\n<encoded job>"
+        self.dead_index = prefix + "dead:index"  # zset: delivery tag by time of burial in ms
         self.meta = prefix + "meta"  # hash: bound, paused, counters, last delivery tag
         self.bell = prefix + "bell"  # list of wake-up tokens: something to take
         self.room = prefix + "room"  # list of wake-up tokens: room to put
@@ -95,7 +85,5 @@ def of(queue: str) -> QueueKeys:
 def checked_name(name: str, what: str) -> str:
     """The name itself, if it can stand inside a key."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise UsageError(
-            f"{what} {name!r}: a name has 1 to 200 letters, digits or _ . : -"
-        )
+        raise UsageError(f"{what} {name!r}: a name has 1 to 200 letters, digits or _ . : -")
     return name

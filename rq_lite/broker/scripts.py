@@ -37,15 +37,9 @@ class Script:
 
     def __init__(self, name: str, *, flags: bool) -> None:
         self.name = name
-        body = (FOLDER / f"{LIBRARY}.lua").read_text() + (
-            FOLDER / f"{name}.lua"
-        ).read_text()
+        body = (FOLDER / f"{LIBRARY}.lua").read_text() + (FOLDER / f"{name}.lua").read_text()
         # Older servers let a script write at maxmemory once it has tried to remove something; ours begin with that.
-        self.text = (
-            f"#!lua flags=allow-oom\n{body}"
-            if flags and may_run_at_maxmemory(name)
-            else body
-        )
+        self.text = f"#!lua flags=allow-oom\n{body}" if flags and may_run_at_maxmemory(name) else body
         self.digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, link: Link, keys: tuple[str, ...], *args: Any) -> Any:
@@ -63,9 +57,7 @@ def load(*, flags: bool) -> dict[str, Script]:
 
 @cache
 def names() -> tuple[str, ...]:
-    return tuple(
-        sorted(file.stem for file in FOLDER.glob("*.lua") if file.stem != LIBRARY)
-    )
+    return tuple(sorted(file.stem for file in FOLDER.glob("*.lua") if file.stem != LIBRARY))
 
 
 def head(name: str) -> dict[str, str]:

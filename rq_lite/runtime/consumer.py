@@ -213,6 +213,8 @@ class Consumer:
             self._link.close()
             self._seldom.warn("redis", f"Redis: {error}" + ("" if weather(error) else " (no passing trouble)"))
             gevent.sleep(random.uniform(0, pause))
+            if self._stops and self._slots.idle and not any(lane.finished for lane in self._lanes.values()):
+                return  # nothing to tell Redis any more, so a stop does not wait for it
             pause = min(1.0, pause * 2)
             try:
                 self._reconcile()

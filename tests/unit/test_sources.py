@@ -128,9 +128,7 @@ def test_a_feed_goes_on_exactly_where_it_stopped(shared: Path, kind: Format, way
     def opened(start: str) -> Source:
         skipped.unlink(missing_ok=True)
         name, stdin = ("-", io.BytesIO(raw)) if way == "stdin" else (file, None)
-        return open_source(
-            name, format=kind, start=start, on_error="skip", rejects=skipped, stdin=stdin, limit=SMALL
-        )
+        return open_source(name, format=kind, start=start, on_error="skip", rejects=skipped, stdin=stdin, limit=SMALL)
 
     def check(start: str, after: int) -> list[Item]:
         """Everything from the piece of this index on."""

@@ -1,0 +1,101 @@
+"""Short words for what the tests of the broker do again and again: queue "q", consumer "c"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from rq_lite.broker import Broker, Lane, Link, Put, Taken, keys
+from rq_lite.broker.codec import VERSION, Message, decode, encode
+from tests.conftest import until
+
+T = TypeVar("T")
+KEY = keys.of("q")
+
+
+def entry(number: int) -> bytes:
+    """A job as it stands in Redis; all of these have the same length."""
+    return encode(Message(VERSION, f"{number:08}", "t", [f"{number:08}"]))
+
+
+def number_of(raw: bytes) -> int:
+    return int(decode(raw)[0].id)
+
+
+def put(broker: Broker, *numbers: int, **options: Any) -> Put:
+    return broker.put("q", [entry(number) for number in numbers], **options)
+
+
+def put_by_hand(broker: Broker, sequence: int, numbers: Sequence[int], *, delay: int = 0) -> list[Any]:
+    """The reply of the script to producer "p": as Broker.put repeats it after a lost answer."""
+    names = (KEY.pending, KEY.scheduled, KEY.meta, KEY.bell, KEY.room, KEY.producer("p"))
+    return broker._run("put", names, sequence, 60_000, 0, delay, 0, len(numbers), *map(entry, numbers))
+
+
+def take(broker: Broker, link: Link, want: int, acks: Sequence[int] = (), consumer: str = "c") -> Taken:
+    return broker.exchange(consumer, [Lane("q", list(acks))], want, link)[0]
+
+
+def took(broker: Broker, link: Link, want: int, consumer: str = "c") -> list[int]:
+    """The numbers of the jobs that a registered consumer takes."""
+    return [number_of(raw) for raw in take(broker, link, want, consumer=consumer).jobs]
+
+
+def waiting(broker: Broker) -> list[int]:
+    """The numbers of the jobs in the queue, the next to be taken first."""
+    return [number_of(raw) for raw in reversed(broker.read(("LRANGE", KEY.pending, 0, -1))[0])]
+
+
+def counter(broker: Broker, field: str) -> int:
+    return int(broker.read(("HGET", KEY.meta, field))[0] or 0)
+
+
+def length(broker: Broker, name: str) -> int:
+    return int(broker.read(("LLEN", name))[0])
+
+
+def everything(broker: Broker) -> dict[bytes, Any]:
+    """All keys with all they hold, to see that nothing was changed."""
+    reading = {b"list": ("LRANGE", 0, -1), b"hash": ("HGETALL",), b"zset": ("ZRANGE", 0, -1, "WITHSCORES")}
+    reading |= {b"set": ("SMEMBERS",), b"string": ("GET",)}
+    found = {}
+    for name in broker.read(("KEYS", "*"))[0]:
+        command, *rest = reading[broker.read(("TYPE", name))[0]]
+        found[name] = broker.read((command, name, *rest))[0]
+    return found
+
+
+def now_ms(broker: Broker) -> int:
+    seconds, micros = broker.read(("TIME",))[0]
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+@contextmanager
+def at_maxmemory(broker: Broker) -> Iterator[None]:
+    """Redis refuses to store more, whatever it holds."""
+    broker.read(("CONFIG", "SET", "maxmemory", 1))
+    try:
+        yield
+    finally:
+        broker.read(("CONFIG", "SET", "maxmemory", 0))
+
+
+@contextmanager
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+def started_waiting(broker: Broker, pool: ThreadPoolExecutor, call: Callable[..., T], *args: Any) -> Future[T]:
+    """The call in a thread, once Redis says that one more client is blocked."""
+    before = blocked(broker)
+    future = pool.submit(call, *args)
+    until(lambda: blocked(broker) > before or future.done(), "a client waits in Redis")
+    return future
+
+
+def blocked(broker: Broker) -> int:
+    info = broker.read(("INFO", "clients"))[0].decode()
+    return int(next(line for line in info.splitlines() if line.startswith("blocked_clients:")).partition(":")[2])

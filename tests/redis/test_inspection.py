@@ -1,0 +1,160 @@
+"""The read side: its numbers, and that it costs the same for any length of queue."""
+
+from __future__ import annotations
+
+import pytest
+
+from rq_lite.broker import Broker, Link, inspection
+from tests.redis.steps import KEY, entry, everything, now_ms, put, take
+
+
+@pytest.fixture(autouse=True)
+def declared(broker: Broker) -> None:
+    broker.declare("q", 100, 0)
+
+
+def state(broker: Broker) -> inspection.QueueState:
+    return inspection.states(broker, ["q"])["q"]
+
+
+def test_every_number_of_a_queue_that_was_used(broker: Broker, link: Link) -> None:
+    broker.register("q", "c", link=link)
+    put(broker, *range(20))
+    taken = take(broker, link, 7)
+    tags = [taken.tag + 1 + index for index in range(7)]
+    take(broker, link, 0, acks=[tags[0], 999])
+    broker.bury("q", "c", [(tags[1], b"{}")], link)
+    broker.retry("q", "c", [(tags[2], 60_000)], link)
+    broker.park("q", "c", [(tags[3], "mod:missing")], link)
+    found = state(broker)
+    assert (found.pending, found.scheduled, found.inflight, found.dead) == (13, 2, 3, 1)
+    assert (found.maxsize, found.maxbytes, found.full) == (100, 0, 0.15)
+    assert found.bytes == 15 * len(entry(0)) + len("1.0")
+    assert (found.put, found.done, found.failed, found.retried, found.stale, found.parked) == (20, 1, 1, 1, 1, 1)
+    assert (found.reclaimed, found.purged, found.dropped) == (0, 0, 0)
+    assert (found.consumers, found.paused) == (1, False)
+    assert found.last_seen is not None
+    assert found.last_seen < 60
+    ((unknown),) = found.unknown_tasks
+    assert (unknown.task, unknown.worker) == ("mod:missing", "c")
+    assert [line.split(":")[0] for line in found.warnings] == ["unknown task mod"]
+
+
+def test_a_queue_of_which_nothing_is_known_is_all_zero(broker: Broker) -> None:
+    found = inspection.states(broker, ["never"])["never"]
+    assert (found.pending, found.inflight, found.consumers, found.maxsize) == (0, 0, 0, 0)
+    assert (found.full, found.last_seen, found.oldest_waiting) == (None, None, None)
+    assert found.warnings == []
+
+
+def test_many_queues_are_read_at_once_each_with_its_own_numbers(broker: Broker) -> None:
+    for number in range(1, 6):
+        broker.declare(f"q{number}", number * 10)
+        broker.put(f"q{number}", [entry(i) for i in range(number)])
+    names = inspection.queues(broker)
+    assert names == ["q", "q1", "q2", "q3", "q4", "q5"]
+    assert [(s.pending, s.maxsize) for s in inspection.states(broker, names[1:]).values()] == [
+        (number, number * 10) for number in range(1, 6)
+    ]
+
+
+def test_fullness_is_that_of_the_tighter_bound(broker: Broker) -> None:
+    put(broker, *range(10))
+    broker.configure("q", maxbytes=20 * len(entry(0)))
+    assert state(broker).full == 0.5
+    broker.configure("q", maxsize=0, maxbytes=0)
+    assert state(broker).full is None
+    assert "unbounded" in state(broker).warnings[0]
+
+
+def test_consumers_whose_lease_is_over_do_not_count(broker: Broker) -> None:
+    broker.register("q", "c")
+    broker.read(("ZADD", KEY.consumers, now_ms(broker) - 1, "dead"))
+    assert state(broker).consumers == 1
+    assert inspection.signs_of_life(broker, "q")[0] == 1
+
+
+def test_warnings_say_what_to_look_at(broker: Broker) -> None:
+    assert state(broker).warnings == []
+    put(broker, 1)
+    assert state(broker).warnings == ["jobs wait and nobody consumes"]
+    broker.pause("q")
+    assert state(broker).warnings == ["paused: nothing is taken", "jobs wait and nobody consumes"]
+
+
+def test_the_oldest_job_tells_how_long_it_has_waited(broker: Broker) -> None:
+    old = entry(1).replace(b'"00000001"', b'"%011x-0123456789abcdef"' % (now_ms(broker) - 90_000), 1)
+    broker.put("q", [old, entry(2)])
+    waited = state(broker).oldest_waiting
+    assert waited is not None
+    assert 90 <= waited < 150
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\xff\x00", b"{", b'{"v":1,"id":"\xff","task":"t"}', b'{"v":9}'])
+def test_garbage_at_the_head_spoils_no_numbers(broker: Broker, garbage: bytes) -> None:
+    broker.put("q", [garbage])
+    assert (state(broker).pending, state(broker).oldest_waiting) == (1, None)
+
+
+def test_looking_changes_nothing(broker: Broker, link: Link) -> None:
+    broker.register("q", "c", link=link)
+    put(broker, 1, 2)
+    broker.announce("w", {"host": "h", "since": 1}, 60)
+    before = everything(broker)
+    state(broker)
+    inspection.queues(broker)
+    inspection.workers(broker)
+    inspection.size(broker, "q")
+    inspection.is_full(broker, "q")
+    inspection.signs_of_life(broker, "q")
+    assert everything(broker) == before
+
+
+def commands_of(broker: Broker) -> dict[str, int]:
+    """How often each command was sent for one look at everything."""
+    broker.read(("CONFIG", "RESETSTAT"))
+    inspection.states(broker, ["q"])
+    inspection.size(broker, "q")
+    inspection.is_full(broker, "q")
+    inspection.signs_of_life(broker, "q")
+    found = {}
+    for line in broker.read(("INFO", "commandstats"))[0].decode().splitlines():
+        if line.startswith("cmdstat_"):
+            name, _, numbers = line.removeprefix("cmdstat_").partition(":")
+            found[name] = int(numbers.partition("calls=")[2].partition(",")[0])
+    return {name: calls for name, calls in found.items() if not name.startswith(("config", "info"))}
+
+
+def test_a_long_queue_costs_as_many_commands_as_a_short_one(broker: Broker, link: Link) -> None:
+    broker.configure("q", maxsize=0)
+    broker.register("q", "c", link=link)
+    put(broker, 1)
+    short = commands_of(broker)
+    for start in range(0, 5000, 1000):
+        put(broker, *range(start, start + 1000))
+        put(broker, *range(start, start + 100), delay=60_000)
+    assert commands_of(broker) == short
+    assert set(short) <= {"time", "llen", "zcard", "hgetall", "lindex", "zrange", "hget", "hmget"}
+
+
+def test_workers_are_listed_while_they_announce_themselves(broker: Broker) -> None:
+    assert inspection.workers(broker) == []
+    since = now_ms(broker) // 1000 - 100
+    broker.announce("b", {"host": "b", "pid": 2, "queues": "q,r", "procs": 2, "slots": 5, "since": since}, 60)
+    broker.announce("a", {"host": "a", "pid": 1, "since": "odd"}, 60)
+    first, second = inspection.workers(broker) or []
+    assert (first.host, first.pid, first.queues, first.procs, first.since) == ("a", "1", [], "?", None)
+    assert (second.host, second.queues, second.slots) == ("b", ["q", "r"], "5")
+    assert second.since is not None
+    assert 100 <= second.since < 160
+    broker.unannounce("a")
+    assert [worker.host for worker in inspection.workers(broker) or []] == ["b"]
+
+
+def test_the_rate_is_computed_while_leases_are_renewed(broker: Broker, link: Link) -> None:
+    broker.register("q", "c", link=link)
+    broker.read(("HSET", KEY.meta, "done", 500, "rate_done", 100, "rate_at", now_ms(broker) - 4000))
+    broker.renew("q", ["c"])
+    assert 50 < state(broker).jobs_per_second <= 100
+    broker.read(("HSET", KEY.meta, "rate_at", now_ms(broker) - 60_000))
+    assert state(broker).jobs_per_second == 0.0

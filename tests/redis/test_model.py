@@ -1,0 +1,255 @@
+"""The scripts on a real Redis against a small model in plain Python, in any order that Hypothesis finds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from rq_lite.broker import Broker, Code
+from rq_lite.broker.codec import decode
+from tests.conftest import undocumented, until
+from tests.redis.steps import KEY, entry, now_ms, put_by_hand, take
+
+LATER = 3_600_000  # ms: never due in a test
+SLOTS = 2  # consumers
+
+
+class Model(RuleBasedStateMachine):
+    """What should be in Redis; every job is known by its entry, and every entry is another."""
+
+    broker: Broker
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.link = self.broker.link()
+        self.broker.read(("FLUSHALL",))
+        self.broker.declare("q", 20, 0)
+        self.jobs = self.sequence = self.incarnations = 0
+        self.maxsize, self.maxbytes, self.paused = 20, 0, False
+        self.pending: list[bytes] = []  # the next to be taken first
+        self.scheduled: dict[bytes, str] = {}  # entry to kind
+        self.inflight: dict[str, dict[int, bytes]] = {}  # consumer to tag to entry
+        self.dead: dict[int, bytes] = {}
+        self.counters = dict.fromkeys(("put", "done", "failed", "retried", "reclaimed", "stale", "purged"), 0)
+        for slot in range(SLOTS):
+            self.born(slot)
+
+    def teardown(self) -> None:
+        self.link.close()
+
+    def born(self, slot: int) -> None:
+        self.incarnations += 1
+        name = f"c{slot}.{self.incarnations}"
+        self.consumers = {**getattr(self, "consumers", {}), slot: name}
+        self.inflight[name] = {}
+        self.broker.register("q", name, link=self.link)
+
+    def waiting(self) -> int:
+        return len(self.pending) + len(self.scheduled)
+
+    def weight(self) -> int:
+        return sum(map(len, self.pending)) + sum(map(len, self.scheduled))
+
+    def settled(self, slot: int, data: Any) -> tuple[str, list[int], list[bytes]]:
+        """A consumer, some tags (perhaps one that is not its own), and the entries that it really has."""
+        name = self.consumers[slot]
+        own = self.inflight[name]
+        tags = data.draw(st.lists(st.sampled_from(sorted(own) or [10**9]), unique=True, max_size=5))
+        if data.draw(st.booleans()):
+            others = {tag for kept in self.inflight.values() if kept is not own for tag in kept}
+            tags.append(data.draw(st.sampled_from(sorted(others) or [10**9 + 1])))
+        found = [own.pop(tag) for tag in tags if tag in own]
+        self.counters["stale"] += len(tags) - len(found)
+        return name, tags, found
+
+    # -- producers
+
+    @rule(count=st.integers(1, 8), delay=st.sampled_from([0, 0, 0, 1, LATER]), repeated=st.booleans())
+    def put(self, count: int, delay: int, repeated: bool) -> None:
+        numbers = range(self.jobs, self.jobs + count)
+        self.jobs += count
+        self.sequence += 1
+        reply = put_by_hand(self.broker, self.sequence, numbers, delay=delay)
+        room = max(0, self.maxsize - self.waiting()) if self.maxsize else count
+        accepted: list[bytes] = []
+        used = self.weight()
+        for raw in map(entry, numbers):
+            used += len(raw)
+            if len(accepted) == room or (self.maxbytes and used > self.maxbytes):
+                break
+            accepted.append(raw)
+        assert reply[:2] == [Code.OK, len(accepted)]
+        if repeated and accepted:
+            assert put_by_hand(self.broker, self.sequence, numbers, delay=delay)[:2] == reply[:2]
+        if delay:
+            self.scheduled |= dict.fromkeys(accepted, "later" if delay == LATER else "soon")
+        else:
+            self.pending += accepted
+        self.counters["put"] += len(accepted)
+
+    # -- consumers
+
+    @rule(slot=st.integers(0, SLOTS - 1), want=st.integers(0, 12), data=st.data())
+    def exchange(self, slot: int, want: int, data: Any) -> None:
+        name, acks, found = self.settled(slot, data)
+        reply = take(self.broker, self.link, want, acks, consumer=name)
+        expected = [] if self.paused else self.pending[:want]
+        assert (reply.code, reply.stale, reply.jobs) == (Code.OK, len(acks) - len(found), expected)
+        self.pending = self.pending[len(expected) :]
+        for tag, raw in enumerate(expected, reply.tag + 1):
+            assert all(tag not in kept for kept in self.inflight.values())
+            assert tag not in self.dead
+            self.inflight[name][tag] = raw
+        self.counters["done"] += len(found)
+
+    @rule(slot=st.integers(0, SLOTS - 1), delay=st.sampled_from([1, LATER]), data=st.data())
+    def retry(self, slot: int, delay: int, data: Any) -> None:
+        name, tags, found = self.settled(slot, data)
+        stale = self.broker.retry("q", name, [(tag, delay) for tag in tags], self.link)
+        assert stale == len(tags) - len(found)
+        kind = "later" if delay == LATER else "soon"
+        self.scheduled |= dict.fromkeys((charged(raw, 0) for raw in found), kind)
+        self.counters["retried"] += len(found)
+
+    @rule(slot=st.integers(0, SLOTS - 1), data=st.data())
+    def park(self, slot: int, data: Any) -> None:
+        name, tags, found = self.settled(slot, data)
+        assert self.broker.park("q", name, [(tag, "t") for tag in tags], self.link) == len(tags) - len(found)
+        self.scheduled |= dict.fromkeys(found, "parked")
+
+    @rule(slot=st.integers(0, SLOTS - 1), data=st.data())
+    def bury(self, slot: int, data: Any) -> None:
+        before = dict(self.inflight[self.consumers[slot]])
+        name, tags, found = self.settled(slot, data)
+        assert self.broker.bury("q", name, [(tag, b"{}") for tag in tags], self.link) == len(tags) - len(found)
+        self.dead |= {tag: before[tag] for tag in tags if tag in before}
+        self.counters["failed"] += len(found)
+
+    @rule(slot=st.integers(0, SLOTS - 1), data=st.data())
+    def give_back(self, slot: int, data: Any) -> None:
+        before = dict(self.inflight[self.consumers[slot]])
+        name, tags, found = self.settled(slot, data)
+        assert self.broker.give_back("q", name, tags) == len(tags) - len(found)
+        self.pending = [before[tag] for tag in sorted(tags) if tag in before] + self.pending
+
+    @rule(slot=st.integers(0, SLOTS - 1), late=st.booleans())
+    def crash(self, slot: int, late: bool) -> None:
+        """A consumer dies and is reclaimed; what it sent before may still arrive."""
+        name = self.consumers[slot]
+        held = self.inflight.pop(name)
+        assert self.broker.reclaim("q", name, certain=True) == (len(held), 0)
+        self.pending = [charged(held[tag], 1) for tag in sorted(held)] + self.pending
+        self.counters["reclaimed"] += len(held)
+        if late:
+            reply = take(self.broker, self.link, 5, sorted(held), consumer=name)
+            assert (reply.code, reply.stale, reply.jobs) == (Code.NOLEASE, len(held), [])
+            self.counters["stale"] += len(held)
+        self.born(slot)
+
+    # -- duties and operators
+
+    @precondition(lambda self: "soon" in self.scheduled.values())
+    @rule(most=st.integers(1, 5))
+    def promote(self, most: int) -> None:
+        order = scheduled(self.broker)
+        due = [(raw, score) for raw, score in order if self.scheduled[raw] == "soon"]
+        until(lambda: now_ms(self.broker) >= due[-1][1], "the jobs are due")
+        moved, _ = self.broker.promote("q", most)
+        assert moved == min(most, len(due))
+        for raw, _ in due[:moved]:
+            del self.scheduled[raw]
+            self.pending.append(raw)
+
+    @precondition(lambda self: "parked" in self.scheduled.values())
+    @rule()
+    def promote_parked(self) -> None:
+        """As if their time had come: the parked ones alone."""
+        for raw, _ in scheduled(self.broker):
+            if self.scheduled[raw] == "parked":
+                name = next(m for m in self.broker.read(("ZRANGE", KEY.scheduled, 0, -1))[0] if m.endswith(b"|" + raw))
+                self.broker.read(("ZADD", KEY.scheduled, "XX", 0, name))
+                assert self.broker.promote("q", 1)[0] == 1
+                del self.scheduled[raw]
+                self.pending.append(raw)
+
+    @rule()
+    def purge(self) -> None:
+        assert self.broker.purge("q") == self.waiting()
+        self.counters["purged"] += self.waiting()
+        self.pending, self.scheduled = [], {}
+
+    @rule()
+    def pause_or_resume(self) -> None:
+        (self.broker.resume if self.paused else self.broker.pause)("q")
+        self.paused = not self.paused
+
+    @rule(maxsize=st.sampled_from([0, 1, 5, 20]), maxbytes=st.sampled_from([0, 0, 300, 1500]))
+    def configure(self, maxsize: int, maxbytes: int) -> None:
+        self.broker.configure("q", maxsize, maxbytes)
+        self.maxsize, self.maxbytes = maxsize, maxbytes
+
+    # -- what must hold
+
+    @invariant()
+    def every_job_is_in_its_one_place(self) -> None:
+        assert self.broker.read(("LRANGE", KEY.pending, 0, -1))[0][::-1] == self.pending
+        assert sorted(raw for raw, _ in scheduled(self.broker)) == sorted(self.scheduled)
+        for name, held in self.inflight.items():
+            assert self.broker.inflight("q", name, self.link) == held
+        flat = self.broker.read(("HGETALL", KEY.dead))[0]
+        assert {int(flat[i]): flat[i + 1] for i in range(0, len(flat), 2)} == {
+            tag: b"{}\n" + raw for tag, raw in self.dead.items()
+        }
+        everywhere = [*self.pending, *self.scheduled, *self.dead.values()]
+        everywhere += [raw for held in self.inflight.values() for raw in held.values()]
+        ids = [decode(raw)[0].id for raw in everywhere]
+        assert len(set(ids)) == len(ids) == self.counters["put"] - self.counters["done"] - self.counters["purged"]
+
+    @invariant()
+    def counters_agree_with_the_keys(self) -> None:
+        flat = self.broker.read(("HGETALL", KEY.meta))[0]
+        meta = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+        expected = {
+            **self.counters,
+            "bytes": self.weight(),
+            "inflight": sum(map(len, self.inflight.values())),
+            "parked": list(self.scheduled.values()).count("parked"),
+        }
+        assert {name: int(meta.get(name, 0)) for name in expected} == expected
+        assert self.broker.unfinished("q")[0] == self.waiting() + expected["inflight"]
+
+    @invariant()
+    def only_living_consumers_own_jobs_and_no_key_is_strange(self) -> None:
+        assert set(self.broker.consumers("q")) == set(self.inflight)
+        assert undocumented(self.broker) == []
+
+
+def charged(raw: bytes, crashes: int) -> bytes:
+    _, attempts, crashed = decode(raw)
+    return b"%d.%d%s" % (attempts + 1, crashed + crashes, raw[raw.index(b"{") :])
+
+
+def scheduled(broker: Broker) -> list[tuple[bytes, int]]:
+    """What is scheduled: entry and due time in ms, in Redis' order."""
+    flat = broker.read(("ZRANGE", KEY.scheduled, 0, -1, "WITHSCORES"))[0]
+    return [(flat[i].partition(b"|")[2], int(flat[i + 1])) for i in range(0, len(flat), 2)]
+
+
+def test_the_scripts_do_what_the_model_says(broker: Broker) -> None:
+    class Bound(Model):
+        pass
+
+    Bound.broker = broker
+    run_state_machine_as_test(
+        Bound,
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=30,
+            deadline=None,
+            print_blob=True,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+        ),
+    )

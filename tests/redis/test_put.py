@@ -1,0 +1,318 @@
+"""What a put does to a queue, and what it leaves alone."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from rq_lite.broker import Broker, Code, Feed, Link
+from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable, PayloadTooLarge
+from rq_lite.queue import Queue
+from rq_lite.task import Options
+from tests.conftest import Server, until
+from tests.redis.steps import (
+    KEY,
+    at_maxmemory,
+    counter,
+    entry,
+    everything,
+    length,
+    now_ms,
+    number_of,
+    put,
+    put_by_hand,
+    take,
+    took,
+    waiting,
+)
+
+SIZE = len(entry(0))
+
+
+@pytest.fixture(autouse=True)
+def declared(broker: Broker, link: Link) -> None:
+    """The queue "q" of bound 10, and its consumer "c"."""
+    broker.declare("q", 10, 0)
+    broker.register("q", "c", link=link)
+
+
+# -- order and bounds
+
+
+def test_jobs_are_taken_in_the_order_in_which_they_were_put(broker: Broker, link: Link) -> None:
+    put(broker, 1, 2, 3)
+    put(broker, 4)
+    put(broker, 5, 6)
+    assert took(broker, link, 10) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_batch_is_accepted_from_its_beginning_as_far_as_the_bound_allows(broker: Broker) -> None:
+    put(broker, *range(7))
+    reply = put(broker, *range(7, 14))
+    assert reply[:4] == (Code.OK, 3, 10, 10)
+    assert waiting(broker) == list(range(10))
+    assert counter(broker, "put") == 10
+
+
+def test_a_full_queue_accepts_nothing(broker: Broker) -> None:
+    put(broker, *range(10))
+    before = waiting(broker)
+    assert put(broker, 10).accepted == 0
+    assert waiting(broker) == before
+
+
+def test_the_bound_in_bytes_counts_the_encoded_jobs(broker: Broker) -> None:
+    broker.configure("q", maxbytes=3 * SIZE + 5)
+    reply = put(broker, 1, 2, 3, 4, 5)
+    assert reply.accepted == 3
+    assert reply.bytes == counter(broker, "bytes") == 3 * SIZE
+    assert put(broker, 6).accepted == 0
+    assert waiting(broker) == [1, 2, 3]
+
+
+def test_a_queue_without_bounds_takes_what_comes(broker: Broker) -> None:
+    broker.configure("q", maxsize=0, maxbytes=0)
+    for start in range(0, 3000, 1000):
+        assert put(broker, *range(start, start + 1000)).accepted == 1000
+    assert waiting(broker) == list(range(3000))
+
+
+def test_a_lowered_bound_drops_nothing_and_admits_nothing(broker: Broker) -> None:
+    put(broker, *range(8))
+    broker.configure("q", maxsize=5)
+    assert put(broker, 9).accepted == 0
+    assert waiting(broker) == list(range(8))
+
+
+def test_an_overdraft_goes_beyond_the_bound_by_so_many_jobs(broker: Broker) -> None:
+    put(broker, *range(10))
+    assert put(broker, *range(10, 20), overdraft=3).accepted == 3
+    assert waiting(broker) == list(range(13))
+
+
+def test_many_producers_never_exceed_the_bound(broker: Broker) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda number: put(broker, *range(number, number + 3)), range(0, 60, 3)))
+    assert sum(reply.accepted for reply in replies) == 10
+    assert length(broker, KEY.pending) == 10
+
+
+def test_a_job_larger_than_maxbytes_is_refused_for_good(queue: Queue, broker: Broker) -> None:
+    broker.configure("q", maxbytes=SIZE - 1)
+    with pytest.raises(PayloadTooLarge, match="never fits its maxbytes"):
+        queue.put_entries([entry(1)], Options(wait=None))
+    assert waiting(broker) == []
+
+
+# -- the same put again
+
+
+def test_a_put_that_is_repeated_answers_the_same_and_adds_nothing(broker: Broker) -> None:
+    first = put_by_hand(broker, 1, [1, 2])
+    assert put_by_hand(broker, 1, [1, 2]) == first
+    assert waiting(broker) == [1, 2]
+    assert counter(broker, "put") == 2
+
+
+def test_a_put_accepted_in_part_is_repeated_with_the_same_part(broker: Broker, link: Link) -> None:
+    assert put_by_hand(broker, 1, range(12))[1] == 10
+    took(broker, link, 5)  # there is room now, and still the repeated put adds nothing
+    assert put_by_hand(broker, 1, range(12))[1] == 10
+    assert waiting(broker) == [5, 6, 7, 8, 9]
+
+
+def test_a_put_that_is_repeated_after_its_job_was_taken_adds_nothing(broker: Broker, link: Link) -> None:
+    put_by_hand(broker, 1, [1])
+    assert took(broker, link, 1) == [1]
+    assert put_by_hand(broker, 1, [1])[:2] == [Code.OK, 1]
+    assert waiting(broker) == []
+
+
+def test_an_older_put_is_stale_and_adds_nothing(broker: Broker) -> None:
+    put_by_hand(broker, 10, [1])  # as text, 9 would come after 10
+    before = everything(broker)
+    assert put_by_hand(broker, 9, [2]) == [Code.STALE]
+    assert everything(broker) == before
+
+
+def test_a_put_is_remembered_for_a_while_only(broker: Broker) -> None:
+    put_by_hand(broker, 1, [1])
+    assert 0 < broker.read(("PTTL", KEY.producer("p")))[0] <= 60_000
+
+
+def test_a_put_repeats_itself_when_the_answer_is_lost(server: Server) -> None:
+    """The connection is cut when Redis has done its work: nothing is put twice, and nobody notices."""
+    broker = server.broker().open()
+    with broker._links.lend() as link:
+        call, cuts = link.call, [1]
+
+        def cut(*command: Any) -> Any:
+            reply = call(*command)
+            if cuts and command[0] == "EVALSHA":
+                cuts.pop()
+                raise ConnectionResetError("cut")
+            return reply
+
+        link.call = cut  # type: ignore[method-assign]
+    broker.read(("PING",))
+    put(broker, 1)  # loads the script, on the same link
+    cuts.append(1)
+    assert put(broker, 2).accepted == 1
+    assert not cuts
+    assert waiting(broker) == [1, 2]
+    broker.close()
+
+
+def test_when_patience_ends_nobody_claims_to_know_what_became_of_the_put(broker: Broker) -> None:
+    with broker._links.lend() as link:
+
+        def cut(*_: Any) -> Any:
+            raise ConnectionResetError("cut")
+
+        link.call = cut  # type: ignore[method-assign]
+    with pytest.raises(BrokerUnavailable) as caught:
+        put(broker, 1, patience=0.0)
+    assert caught.value.outcome == "unknown"
+    broker._links.close()
+
+
+# -- a queue that Redis does not know
+
+
+def test_a_queue_without_a_bound_accepts_nothing(broker: Broker) -> None:
+    broker.read(("FLUSHALL",))
+    assert put(broker, 1).code is Code.UNDECLARED
+    assert everything(broker) == {}
+
+
+def test_a_queue_declares_itself_again_when_redis_was_emptied(queue: Queue, broker: Broker) -> None:
+    queue.put_entries([entry(1)], Options())
+    broker.read(("FLUSHALL",))
+    queue.put_entries([entry(2)], Options())
+    assert waiting(broker) == [2]
+    assert counter(broker, "maxsize") == 10
+    assert broker.read(("SMEMBERS", "rq:queues"))[0] == [b"q"]
+
+
+# -- delays
+
+
+def test_a_delayed_job_is_scheduled_and_counts_against_the_bound(broker: Broker) -> None:
+    before = now_ms(broker)
+    put(broker, 1, delay=60_000)
+    ((member, score),) = [broker.read(("ZRANGE", KEY.scheduled, 0, -1, "WITHSCORES"))[0]]
+    assert number_of(member.partition(b"|")[2]) == 1
+    assert before + 60_000 <= int(score) <= now_ms(broker) + 60_000
+    assert put(broker, *range(2, 20)).accepted == 9
+    assert length(broker, KEY.bell) == 9  # a delayed job wakes nobody
+
+
+def test_equal_delayed_jobs_stay_two(broker: Broker) -> None:
+    put(broker, 1, 1, delay=60_000)
+    put(broker, 1, delay=60_000)
+    assert broker.read(("ZCARD", KEY.scheduled))[0] == 3
+
+
+def test_delayed_jobs_of_one_put_come_out_in_their_order(broker: Broker, link: Link) -> None:
+    broker.configure("q", maxsize=200)
+    put(broker, *range(120), delay=1)  # their numbers have one, two and three digits
+    until(lambda: broker.promote("q")[0] or length(broker, KEY.pending), "the jobs are due")
+    assert took(broker, link, 200) == list(range(120))
+
+
+def test_a_delayed_put_that_is_repeated_adds_nothing(broker: Broker) -> None:
+    put_by_hand(broker, 1, [1, 2], delay=60_000)
+    put_by_hand(broker, 1, [1, 2], delay=60_000)
+    assert broker.read(("ZCARD", KEY.scheduled))[0] == 2
+
+
+# -- feeds
+
+
+def test_a_feed_moves_with_the_jobs(broker: Broker) -> None:
+    assert put(broker, 1, 2, feed=Feed("f", "at", "", ["10", "20"])).accepted == 2
+    assert broker.feed("q", "f") == {"at": "20"}
+
+
+def test_a_feed_moves_as_far_as_jobs_were_accepted(broker: Broker) -> None:
+    put(broker, *range(8))
+    assert put(broker, 8, 9, 10, 11, feed=Feed("f", "at", "", ["1", "2", "3", "4"])).accepted == 2
+    assert broker.feed("q", "f") == {"at": "2"}
+
+
+def test_a_feed_stays_where_it_is_when_nothing_was_accepted(broker: Broker) -> None:
+    put(broker, *range(10))
+    assert put(broker, 10, feed=Feed("f", "at", "", ["1"])).accepted == 0
+    assert broker.feed("q", "f") == {}
+
+
+@pytest.mark.parametrize("expected", ["", "19", "200"])
+def test_a_feed_that_was_moved_leaves_everything_untouched(broker: Broker, expected: str) -> None:
+    put(broker, 1, feed=Feed("f", "at", "", ["20"]))
+    before = everything(broker)
+    assert put(broker, 2, feed=Feed("f", "at", expected, ["30"])).code is Code.MOVED
+    assert everything(broker) == before
+
+
+def test_a_feed_mark_is_set_read_and_forgotten(broker: Broker) -> None:
+    broker.mark_feed("q", "f", "a", "1")
+    broker.mark_feed("q", "f", "b", "2")
+    assert broker.feed("q", "f") == {"a": "1", "b": "2"}
+    broker.forget_feed("q", "f", ["a"])
+    assert broker.feed("q", "f") == {"b": "2"}
+
+
+# -- the bell
+
+
+def test_the_bell_has_a_token_for_each_new_job_up_to_a_cap(broker: Broker) -> None:
+    broker.configure("q", maxsize=500)
+    put(broker, 1, 2, 3)
+    assert length(broker, KEY.bell) == 3
+    put(broker, *range(4, 300))
+    assert length(broker, KEY.bell) == 64
+
+
+# -- maxmemory
+
+
+def test_at_maxmemory_a_put_says_so_and_puts_nothing(broker: Broker) -> None:
+    put(broker, 1)
+    before = everything(broker)
+    with at_maxmemory(broker):
+        for options in ({}, {"delay": 1000}, {"feed": Feed("f", "at", "", ["1"])}):
+            with pytest.raises(BrokerOutOfMemory, match="nothing was put"):
+                put(broker, 2, **options)
+    assert everything(broker) == before
+
+
+def test_at_maxmemory_the_queue_drains(broker: Broker, link: Link) -> None:
+    """Everything that a worker does with jobs goes on, so that there is room again one day."""
+    put(broker, *range(10))
+    with at_maxmemory(broker):
+        broker.register("q", "d", link=link)
+        assert broker.renew("q", ["c", "d"]) == 2
+        first = take(broker, link, 8)
+        tags = [first.tag + 1 + index for index in range(len(first.jobs))]
+        assert take(broker, link, 0, acks=tags[:1]).stale == 0
+        assert broker.bury("q", "c", [(tags[1], b"{}")], link) == 0
+        assert broker.retry("q", "c", [(tags[2], 1)], link) == 0
+        assert broker.park("q", "c", [(tags[3], "t")], link) == 0
+        assert broker.give_back("q", "c", tags[4:6]) == 0
+        assert broker.reclaim("q", "c", certain=True) == (2, 0)
+        until(lambda: broker.promote("q")[0], "the retried job is due")
+        assert broker.unfinished("q") == (8, 1)
+        broker.configure("q", maxsize=20)
+        broker.resume("q")
+        assert broker.purge("q") == 8
+    assert counter(broker, "done") == counter(broker, "failed") == 1
+
+
+def test_at_maxmemory_a_worker_can_start_on_a_queue_that_is_known(queue: Queue, broker: Broker) -> None:
+    with at_maxmemory(broker):
+        assert queue.declare() == (10, 0)
+        assert broker.declare("q") == (10, 0)
+        broker.announce("w", {"host": "h"}, 60)
+    assert broker.read(("HGETALL", "rq:worker:w"))[0] == [b"host", b"h"]

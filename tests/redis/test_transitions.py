@@ -1,0 +1,487 @@
+"""The other ways that a delivery can end, the duties, and what an operator does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+import pytest
+
+from rq_lite.broker import Broker, Code, Link
+from rq_lite.broker.codec import decode
+from tests.conftest import Server, until
+from tests.redis.steps import (
+    KEY,
+    blocked,
+    counter,
+    entry,
+    everything,
+    length,
+    now_ms,
+    number_of,
+    put,
+    started_waiting,
+    take,
+    took,
+    waiting,
+)
+
+GARBAGE = b"\x00 no job \xff\n\x00"
+
+
+@pytest.fixture(autouse=True)
+def declared(broker: Broker, link: Link) -> None:
+    broker.declare("q", 1000, 0)
+    broker.register("q", "c", link=link)
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as made:
+        yield made
+
+
+def headers(broker: Broker) -> list[tuple[int, int]]:
+    """(attempts, crashes) of the jobs in the queue, the next to be taken first."""
+    return [decode(raw)[1:] for raw in reversed(broker.read(("LRANGE", KEY.pending, 0, -1))[0])]
+
+
+def members(broker: Broker) -> list[tuple[bytes, int]]:
+    """What is scheduled: the entries and when they are due (ms), in order."""
+    flat = broker.read(("ZRANGE", KEY.scheduled, 0, -1, "WITHSCORES"))[0]
+    return [(flat[i].partition(b"|")[2], int(flat[i + 1])) for i in range(0, len(flat), 2)]
+
+
+def promoted(broker: Broker) -> int:
+    """Promote once something is due; how many."""
+    return int(until(lambda: broker.promote("q")[0], "a job is due"))
+
+
+def with_settings(server: Server, broker: Broker, **changes: float) -> Broker:
+    return Broker(server.url, settings=msgspec.structs.replace(broker.settings, **changes))
+
+
+# -- bury
+
+
+def test_a_buried_job_keeps_its_report_and_its_bytes(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    take(broker, link, 1)
+    report = json.dumps({"error": "ZeroDivisionError"}).encode()
+    assert broker.bury("q", "c", [(1, report)], link) == 0
+    assert broker.read(("HGET", KEY.dead, 1))[0] == report + b"\n" + entry(1)
+    buried_at = int(broker.read(("ZSCORE", KEY.dead_index, 1))[0])
+    assert 0 <= now_ms(broker) - buried_at < 60_000
+    assert (counter(broker, "failed"), counter(broker, "inflight")) == (1, 0)
+    assert broker.inflight("q", "c", link) == {}
+
+
+def test_what_is_no_job_is_buried_unchanged(broker: Broker, link: Link) -> None:
+    broker.put("q", [GARBAGE])
+    assert take(broker, link, 1).jobs == [GARBAGE]
+    broker.bury("q", "c", [(1, b"{}")], link)
+    assert broker.read(("HGET", KEY.dead, 1))[0] == b"{}\n" + GARBAGE
+
+
+def test_burying_what_is_not_ours_is_stale_and_keeps_nothing(broker: Broker, link: Link) -> None:
+    assert broker.bury("q", "c", [(1, b"{}"), (2, b"{}")], link) == 2
+    assert counter(broker, "stale") == 2
+    assert counter(broker, "failed") == 0
+    assert broker.read(("EXISTS", KEY.dead, KEY.dead_index))[0] == 0
+
+
+def test_the_dead_set_keeps_the_newest_and_counts_what_it_drops(server: Server, broker: Broker, link: Link) -> None:
+    narrow = with_settings(server, broker, dead_max=3)
+    put(broker, *range(10))
+    for tag in range(1, 6):
+        take(broker, link, 1)
+        narrow.bury("q", "c", [(tag, b"{}")], link)
+        # Burials within one millisecond are in the order of their tags as text: here of one digit.
+        assert broker.read(("HLEN", KEY.dead))[0] == min(tag, 3)
+    assert sorted(map(int, broker.read(("HKEYS", KEY.dead))[0])) == [3, 4, 5]
+    assert broker.read(("ZCARD", KEY.dead_index))[0] == 3
+    assert counter(broker, "dropped") == 2
+
+
+def test_the_dead_set_forgets_the_old(server: Server, broker: Broker, link: Link) -> None:
+    put(broker, 1, 2)
+    take(broker, link, 2)
+    broker.bury("q", "c", [(1, b"{}")], link)
+    broker.read(("ZADD", KEY.dead_index, now_ms(broker) - 5000, 1))
+    narrow = with_settings(server, broker, dead_age=4.0)
+    narrow.bury("q", "c", [(2, b"{}")], link)
+    assert broker.read(("HKEYS", KEY.dead), ("ZRANGE", KEY.dead_index, 0, -1)) == [[b"2"], [b"2"]]
+    assert counter(broker, "dropped") == 1
+
+
+def test_the_last_burial_says_that_the_queue_is_drained(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    take(broker, link, 1)
+    broker.bury("q", "c", [(1, b"{}")], link)
+    assert length(broker, KEY.drained) == 1
+
+
+# -- retry
+
+
+def test_a_retried_job_is_charged_an_attempt_and_is_due_later(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    take(broker, link, 1)
+    before = now_ms(broker)
+    assert broker.retry("q", "c", [(1, 5000)], link) == 0
+    ((raw, due),) = members(broker)
+    assert raw == b"1.0" + entry(1)
+    assert before + 5000 <= due <= now_ms(broker) + 5000
+    assert (counter(broker, "retried"), counter(broker, "inflight")) == (1, 0)
+    assert counter(broker, "bytes") == len(raw)
+
+
+def test_each_retry_charges_one_more_attempt(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    for tag in (1, 2, 3):
+        taken = take(broker, link, 1)
+        broker.retry("q", "c", [(taken.tag + 1, 1)], link)
+        assert members(broker)[0][0] == b"%d.0%s" % (tag, entry(1))
+        assert promoted(broker) == 1
+    assert headers(broker) == [(3, 0)]
+
+
+def test_promote_brings_back_what_is_due_and_says_when_the_next_is(broker: Broker, link: Link) -> None:
+    put(broker, 1, 2)
+    take(broker, link, 2)
+    assert broker.promote("q") == (0, None)
+    broker.retry("q", "c", [(1, 60_000), (2, 1)], link)
+    assert promoted(broker) == 1
+    moved, seconds = broker.promote("q")
+    assert moved == 0
+    assert seconds is not None
+    assert 0 < seconds <= 60
+    assert waiting(broker) == [2]
+    assert length(broker, KEY.bell) >= 1
+
+
+def test_promote_moves_a_batch_at_a_time(broker: Broker) -> None:
+    put(broker, 1, 2, 3, delay=1)
+    due = members(broker)[-1][1]
+    until(lambda: now_ms(broker) >= due, "all are due")
+    assert broker.promote("q", most=2)[0] == 2
+    assert broker.promote("q", most=2) == (1, None)
+    assert waiting(broker) == [1, 2, 3]
+
+
+def test_a_retry_of_what_is_not_ours_is_stale(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    take(broker, link, 1)
+    assert broker.retry("q", "other", [(1, 5000)], link) == 1
+    assert members(broker) == []
+    assert set(broker.inflight("q", "c", link)) == {1}
+    assert (counter(broker, "stale"), counter(broker, "retried")) == (1, 0)
+
+
+def test_retrying_what_is_no_job_keeps_its_bytes(broker: Broker, link: Link) -> None:
+    odd = [GARBAGE, b"{\x00}", b"1.{x", b"7"]
+    broker.put("q", odd)
+    take(broker, link, 4)
+    broker.retry("q", "c", [(tag, 1) for tag in (1, 2, 3, 4)], link)
+    kept = [raw for raw, _ in members(broker)]
+    assert sorted(kept) == sorted([GARBAGE, b"1.0{\x00}", b"1.{x", b"7"])
+
+
+# -- park
+
+
+def test_a_parked_job_is_uncharged_and_noted(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    take(broker, link, 1)
+    before = now_ms(broker)
+    assert broker.park("q", "c", [(1, "mod:missing")], link) == 0
+    ((raw, due),) = members(broker)
+    assert raw == entry(1)
+    assert due >= before + broker.settings.park * 1000
+    assert (counter(broker, "parked"), counter(broker, "inflight")) == (1, 0)
+    note = broker.read(("HGET", KEY.meta, "unknown:mod:missing"))[0].split()
+    assert before <= int(note[0]) <= now_ms(broker)
+    assert note[1] == b"c"
+
+
+def test_a_parked_job_that_is_promoted_is_parked_no_more(server: Server, broker: Broker, link: Link) -> None:
+    brief = with_settings(server, broker, park=0.001)
+    put(broker, 1)
+    take(broker, link, 1)
+    brief.park("q", "c", [(1, "t")], link)
+    assert promoted(broker) == 1
+    assert counter(broker, "parked") == 0
+    assert headers(broker) == [(0, 0)]
+
+
+def test_notes_of_unknown_tasks_have_a_cap(broker: Broker, link: Link) -> None:
+    put(broker, *range(200))
+    take(broker, link, 200)
+    broker.park("q", "c", [(tag, f"task{tag}") for tag in range(1, 201)], link)
+    fields = broker.read(("HKEYS", KEY.meta))[0]
+    notes = [field for field in fields if field.startswith(b"unknown:")]
+    assert 0 < len(notes) < 64
+    assert counter(broker, "parked") == 200
+
+
+def test_a_note_of_an_endless_name_is_cut(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    take(broker, link, 1)
+    broker.park("q", "c", [(1, "x" * 5000)], link)
+    assert max(map(len, broker.read(("HKEYS", KEY.meta))[0])) == len("unknown:") + 200
+
+
+def test_parking_what_is_not_ours_is_stale(broker: Broker, link: Link) -> None:
+    assert broker.park("q", "c", [(1, "t")], link) == 1
+    assert (counter(broker, "stale"), counter(broker, "parked")) == (1, 0)
+    assert broker.read(("HEXISTS", KEY.meta, "unknown:t"))[0] == 0
+
+
+# -- give back
+
+
+def test_what_is_given_back_is_at_the_head_in_its_order_and_uncharged(broker: Broker, link: Link) -> None:
+    put(broker, *range(12))
+    take(broker, link, 11)
+    assert broker.give_back("q", "c", [11, 2, 9, 10]) == 0  # tags; the order in which they are named is no matter
+    assert waiting(broker) == [1, 8, 9, 10, 11]
+    assert headers(broker) == [(0, 0)] * 5
+    assert counter(broker, "inflight") == 7
+    assert counter(broker, "bytes") == 5 * len(entry(0))
+    assert length(broker, KEY.bell) >= 4
+
+
+def test_giving_back_twice_is_stale(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    take(broker, link, 1)
+    broker.give_back("q", "c", [1])
+    assert broker.give_back("q", "c", [1], link=link) == 1
+    assert waiting(broker) == [1]
+    assert (counter(broker, "inflight"), counter(broker, "stale")) == (0, 1)
+
+
+def test_what_is_given_back_goes_beyond_the_bound(broker: Broker, link: Link) -> None:
+    broker.configure("q", maxsize=2)
+    put(broker, 1, 2)
+    take(broker, link, 2)
+    put(broker, 3, 4)
+    broker.give_back("q", "c", [1, 2])
+    assert waiting(broker) == [1, 2, 3, 4]
+
+
+# -- reclaim
+
+
+def test_a_living_consumer_is_not_reclaimed(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    take(broker, link, 1)
+    before = everything(broker)
+    assert broker.reclaim("q", "c", certain=False) is None
+    assert everything(broker) == before
+
+
+def test_the_jobs_of_the_dead_return_to_the_head_charged(broker: Broker, link: Link) -> None:
+    put(broker, *range(12))
+    take(broker, link, 11)
+    assert broker.reclaim("q", "c", certain=True) == (11, 0)
+    assert waiting(broker) == list(range(12))
+    assert headers(broker) == [(1, 1)] * 11 + [(0, 0)]
+    assert (counter(broker, "reclaimed"), counter(broker, "inflight")) == (11, 0)
+    assert counter(broker, "bytes") == sum(map(len, broker.read(("LRANGE", KEY.pending, 0, -1))[0]))
+    assert broker.consumers("q") == {}
+
+
+def test_a_lease_that_ended_is_enough(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    take(broker, link, 1)
+    broker.read(("ZADD", KEY.consumers, now_ms(broker) - 1, "c"))
+    assert broker.reclaim("q", "c", certain=False) == (1, 0)
+    assert waiting(broker) == [1]
+
+
+def test_every_crash_is_counted_apart_from_the_attempts(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    taken = take(broker, link, 1)
+    broker.retry("q", "c", [(taken.tag + 1, 1)], link)
+    promoted(broker)
+    take(broker, link, 1)
+    broker.reclaim("q", "c", certain=True)
+    assert headers(broker) == [(2, 1)]
+
+
+def test_many_jobs_are_reclaimed_in_batches_and_none_is_left_unwatched(broker: Broker, link: Link) -> None:
+    put(broker, *range(1000))
+    take(broker, link, 1000)
+    moved, left = 0, 1
+    while left:
+        assert "c" in broker.consumers("q")  # whoever goes on finds it
+        some, left = broker.reclaim("q", "c", certain=True, most=64) or (0, -1)
+        assert 0 < some <= 64
+        moved += some
+        assert moved + left == 1000
+    assert broker.consumers("q") == {}
+    assert sorted(waiting(broker)) == list(range(1000))
+    assert counter(broker, "inflight") == 0
+
+
+def test_a_consumer_reclaimed_in_part_takes_nothing_more(broker: Broker, link: Link) -> None:
+    put(broker, 1, 2, 3)
+    take(broker, link, 2)
+    assert broker.reclaim("q", "c", certain=True, most=1) == (1, 1)
+    assert take(broker, link, 1).code is Code.NOLEASE
+    assert broker.renew("q", ["c"]) in (0, 1)
+    assert broker.reclaim("q", "c", certain=True) == (1, 0)
+
+
+def test_two_who_reclaim_at_once_move_each_job_once(broker: Broker, link: Link, pool: ThreadPoolExecutor) -> None:
+    put(broker, *range(1000))
+    take(broker, link, 1000)
+
+    def reclaim(_: int) -> int:
+        moved = 0
+        while True:
+            some, left = broker.reclaim("q", "c", certain=True, most=50) or (0, 0)
+            moved += some
+            if not left:
+                return moved
+
+    assert sum(pool.map(reclaim, range(4))) == 1000
+    assert sorted(waiting(broker)) == list(range(1000))
+    assert (counter(broker, "reclaimed"), counter(broker, "inflight")) == (1000, 0)
+
+
+def test_who_was_reclaimed_is_fenced_off(broker: Broker, link: Link) -> None:
+    put(broker, 1, 2)
+    take(broker, link, 1)
+    broker.reclaim("q", "c", certain=True)
+    broker.register("q", "d", link=link)
+    assert took(broker, link, 1, consumer="d") == [1]
+    reply = take(broker, link, 1, acks=[1])
+    assert (reply.code, reply.stale, reply.jobs) == (Code.NOLEASE, 1, [])
+    assert broker.bury("q", "c", [(1, b"{}")], link) == 1
+    assert broker.retry("q", "c", [(1, 1)], link) == 1
+    assert broker.give_back("q", "c", [1]) == 1
+    assert set(broker.inflight("q", "d", link)) == {2}
+    assert counter(broker, "done") == 0
+
+
+def test_reclaiming_nobody_does_nothing(broker: Broker) -> None:
+    before = everything(broker)
+    assert broker.reclaim("q", "stranger", certain=True) == (0, 0)
+    assert everything(broker) == before
+
+
+# -- purge, configure, pause
+
+
+def test_purge_drops_what_waits_and_leaves_what_runs(broker: Broker, link: Link) -> None:
+    put(broker, *range(10))
+    take(broker, link, 3)
+    put(broker, 20, 21, delay=60_000)
+    broker.park("q", "c", [(1, "t")], link)
+    assert broker.purge("q") == 10
+    assert waiting(broker) == []
+    assert members(broker) == []
+    assert counter(broker, "purged") == 10
+    assert counter(broker, "bytes") == counter(broker, "parked") == 0
+    assert set(broker.inflight("q", "c", link)) == {2, 3}
+    assert length(broker, KEY.bell) == 0
+    assert broker.unfinished("q") == (2, 0)
+
+
+def test_purge_makes_room_for_who_waits(broker: Broker, pool: ThreadPoolExecutor) -> None:
+    broker.configure("q", maxsize=2)
+    broker.read(("DEL", KEY.room))
+    put(broker, 1, 2)
+    put(broker, 3)
+    future = started_waiting(broker, pool, broker.wait_room, "q", 2.0)
+    broker.purge("q")
+    assert future.result() is True
+
+
+def test_a_new_bound_wakes_a_producer_that_waits(broker: Broker, pool: ThreadPoolExecutor) -> None:
+    future = started_waiting(broker, pool, broker.wait_room, "q", 2.0)
+    broker.configure("q", maxsize=2000)
+    assert future.result() is True
+    assert broker.declare("q") == (2000, 0)
+
+
+def test_configure_changes_only_what_it_names(broker: Broker) -> None:
+    broker.configure("q", maxsize=7)
+    broker.configure("q", maxbytes=5000)
+    assert broker.declare("q") == (7, 5000)
+
+
+def test_resume_wakes_consumers(broker: Broker, link: Link, pool: ThreadPoolExecutor) -> None:
+    broker.pause("q")
+    put(broker, 1)
+    broker.read(("DEL", KEY.bell))
+    other = broker.link()
+    future = started_waiting(broker, pool, broker.wait_bell, ["q"], 2.0, other)
+    broker.resume("q")
+    assert future.result() == "q"
+    other.close()
+    assert took(broker, link, 1) == [1]
+
+
+def test_waiting_for_room_ends_by_itself(broker: Broker) -> None:
+    assert broker.wait_room("q", 0.01) is False
+    assert blocked(broker) == 0
+
+
+# -- unfinished
+
+
+def test_unfinished_counts_what_waits_is_scheduled_or_runs(broker: Broker, link: Link) -> None:
+    assert broker.unfinished("q") == (0, 0)
+    put(broker, 1, 2, 3)
+    put(broker, 4, delay=60_000)
+    taken = take(broker, link, 2)
+    broker.park("q", "c", [(taken.tag + 1, "t")], link)
+    assert broker.unfinished("q") == (4, 1)
+
+
+def test_a_token_of_an_earlier_time_does_not_end_a_join(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    take(broker, link, 1)
+    take(broker, link, 0, acks=[1])
+    assert length(broker, KEY.drained) == 1
+    put(broker, 2)
+    assert broker.unfinished("q") == (1, 0)
+    assert length(broker, KEY.drained) == 0
+
+
+def test_who_finds_the_queue_drained_tells_the_next(broker: Broker) -> None:
+    assert broker.unfinished("q") == (0, 0)
+    assert broker.wait_drained("q", 2.0) is True
+
+
+def test_parked_jobs_leave_no_token_that_a_join_would_chase(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    take(broker, link, 1)
+    broker.park("q", "c", [(1, "t")], link)
+    broker.unfinished("q")
+    assert broker.wait_drained("q", 0.01) is False
+
+
+def test_everybody_who_waits_for_the_end_hears_of_it(broker: Broker, link: Link, pool: ThreadPoolExecutor) -> None:
+    put(broker, 1)
+    take(broker, link, 1)
+
+    def wait() -> bool:
+        heard = broker.wait_drained("q", 2.0)
+        return heard and broker.unfinished("q")[0] == 0
+
+    futures = [started_waiting(broker, pool, wait) for _ in range(3)]
+    take(broker, link, 0, acks=[1])
+    assert [future.result() for future in futures] == [True] * 3
+
+
+def test_numbers_survive_a_job_that_nobody_put_through_the_script(broker: Broker, link: Link) -> None:
+    """Another program may push by itself; it only spoils the count of bytes, and an empty queue starts anew."""
+    broker.read(("LPUSH", KEY.pending, entry(1)))
+    assert [number_of(raw) for raw in take(broker, link, 1).jobs] == [1]
+    put(broker, 2)
+    assert counter(broker, "bytes") == len(entry(2))

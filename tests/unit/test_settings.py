@@ -1,0 +1,131 @@
+"""Explicit argument > environment > pyproject > default; whatever cannot be right is named with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rq_lite.errors import UsageError
+from rq_lite.settings import LEAST, Settings, load_settings
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "pyproject.toml").write_text('[tool.rq-lite]\nmaxsize = 3\ngreenlets = 30\nsource = "data/urls.txt"\n')
+    return tmp_path
+
+
+def load(folder: Path, explicit: dict[str, Any] | None = None, **environ: str) -> Settings:
+    return load_settings(explicit, environ=environ, folder=folder)
+
+
+def test_without_any_source_there_are_defaults(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    assert load(tmp_path) == Settings()
+
+
+def test_the_nearest_pyproject_counts(project: Path) -> None:
+    below = project / "a" / "b"
+    below.mkdir(parents=True)
+    assert load(below).maxsize == 3
+    (project / "a" / "pyproject.toml").write_text("[tool.rq-lite]\nmaxsize = 4\n")
+    assert load(below).maxsize == 4
+    assert load(below).greenlets == Settings().greenlets
+
+
+def test_the_environment_wins_over_the_project(project: Path) -> None:
+    found = load(project, RQ_LITE_MAXSIZE="7", MAXSIZE="9")
+    assert (found.maxsize, found.greenlets) == (7, 30)
+
+
+def test_an_argument_wins_over_the_environment(project: Path) -> None:
+    assert load(project, {"maxsize": 8}, RQ_LITE_MAXSIZE="7").maxsize == 8
+
+
+def test_an_argument_that_is_none_was_not_given(project: Path) -> None:
+    assert load(project, {"maxsize": None}, RQ_LITE_MAXSIZE="7").maxsize == 7
+
+
+def test_an_empty_variable_was_not_given(project: Path) -> None:
+    assert load(project, RQ_LITE_MAXSIZE="").maxsize == 3
+
+
+def test_text_in_the_environment_becomes_what_the_setting_is(tmp_path: Path) -> None:
+    found = load(
+        tmp_path, RQ_LITE_GRACE="2.5", RQ_LITE_PROCS="4", RQ_LITE_ALLOW_PRIVATE="true", RQ_LITE_URL="redis://h"
+    )
+    assert (found.grace, found.procs, found.allow_private, found.url) == (2.5, 4, True, "redis://h")
+
+
+def test_a_source_in_the_project_is_meant_from_there(project: Path) -> None:
+    below = project / "a"
+    below.mkdir()
+    assert load(below).source == str(project / "data" / "urls.txt")
+    assert load(below, RQ_LITE_SOURCE="data/urls.txt").source == "data/urls.txt"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('maxsize = "3"', "maxsize = '3': Expected `int`"),
+        ("grace = true", "grace = True: Expected `float`"),
+        ("maxsice = 3\nzzz = 1", "no setting is called maxsice, zzz"),
+    ],
+)
+def test_what_is_wrong_in_the_project_names_setting_and_file(tmp_path: Path, text: str, what: str) -> None:
+    file = tmp_path / "pyproject.toml"
+    file.write_text(f"[tool.rq-lite]\n{text}\n")
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path)
+    assert what in str(caught.value)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"[tool.rq-lite", b"tool = 1\n[x]\n\xff", b"[tool]\nrq-lite = 3\n"])
+def test_a_project_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "pyproject.toml"
+    file.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["many", "1.5", "1e9999", "0x10"])
+def test_what_is_wrong_in_the_environment_names_setting_and_place(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match=r"the environment \(RQ_LITE_…\): maxsize = ") as caught:
+        load(tmp_path, RQ_LITE_MAXSIZE=text)
+    assert text in str(caught.value)
+
+
+def test_what_is_wrong_in_an_argument_names_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the arguments: maxsize = 'x'"):
+        load(tmp_path, {"maxsize": "x"})
+    with pytest.raises(UsageError, match="the arguments: no setting is called colour"):
+        load(tmp_path, {"colour": 1})
+
+
+@pytest.mark.parametrize("name", sorted(LEAST))
+def test_every_number_has_a_least(name: str) -> None:
+    least = LEAST[name]
+    given: dict[str, Any] = {name: least}
+    assert getattr(Settings(**given), name) == least
+    given[name] -= 1
+    with pytest.raises(UsageError, match=f"{name} must be at least {least:g}, not"):
+        Settings(**given)
+
+
+def test_a_batch_has_a_most() -> None:
+    assert Settings(batch=1000).batch == 1000
+    with pytest.raises(UsageError, match="batch must be at most 1000, not 1001"):
+        Settings(batch=1001)
+
+
+def test_a_wait_may_be_without_end() -> None:
+    assert Settings(wait=None).wait is None
+
+
+def test_settings_stay_as_they_are() -> None:
+    with pytest.raises(AttributeError):
+        Settings().maxsize = 1  # type: ignore[misc]

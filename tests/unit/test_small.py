@@ -1,0 +1,220 @@
+"""Small parts of a worker that need no Redis: identity, seldom lines, back-off, the order of queues."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rq_lite.backoff import full_jitter
+from rq_lite.broker.keys import NAME
+from rq_lite.errors import QueueFull, RqLiteError
+from rq_lite.job import EDGES, State
+from rq_lite.runtime import identity
+from rq_lite.runtime.consumer import Order
+from rq_lite.runtime.identity import Identity, mine, parse, start_of, surely_dead
+from rq_lite.runtime.seldom import Seldom, one_line
+
+linux = pytest.mark.skipif(not identity.PROC.joinpath("self/stat").exists(), reason="needs /proc")
+
+# -- identity
+
+
+def test_an_identity_is_read_back_from_its_text() -> None:
+    who = mine()
+    assert parse(str(who)) == who
+    assert who.pid == os.getpid()
+    assert NAME.fullmatch(str(who)), "it must fit into a key"
+
+
+def test_no_identity_is_used_twice() -> None:
+    assert len({str(mine()) for _ in range(50)}) == 50
+
+
+@pytest.mark.parametrize("host", ["a.b.example.org", "Grüße", "under_score", "", "x" * 300])
+def test_any_host_name_makes_an_identity(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    assert parse(str(mine())) is not None
+
+
+@settings(deadline=None)
+@given(st.text() | st.from_regex(r"[a-z]+\.[0-9a-f]{11,13}:\d*:\d*:[0-9a-f]{15,17}"))
+def test_any_other_text_is_no_identity_and_not_surely_dead(text: str) -> None:
+    who = parse(text)
+    if who is None:
+        assert not surely_dead(text)
+    else:
+        assert parse(str(who)) == who
+
+
+@linux
+def test_who_lives_is_not_dead() -> None:
+    assert not surely_dead(str(mine()))
+
+
+@linux
+def test_a_process_that_ended_is_surely_dead_and_its_zombie_too() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    start = start_of(child.pid)
+    assert start is not None
+    who = str(mine()._replace(pid=child.pid, start=start))
+    assert not surely_dead(who)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie until it is waited for
+    assert surely_dead(who)
+    child.communicate()
+    assert surely_dead(who)
+
+
+@linux
+def test_another_process_of_the_same_number_is_not_the_dead_one() -> None:
+    assert surely_dead(str(mine()._replace(start="1")))
+
+
+@linux
+@pytest.mark.parametrize("changes", [{"machine": "0" * 12}, {"start": "0"}])
+def test_of_other_machines_nothing_is_sure(changes: dict[str, Any]) -> None:
+    who = mine()._replace(pid=2**22 + 1, start="5")
+    assert surely_dead(str(who))
+    assert not surely_dead(str(who._replace(**changes)))
+
+
+def test_without_proc_nobody_is_surely_dead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(identity, "PROC", tmp_path)
+    who = mine()
+    assert who.start == "0"
+    assert not surely_dead(str(who))
+
+
+def test_an_identity_is_plain_text() -> None:
+    who = Identity("host", "0123456789ab", 7, "99", "0123456789abcdef")
+    assert str(who) == "host.0123456789ab:7:99:0123456789abcdef"
+
+
+# -- seldom
+
+
+class Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def log() -> Iterator[tuple[logging.Logger, list[str]]]:
+    logger, lines = logging.getLogger("rq_lite.test_small"), Lines()
+    logger.addHandler(lines)
+    yield logger, lines.lines
+    logger.removeHandler(lines)
+
+
+def test_a_line_comes_at_once_and_then_seldom_with_a_count(log: tuple[logging.Logger, list[str]]) -> None:
+    now = 100.0
+    seldom = Seldom(log[0], seconds=5.0, clock=lambda: now)
+    for moment in (100.0, 100.0, 104.9, 105.0, 109.0, 200.0, 300.0):
+        now = moment
+        seldom.warn("key", f"at {moment:g}")
+    assert log[1] == ["at 100", "at 105 (2 more like it)", "at 200 (1 more like it)", "at 300"]
+
+
+def test_each_key_has_a_count_of_its_own(log: tuple[logging.Logger, list[str]]) -> None:
+    seldom = Seldom(log[0], clock=lambda: 0.0)
+    for key in ("a", "b", "a"):
+        seldom.warn(key, key)
+    assert log[1] == ["a", "b"]
+
+
+def test_keys_of_others_do_not_fill_the_memory(log: tuple[logging.Logger, list[str]]) -> None:
+    seldom = Seldom(log[0], most=10, clock=lambda: 0.0)
+    for number in range(1000):
+        seldom.warn(str(number), "line")
+    assert len(seldom._last) <= 10
+    assert len(log[1]) == 1000
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_a_line_is_one_harmless_line(text: str) -> None:
+    line = one_line(text, 50)
+    assert len(line) <= 50
+    assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in line)
+
+
+# -- back-off
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10**6), st.floats(0, 1))
+def test_a_delay_is_within_its_range(attempt: int, chance: float) -> None:
+    delay = full_jitter(attempt, base=1.0, cap=600.0, chance=lambda: chance)
+    assert 0 <= delay <= min(600.0, 2.0 ** min(attempt - 1, 20))
+
+
+def test_delays_double_up_to_the_cap() -> None:
+    longest = [full_jitter(attempt, base=2.0, cap=20.0, chance=lambda: 1.0) for attempt in range(1, 7)]
+    assert longest == [2.0, 4.0, 8.0, 16.0, 20.0, 20.0]
+
+
+def test_delays_spread() -> None:
+    chance = random.Random(1).random
+    delays = [full_jitter(5, chance=chance) for _ in range(200)]
+    assert min(delays) < 2
+    assert max(delays) > 14
+
+
+# -- the order of queues
+
+
+def test_a_strict_order_is_always_the_same() -> None:
+    order = Order({"b": 1.0, "a": 100.0}, strict=True)
+    assert [order() for _ in range(5)] == [["b", "a"]] * 5
+
+
+def test_a_single_queue_needs_no_chance() -> None:
+    assert Order({"only": 2.0}, strict=False)() == ["only"]
+
+
+def test_every_queue_is_asked_every_time() -> None:
+    order = Order({"a": 1.0, "b": 50.0, "c": 0.01}, strict=False, chance=random.Random(3))
+    assert {tuple(sorted(order())) for _ in range(100)} == {("a", "b", "c")}
+
+
+def test_weights_say_how_often_a_queue_comes_first() -> None:
+    order = Order({"a": 3.0, "b": 1.0}, strict=False, chance=random.Random(7))
+    first = Counter(order()[0] for _ in range(4000))
+    assert 0.70 < first["a"] / 4000 < 0.80
+
+
+# -- errors and states
+
+
+def test_each_error_of_ours_has_an_exit_code_that_is_no_success() -> None:
+    kinds = [RqLiteError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    assert len(kinds) > 10
+    assert all(0 < kind.exit_code < 126 and kind.__doc__ for kind in kinds)
+
+
+def test_a_full_queue_says_how_it_stands() -> None:
+    error = QueueFull("q", size=10_000, maxsize=10_000, consumers=2, last_seen=3.4, put=5)
+    assert str(error) == "queue 'q' is full: 10,000 jobs waiting, bound 10,000; 2 consumers alive, last seen 3 s ago"
+    assert error.put == 5
+
+
+def test_every_state_is_reached_and_only_the_last_ones_are_final() -> None:
+    assert {went for _, _, went in EDGES} == set(State)
+    assert {came for _, came, _ in EDGES} == {None, State.PENDING, State.SCHEDULED, State.INFLIGHT}
