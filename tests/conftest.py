@@ -14,6 +14,7 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
+import hypothesis
 import pytest
 
 from rq_lite.broker import Broker, Link, keys
@@ -41,6 +42,11 @@ def servers() -> dict[str, str]:
 
 
 SERVERS = servers()
+
+
+# Machines that run tests are busy: how long an example takes says nothing.
+hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.load_profile("ours")
 
 
 def pytest_configure() -> None:

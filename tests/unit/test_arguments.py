@@ -120,7 +120,7 @@ RESTORED: list[tuple[Any, st.SearchStrategy[Any]]] = [
 def test_an_annotation_restores_what_json_has_no_word_for(kind: Any, values: st.SearchStrategy[Any]) -> None:
     arguments = taking(kind)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(values)
     def check(value: Any) -> None:
         args, _ = carried(arguments, value)
@@ -160,7 +160,7 @@ KINDS = [None, Any, int, float, str, list, dict, list[int], dict[str, Any], int 
 def test_whatever_is_put_is_refused_or_arrives_unchanged(kind: Any) -> None:
     arguments = taking(kind)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(ANYTHING)
     def check(value: Any) -> None:
         with contextlib.suppress(BadArgument):
@@ -177,7 +177,6 @@ PLAIN = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(PLAIN)
 def test_what_json_has_a_word_for_needs_no_annotation(value: Any) -> None:
     args, _ = carried(taking(None), value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rq_lite.batches import SLOW, batches
@@ -25,7 +25,6 @@ def cut(items: Iterable[int], most: int = 3, heaviest: int = 10**9, clock: Clock
     return batches(items, lambda item: item, most=most, heaviest=heaviest, clock=clock or Clock())
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 50)), st.integers(1, 8), st.integers(1, 100))
 def test_every_item_is_in_one_batch_in_order(items: list[int], most: int, heaviest: int) -> None:
     found = list(cut(items, most, heaviest))

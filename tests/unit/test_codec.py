@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rq_lite.broker.codec import VERSION, Message, Undecodable, decode, encode, made_at, new_id
@@ -21,7 +21,6 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(
     st.builds(
         Message,
@@ -41,7 +40,6 @@ def test_what_is_encoded_is_decoded_the_same(message: Message) -> None:
     assert decode(raw) == (message, 0, 0)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**9 - 1), st.integers(0, 10**8 - 1))
 def test_the_header_holds_attempts_and_crashes(attempts: int, crashes: int) -> None:
     message, *header = decode(b"%d.%d%s" % (attempts, crashes, GOOD))
@@ -123,7 +121,6 @@ def readable(raw: bytes) -> bool:
     return True
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 @example(b"{\xff")
 @example(b'{"\xc3(":1}')
@@ -133,7 +130,6 @@ def test_random_bytes_raise_nothing_but_undecodable(raw: bytes) -> None:
     readable(b"1.0{" + raw)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_job_with_some_bytes_changed_raises_nothing_but_undecodable(data: Any) -> None:
     raw = bytearray(b"12.3" + GOOD)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rq_lite.backoff import full_jitter
@@ -47,7 +47,6 @@ def test_any_host_name_makes_an_identity(monkeypatch: pytest.MonkeyPatch, host: 
     assert parse(str(mine())) is not None
 
 
-@settings(deadline=None)
 @given(st.text() | st.from_regex(r"[a-z]+\.[0-9a-f]{11,13}:\d*:\d*:[0-9a-f]{15,17}"))
 def test_any_other_text_is_no_identity_and_not_surely_dead(text: str) -> None:
     who = parse(text)
@@ -145,7 +144,6 @@ def test_keys_of_others_do_not_fill_the_memory(log: tuple[logging.Logger, list[s
     assert len(log[1]) == 1000
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_a_line_is_one_harmless_line(text: str) -> None:
     line = one_line(text, 50)
@@ -156,7 +154,6 @@ def test_a_line_is_one_harmless_line(text: str) -> None:
 # -- back-off
 
 
-@settings(deadline=None)
 @given(st.integers(1, 10**6), st.floats(0, 1))
 def test_a_delay_is_within_its_range(attempt: int, chance: float) -> None:
     delay = full_jitter(attempt, base=1.0, cap=600.0, chance=lambda: chance)

@@ -377,9 +377,9 @@ def test_a_line_of_any_length_is_passed_over_in_little_memory(tmp_path: Path) ->
 
 
 def test_a_quote_left_open_does_not_swallow_the_file(tmp_path: Path) -> None:
-    file = write(tmp_path, "a.csv", b'a,b\n1,"\n' + b"2,3\n" * 500_000)
+    file = write(tmp_path, "a.csv", b'a,b\n1,"\n' + b"2,3\n" * 40_000)
     source = open_source(file, on_error="skip", rejects=tmp_path / "bad", limit=1000)
-    assert peak(lambda: drain(source)) < 500_000
+    assert peak(lambda: drain(source)) < 100_000
     assert source.rejects.count == 1
     assert (tmp_path / "bad").stat().st_size < 1100
 
