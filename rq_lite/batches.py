@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -10,10 +12,12 @@ T = TypeVar("T")
 
 # An item that took this long (seconds) to come goes on at once, with those before it.
 SLOW = 0.01
+# Items that are read ahead of those who ask for them.
+AHEAD = 1000
 
 
 def batches(
-    items: Iterable[T],
+    items: Iterable[T | None],
     weight: Callable[[T], int],
     *,
     most: int,
@@ -22,16 +26,19 @@ def batches(
 ) -> Iterator[list[T]]:
     """Lists of at most `most` items; one that has reached the weight `heaviest` is full too.
 
-    What came before an error is handed on before the error is raised.
+    None among the items says that no more are to be had just now. What came before an error is handed on before the
+    error is raised.
     """
     batch: list[T] = []
     total, asked = 0, clock()
     try:
         for item in items:
-            batch.append(item)
-            total += weight(item)
-            if len(batch) >= most or total >= heaviest or clock() - asked > SLOW:
-                yield batch
+            if item is not None:
+                batch.append(item)
+                total += weight(item)
+            if item is None or len(batch) >= most or total >= heaviest or clock() - asked > SLOW:
+                if batch:
+                    yield batch
                 batch, total = [], 0
             asked = clock()
     except Exception:
@@ -40,3 +47,33 @@ def batches(
         raise
     if batch:
         yield batch
+
+
+def ahead(items: Iterable[T]) -> Iterator[T | None]:
+    """The same items, read in a thread of their own: None whenever the next one is not there soon.
+
+    For a source that may fall silent for long, as a pipe: what came before the silence need not wait for its end.
+    """
+    read: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(AHEAD)
+
+    def fill() -> None:
+        try:
+            for item in items:
+                read.put((item, None))
+        except BaseException as error:
+            read.put((None, error))
+        else:
+            read.put((None, StopIteration()))
+
+    threading.Thread(target=fill, name="ahead", daemon=True).start()
+    while True:
+        try:
+            item, error = read.get(timeout=SLOW)
+        except queue.Empty:
+            yield None
+            item, error = read.get()
+        if isinstance(error, StopIteration):
+            return
+        if error is not None:
+            raise error
+        yield item

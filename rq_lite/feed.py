@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rq_lite.batches import batches
+from rq_lite.batches import ahead, batches
 from rq_lite.broker import Feed
 from rq_lite.broker.codec import new_id
 from rq_lite.errors import FeedMoved, PutRefused, QueueFull, SourceError
@@ -103,9 +103,12 @@ class Feeder:
         if resume is not None and source.position != at:  # blank or skipped lines at the end
             self._queue.broker.mark_feed(self._queue.name, resume, POSITION, source.position)
 
-    def _jobs(self, source: Source, typed: bool) -> Iterator[tuple[bytes, str]]:
+    def _jobs(self, source: Source, typed: bool) -> Iterator[tuple[bytes, str] | None]:
         arguments, encoded = self._task.arguments, self._task.encoded
-        for item in source:
+        for item in ahead(source) if source.live else source:
+            if item is None:
+                yield None
+                continue
             try:
                 kwargs = item.kwargs if typed else arguments.from_text(item.kwargs)
                 args = item.args if self._template is None else (self._template.replace("{}", str(item.args[0])),)

@@ -12,7 +12,6 @@ import hashlib
 import io
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -54,10 +53,12 @@ class Source:
         *,
         size: int | None = None,
         packed: Stream | None = None,
+        live: bool = False,
         resources: ExitStack | None = None,
     ) -> None:
         self.name = cursor.name
         self.size = size  # in the unit of `offset`; None: not known
+        self.live = live  # a pipe or terminal: it may fall silent for long
         self.rejects = rejects
         self._cursor = cursor
         self._items = items
@@ -116,7 +117,7 @@ def open_source(
         size = packed = None
         stream: Stream
         if name == "-":
-            stream = stdin or sys.stdin.buffer
+            stream = stdin or standard_input()
         else:
             file, size = open_file(name)
             stream = resources.enter_context(file)
@@ -130,7 +131,7 @@ def open_source(
         cursor = Cursor(stream, shown, seekable=seekable, limit=limit)
         bad = Rejects(shown, on_error, skipped)
         items = READERS[format or guess(name)](cursor, bad, start)
-        return Source(cursor, items, bad, size=size, packed=packed, resources=resources.pop_all())
+        return Source(cursor, items, bad, size=size, packed=packed, live=size is None, resources=resources.pop_all())
 
 
 def numbers(count: int, *, start: str = START, on_error: OnError = "stop", rejects: Path | None = None) -> Source:
@@ -145,6 +146,14 @@ def count_up(cursor: Cursor, count: int) -> Iterator[Item]:
     for number in range(cursor.line, count):
         cursor.line = cursor.byte = number + 1
         yield Item((number,), {}, cursor.position, cursor.line, b"%d\n" % number)
+
+
+def standard_input() -> io.BufferedReader:
+    """Not sys.stdin: a thread that waits in it would be in the way of the interpreter's end."""
+    try:
+        return open(0, "rb", closefd=False)
+    except OSError as error:
+        raise SourceError(f"stdin: {error.strerror}") from None
 
 
 def open_file(name: str) -> tuple[io.BufferedReader, int | None]:

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -76,8 +75,7 @@ class Address:
     def __init__(self, url: str) -> None:
         self.url = url
         self.shown = redact(url)
-        scheme = urlsplit(url).scheme
-        if scheme not in SCHEMES:
+        if url.partition("://")[0] not in SCHEMES:
             raise UsageError(f"Redis URL {self.shown!r}: begin it with redis://, rediss:// or unix://")
         try:
             self._factory = redis.ConnectionPool.from_url(
@@ -91,20 +89,18 @@ class Address:
             # Query options of the URL arrive here as they stand; a wrong one shows with the first connection.
             self._factory.make_connection()
         except (ValueError, TypeError) as error:
-            raise UsageError(f"Redis URL {self.shown!r}: {error}") from None
+            # The reason may quote a piece of the URL that is part of the password.
+            reason = "it cannot be read; escape what is special in the password (/ as %2F, @ as %40)"
+            raise UsageError(f"Redis URL {self.shown!r}: {reason if '@' in url else error}") from None
 
     def connect(self) -> Any:
         return self._factory.make_connection()
 
 
 def redact(url: str) -> str:
-    """The URL with its password as ***, also where it stands in the query."""
-    parts = urlsplit(url)
-    place = re.sub(r":[^:@]*@", ":***@", parts.netloc) if "@" in parts.netloc else parts.netloc
-    query = re.sub(r"(?i)(password=)[^&]*", r"\1***", parts.query)
-    shown = urlunsplit((parts.scheme, place, parts.path, query, ""))
-    # urlunsplit drops the empty host of unix:///path
-    return shown if parts.scheme != "unix" or "://" in shown else shown.replace("unix:", "unix://", 1)
+    """The URL with its password as ***, also where it stands in the query. Works on what is no proper URL, too."""
+    url = re.sub(r"^(\w*://[^:@/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    return re.sub(r"(?i)(password=)[^&]*", r"\1***", url)
 
 
 def is_weather(error: BaseException) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rq_lite.batches import SLOW, batches
+from rq_lite.batches import SLOW, ahead, batches
 
 
 class Clock:
@@ -84,3 +85,35 @@ def test_what_came_before_an_error_comes_out_before_it() -> None:
     assert [next(found), next(found)] == [[1, 2, 3], [4]]
     with pytest.raises(ValueError, match="no more"):
         next(found)
+
+
+def test_a_pause_hands_on_what_there_is() -> None:
+    items = [1, None, None, 2, 3, None]
+    assert list(batches(items, lambda item: item, most=10, heaviest=100)) == [[1], [2, 3]]
+
+
+def test_ahead_yields_the_same_and_says_when_nothing_comes() -> None:
+    silence, heard = threading.Event(), []
+
+    def source() -> Iterator[int]:
+        yield from (1, 2)
+        silence.wait(30)
+        yield 3
+
+    for item in ahead(source()):
+        heard.append(item)
+        if item is None:
+            silence.set()
+    assert [item for item in heard if item is not None] == [1, 2, 3]
+    assert heard.index(None) == 2
+
+
+def test_ahead_raises_what_the_source_raises() -> None:
+    def source() -> Iterator[int]:
+        yield 1
+        raise KeyError("bad")
+
+    items = ahead(source())
+    assert next(item for item in items if item is not None) == 1
+    with pytest.raises(KeyError, match="bad"):
+        list(items)

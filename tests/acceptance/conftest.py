@@ -1,0 +1,290 @@
+"""For tests that run `rq-lite` as real processes: an app, its evidence, and workers that can be watched."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from rq_lite.broker import Broker, inspection, keys
+from rq_lite.broker.codec import VERSION, Message, decode, encode, new_id
+from rq_lite.broker.inspection import QueueState
+from tests.acceptance.lossy import Lossy
+from tests.conftest import SERVERS, Commands, Server, until
+
+APP = "tests.acceptance.apps.jobs"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One redis-server is enough here; tests that need to know about each make their own."""
+    program = SERVERS.get("wheel") or SERVERS["path"]
+    found = Server(program, tmp_path_factory.mktemp("redis")).start()
+    yield found
+    found.kill()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c() -> None:
+    """In a shell's background SIGINT is ignored, by all that is started there; here commands must hear it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """Makes servers that a test may stop, fill or lock; called with options of redis-server."""
+    made: list[Server] = []
+
+    def make(*options: str, program: str = SERVERS.get("wheel") or SERVERS["path"]) -> Server:
+        made.append(Server(program, tmp_path_factory.mktemp("private")).start(*options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.kill()
+
+
+@pytest.fixture
+def environment(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    folder = tmp_path / "evidence"
+    folder.mkdir()
+    return {**environment, "EVIDENCE": str(folder)}
+
+
+class Run(NamedTuple):
+    """A line of evidence."""
+
+    what: str
+    pid: int
+
+
+class Dead(NamedTuple):
+    """A buried job: its report and its bytes."""
+
+    report: dict[str, Any]
+    raw: bytes
+
+
+class Worker:
+    """`rq-lite work` in the background; what it says is in a file."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], *options: str, **popen: Any) -> None:
+        self.log = folder / f"worker-{new_id()}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "rq_lite", "work", *options],
+                cwd=folder,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                **popen,
+            )
+        self.pid = self.process.pid
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def says(self, text: str) -> None:
+        until(lambda: text in self.said, f"the worker says {text!r}")
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def stop(self) -> int:
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        return self.process.wait(60)
+
+
+class Lab:
+    """A queue's both ends and the evidence between them."""
+
+    app = APP
+
+    def __init__(self, folder: Path, environment: dict[str, str], broker: Broker, commands: Commands) -> None:
+        self.folder = folder
+        self.environment = environment
+        self.broker = broker
+        self.commands = commands
+        self._workers: list[Worker] = []
+
+    # -- jobs
+
+    def put(self, task: str, *arguments: object, queue: str = "work", app: str = APP, **fields: Any) -> None:
+        """A job for each argument; `fields` are those of the message."""
+        self.put_raw(
+            *(encode(Message(VERSION, new_id(), f"{app}:{task}", [a], **fields)) for a in arguments), queue=queue
+        )
+
+    def put_raw(self, *entries: bytes, queue: str = "work") -> None:
+        self.broker.declare(queue)
+        assert self.broker.put(queue, entries).accepted == len(entries)
+
+    def state(self, queue: str = "work") -> QueueState:
+        return inspection.states(self.broker, [queue])[queue]
+
+    def waiting(self, queue: str = "work") -> list[bytes]:
+        """The entries that wait, in the order in which they will be taken."""
+        entries: list[bytes] = self.broker.read(("LRANGE", keys.of(queue).pending, 0, -1))[0]
+        return entries[::-1]
+
+    def arguments(self, queue: str = "work") -> list[Any]:
+        """The first argument of each job that waits."""
+        return [decode(entry)[0].args[0] for entry in self.waiting(queue)]
+
+    def put_so_far(self) -> int:
+        return int(self.broker.read(("HGET", keys.of("work").meta, "put"))[0] or 0)
+
+    def blocked(self) -> int:
+        """How many connections wait in a blocking pop: producers for room, consumers for the bell."""
+        clients: bytes = self.broker.read(("CLIENT", "LIST"))[0]
+        return sum(b" cmd=brpop " in line and b" flags=b" in line for line in clients.splitlines())
+
+    def dead(self, queue: str = "work") -> list[Dead]:
+        """In the order in which they were taken."""
+        flat = self.broker.read(("HGETALL", keys.of(queue).dead))[0]
+        found = []
+        for tag in sorted(map(int, flat[::2])):
+            report, _, raw = flat[flat.index(b"%d" % tag) + 1].partition(b"\n")
+            found.append(Dead(msgspec.json.decode(report), raw))
+        return found
+
+    # -- evidence
+
+    def runs(self, file: str) -> list[Run]:
+        """The whole lines of an evidence file."""
+        path = self.folder / "evidence" / file
+        if not path.exists():
+            return []
+        lines = [line.rsplit(" ", 1) for line in path.read_text().splitlines()]
+        return [Run(what, int(pid)) for what, pid in lines]
+
+    def seen(self, file: str) -> list[str]:
+        return [run.what for run in self.runs(file)]
+
+    def until_seen(self, file: str, count: int) -> list[Run]:
+        until(lambda: len(self.runs(file)) >= count, f"{count} lines in {file}")
+        return self.runs(file)
+
+    def open_gate(self) -> None:
+        (self.folder / "evidence" / "gate").touch()
+
+    # -- workers
+
+    def work(self, *options: str, app: str = APP, procs: int = 1, **popen: Any) -> Worker:
+        worker = Worker(self.folder, self.environment, app, "--procs", str(procs), *options, **popen)
+        self._workers.append(worker)
+        return worker
+
+    def drain(self, *options: str, app: str = APP) -> Worker:
+        """Run a worker until nothing is left to do."""
+        worker = self.work("--burst", *options, app=app)
+        assert worker.wait() == 0, worker.said
+        return worker
+
+    def produce(self, task: str, *options: str, **run: Any) -> subprocess.CompletedProcess[str]:
+        return self.commands.run("produce", "--task", f"{APP}:{task}", *options, **run)
+
+    def until_put(self, count: int) -> None:
+        until(lambda: self.put_so_far() >= count, f"{count} jobs put")
+
+    def until_blocked(self, count: int) -> None:
+        until(lambda: self.blocked() == count, f"{count} wait for room")
+
+    def producer(self, task: str, *options: str) -> subprocess.Popen[str]:
+        return self.commands.start("produce", "--task", f"{APP}:{task}", *options)
+
+    def end(self) -> None:
+        for worker in self._workers:
+            if worker.process.poll() is None:
+                worker.process.kill()
+            worker.process.wait()
+
+
+@pytest.fixture
+def lab(tmp_path: Path, environment: dict[str, str], broker: Broker, commands: Commands) -> Iterator[Lab]:
+    made = Lab(tmp_path, environment, broker, commands)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def lab_at(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[[Server], Lab]]:
+    """A lab on a server of the test's own."""
+    made: list[tuple[Lab, Commands, Broker]] = []
+
+    def make(server: Server) -> Lab:
+        there = {**environment, "RQ_LITE_URL": server.url}
+        commands, broker = Commands(tmp_path, there), server.broker().open()
+        made.append((Lab(tmp_path, there, broker, commands), commands, broker))
+        return made[-1][0]
+
+    yield make
+    for lab, commands, broker in made:
+        lab.end()
+        commands.end()
+        broker.close()
+
+
+@pytest.fixture
+def losing(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[bytes, int], Lossy]]:
+    """Makes proxies to the server that lose the answers to some requests."""
+    made: list[Lossy] = []
+
+    def make(needle: bytes, nth: int) -> Lossy:
+        made.append(Lossy(tmp_path_factory.mktemp("lossy") / "redis.sock", server.socket, needle, nth))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+# -- processes
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process; one that has ended and was not yet waited for is not alive."""
+    return state_of(pid) not in ("", "Z", "X")
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def children(pid: int) -> dict[int, str]:
+    """The children of a process, with their states."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(fields[1]) == pid:
+                found[int(entry.name)] = fields[0]
+    return found
+
+
+def package(folder: Path, name: str, content: bytes = b"zip") -> None:
+    """A package as it is delivered: under another name until it is complete."""
+    unfinished = folder / f"{name}-downloading"
+    unfinished.mkdir(parents=True)
+    (unfinished / f"{name}.zip").write_bytes(content)
+    if (folder / name).exists():
+        shutil.rmtree(folder / name)
+    unfinished.rename(folder / name)

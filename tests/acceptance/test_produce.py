@@ -1,0 +1,179 @@
+"""`rq-lite produce`: every line becomes a job, once, and a full queue makes it wait."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from rq_lite.broker import keys
+from tests.acceptance.conftest import Lab
+from tests.acceptance.lossy import Lossy
+from tests.conftest import SERVERS, Server, until
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "text", "done"),
+    [
+        ("things.txt", "do", "a b\n\n  c\r\nd", ["a b", "  c", "d"]),
+        ("things.ndjson", "row", '{"name":"a","size":1}\n["b",2]\n', ["a1", "b2"]),
+        ("things.csv", "row", 'size,name\n1,a\n\n2,"b,\nc"\n', ["a1", "b,", "c2"]),
+        ("things.tsv", "row", "size\tname\n1\ta\n", ["a1"]),
+    ],
+)
+def test_a_file_becomes_jobs(lab: Lab, name: str, task: str, text: str, done: list[str]) -> None:
+    (lab.folder / name).write_text(text, newline="")
+    made = lab.produce(task, name)
+    assert (made.returncode, made.stdout) == (0, "")
+    lab.drain("--greenlets", "1")
+    evidence = (lab.folder / "evidence" / "done").read_text().splitlines()
+    assert [line.rsplit(" ", 1)[0] if line[-1:].isdigit() else line for line in evidence] == done
+
+
+def test_standard_input_becomes_jobs_before_it_ends(lab: Lab) -> None:
+    producer = lab.commands.start("produce", "--task", f"{lab.app}:do", "-", stdin=subprocess.PIPE)
+    assert producer.stdin is not None
+    lines = 0
+
+    def some_are_put() -> bool:
+        nonlocal lines
+        assert producer.stdin is not None
+        producer.stdin.write(f"{lines}\n")
+        producer.stdin.flush()
+        lines += 1
+        return lab.put_so_far() >= 3
+
+    until(some_are_put, "3 jobs")
+    producer.communicate(timeout=60)
+    assert producer.returncode == 0
+    assert lab.arguments() == [str(i) for i in range(lines)]
+
+
+def test_numbers_become_jobs_in_their_order(lab: Lab) -> None:
+    made = lab.produce("number", "--count", "1700")
+    assert made.returncode == 0
+    assert made.stderr.startswith("1,700 jobs put into 'work' in ")
+    assert lab.arguments() == list(range(1700))
+
+
+def test_a_rate_holds_jobs_back_and_ctrl_c_keeps_what_was_put(lab: Lab) -> None:
+    producer = lab.producer("number", "--count", "3", "--rate", "1/h")
+    until(lambda: lab.state().pending == 1, "the first job")
+    producer.send_signal(signal.SIGINT)
+    out, err = producer.communicate(timeout=60)
+    assert (producer.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "rq-lite: interrupted"
+    assert "Traceback" not in err
+    assert lab.arguments() == [0]
+
+
+def test_no_room_for_too_long_is_exit_code_4(lab: Lab) -> None:
+    made = lab.produce("number", "--count", "5", "--maxsize", "2", "--wait", "0.2")
+    assert made.returncode == 4
+    assert made.stderr.splitlines()[-1] == (
+        "rq-lite: queue 'work' is full: 2 jobs waiting, bound 2; 0 consumers alive, none was ever seen"
+    )
+    assert lab.arguments() == [0, 1]
+
+
+def test_json_is_one_object_and_nothing_else(lab: Lab) -> None:
+    made = lab.produce("number", "--count", "5", "--json")
+    assert (made.returncode, made.stderr) == (0, "")
+    result = json.loads(made.stdout)
+    assert (result["queue"], result["put"], result["size"], result["error"]) == ("work", 5, 5, None)
+
+    made = lab.produce("number", "--count", "5", "--json", "--maxsize", "8", "--wait", "0")
+    assert made.returncode == 4
+    result = json.loads(made.stdout)
+    assert (result["put"], result["size"], result["maxsize"], result["deepest"]) == (3, 8, 8, 8)
+    assert result["error"] in made.stderr
+
+
+def test_no_progress_says_nothing(lab: Lab) -> None:
+    made = lab.produce("number", "--count", "5", "--no-progress")
+    assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
+
+
+def test_on_a_pipe_a_plain_line_comes_now_and_then(lab: Lab) -> None:
+    producer = lab.producer("number", "--count", "5", "--maxsize", "2")
+    assert producer.stderr is not None
+    line = producer.stderr.readline()
+    assert line.startswith("work: 2 put, ")
+    assert "queue 2/2" in line
+    assert line.endswith("waiting for room\n")
+    producer.send_signal(signal.SIGINT)
+    _, err = producer.communicate(timeout=60)
+    assert producer.returncode == 130
+    assert "\x1b" not in err
+    assert lab.arguments() == [0, 1]
+
+
+def test_a_bad_line_stops_after_what_came_before_it(lab: Lab) -> None:
+    (lab.folder / "things.ndjson").write_text('"a"\n"b"\n{broken\n"d"\n')
+    made = lab.produce("do", "things.ndjson")
+    assert (made.returncode, made.stdout) == (1, "")
+    assert made.stderr.splitlines()[-1].startswith("rq-lite: things.ndjson, line 3: not JSON")
+    assert "--on-error skip" in made.stderr.splitlines()[-1]
+    assert lab.arguments() == ["a", "b"]
+
+
+def test_bad_lines_are_skipped_counted_and_kept(lab: Lab) -> None:
+    (lab.folder / "things.csv").write_text("name,size\na,1\nb,many\nc\nd,4\n")
+    made = lab.produce("row", "things.csv", "--on-error", "skip", "--json")
+    assert made.returncode == 0
+    result = json.loads(made.stdout)
+    assert (result["put"], result["skipped"]) == (2, 2)
+    assert (lab.folder / "things.csv.skipped").read_text() == "name,size\nb,many\nc\n"
+
+
+def test_a_blocked_producer_goes_on_with_a_worker_and_never_beyond_the_bound(lab: Lab) -> None:
+    producer = lab.producer("do", "--count", "500", "--maxsize", "20", "--no-progress")
+    until(lambda: lab.state().pending == 20, "the queue is full")
+    worker = lab.work("--greenlets", "5")
+    lengths = set()
+
+    def done() -> bool:
+        lengths.add(lab.broker.read(("LLEN", keys.of("work").pending))[0])
+        return len(lab.runs("done")) >= 500
+
+    until(done, "all jobs done")
+    assert producer.wait(60) == 0
+    assert worker.stop() == 0
+    assert max(lengths) <= 20
+    assert len(lengths) > 2
+    assert sorted(map(int, lab.seen("done"))) == list(range(500))
+
+
+@pytest.mark.parametrize("program", sorted(SERVERS.values()))
+def test_redis_gone_in_the_middle_neither_loses_nor_doubles_a_job(
+    private: Callable[..., Server], lab_at: Callable[[Server], Lab], program: str
+) -> None:
+    server = private("--appendonly", "yes", program=program)
+    lab = lab_at(server)
+    producer = lab.producer("number", "--count", "3000", "--rate", "3000", "--no-progress")
+    for reached in (500, 1500):
+        lab.until_put(reached)
+        server.kill()
+        server.start("--appendonly", "yes")
+    assert producer.wait(60) == 0
+    assert lab.arguments() == list(range(3000))
+
+
+def test_lost_answers_to_puts_neither_lose_nor_double_a_job(lab: Lab, losing: Callable[[bytes, int], Lossy]) -> None:
+    proxy = losing(b":producer:", 4)
+    assert lab.produce("number", "--count", "2000", "--batch", "50", "--url", proxy.url).returncode == 0
+    assert proxy.lost >= 10
+    assert lab.arguments() == list(range(2000))
+
+
+def test_the_end_of_a_pipe_of_output_is_no_traceback(lab: Lab) -> None:
+    producer = lab.producer("number", "--count", "1", "--json")
+    assert producer.stdout is not None
+    producer.stdout.close()
+    producer.stdout = None
+    _, err = producer.communicate(timeout=60)
+    assert "Traceback" not in err
+    assert lab.arguments() == [0]
