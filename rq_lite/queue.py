@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -23,11 +24,36 @@ class Progress:
 
     def __init__(self) -> None:
         self.put = 0
-        self.waited = 0.0  # seconds without room
-        self.waiting = False
+        self._waited = 0.0
+        self._waiting_since: float | None = None
         self.size = 0  # jobs in the queue after the last put
         self.maxsize = 0
         self.deepest = 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the producer waits for room just now."""
+        return self._waiting_since is not None
+
+    @property
+    def waited(self) -> float:
+        """Seconds without room so far."""
+        since = self._waiting_since
+        return self._waited + (0.0 if since is None else time.monotonic() - since)
+
+    def note(self, reply: Put) -> None:
+        self.put += reply.accepted
+        self.size, self.maxsize = reply.size, reply.maxsize
+        self.deepest = max(self.deepest, reply.size)
+
+    @contextmanager
+    def wait(self) -> Iterator[None]:
+        """The time in the block is time without room."""
+        self._waiting_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited, self._waiting_since = self.waited, None
 
 
 class Queue:
@@ -122,7 +148,7 @@ class Queue:
             reply = self._put_step(entries[done:], options, woken, feed)
             done += reply.accepted
             if progress is not None:
-                note(progress, reply)
+                progress.note(reply)
             if done == len(entries):
                 return done
             if reply.accepted:
@@ -162,15 +188,8 @@ class Queue:
         return reply
 
     def _wait_room(self, seconds: float, progress: Progress | None) -> bool:
-        if progress is None:
+        with progress.wait() if progress is not None else nullcontext():
             return self.broker.wait_room(self.name, seconds)
-        began, before = time.monotonic(), progress.waited
-        progress.waiting = True
-        try:
-            return self.broker.wait_room(self.name, seconds)
-        finally:
-            progress.waiting = False
-            progress.waited = before + time.monotonic() - began
 
     def _full(self, reply: Put, put: int) -> QueueFull:
         alive, last_seen = inspection.signs_of_life(self.broker, self.name)
@@ -209,9 +228,3 @@ class Queue:
     def clear(self) -> int:
         """Drop every job that waits or is scheduled; how many. Running ones go on."""
         return self.broker.purge(self.name)
-
-
-def note(progress: Progress, reply: Put) -> None:
-    progress.put += reply.accepted
-    progress.size, progress.maxsize = reply.size, reply.maxsize
-    progress.deepest = max(progress.deepest, reply.size)
