@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import redis
+from hiredis import pack_command
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError
 from redis.retry import Retry
@@ -48,12 +49,13 @@ class Link:
 
     def call(self, *command: Any) -> Any:
         """The reply. Raises redis-py's errors as they come; after a lost reply nobody knows if it was done."""
-        self._connection.send_command(*command)
+        # Packed here: the connection's own way looks at every argument once more, in Python.
+        self._connection.send_packed_command((pack_command(command),))
         return self._connection.read_response()
 
     def pipe(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """The replies to several commands sent at once; raises the first error among them, after reading all."""
-        self._connection.send_packed_command(self._connection.pack_commands(commands))
+        self._connection.send_packed_command([pack_command(command) for command in commands])
         replies = []
         failure: redis.ResponseError | None = None
         for _ in commands:
