@@ -43,6 +43,7 @@ class Supervisor:
         self._due: dict[int, float] = {}  # consumers to start: number to when
         self._deaths = 0  # in a row, of young consumers
         self._stops = 0
+        self._hurried = False  # the second signal was passed on
         self._kill_at: float | None = None
         self._exit_code: int | None = None
         self._shown = False
@@ -91,6 +92,8 @@ class Supervisor:
 
     def _drained(self) -> None:
         """From the duties' thread, in burst mode."""
+        if not self._stops:
+            log.info("everything is drained")
         self._stops = max(1, self._stops)
         with contextlib.suppress(BlockingIOError):
             os.write(self._woken, b"\0")
@@ -177,7 +180,7 @@ class Supervisor:
         """Tell them once; kill them when their grace and a margin are over, or soon after a second signal."""
         if self._kill_at is None:
             if self._children:
-                log.info("stopping: waiting up to %g s for running jobs", self._grace)
+                log.info("stopping: running jobs have up to %g s", self._grace)
             self._kill_at = time.monotonic() + self._grace + MARGIN
             self._tell_all(signal.SIGTERM)
         elif self._stops > 1 and not self._hurried:
@@ -188,8 +191,6 @@ class Supervisor:
             log.error("%d consumers did not end in time: killed, their jobs run again", len(self._children))
             self._tell_all(signal.SIGKILL)
             self._kill_at = time.monotonic() + MARGIN
-
-    _hurried = False
 
     def _tell_all(self, number: int) -> None:
         for child in self._children.values():
