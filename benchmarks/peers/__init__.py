@@ -1,0 +1,1 @@
+"""One module per other library, run only inside that library's own virtual environment."""

