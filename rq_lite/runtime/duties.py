@@ -23,7 +23,8 @@ from rq_lite.runtime.seldom import Seldom
 
 log = logging.getLogger("rq_lite.worker")
 
-PROMOTE = 1.0  # seconds between two looks at what is due
+RENEW = 2.0  # seconds between two renewals of the leases, at most; status learns the throughput with them
+PROMOTE = 1.0  # between two looks at what is due
 RECLAIM = 10.0  # between two looks at leases that ended
 BURST = 0.2  # between two looks whether everything is drained
 BATCH = 500
@@ -42,7 +43,7 @@ class Duties:
         self._worker = worker_id
         self._facts = {**facts, "host": socket.gethostname(), "pid": os.getpid()}
         self._drained = drained
-        self._every = broker.settings.lease / 6
+        self._every = min(RENEW, broker.settings.lease / 6)
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="duties", daemon=True)
         self._queues: list[str] = []
@@ -120,7 +121,9 @@ class Duties:
             self._broker.renew(name, sorted(self._living))
 
     def _announce(self) -> None:
-        self._broker.announce(self._worker, {**self._facts, "consumers": len(self._living)}, self._every * 6)
+        self._broker.announce(
+            self._worker, {**self._facts, "consumers": len(self._living)}, self._broker.settings.lease
+        )
 
     def _promote(self) -> None:
         for name in self._queues:

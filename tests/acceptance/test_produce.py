@@ -143,7 +143,6 @@ def test_a_blocked_producer_goes_on_with_a_worker_and_never_beyond_the_bound(lab
     assert producer.wait(60) == 0
     assert worker.stop() == 0
     assert max(lengths) <= 20
-    assert len(lengths) > 2
     assert sorted(map(int, lab.seen("done"))) == list(range(500))
 
 

@@ -124,9 +124,16 @@ def lives(pid: int) -> bool:
     return state != "Z"
 
 
+def redis_cli() -> str | None:
+    """The one on PATH, else the one in the wheel."""
+    wheel = wheel_server()
+    beside = Path(wheel).with_name("redis-cli") if wheel else None
+    return shutil.which("redis-cli") or (str(beside) if beside and beside.exists() else None)
+
+
 def redis(attached: embedded.Attached, *words: str) -> str:
     """A command through redis-cli: these tests need no client library."""
-    client = shutil.which("redis-cli")
+    client = redis_cli()
     if client is None:
         pytest.skip("no redis-cli")
     socket = str(attached.place.socket)
@@ -543,7 +550,7 @@ def test_stop(run: Callable[..., tuple[int, str]], settings: Settings) -> None:
 
 def test_cli_starts_the_server_and_keeps_its_claim(home: Path) -> None:
     code = "from rq_lite.cli.redis import command; command()"
-    if not shutil.which("redis-cli"):
+    if redis_cli() is None:
         pytest.skip("no redis-cli")
     client = subprocess.Popen(
         [sys.executable, "-c", code, "cli", "--raw"],

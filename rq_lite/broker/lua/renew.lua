@@ -18,7 +18,7 @@ if renewed > 0 then
   local before = redis.call('HMGET', meta, 'done', 'rate_done', 'rate_at')
   local done, counted, at = tonumber(before[1] or 0), tonumber(before[2] or 0), tonumber(before[3] or 0)
   redis.call('HSET', meta, 'seen', now)
-  if now - at >= 2000 then
+  if now - at >= 1500 then
     local rate = at > 0 and math.max(0, (done - counted) * 1000 / (now - at)) or 0
     redis.call('HSET', meta, 'rate', string.format('%.1f', rate), 'rate_done', done, 'rate_at', now)
   end
