@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from click.testing import CliRunner
 from rq_lite import Broker, Settings, embedded
 from rq_lite.cli import demo as command_line
 from rq_lite.demo.facts import Choices, Summary, problems_of
+from tests.conftest import until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
 
@@ -147,10 +147,7 @@ def test_its_processes_end_also_when_it_is_killed(demo: Demo) -> None:
     until_it_works(process)
     process.kill()
     process.communicate(timeout=DEADLINE)
-    until = time.monotonic() + DEADLINE
-    while (left := demo.processes()) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert left == {}
+    until(lambda: demo.processes() == {}, "none of its processes is left")
 
 
 @pytest.mark.parametrize("part", ["website", "worker"])

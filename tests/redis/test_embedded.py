@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from rq_lite.cli.redis import command
 from rq_lite.errors import BrokerUnavailable, BrokerUnsuitable, UsageError
 from rq_lite.programs import Program, find_server, program_at, wheel_server
 from rq_lite.settings import Settings
+from tests.conftest import until
 
 DEADLINE = 20.0
 
@@ -90,13 +90,6 @@ def start(home: Path) -> Iterator[Start]:
     yield start_one
     for user in users:
         user.leave()
-
-
-def until(fact: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not fact():
-        assert time.monotonic() < deadline, f"never came true: {what}"
-        time.sleep(0.01)
 
 
 def until_gone(home: Path) -> None:
