@@ -68,6 +68,7 @@ def command(as_json: bool, **options: Any) -> None:
         format="%(asctime)s produce %(message)s",
         datefmt="%H:%M:%S",
     )
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it would tell every change
     task = ready_task(asked, settings)
     outcome = Outcome(task.queue.name)
     try:
@@ -241,9 +242,10 @@ def report(given: Given, outcome: Outcome) -> None:
     if given.as_json:
         click.echo(msgspec.json.encode(result).decode())
     elif not given.quiet:
+        jobs = "1 job" if result.put == 1 else f"{result.put:,} jobs"
         left_out = f", {result.skipped:,} lines skipped" if result.skipped else ""
         click.echo(
-            f"{result.put:,} jobs put into {result.queue!r} in {seconds:.1f} s ({result.put_per_second:,.0f}/s), "
+            f"{jobs} put into {result.queue!r} in {seconds:.1f} s ({result.put_per_second:,.0f}/s), "
             f"waited {result.waited:.1f} s for room{left_out}",
             err=True,
         )
