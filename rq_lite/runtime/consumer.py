@@ -88,6 +88,7 @@ class Consumer:
         self._news = Event()  # something has changed for the exchange
         self._dry = False  # the last take came up short, and no bell has rung since
         self._hungry = Event()  # listen for the bell
+        self._registered = False
         self._stops = 0
         self._seldom = Seldom(log)
 
@@ -95,8 +96,6 @@ class Consumer:
 
     def run(self) -> None:
         """Work until stopped. Jobs that are left at the end are given back."""
-        for queue in self._order.queues:
-            self._broker.register(queue, self.name)
         self._slots.start()
         listener = gevent.spawn(self._listen)
         gevent.sleep(0)  # the slots wait at the door before the first jobs come
@@ -156,6 +155,10 @@ class Consumer:
 
     def _step(self) -> bool:
         """One exchange, if there is a reason for one."""
+        if not self._registered:
+            for queue in self._order.queues:
+                self._broker.register(queue, self.name, link=self._link)
+            self._registered = True
         want = 0 if self._stops else min(self._slots.room, MOST)
         for lane in self._lanes.values():
             if lane.others:

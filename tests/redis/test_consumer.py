@@ -1,0 +1,42 @@
+"""A consumer in this process, on a real Redis whose connection fails where the test says."""
+
+from __future__ import annotations
+
+import redis
+
+from rq_lite.broker import Broker, Link
+from rq_lite.outcome import Outcome
+from rq_lite.runtime.consumer import Consumer, Lane, Order
+from rq_lite.runtime.slots import Slot
+
+
+class CutAtRegister(Broker):
+    """The connection is lost at the first registration."""
+
+    cut = False
+
+    def register(self, queue: str, consumer: str, *, link: Link | None = None) -> None:
+        if not self.cut:
+            self.cut = True
+            raise redis.ConnectionError("cut")
+        super().register(queue, consumer, link=link)
+
+
+def test_a_connection_lost_at_the_start_is_weather_like_later(broker: Broker) -> None:
+    broken = CutAtRegister(broker.url, settings=broker.settings)
+    broken.declare("q")
+    broken.put("q", [b"{job}"])
+    ran: list[bytes] = []
+
+    def run(slot: Slot[Lane], entry: bytes) -> Outcome:
+        ran.append(entry)
+        consumer.stop()
+        return None
+
+    order = Order({"q": 1.0}, strict=True)
+    consumer = Consumer(broken, "c", order, 2, run, grace=1.0)
+    consumer.run()
+    broken.close()
+    assert broken.cut
+    assert ran == [b"{job}"]
+    assert broker.unfinished("q")[0] == 0
