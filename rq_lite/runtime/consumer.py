@@ -155,11 +155,11 @@ class Consumer:
 
     def _step(self) -> bool:
         """One exchange, if there is a reason for one."""
-        if not self._registered:
+        want = 0 if self._stops else min(self._slots.room, MOST)
+        if want and not self._registered:
             for queue in self._order.queues:
                 self._broker.register(queue, self.name, link=self._link)
             self._registered = True
-        want = 0 if self._stops else min(self._slots.room, MOST)
         for lane in self._lanes.values():
             if lane.others:
                 self._settle_others(lane)

@@ -40,3 +40,25 @@ def test_a_connection_lost_at_the_start_is_weather_like_later(broker: Broker) ->
     assert broken.cut
     assert ran == [b"{job}"]
     assert broker.unfinished("q")[0] == 0
+
+
+class NeverRegisters(Broker):
+    """The connection is lost at every registration; somebody stops the consumer at the second."""
+
+    consumer: Consumer
+    tries = 0
+
+    def register(self, queue: str, consumer: str, *, link: Link | None = None) -> None:
+        self.tries += 1
+        if self.tries == 2:
+            self.consumer.stop()
+        assert self.tries < 10, "it does not stop"
+        raise redis.ConnectionError("cut")
+
+
+def test_who_never_got_through_can_be_stopped(broker: Broker) -> None:
+    broken = NeverRegisters(broker.url, settings=broker.settings)
+    broken.consumer = Consumer(broken, "c", Order({"q": 1.0}, strict=True), 2, lambda slot, entry: None, grace=1000.0)
+    broken.consumer.run()
+    broken.close()
+    assert broken.tries == 2
