@@ -24,6 +24,7 @@ class State(enum.Enum):
     PENDING = "pending"  # waits in the queue
     SCHEDULED = "scheduled"  # is due later: a delay, a retry, or parked
     INFLIGHT = "inflight"  # taken, owned by one consumer
+    SUSPECT = "suspects"  # its consumers died twice: waits to run alone
     DEAD = "dead"  # buried, with its error
     GONE = "gone"  # acked or purged
 
@@ -34,13 +35,19 @@ EDGES: tuple[tuple[str, State | None, State], ...] = (
     ("put", None, State.PENDING),
     ("put", None, State.SCHEDULED),
     ("promote", State.SCHEDULED, State.PENDING),
+    ("promote", State.SCHEDULED, State.SUSPECT),
     ("take", State.PENDING, State.INFLIGHT),
+    ("isolate", State.SUSPECT, State.INFLIGHT),
     ("ack", State.INFLIGHT, State.GONE),
     ("retry", State.INFLIGHT, State.SCHEDULED),
     ("park", State.INFLIGHT, State.SCHEDULED),
     ("bury", State.INFLIGHT, State.DEAD),
     ("give_back", State.INFLIGHT, State.PENDING),
+    ("give_back", State.INFLIGHT, State.SUSPECT),
     ("reclaim", State.INFLIGHT, State.PENDING),
+    ("reclaim", State.INFLIGHT, State.SUSPECT),
+    ("reclaim", State.INFLIGHT, State.DEAD),
     ("purge", State.PENDING, State.GONE),
     ("purge", State.SCHEDULED, State.GONE),
+    ("purge", State.SUSPECT, State.GONE),
 )

@@ -23,7 +23,7 @@ from rq_lite.errors import BrokerOutOfMemory, BrokerUnsuitable
 from rq_lite.programs import OLDEST
 from rq_lite.settings import Settings, load_settings
 
-__all__ = ["FAULTS", "Broker", "Code", "Feed", "Lane", "Link", "Put", "Taken", "weather"]
+__all__ = ["FAULTS", "Broker", "Code", "Death", "Feed", "Lane", "Link", "Put", "Reclaimed", "Taken", "weather"]
 
 WITH_FLAGS = (7, 0)
 # A producer's last put is remembered for this long, ms: longer than anybody goes on repeating one.
@@ -67,6 +67,35 @@ class Taken(NamedTuple):
     stale: int
     tag: int
     jobs: list[bytes]
+
+
+class Renewed(NamedTuple):
+    """How many of the consumers were listed, and what of the queue may be taken (0 while it is paused)."""
+
+    leases: int
+    waiting: int
+    suspects: int
+
+
+class Reclaimed(NamedTuple):
+    """What a step of a reclaim moved: jobs in all, of these suspects and buried ones, and how many are left."""
+
+    moved: int
+    left: int
+    cursor: int
+    suspects: int
+    buried: int
+
+
+class Death(NamedTuple):
+    """How a consumer died, and which of its jobs are charged a crash for it: "all", "none", or one's delivery tag."""
+
+    how: str
+    charged: str = "all"
+    where: str = ""  # the stack, where it is known
+
+
+UNSEEN = Death("nobody saw how")
 
 
 class Broker:
@@ -158,6 +187,11 @@ class Broker:
         with self._links.lend() as link:
             return self._patiently(lambda: link.pipe(list(commands)), link)
 
+    @property
+    def _caps(self) -> tuple[int, int]:
+        """Of the dead set: the most jobs, and the longest to keep one, ms."""
+        return self.settings.dead_max, ms(self.settings.dead_age)
+
     def _patiently(self, attempt: Callable[[], T], link: Link, patience: float | None = None) -> T:
         """Tries again after weather, with growing pauses of random length, until patience is over."""
         until = time.monotonic() + (self.settings.patience if patience is None else patience)
@@ -247,11 +281,11 @@ class Broker:
         key = keys.of(queue)
         self._run("register", (key.consumers, key.meta), consumer, ms(self.settings.lease), link=link)
 
-    def renew(self, queue: str, consumers: Sequence[str]) -> int:
-        """Prolong leases; how many of the consumers were listed."""
+    def renew(self, queue: str, consumers: Sequence[str]) -> Renewed:
+        """Prolong leases."""
         key = keys.of(queue)
-        reply = self._run("renew", (key.consumers, key.meta), ms(self.settings.lease), *consumers)
-        return int(reply[1])
+        reply = self._run("renew", (key.consumers, key.meta, key.pending), ms(self.settings.lease), *consumers)
+        return Renewed(*reply[1:])
 
     def exchange(self, consumer: str, lanes: Sequence[Lane], want: int, link: Link) -> list[Taken]:
         """Ack what is done and take up to `want` jobs, from the lanes in their order; an answer for each."""
@@ -268,16 +302,22 @@ class Broker:
         reply = self._run("exchange", tuple(names), *args, link=link)
         return [Taken(Code(code), stale, tag, jobs) for code, stale, tag, jobs in reply]
 
-    def bury(self, queue: str, consumer: str, reports: Sequence[tuple[int, bytes]], link: Link) -> int:
+    def isolate(self, queue: str, consumer: str, link: Link) -> tuple[Code, int, bytes]:
+        """Take one suspect, for a consumer that runs nothing else: its delivery tag (0: there is none) and the job."""
+        key = keys.of(queue)
+        names = (key.meta, key.consumers, key.suspects, key.inflight(consumer))
+        code, tag, job = self._run("isolate", names, consumer, link=link)
+        return Code(code), tag, job
+
+    def bury(self, queue: str, consumer: str, reports: Sequence[tuple[int, bytes]], link: Link | None = None) -> int:
         """Move deliveries (tag, report) to the dead set; how many were no longer the consumer's."""
         key = keys.of(queue)
         names = (
             key.inflight(consumer), key.dead, key.dead_index, key.meta, key.pending, key.scheduled, key.drained,
         )  # fmt: skip
-        limits = (self.settings.dead_max, ms(self.settings.dead_age))
-        return int(self._run("bury", names, *limits, *flat(reports), link=link)[2])
+        return int(self._run("bury", names, *self._caps, *flat(reports), link=link)[2])
 
-    def retry(self, queue: str, consumer: str, delays: Sequence[tuple[int, int]], link: Link) -> int:
+    def retry(self, queue: str, consumer: str, delays: Sequence[tuple[int, int]], link: Link | None = None) -> int:
         """Let deliveries (tag, delay in ms) run again later, charged an attempt; how many were not ours."""
         key = keys.of(queue)
         names = (key.inflight(consumer), key.scheduled, key.meta)
@@ -292,7 +332,7 @@ class Broker:
     def give_back(self, queue: str, consumer: str, tags: Sequence[int], *, link: Link | None = None) -> int:
         """Return unfinished deliveries to the head of the queue, uncharged; how many were not the consumer's."""
         key = keys.of(queue)
-        names = (key.inflight(consumer), key.pending, key.meta, key.bell)
+        names = (key.inflight(consumer), key.pending, key.meta, key.bell, key.suspects)
         return int(self._run("give_back", names, *sorted(tags), link=link)[2])
 
     def inflight(self, queue: str, consumer: str, link: Link) -> dict[int, bytes]:
@@ -312,20 +352,26 @@ class Broker:
 
     # -- duties
 
-    def reclaim(self, queue: str, consumer: str, *, certain: bool, most: int = 500) -> tuple[int, int] | None:
-        """Return a dead consumer's jobs to the head of the queue, a batch; how many, and how many are left.
+    def reclaim(
+        self, queue: str, consumer: str, *, certain: bool, death: Death = UNSEEN, most: int = 500, cursor: int = 0
+    ) -> Reclaimed | None:
+        """Return a dead consumer's jobs to the head of the queue, a batch; `cursor` is what the last call returned.
 
         None: its lease has not ended, and nobody said that it is `certain` to be dead.
         """
         key = keys.of(queue)
-        names = (key.inflight(consumer), key.pending, key.meta, key.consumers, key.bell)
-        reply = self._run("reclaim", names, consumer, most, int(certain))
-        return None if reply[0] == Code.ALIVE else (reply[1], reply[2])
+        names = (
+            key.inflight(consumer), key.pending, key.meta, key.consumers, key.bell, key.suspects,
+            key.dead, key.dead_index, key.scheduled, key.drained,
+        )  # fmt: skip
+        args = (consumer, most, int(certain), death.charged, death.how, death.where, cursor, *self._caps)
+        reply = self._run("reclaim", names, *args)
+        return None if reply[0] == Code.ALIVE else Reclaimed(*map(int, reply[1:]))
 
     def promote(self, queue: str, most: int = 500) -> tuple[int, float | None]:
         """Move jobs that are due to the queue, a batch; how many, and seconds until the next is due."""
         key = keys.of(queue)
-        reply = self._run("promote", (key.scheduled, key.pending, key.meta, key.bell), most)
+        reply = self._run("promote", (key.scheduled, key.pending, key.meta, key.bell, key.suspects), most)
         return reply[1], None if reply[2] < 0 else reply[2] / 1000
 
     def consumers(self, queue: str) -> dict[str, float]:
@@ -370,7 +416,7 @@ class Broker:
     def purge(self, queue: str) -> int:
         """Drop everything that waits or is scheduled; how many jobs that were."""
         key = keys.of(queue)
-        names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained)
+        names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
         return int(self._run("purge", names)[1])
 
     def _wait(self, lists: tuple[str, ...], seconds: float) -> bool:

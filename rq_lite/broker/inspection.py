@@ -24,6 +24,7 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     pending: int
     scheduled: int
     inflight: int
+    suspects: int  # wait to run alone: their consumers died twice
     dead: int
     maxsize: int  # 0: unbounded
     maxbytes: int  # 0: no bound
@@ -168,6 +169,7 @@ def state(
         pending=pending,
         scheduled=scheduled,
         inflight=max(0, number("inflight")),
+        suspects=max(0, number("suspects")),
         dead=dead,
         maxsize=maxsize,
         maxbytes=maxbytes,
@@ -203,6 +205,8 @@ def warnings(found: QueueState, *, declared: bool) -> list[str]:
     if found.consumers == 0 and found.pending + found.scheduled + found.inflight > 0:
         seen = "" if found.last_seen is None else f"; the last one was seen {found.last_seen:,.0f} s ago"
         lines.append(f"jobs wait and nobody consumes{seen}")
+    if found.suspects:
+        lines.append(f"{found.suspects:,} jobs whose consumers died twice wait to run alone")
     lines += [
         f"unknown task {unknown.task}: met {unknown.seconds_ago:,.0f} s ago by {unknown.worker}; its jobs are parked"
         for unknown in found.unknown_tasks

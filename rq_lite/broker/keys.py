@@ -33,6 +33,7 @@ CATALOGUE = (
     Key("rq:{<queue>}:consumers", "zset", False),
     Key("rq:{<queue>}:dead", "hash", False),
     Key("rq:{<queue>}:dead:index", "zset", False),
+    Key("rq:{<queue>}:suspects", "list", False),
     Key("rq:{<queue>}:meta", "hash", False),
     Key("rq:{<queue>}:bell", "list", False),
     Key("rq:{<queue>}:room", "list", False),
@@ -53,6 +54,7 @@ class QueueKeys:
         self.consumers = prefix + "consumers"  # zset: consumer by the end of its lease in ms
         self.dead = prefix + "dead"  # hash: delivery tag -> "<report as JSON>\n<encoded job>"
         self.dead_index = prefix + "dead:index"  # zset: delivery tag by time of burial in ms
+        self.suspects = prefix + "suspects"  # list: encoded jobs that must run alone
         self.meta = prefix + "meta"  # hash: bound, paused, counters, last delivery tag
         self.bell = prefix + "bell"  # list of wake-up tokens: something to take
         self.room = prefix + "room"  # list of wake-up tokens: room to put

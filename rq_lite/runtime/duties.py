@@ -131,11 +131,10 @@ class Duties:
                 pass
 
     def _reclaim(self, name: str, consumer: str, *, certain: bool) -> None:
-        total = 0
-        while (result := self._broker.reclaim(name, consumer, certain=certain, most=BATCH)) is not None:
-            moved, left = result
-            total += moved
-            if not left:
+        total = cursor = 0
+        while step := self._broker.reclaim(name, consumer, certain=certain, most=BATCH, cursor=cursor):
+            total, cursor = total + step.moved, step.cursor
+            if not step.left:
                 break
         if total:
             log.warning("queue %r: %d jobs of dead consumer %s are waiting again", name, total, consumer)

@@ -32,8 +32,8 @@ class Report(msgspec.Struct, omit_defaults=True):
     task: str | None
     error: str
     traceback: str = ""
-    attempts: int = 0
-    crashes: int = 0
+    attempts: int = 0  # runs that were begun: those that failed, and the crashes
+    crashes: int = 0  # of these, how many ended with the death of their consumer
     consumer: str = ""
     seconds: float = 0.0
 
@@ -102,7 +102,16 @@ class Executor:
             return Retry(round(delay * 1000))
         self._seldom.warn("bury", f"job {message.id} {message.task}: {text}; buried after attempt {attempt}")
         return self._buried(
-            Report(message.id, message.task, text, trace(error), attempt, crashes, self._consumer, round(seconds, 3))
+            Report(
+                message.id,
+                message.task,
+                text,
+                trace(error),
+                attempt + crashes,
+                crashes,
+                self._consumer,
+                round(seconds, 3),
+            )
         )
 
     def _buried(self, report: Report) -> Bury:

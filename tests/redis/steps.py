@@ -43,6 +43,19 @@ def took(broker: Broker, link: Link, want: int, consumer: str = "c") -> list[int
     return [number_of(raw) for raw in take(broker, link, want, consumer=consumer).jobs]
 
 
+def reclaim(broker: Broker, *, certain: bool, consumer: str = "c", most: int = 500) -> tuple[int, int]:
+    """How many jobs of the consumer were reclaimed, and how many are left."""
+    step = broker.reclaim("q", consumer, certain=certain, most=most)
+    assert step is not None, "it is alive"
+    return step.moved, step.left
+
+
+def suspects(broker: Broker) -> list[tuple[int, tuple[int, int]]]:
+    """The jobs that wait to run alone, the next one first: number, (attempts, crashes)."""
+    found = map(decode, reversed(broker.read(("LRANGE", KEY.suspects, 0, -1))[0]))
+    return [(int(message.id), (attempts, crashes)) for message, attempts, crashes in found]
+
+
 def waiting(broker: Broker) -> list[int]:
     """The numbers of the jobs in the queue, the next to be taken first."""
     return [number_of(raw) for raw in reversed(broker.read(("LRANGE", KEY.pending, 0, -1))[0])]

@@ -153,7 +153,7 @@ def test_whose_lease_is_over_takes_nothing_but_still_acks(server: Server, broker
 def test_a_lease_is_prolonged_only_for_whom_is_listed(broker: Broker) -> None:
     broker.read(("ZADD", KEY.consumers, 1, "c"))
     assert broker.consumers("q")["c"] < 0
-    assert broker.renew("q", ["c", "stranger"]) == 1
+    assert broker.renew("q", ["c", "stranger"]).leases == 1
     assert list(broker.consumers("q")) == ["c"]
     assert 0 < broker.consumers("q")["c"] <= broker.settings.lease
 
@@ -264,7 +264,7 @@ def test_the_last_ack_says_that_the_queue_is_drained(broker: Broker, link: Link)
 
 def test_keys_of_a_queue_lie_in_one_slot() -> None:
     names = [value for value in vars(keys.of("q")).values() if value.startswith("rq:")]
-    assert len(names) == 10
+    assert len(names) == 11
     assert all(name.startswith("rq:{q}:") for name in names)
 
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from rq_lite.broker import Broker, Code
+from rq_lite.broker import Broker, Code, Death
 from rq_lite.broker.codec import decode
 from tests.conftest import undocumented, until
 from tests.redis.steps import KEY, entry, now_ms, put_by_hand, take
@@ -31,6 +31,7 @@ class Model(RuleBasedStateMachine):
         self.maxsize, self.maxbytes, self.paused = 20, 0, False
         self.pending: list[bytes] = []  # the next to be taken first
         self.scheduled: dict[bytes, str] = {}  # entry to kind
+        self.suspects: list[bytes] = []  # likewise
         self.inflight: dict[str, dict[int, bytes]] = {}  # consumer to tag to entry
         self.dead: dict[int, bytes] = {}
         self.counters = dict.fromkeys(("put", "done", "failed", "retried", "reclaimed", "stale", "purged"), 0)
@@ -52,6 +53,11 @@ class Model(RuleBasedStateMachine):
 
     def weight(self) -> int:
         return sum(map(len, self.pending)) + sum(map(len, self.scheduled))
+
+    def to_head(self, entries: list[bytes]) -> None:
+        """They wait again: suspects alone, the others at the head of the queue; the first in the list goes first."""
+        self.pending = [raw for raw in entries if crashes(raw) < 2] + self.pending
+        self.suspects = [raw for raw in entries if crashes(raw) >= 2] + self.suspects
 
     def settled(self, slot: int, data: Any) -> tuple[str, list[int], list[bytes]]:
         """A consumer, some tags (perhaps one that is not its own), and the entries that it really has."""
@@ -111,7 +117,7 @@ class Model(RuleBasedStateMachine):
         stale = self.broker.retry("q", name, [(tag, delay) for tag in tags], self.link)
         assert stale == len(tags) - len(found)
         kind = "later" if delay == LATER else "soon"
-        self.scheduled |= dict.fromkeys((charged(raw, 0) for raw in found), kind)
+        self.scheduled |= dict.fromkeys((charged(raw, 1, 0) for raw in found), kind)
         self.counters["retried"] += len(found)
 
     @rule(slot=st.integers(0, SLOTS - 1), data=st.data())
@@ -133,15 +139,32 @@ class Model(RuleBasedStateMachine):
         before = dict(self.inflight[self.consumers[slot]])
         name, tags, found = self.settled(slot, data)
         assert self.broker.give_back("q", name, tags) == len(tags) - len(found)
-        self.pending = [before[tag] for tag in sorted(tags) if tag in before] + self.pending
+        self.to_head([before[tag] for tag in sorted(tags) if tag in before])
 
-    @rule(slot=st.integers(0, SLOTS - 1), late=st.booleans())
-    def crash(self, slot: int, late: bool) -> None:
+    @rule(slot=st.integers(0, SLOTS - 1))
+    def isolate(self, slot: int) -> None:
+        name = self.consumers[slot]
+        code, tag, raw = self.broker.isolate("q", name, self.link)
+        expected = b"" if self.paused or not self.suspects else self.suspects.pop(0)
+        assert (code, raw) == (Code.OK, expected)
+        if expected:
+            self.inflight[name][tag] = raw
+
+    @rule(slot=st.integers(0, SLOTS - 1), late=st.booleans(), blame=st.sampled_from(["all", "none", "one"]))
+    def crash(self, slot: int, late: bool, blame: str) -> None:
         """A consumer dies and is reclaimed; what it sent before may still arrive."""
         name = self.consumers[slot]
         held = self.inflight.pop(name)
-        assert self.broker.reclaim("q", name, certain=True) == (len(held), 0)
-        self.pending = [charged(held[tag], 1) for tag in sorted(held)] + self.pending
+        blamed = {"all": set(held), "none": set(), "one": set(sorted(held)[:1])}[blame]
+        death = Death("d", blame if blame != "one" else str(min(held, default=0)))
+        after = {tag: charged(raw, 0, 1) if tag in blamed else raw for tag, raw in held.items()}
+        poison = {tag: raw for tag, raw in after.items() if tag in blamed and crashes(raw) >= 3}
+        lone = [tag for tag, raw in after.items() if tag not in poison and crashes(raw) >= 2]
+        step = self.broker.reclaim("q", name, certain=True, death=death)
+        assert step == (len(held), 0, 0, len(lone), len(poison))
+        self.dead |= poison
+        self.to_head([raw for tag, raw in sorted(after.items()) if tag not in poison])
+        self.counters["failed"] += len(poison)
         self.counters["reclaimed"] += len(held)
         if late:
             reply = take(self.broker, self.link, 5, sorted(held), consumer=name)
@@ -161,7 +184,7 @@ class Model(RuleBasedStateMachine):
         assert moved == min(most, len(due))
         for raw, _ in due[:moved]:
             del self.scheduled[raw]
-            self.pending.append(raw)
+            (self.pending if crashes(raw) < 2 else self.suspects).append(raw)
 
     @precondition(lambda self: "parked" in self.scheduled.values())
     @rule()
@@ -173,13 +196,14 @@ class Model(RuleBasedStateMachine):
                 self.broker.read(("ZADD", KEY.scheduled, "XX", 0, name))
                 assert self.broker.promote("q", 1)[0] == 1
                 del self.scheduled[raw]
-                self.pending.append(raw)
+                (self.pending if crashes(raw) < 2 else self.suspects).append(raw)
 
     @rule()
     def purge(self) -> None:
-        assert self.broker.purge("q") == self.waiting()
-        self.counters["purged"] += self.waiting()
-        self.pending, self.scheduled = [], {}
+        purged = self.waiting() + len(self.suspects)
+        assert self.broker.purge("q") == purged
+        self.counters["purged"] += purged
+        self.pending, self.scheduled, self.suspects = [], {}, []
 
     @rule()
     def pause_or_resume(self) -> None:
@@ -196,14 +220,14 @@ class Model(RuleBasedStateMachine):
     @invariant()
     def every_job_is_in_its_one_place(self) -> None:
         assert self.broker.read(("LRANGE", KEY.pending, 0, -1))[0][::-1] == self.pending
+        assert self.broker.read(("LRANGE", KEY.suspects, 0, -1))[0][::-1] == self.suspects
         assert sorted(raw for raw, _ in scheduled(self.broker)) == sorted(self.scheduled)
         for name, held in self.inflight.items():
             assert self.broker.inflight("q", name, self.link) == held
         flat = self.broker.read(("HGETALL", KEY.dead))[0]
-        assert {int(flat[i]): flat[i + 1] for i in range(0, len(flat), 2)} == {
-            tag: b"{}\n" + raw for tag, raw in self.dead.items()
-        }
-        everywhere = [*self.pending, *self.scheduled, *self.dead.values()]
+        buried = {int(flat[i]): flat[i + 1].partition(b"\n")[2] for i in range(0, len(flat), 2)}
+        assert buried == self.dead
+        everywhere = [*self.pending, *self.scheduled, *self.suspects, *self.dead.values()]
         everywhere += [raw for held in self.inflight.values() for raw in held.values()]
         ids = [decode(raw)[0].id for raw in everywhere]
         assert len(set(ids)) == len(ids) == self.counters["put"] - self.counters["done"] - self.counters["purged"]
@@ -216,10 +240,11 @@ class Model(RuleBasedStateMachine):
             **self.counters,
             "bytes": self.weight(),
             "inflight": sum(map(len, self.inflight.values())),
+            "suspects": len(self.suspects),
             "parked": list(self.scheduled.values()).count("parked"),
         }
         assert {name: int(meta.get(name, 0)) for name in expected} == expected
-        assert self.broker.unfinished("q")[0] == self.waiting() + expected["inflight"]
+        assert self.broker.unfinished("q")[0] == self.waiting() + expected["inflight"] + len(self.suspects)
 
     @invariant()
     def only_living_consumers_own_jobs_and_no_key_is_strange(self) -> None:
@@ -227,9 +252,13 @@ class Model(RuleBasedStateMachine):
         assert undocumented(self.broker) == []
 
 
-def charged(raw: bytes, crashes: int) -> bytes:
-    _, attempts, crashed = decode(raw)
-    return b"%d.%d%s" % (attempts + 1, crashed + crashes, raw[raw.index(b"{") :])
+def charged(raw: bytes, attempts: int, crashed: int) -> bytes:
+    _, *before = decode(raw)
+    return b"%d.%d%s" % (before[0] + attempts, before[1] + crashed, raw[raw.index(b"{") :])
+
+
+def crashes(raw: bytes) -> int:
+    return decode(raw)[2]
 
 
 def scheduled(broker: Broker) -> list[tuple[bytes, int]]:

@@ -23,6 +23,7 @@ from tests.redis.steps import (
     number_of,
     put,
     put_by_hand,
+    reclaim,
     take,
     took,
     waiting,
@@ -293,7 +294,7 @@ def test_at_maxmemory_the_queue_drains(broker: Broker, link: Link) -> None:
     put(broker, *range(10))
     with at_maxmemory(broker):
         broker.register("q", "d", link=link)
-        assert broker.renew("q", ["c", "d"]) == 2
+        assert broker.renew("q", ["c", "d"]).leases == 2
         first = take(broker, link, 8)
         tags = [first.tag + 1 + index for index in range(len(first.jobs))]
         assert take(broker, link, 0, acks=tags[:1]).stale == 0
@@ -301,7 +302,7 @@ def test_at_maxmemory_the_queue_drains(broker: Broker, link: Link) -> None:
         assert broker.retry("q", "c", [(tags[2], 1)], link) == 0
         assert broker.park("q", "c", [(tags[3], "t")], link) == 0
         assert broker.give_back("q", "c", tags[4:6]) == 0
-        assert broker.reclaim("q", "c", certain=True) == (2, 0)
+        assert reclaim(broker, certain=True) == (2, 0)
         until(lambda: broker.promote("q")[0], "the retried job is due")
         assert broker.unfinished("q") == (8, 1)
         broker.configure("q", maxsize=20)

@@ -36,7 +36,7 @@ def listed(name: str) -> list[str]:
 
 
 def test_there_are_scripts() -> None:
-    assert len(NAMES) == 16
+    assert len(NAMES) == 17
     assert "lib" not in NAMES
 
 
@@ -74,7 +74,7 @@ def test_every_key_in_the_head_is_used_and_no_other(name: str) -> None:
     unpacked = re.search(r"local ([\w, ]+) = unpack\(KEYS", code)
     if unpacked:
         variables = unpacked[1].split(", ")
-        assert [one.replace("_", ":") for one in variables] == [one.split(":<")[0] for one in names] or name == "bury"
+        assert [one.replace("index", "dead:index") for one in variables] == [one.split(":<")[0] for one in names]
         assert len(variables) == len(names)
         for variable in variables:
             assert len(re.findall(rf"\b{variable}\b", code)) > 1, f"{variable} is not used"
@@ -106,6 +106,7 @@ def test_every_script_is_sent_the_keys_that_its_head_lists(
         lambda: broker.park("q", "c", [(1, "t")], link),
         lambda: broker.give_back("q", "c", [1]),
         lambda: broker.reclaim("q", "c", certain=True),
+        lambda: broker.isolate("q", "c", link),
         lambda: broker.promote("q"),
         lambda: broker.configure("q", 5),
         lambda: broker.resume("q"),

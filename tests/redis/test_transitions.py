@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 import pytest
 
-from rq_lite.broker import Broker, Code, Link
+from rq_lite.broker import Broker, Code, Death, Link, Reclaimed
 from rq_lite.broker.codec import decode
 from tests.conftest import Server, until
 from tests.redis.steps import (
@@ -22,7 +22,9 @@ from tests.redis.steps import (
     now_ms,
     number_of,
     put,
+    reclaim,
     started_waiting,
+    suspects,
     take,
     took,
     waiting,
@@ -285,9 +287,9 @@ def test_a_living_consumer_is_not_reclaimed(broker: Broker, link: Link) -> None:
 def test_the_jobs_of_the_dead_return_to_the_head_charged(broker: Broker, link: Link) -> None:
     put(broker, *range(12))
     take(broker, link, 11)
-    assert broker.reclaim("q", "c", certain=True) == (11, 0)
+    assert reclaim(broker, certain=True) == (11, 0)
     assert waiting(broker) == list(range(12))
-    assert headers(broker) == [(1, 1)] * 11 + [(0, 0)]
+    assert headers(broker) == [(0, 1)] * 11 + [(0, 0)]  # a crash is no attempt of theirs
     assert (counter(broker, "reclaimed"), counter(broker, "inflight")) == (11, 0)
     assert counter(broker, "bytes") == sum(map(len, broker.read(("LRANGE", KEY.pending, 0, -1))[0]))
     assert broker.consumers("q") == {}
@@ -297,7 +299,7 @@ def test_a_lease_that_ended_is_enough(broker: Broker, link: Link) -> None:
     put(broker, 1)
     take(broker, link, 1)
     broker.read(("ZADD", KEY.consumers, now_ms(broker) - 1, "c"))
-    assert broker.reclaim("q", "c", certain=False) == (1, 0)
+    assert reclaim(broker, certain=False) == (1, 0)
     assert waiting(broker) == [1]
 
 
@@ -308,48 +310,142 @@ def test_every_crash_is_counted_apart_from_the_attempts(broker: Broker, link: Li
     promoted(broker)
     take(broker, link, 1)
     broker.reclaim("q", "c", certain=True)
-    assert headers(broker) == [(2, 1)]
+    assert headers(broker) == [(1, 1)]
 
 
 def test_many_jobs_are_reclaimed_in_batches_and_none_is_left_unwatched(broker: Broker, link: Link) -> None:
     put(broker, *range(1000))
     take(broker, link, 1000)
-    moved, left = 0, 1
-    while left:
+    moved = cursor = 0
+    steps: list[Reclaimed] = []
+    while not steps or steps[-1].left:
         assert "c" in broker.consumers("q")  # whoever goes on finds it
-        some, left = broker.reclaim("q", "c", certain=True, most=64) or (0, -1)
-        assert 0 < some <= 64
-        moved += some
-        assert moved + left == 1000
+        step = broker.reclaim("q", "c", certain=True, most=64, cursor=cursor)
+        assert step is not None
+        steps.append(step)
+        moved, cursor = moved + step.moved, step.cursor
+        assert moved + step.left == 1000
+    assert len(steps) > 5
+    assert max(step.moved for step in steps) < 200
     assert broker.consumers("q") == {}
     assert sorted(waiting(broker)) == list(range(1000))
     assert counter(broker, "inflight") == 0
 
 
 def test_a_consumer_reclaimed_in_part_takes_nothing_more(broker: Broker, link: Link) -> None:
-    put(broker, 1, 2, 3)
-    take(broker, link, 2)
-    assert broker.reclaim("q", "c", certain=True, most=1) == (1, 1)
+    put(broker, *range(1000))
+    take(broker, link, 900)
+    assert reclaim(broker, certain=True, most=64)[1] > 0
     assert take(broker, link, 1).code is Code.NOLEASE
-    assert broker.renew("q", ["c"]) in (0, 1)
-    assert broker.reclaim("q", "c", certain=True) == (1, 0)
+    until(lambda: reclaim(broker, certain=True)[1] == 0, "everything is reclaimed")
+    assert sorted(waiting(broker)) == list(range(1000))
 
 
 def test_two_who_reclaim_at_once_move_each_job_once(broker: Broker, link: Link, pool: ThreadPoolExecutor) -> None:
     put(broker, *range(1000))
     take(broker, link, 1000)
 
-    def reclaim(_: int) -> int:
-        moved = 0
-        while True:
-            some, left = broker.reclaim("q", "c", certain=True, most=50) or (0, 0)
-            moved += some
-            if not left:
-                return moved
+    def reclaim_all(_: int) -> int:
+        moved = cursor = 0
+        while step := broker.reclaim("q", "c", certain=True, most=50, cursor=cursor):
+            moved, cursor = moved + step.moved, step.cursor
+            if not step.left:
+                break
+        return moved
 
-    assert sum(pool.map(reclaim, range(4))) == 1000
+    assert sum(pool.map(reclaim_all, range(4))) == 1000
     assert sorted(waiting(broker)) == list(range(1000))
     assert (counter(broker, "reclaimed"), counter(broker, "inflight")) == (1000, 0)
+
+
+def crashed(broker: Broker, link: Link, times: int) -> None:
+    """Job 1 is taken, and its consumer dies, so many times; from the second on it runs alone."""
+    for number in range(times):
+        if number < 2:
+            assert took(broker, link, 1) == [1]
+        else:
+            assert broker.isolate("q", "c", link)[2]
+        broker.reclaim("q", "c", certain=True, death=Death("killed by signal 9"))
+        broker.register("q", "c", link=link)
+
+
+def test_after_the_second_crash_a_job_waits_to_run_alone(broker: Broker, link: Link) -> None:
+    put(broker, 1, 2)
+    crashed(broker, link, 2)
+    assert waiting(broker) == [2]
+    assert suspects(broker) == [(1, (0, 2))]
+    assert (counter(broker, "suspects"), counter(broker, "bytes")) == (1, len(entry(2)))
+    assert broker.unfinished("q")[0] == 2
+    code, tag, job = broker.isolate("q", "c", link)
+    assert (code, number_of(job)) == (Code.OK, 1)
+    assert broker.inflight("q", "c", link) == {tag: job}
+    assert (counter(broker, "suspects"), counter(broker, "inflight")) == (0, 1)
+    assert take(broker, link, 0, acks=[tag]).stale == 0
+    assert broker.unfinished("q")[0] == 1
+
+
+def test_after_the_third_crash_a_job_is_buried_as_poison(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    crashed(broker, link, 3)
+    assert broker.unfinished("q")[0] == 0
+    assert (counter(broker, "failed"), counter(broker, "inflight"), counter(broker, "suspects")) == (1, 0, 0)
+    (raw,) = broker.read(("HVALS", KEY.dead))[0]
+    report = json.loads(raw.partition(b"\n")[0])
+    assert raw.endswith(b"\n0.3" + entry(1))
+    assert {name: report[name] for name in ("id", "task", "attempts", "crashes", "consumer")} == {
+        "id": "00000001", "task": "t", "attempts": 3, "crashes": 3, "consumer": "c",
+    }  # fmt: skip
+    assert report["error"] == "poison: 3 consumers died while it ran; the last: killed by signal 9"
+
+
+@pytest.mark.parametrize(
+    "raw", [b"no job", b"0.2{", b'0.2{"id":7,"task":[]}', b'0.2{"id":"\xff"}', b"0.2" + b"[" * 5000]
+)
+def test_poison_that_is_no_job_is_reclaimed_all_the_same(broker: Broker, link: Link, raw: bytes) -> None:
+    broker.put("q", [raw])
+    take(broker, link, 1)
+    assert reclaim(broker, certain=True) == (1, 0)
+    assert broker.unfinished("q")[0] == (0 if raw.startswith(b"0.2{") else 1)
+
+
+def test_only_the_one_to_blame_is_charged(broker: Broker, link: Link) -> None:
+    put(broker, 1, 2, 3)
+    taken = take(broker, link, 3)
+    broker.reclaim("q", "c", certain=True, death=Death("stuck", str(taken.tag + 2)))
+    assert waiting(broker) == [1, 2, 3]
+    assert headers(broker) == [(0, 0), (0, 1), (0, 0)]
+
+
+def test_whoever_is_stopped_is_charged_nothing(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    take(broker, link, 1)
+    broker.reclaim("q", "c", certain=True, death=Death("stopped", "none"))
+    assert headers(broker) == [(0, 0)]
+
+
+def test_a_suspect_stays_one_on_every_way_back(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    crashed(broker, link, 2)
+    _, tag, _ = broker.isolate("q", "c", link)
+    assert broker.give_back("q", "c", [tag]) == 0
+    assert suspects(broker) == [(1, (0, 2))]
+    _, tag, _ = broker.isolate("q", "c", link)
+    assert broker.retry("q", "c", [(tag, 1)], link) == 0
+    promoted(broker)
+    assert suspects(broker) == [(1, (1, 2))]
+    assert (waiting(broker), counter(broker, "bytes")) == ([], 0)
+    assert broker.unfinished("q")[0] == 1
+
+
+def test_no_suspect_without_a_lease_or_from_a_paused_queue(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    crashed(broker, link, 2)
+    assert broker.isolate("q", "stranger", link)[:2] == (Code.NOLEASE, 0)
+    broker.pause("q")
+    assert broker.isolate("q", "c", link)[:2] == (Code.OK, 0)
+    assert suspects(broker) == [(1, (0, 2))]
+    assert broker.purge("q") == 1
+    assert broker.unfinished("q")[0] == 0
 
 
 def test_who_was_reclaimed_is_fenced_off(broker: Broker, link: Link) -> None:
@@ -369,7 +465,7 @@ def test_who_was_reclaimed_is_fenced_off(broker: Broker, link: Link) -> None:
 
 def test_reclaiming_nobody_does_nothing(broker: Broker) -> None:
     before = everything(broker)
-    assert broker.reclaim("q", "stranger", certain=True) == (0, 0)
+    assert reclaim(broker, consumer="stranger", certain=True) == (0, 0)
     assert everything(broker) == before
 
 

@@ -5,33 +5,20 @@
 -- oom     allowed
 -- callers Broker.bury
 local inflight, dead, index, meta, pending, scheduled, drained = unpack(KEYS)
-local keep, age, now, buried, stale = tonumber(ARGV[1]), tonumber(ARGV[2]), now_ms(), 0, 0
-
-local function drop(tags)
-  if #tags == 0 then return end
-  redis.call('HDEL', dead, unpack(tags))
-  redis.call('ZREM', index, unpack(tags))
-  redis.call('HINCRBY', meta, 'dropped', #tags)
-end
-
+local now, buried, stale = now_ms(), {}, 0
 for i = 3, #ARGV, 2 do
-  local tag = ARGV[i]
-  local entry = settled(inflight, tag)
+  local entry = settled(inflight, ARGV[i])
   if entry then
-    redis.call('HSET', dead, tag, ARGV[i + 1] .. '\n' .. entry)
-    redis.call('ZADD', index, now, tag)
-    buried = buried + 1
+    local n = #buried
+    buried[n + 1], buried[n + 2], buried[n + 3] = ARGV[i], ARGV[i + 1], entry
   else
     stale = stale + 1
   end
 end
-if buried > 0 then
-  redis.call('HINCRBY', meta, 'failed', buried)
-  redis.call('HINCRBY', meta, 'inflight', -buried)
-  drop(redis.call('ZRANGEBYSCORE', index, '-inf', now - age, 'LIMIT', 0, 1000))
-  local excess = math.min(redis.call('ZCARD', index) - keep, 1000)
-  if excess > 0 then drop(redis.call('ZRANGE', index, 0, excess - 1)) end
+if #buried > 0 then
+  to_dead(dead, index, meta, buried, tonumber(ARGV[1]), tonumber(ARGV[2]), now)
+  redis.call('HINCRBY', meta, 'inflight', -#buried / 3)
   ring_drained(pending, scheduled, meta, drained)
 end
 if stale > 0 then redis.call('HINCRBY', meta, 'stale', stale) end
-return {OK, buried, stale}
+return {OK, #buried / 3, stale}

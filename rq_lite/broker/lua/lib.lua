@@ -22,21 +22,79 @@ local function ring_bell(bell, n)
   redis.call('LPUSH', bell, unpack(tokens))
 end
 
+-- From so many crashes on a job runs alone; at so many it is buried.
+local SUSPECT, POISON = 2, 3
+
 -- A job's entry is its JSON, from the second attempt on with "<attempts>.<crashes>" in front.
--- What is no job (it does not start like one) stays as it is, so that it can be buried unchanged.
+-- What is no job (it does not start like one) has neither: it stays as it is, so that it can be buried unchanged.
+local function header(entry)
+  if entry:sub(1, 1) == '{' then return 0, 0, entry end
+  local attempts, crashes, body = entry:match('^(%d+)%.(%d+)({.*)$')
+  return tonumber(attempts or 0), tonumber(crashes or 0), body
+end
+
 local function charged(entry, attempts, crashes)
-  local a, c, body = entry:match('^(%d+)%.(%d+)({.*)$')
-  if not a then
-    if entry:sub(1, 1) ~= '{' then return entry end
-    a, c, body = 0, 0, entry
-  end
+  local a, c, body = header(entry)
+  if not body then return entry end
   return string.format('%d.%d', a + attempts, c + crashes) .. body
 end
 
--- Jobs that nobody has finished: waiting, scheduled or in flight.
+-- More values than some thousand at once are too many for `unpack`.
+local function push_all(push, list, values)
+  for i = 1, #values, 1000 do redis.call(push, list, unpack(values, i, math.min(i + 999, #values))) end
+end
+
+-- Let jobs wait (again): `push` is RPUSH for the head of the queue and LPUSH for its end. Suspects wait elsewhere;
+-- returns how many went to the queue, the sum of their lengths, and how many are suspects.
+local function wait_again(push, entries, pending, suspects, meta)
+  local usual, lone, length = {}, {}, 0
+  for _, entry in ipairs(entries) do
+    local _, crashes = header(entry)
+    if crashes >= SUSPECT then
+      lone[#lone + 1] = entry
+    else
+      usual[#usual + 1] = entry
+      length = length + #entry
+    end
+  end
+  push_all(push, pending, usual)
+  push_all(push, suspects, lone)
+  if #lone > 0 then redis.call('HINCRBY', meta, 'suspects', #lone) end
+  return #usual, length, #lone
+end
+
+-- The dead set is capped by number and age; what goes over the cap is counted. At most 1000 at a time.
+local function trim_dead(dead, index, meta, keep, age, now)
+  local function drop(tags)
+    if #tags == 0 then return 0 end
+    redis.call('HDEL', dead, unpack(tags))
+    redis.call('ZREM', index, unpack(tags))
+    redis.call('HINCRBY', meta, 'dropped', #tags)
+    return #tags
+  end
+  local dropped = drop(redis.call('ZRANGEBYSCORE', index, '-inf', now - age, 'LIMIT', 0, 1000))
+  local excess = math.min(redis.call('ZCARD', index) - keep, 1000)
+  if excess > 0 then dropped = dropped + drop(redis.call('ZRANGE', index, 0, excess - 1)) end
+  return dropped
+end
+
+-- Bury entries: triples of delivery tag, report (JSON, one line) and entry.
+local function to_dead(dead, index, meta, buried, keep, age, now)
+  for i = 1, #buried, 3 do
+    redis.call('HSET', dead, buried[i], buried[i + 1] .. '\n' .. buried[i + 2])
+    redis.call('ZADD', index, now, buried[i])
+  end
+  if #buried > 0 then
+    redis.call('HINCRBY', meta, 'failed', #buried / 3)
+    trim_dead(dead, index, meta, keep, age, now)
+  end
+end
+
+-- Jobs that nobody has finished: waiting (suspects, too), scheduled or in flight.
 local function unfinished(pending, scheduled, meta)
+  local elsewhere = redis.call('HMGET', meta, 'inflight', 'suspects')
   return redis.call('LLEN', pending) + redis.call('ZCARD', scheduled)
-    + tonumber(redis.call('HGET', meta, 'inflight') or 0)
+    + tonumber(elsewhere[1] or 0) + tonumber(elsewhere[2] or 0)
 end
 
 -- Wake who waits in join, if nothing is left.

@@ -1,46 +1,74 @@
--- reclaim: return the jobs of a dead consumer to the head of the queue, a batch at a time; each is charged
---          an attempt and a crash. Once its jobs are gone the consumer is forgotten.
--- KEYS    1 inflight:<consumer>  2 pending  3 meta  4 consumers  5 bell
+-- reclaim: return the jobs of a dead consumer to the head of the queue, a batch at a time. Those that may have
+--          killed it are charged a crash: with the second they are suspects and run alone, with the third they
+--          are buried. Once its jobs are gone the consumer is forgotten.
+-- KEYS    1 inflight:<consumer>  2 pending  3 meta  4 consumers  5 bell  6 suspects  7 dead  8 dead:index
+--         9 scheduled  10 drained
 -- ARGV    1 consumer  2 jobs at most  3 certain (1: known to be dead; 0: only if its lease has ended)
--- returns {OK, reclaimed, left} | {ALIVE}
+--         4 charged (all, none, or the one delivery tag that is to blame)  5 how it died  6 where it was then
+--         7 cursor (0, then what the last call returned)  8 most buried jobs to keep  9 longest to keep one, ms
+-- returns {OK, reclaimed, left, cursor, suspects among them, buried} | {ALIVE}
 -- oom     allowed
 -- callers Broker.reclaim
-local inflight, pending, meta, consumers, bell = unpack(KEYS)
-local consumer, most, certain = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
+local inflight, pending, meta, consumers, bell, suspects, dead, index, scheduled, drained = unpack(KEYS)
+local consumer, most, certain, blamed = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', ARGV[4]
+local now = now_ms()
 local lease = redis.call('ZSCORE', consumers, consumer)
-if lease and not certain and tonumber(lease) > now_ms() then return {ALIVE} end
+if lease and not certain and tonumber(lease) > now then return {ALIVE} end
 
 -- It takes nothing more from here on, whatever of it may still be on its way.
 redis.call('ZREM', consumers, consumer)
-local tags, entries, cursor = {}, {}, '0'
-repeat
+-- From where the last call ended: a large hash that was emptied from its beginning is slow to search from there.
+local tags, found, cursor = {}, {}, ARGV[7]
+for _ = 1, 10 do
   local page = redis.call('HSCAN', inflight, cursor, 'COUNT', most)
   cursor = page[1]
   for i = 1, #page[2], 2 do
     local tag = page[2][i]
-    if not entries[tag] and #tags < most then
-      tags[#tags + 1] = tag
-      entries[tag] = page[2][i + 1]
-    end
+    if not found[tag] then tags[#tags + 1] = tag end
+    found[tag] = page[2][i + 1]
   end
-until cursor == '0' or #tags >= most
+  if cursor == '0' or #tags >= most / 2 then break end
+end
+
+local function text_of(value) return type(value) == 'string' and value or cjson.null end
+
+local function report(entry, attempts, crashes)
+  local _, _, body = header(entry)
+  local known, job = pcall(cjson.decode, body or '')
+  if not known or type(job) ~= 'table' then job = {} end
+  return cjson.encode({
+    id = text_of(job.id), task = text_of(job.task), attempts = attempts, crashes = crashes, consumer = consumer,
+    error = string.format('poison: %d consumers died while it ran; the last: %s', crashes, ARGV[5]), traceback = ARGV[6],
+  })
+end
 
 -- Newest first, so that the oldest ends up at the head.
 table.sort(tags, function(a, b) return tonumber(a) > tonumber(b) end)
-local length = 0
+local entries, buried = {}, {}
 for _, tag in ipairs(tags) do
-  local entry = charged(entries[tag], 1, 1)
-  redis.call('HDEL', inflight, tag)
-  redis.call('RPUSH', pending, entry)
-  length = length + #entry
+  local entry = found[tag]
+  if blamed == 'all' or blamed == tag then
+    entry = charged(entry, 0, 1)
+    local attempts, crashes = header(entry)
+    if crashes >= POISON then
+      local n = #buried
+      buried[n + 1], buried[n + 2], buried[n + 3] = tag, report(entry, attempts + crashes, crashes), entry
+      entry = nil
+    end
+  end
+  if entry then entries[#entries + 1] = entry end
 end
+for i = 1, #tags, 1000 do redis.call('HDEL', inflight, unpack(tags, i, math.min(i + 999, #tags))) end
+local usual, length, lone = wait_again('RPUSH', entries, pending, suspects, meta)
+to_dead(dead, index, meta, buried, tonumber(ARGV[8]), tonumber(ARGV[9]), now)
 local left = redis.call('HLEN', inflight)
 if #tags > 0 then
   redis.call('HINCRBY', meta, 'bytes', length)
   redis.call('HINCRBY', meta, 'inflight', -#tags)
   redis.call('HINCRBY', meta, 'reclaimed', #tags)
-  ring_bell(bell, #tags)
+  ring_bell(bell, usual)
+  ring_drained(pending, scheduled, meta, drained)
 end
 -- Somebody must be able to go on if this call was the caller's last: stay listed, with a lease long over.
 if left > 0 then redis.call('ZADD', consumers, 0, consumer) end
-return {OK, #tags, left}
+return {OK, #tags, left, cursor, lone, #buried / 3}

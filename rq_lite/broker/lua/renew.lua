@@ -1,11 +1,11 @@
 -- renew: prolong the leases of consumers that live; one that is not listed must register anew by itself.
---        Keeps the throughput of the last seconds on the way (for status).
--- KEYS    1 consumers  2 meta
+--        Keeps the throughput of the last seconds on the way (for status), and tells what waits.
+-- KEYS    1 consumers  2 meta  3 pending
 -- ARGV    1 length of the lease, ms  2… consumers
--- returns {OK, renewed}
+-- returns {OK, renewed, jobs that wait to be taken, suspects}; both are 0 while the queue is paused
 -- oom     allowed
 -- callers Broker.renew
-local consumers, meta = KEYS[1], KEYS[2]
+local consumers, meta, pending = unpack(KEYS)
 local now, renewed = now_ms(), 0
 for i = 2, #ARGV do
   if redis.call('ZSCORE', consumers, ARGV[i]) then
@@ -23,4 +23,6 @@ if renewed > 0 then
     redis.call('HSET', meta, 'rate', string.format('%.1f', rate), 'rate_done', done, 'rate_at', now)
   end
 end
-return {OK, renewed}
+local state = redis.call('HMGET', meta, 'paused', 'suspects')
+if state[1] == '1' then return {OK, renewed, 0, 0} end
+return {OK, renewed, redis.call('LLEN', pending), tonumber(state[2] or 0)}

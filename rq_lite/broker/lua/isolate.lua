@@ -1,0 +1,17 @@
+-- isolate: take one suspect, a job whose consumers have died twice, for a consumer that runs nothing else.
+-- KEYS    1 meta  2 consumers  3 suspects  4 inflight:<consumer>
+-- ARGV    1 consumer
+-- returns {OK | NOLEASE, tag (0: there is none), job}
+-- oom     allowed
+-- callers Broker.isolate
+local meta, consumers, suspects, inflight = unpack(KEYS)
+local lease = redis.call('ZSCORE', consumers, ARGV[1])
+if not lease or tonumber(lease) <= now_ms() then return {NOLEASE, 0, ''} end
+if redis.call('HGET', meta, 'paused') == '1' then return {OK, 0, ''} end
+local entry = redis.call('RPOP', suspects)
+if not entry then return {OK, 0, ''} end
+local tag = redis.call('HINCRBY', meta, 'tag', 1)
+redis.call('HSET', inflight, tag, entry)
+redis.call('HINCRBY', meta, 'suspects', -1)
+redis.call('HINCRBY', meta, 'inflight', 1)
+return {OK, tag, entry}
