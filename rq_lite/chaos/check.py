@@ -34,7 +34,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     stale: int  # results that were refused
     faults: int
     inflight: int  # jobs in flight at the faults, together
-    recovery: float | None  # seconds, at most, from the end of a fault until jobs were taken; None: none waited
+    recovery: (
+        float | None
+    )  # seconds, at most, from the end of a fault until jobs were taken (infinite: never); None: no job waited
     jobs_per_second: float  # from the beginning of the first run to the end of the last
 
     @property
@@ -48,10 +50,14 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
             f"{self.runs:,} runs of {self.distinct:,} jobs ({self.again:,} ran again)",
             f"{self.accepted:,} accepted, {self.stale:,} stale",
             f"{self.faults:,} faults with {self.inflight:,} in flight",
-            *([f"back after at most {self.recovery:.1f} s"] if self.recovery is not None else []),
+            *([] if self.recovery is None else [back_after(self.recovery)]),
             f"{self.jobs_per_second:,.0f} jobs/s",
         ]
         return ", ".join(parts)
+
+
+def back_after(recovery: float) -> str:
+    return "not back after every fault" if recovery == math.inf else f"back after at most {recovery:.1f} s"
 
 
 def check(history: Path | History, demands: Demands | None = None) -> Verdict:

@@ -184,10 +184,10 @@ def counted(ledger: Ledger, found: Findings) -> Iterator[Finding]:
             continue
         surely = put[lane.number]
         yield from disagreeing(lane, "put", state.put, surely, surely + unsure[lane.number])
-        # Whether an unanswered ack was accepted shows in the end: its job is gone.
+        # Whether an unanswered ack was accepted shows in the end: its job is gone, unless a purge took it.
+        most = max(lane.accepted, gone[lane.number])
         least = max(lane.accepted, gone[lane.number] - state.purged - state.dropped)
-        most = sum(1 for marks in lane.settled.values() if marks & (MAYBE | ACKED))
-        yield from disagreeing(lane, "done", state.done, least, max(least, most))
+        yield from disagreeing(lane, "done", state.done, least, most)
 
 
 def disagreeing(lane: Lane, what: str, counter: int | None, least: int, most: int) -> Iterator[Finding]:
@@ -209,7 +209,7 @@ def invented(ledger: Ledger, found: Findings) -> Iterator[Finding]:
         if marks & SEEN and not marks & INVOKED:
             yield Finding("I3 INVENTED: nobody has put it", job)
         elif marks & SEEN and not marks & (PUT | UNSURE):
-            yield Finding("I3 INVENTED: its put ended with 'not put', and there it is", job)
+            yield Finding("I3 INVENTED: every put of it was refused, and there it is", job)
     for lane, tag in found.unheard:
         yield Finding(f"I3 INVENTED: tag {tag} of queue {lane.queue!r} was settled, but nobody was given it")
 
@@ -244,12 +244,25 @@ def fenced(ledger: Ledger, found: Findings) -> Iterator[Finding]:
     for lane, tag in ledger.settled_twice:
         job_or_none = lane.delivered[tag] >> SHIFT if tag in lane.delivered else None
         yield Finding(f"I5 DOUBLED ACCEPTANCE: tag {tag} of queue {lane.queue!r} was settled twice", job_or_none)
+    if not (found.acked_again or found.unheard or ledger.settled_twice):
+        yield from outnumbered(ledger, found)
     owners = list(ledger.owners)
     for lane, tag, delivery in ledger.two_owners:
         second = f"{ledger.jobs.names[delivery >> SHIFT]!r} to {owners[delivery & OWNER]}"
         yield Finding(
             f"I5 TAG USED TWICE: tag {tag} of queue {lane.queue!r} was also {second}", lane.delivered[tag] >> SHIFT
         )
+
+
+def outnumbered(ledger: Ledger, found: Findings) -> Iterator[Finding]:
+    """I5 by numbers, for batches of which some acks were refused: nobody knows which."""
+    able = Counter(lane for lane, accepted in zip(ledger.jobs.lanes, found.accepted, strict=True) if accepted != NEVER)
+    for lane in ledger.lanes.values():
+        if lane.accepted > able[lane.number]:
+            yield Finding(
+                f"I5 STALE ACCEPTED: queue {lane.queue!r} accepted {lane.accepted:,} acks, but only "
+                f"{able[lane.number]:,} jobs have a last delivery that was acked"
+            )
 
 
 def bounded(ledger: Ledger) -> Iterator[Finding]:

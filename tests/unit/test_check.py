@@ -88,6 +88,14 @@ def test_an_ack_without_an_answer_may_have_been_accepted(forged: Forged, answer:
     assert kinds(forged.check()) == []
 
 
+def test_an_ack_without_an_answer_was_counted_and_its_job_still_waits(forged: Forged) -> None:
+    forged.put("a")
+    forged.take("c1", {1: "a"})
+    forged.ask("c1", 1)
+    forged.rest(put=1, done=1, pending=["a"])
+    assert kinds(forged.check()) == ["I1 COUNTERS"]
+
+
 def test_the_late_ack_of_a_reclaimed_job_is_stale(forged: Forged) -> None:
     forged.put("a")
     forged.take("c1", {1: "a"})
@@ -148,6 +156,14 @@ def test_purged_and_dropped_jobs_are_not_lost(forged: Forged) -> None:
     buried(forged)
     forged.put("b")
     forged.rest(put=2, done=0, failed=1, purged=1, dropped=1)
+    assert kinds(forged.check(drained=True)) == []
+
+
+def test_a_purge_may_take_a_job_whose_ack_was_not_answered(forged: Forged) -> None:
+    forged.put("a")
+    forged.take("c1", {1: "a"})
+    forged.ask("c1", 1)
+    forged.rest(put=1, done=0, purged=1)
     assert kinds(forged.check(drained=True)) == []
 
 
@@ -364,6 +380,29 @@ def test_not_put_says_nothing_of_an_earlier_put_that_was_unsure(forged: Forged) 
     assert kinds(forged.check()) == []
 
 
+def test_not_put_says_nothing_of_an_earlier_put_that_was_not_answered(forged: Forged) -> None:
+    forged.say("producer", "put.before", queue=Q, jobs=["a"])
+    forged.put_fails("a", outcome="not put")
+    forged.work("c1", 1, "a")
+    forged.rest(put=1, done=1)
+    assert kinds(forged.check()) == []
+
+
+def test_a_job_that_runs_although_there_was_no_room_for_it(forged: Forged) -> None:
+    forged.put("a", accepted=0)
+    forged.begin("c1", 1, "a")
+    forged.rest(put=0, done=0)
+    assert kinds(forged.check()) == ["I3 INVENTED"]
+
+
+def test_a_killed_producer_s_open_put_does_not_blur_another_s_refusal(forged: Forged) -> None:
+    forged.say("killed", "put.before", queue=Q, jobs=["a"])
+    forged.put("b", producer="next", accepted=0)
+    forged.begin("c1", 1, "b")
+    forged.rest(put=0, done=0)
+    assert kinds(forged.check()) == ["I3 INVENTED"]
+
+
 def test_a_delivery_is_settled_that_nobody_was_given(forged: Forged) -> None:
     forged.put("a")
     forged.ack("c1", 5)
@@ -448,6 +487,22 @@ def test_a_buried_job_comes_back_though_nobody_requeued_it(forged: Forged) -> No
     forged.fault(inflight=1)
     forged.rest(put=1, done=1, failed=1)
     assert kinds(forged.check()) == ["I5 DOUBLED ACCEPTANCE"]
+
+
+def test_a_buried_job_is_in_flight_though_nobody_heard_of_it(forged: Forged) -> None:
+    buried(forged)
+    forged.rest(put=1, done=0, failed=1, inflight={"c2": {"2": "a"}})
+    assert kinds(forged.check()) == ["I5 DOUBLED ACCEPTANCE"]
+
+
+def test_a_stale_ack_is_accepted_in_a_batch_of_which_some_were_refused(forged: Forged) -> None:
+    forged.put("a", "b")
+    forged.take("c1", {1: "a", 2: "b"})
+    forged.take("c2", {3: "a", 4: "b"})
+    forged.ack("c1", 1, 2, stale=1)
+    forged.ack("c2", 3, 4)
+    forged.rest(put=2, done=3)
+    assert kinds(forged.check()) == ["I5 STALE ACCEPTED"]
 
 
 def test_a_tag_is_used_for_two_jobs(forged: Forged) -> None:
