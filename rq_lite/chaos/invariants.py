@@ -334,22 +334,27 @@ def few_runs(ledger: Ledger, most: int) -> Iterator[Finding]:
 
 def told(ledger: Ledger, findings: list[Finding]) -> list[str]:
     """The findings in words, each with what is known of its job's deliveries."""
-    wanted = {finding.job for finding in findings if finding.job is not None}
-    stories: defaultdict[int, list[str]] = defaultdict(list)
+    stories = stories_of(ledger, {finding.job for finding in findings if finding.job is not None})
+    queues = list(ledger.lanes)
+    lines = []
+    for text, job in findings:
+        if job is not None:
+            queue, story = queues[ledger.jobs.lanes[job]], "; ".join(stories[job]) or "never delivered"
+            text = f"{text}: job {ledger.jobs.names[job]!r} of queue {queue!r} ({story})"
+        lines.append(text)
+    return lines
+
+
+def stories_of(ledger: Ledger, jobs: set[int]) -> dict[int, list[str]]:
+    """The first few deliveries of each of these jobs: tag, consumer, end."""
+    stories: dict[int, list[str]] = {job: [] for job in jobs}
     owners = list(ledger.owners)
-    for lane in ledger.lanes.values() if wanted else ():
+    for lane in ledger.lanes.values() if jobs else ():
         for tag, delivery in lane.delivered.items():
-            story = stories[job] if (job := delivery >> SHIFT) in wanted else None
+            story = stories.get(delivery >> SHIFT)
             if story is not None and len(story) < TOLD:
                 story.append(f"tag {tag} to {owners[delivery & OWNER]}: {end_of(lane.settled.get(tag, 0))}")
-    queues = list(ledger.lanes)
-    return [
-        finding.text
-        if finding.job is None
-        else f"{finding.text}: job {ledger.jobs.names[finding.job]!r} of queue "
-        f"{queues[ledger.jobs.lanes[finding.job]]!r} ({'; '.join(stories[finding.job]) or 'never delivered'})"
-        for finding in findings
-    ]
+    return stories
 
 
 def end_of(marks: int) -> str:
