@@ -1,0 +1,117 @@
+"""Says which promises a history breaks: `python -m rq_lite.chaos.check FOLDER`.
+
+Exit code 0: every promise held, one line of figures. 1: a line for each broken promise. 2: this is no history.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from pathlib import Path
+
+import click
+import msgspec
+
+from rq_lite.chaos.invariants import Demands, judge, recoveries, told
+from rq_lite.chaos.ledger import PUT, SEEN, UNSURE, Ledger
+from rq_lite.chaos.reading import History, moments, open_folder
+from rq_lite.errors import UsageError
+
+SHOWN = 20  # violations that the program shows
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What a history shows."""
+
+    violations: tuple[str, ...]  # each begins with the name of its invariant, I1 to I12
+    put: int  # jobs whose put was answered with ok
+    recovered: int  # jobs whose put was never answered, and which were there after all
+    runs: int
+    distinct: int  # jobs that ran
+    again: int  # jobs that ran more than once
+    accepted: int  # acks that were surely accepted
+    stale: int  # results that were refused
+    faults: int
+    inflight: int  # jobs in flight at the faults, together
+    recovery: (
+        float | None
+    )  # seconds, at most, from the end of a fault until jobs were taken (infinite: never); None: no job waited
+    jobs_per_second: float  # from the beginning of the first run to the end of the last
+
+    @property
+    def ok(self) -> bool:
+        return not self.violations
+
+    def figures(self) -> str:
+        """The figures in one line."""
+        parts = [
+            f"{self.put:,} put" + (f" and {self.recovered:,} unsure that were" if self.recovered else ""),
+            f"{self.runs:,} runs of {self.distinct:,} jobs ({self.again:,} ran again)",
+            f"{self.accepted:,} accepted, {self.stale:,} stale",
+            f"{self.faults:,} faults with {self.inflight:,} in flight",
+            *([] if self.recovery is None else [back_after(self.recovery)]),
+            f"{self.jobs_per_second:,.0f} jobs/s",
+        ]
+        return ", ".join(parts)
+
+
+def back_after(recovery: float) -> str:
+    return "not back after every fault" if recovery == math.inf else f"back after at most {recovery:.1f} s"
+
+
+def check(history: Path | History, demands: Demands | None = None) -> Verdict:
+    """Judge a folder of *.jsonl files, or the lines of such files by their names.
+
+    Raises UsageError, naming file and line, for what is no history.
+    """
+    ledger = Ledger()
+    for name, lines in open_folder(history) if isinstance(history, Path) else history.items():
+        ledger.read(name, moments(name, lines))
+    return verdict(ledger, told(ledger, list(judge(ledger, demands or Demands()))))
+
+
+def verdict(ledger: Ledger, violations: list[str]) -> Verdict:
+    runs, marks = ledger.jobs.runs, ledger.jobs.marks
+    seconds = ledger.last_run - ledger.first_run
+    return Verdict(
+        violations=tuple(violations),
+        put=sum(1 for mark in marks if mark & PUT),
+        recovered=sum(1 for mark in marks if mark & (PUT | UNSURE | SEEN) == UNSURE | SEEN),
+        runs=sum(runs),
+        distinct=sum(1 for count in runs if count),
+        again=sum(1 for count in runs if count > 1),
+        accepted=sum(lane.accepted for lane in ledger.lanes.values()),
+        stale=ledger.stale,
+        faults=ledger.faults,
+        inflight=ledger.inflight,
+        recovery=max((gap for _, gap in recoveries(ledger)), default=None),
+        jobs_per_second=sum(runs) / seconds if 0 < seconds < math.inf else 0.0,
+    )
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--drained", is_flag=True, help="Nothing may be left to run (I2).")
+@click.option("--fifo", is_flag=True, help="Jobs begin in the order they were put: one consumer, one slot (I10).")
+@click.option("--recover", type=float, metavar="SECONDS", help="Jobs are taken so soon after each fault (I11).")
+@click.option("--most-runs", type=int, metavar="N", help="No job runs more often (I12).")
+def command(folder: Path, drained: bool, fifo: bool, recover: float | None, most_runs: int | None) -> None:
+    """Say which promises the history in FOLDER breaks."""
+    demands = Demands(drained=drained, fifo=fifo, recover=recover, most_runs=most_runs)
+    try:
+        found = check(folder, demands)
+    except UsageError as error:
+        click.echo(f"check: {error}", err=True)
+        sys.exit(error.exit_code)
+    for violation in found.violations[:SHOWN]:
+        click.echo(violation)
+    if rest := Counter(violation.split()[0] for violation in found.violations[SHOWN:]):
+        kinds = ", ".join(f"{count:,} of {name}" for name, count in rest.items())
+        click.echo(f"and {sum(rest.values()):,} more: {kinds}")
+    click.echo(found.figures())
+    sys.exit(0 if found.ok else 1)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,267 @@
+"""What a history says of each job and each delivery, gathered in one pass.
+
+Files are read one after the other, so nothing here depends on the order between processes. A million jobs must fit:
+a job is a number and a row in a few arrays, a delivery is two small integers.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from rq_lite.chaos import reading
+from rq_lite.chaos.reading import Moment
+from rq_lite.errors import UsageError
+
+# Marks of a job: asked to be put; surely put; perhaps put; was taken, was run, or is somewhere at the end.
+INVOKED, PUT, UNSURE, SEEN = 1, 2, 4, 8
+# Marks of a delivery: an ack is under way; it may have been acked; it surely was acked, buried, brought back.
+ASKED, PERHAPS, ACKED, BURIED, BACK = 1, 2, 4, 8, 16
+SETTLED = ACKED | BURIED | BACK
+MARK_OF = {"ack": ACKED, "bury": BURIED, "retry": BACK, "park": BACK, "give_back": BACK}
+
+REPEATS = {"retry", "park", "cut"}  # outcomes after which a job is meant to run again
+
+SHIFT = 24  # bits for the owner's number, below the job's
+OWNER = (1 << SHIFT) - 1
+
+
+class Jobs:
+    """A row for each job. Times are those of the first such moment; infinite when there is none."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+        self.names: list[str] = []
+        self.marks = bytearray()
+        self.lanes = array("L")
+        self.runs = array("L")
+        self.invoked = array("d")
+        self.taken = array("d")
+        self.began = array("d")
+
+    def number(self, name: str, lane: Lane) -> int:
+        number = self.numbers.get(name)
+        if number is None:
+            number = self.numbers[name] = len(self.names)
+            self.names.append(name)
+            self.marks.append(0)
+            self.lanes.append(lane.number)
+            self.runs.append(0)
+            self.invoked.append(math.inf)
+            self.taken.append(math.inf)
+            self.began.append(math.inf)
+        return number
+
+
+class Lane:
+    """A queue: its deliveries by their tags, and how many acks it surely accepted."""
+
+    def __init__(self, queue: str, number: int) -> None:
+        self.queue = queue
+        self.number = number
+        self.delivered: dict[int, int] = {}  # tag → job << SHIFT | owner
+        self.settled: dict[int, int] = {}  # tag → marks
+        self.accepted = 0
+
+
+class Ledger:
+    """Everything that the promises are judged by; `read` fills it, a file at a time."""
+
+    def __init__(self) -> None:
+        self.jobs = Jobs()
+        self.lanes: dict[str, Lane] = {}
+        self.owners: dict[str, int] = {}
+        self.orders: dict[tuple[str, str], array[int]] = {}  # (file, queue) → jobs in the order of their ok puts
+        self.put_twice: list[int] = []
+        self.breaches: list[reading.PutAfter] = []
+        self.settled_twice: list[tuple[Lane, int]] = []
+        self.two_owners: list[tuple[Lane, int, int]] = []  # lane, tag, the second delivery under it
+        self.requeues: Counter[int] = Counter()
+        self.takes = array("d")
+        self.ends = array("d")  # of faults
+        self.faults = 0
+        self.inflight = 0  # at the faults, together
+        self.stale = 0
+        self.repeats = 0  # runs that are meant to be followed by another
+        self.first_run, self.last_run = math.inf, -math.inf
+        self.final: reading.Final | None = None
+        self._file = ""
+        self._puts: dict[tuple[str, str], Sequence[str]] = {}  # this file's without an answer: (queue, first id) → ids
+        self._note: dict[type[Moment], Callable[[Any], None]] = {
+            reading.PutBefore: self._put_before,
+            reading.PutAfter: self._put_after,
+            reading.PutFailed: self._put_failed,
+            reading.Took: self._took,
+            reading.RunBefore: self._run_before,
+            reading.RunAfter: self._run_after,
+            reading.SettleBefore: self._settle_before,
+            reading.SettleAfter: self._settle_after,
+            reading.SettleFailed: self._settle_failed,
+            reading.Requeued: self._requeued,
+            reading.Fault: self._fault,
+            reading.FaultEnd: self._fault_end,
+            reading.Final: self._at_rest,
+        }
+
+    def read(self, file: str, moments: Iterable[Moment]) -> None:
+        self._file = file
+        note = self._note
+        for moment in moments:
+            note[type(moment)](moment)
+        for (queue, _), names in self._puts.items():
+            self._unsure(queue, names)
+        self._puts.clear()
+
+    def lane(self, queue: str) -> Lane:
+        lane = self.lanes.get(queue)
+        if lane is None:
+            lane = self.lanes[queue] = Lane(queue, len(self.lanes))
+        return lane
+
+    # -- puts
+
+    def _put_before(self, moment: reading.PutBefore) -> None:
+        if not moment.jobs:
+            return
+        jobs, lane = self.jobs, self.lane(moment.queue)
+        for name in moment.jobs:
+            number = jobs.number(name, lane)
+            jobs.marks[number] |= INVOKED
+            if moment.t < jobs.invoked[number]:
+                jobs.invoked[number] = moment.t
+        key = (moment.queue, moment.jobs[0])
+        self._unsure(moment.queue, self._puts.get(key, ()))
+        self._puts[key] = moment.jobs
+
+    def _put_after(self, moment: reading.PutAfter) -> None:
+        jobs, lane = self.jobs, self.lane(moment.queue)
+        self._answered(moment.queue, moment.jobs)
+        order = self.orders.get((self._file, moment.queue))
+        if order is None:
+            order = self.orders[self._file, moment.queue] = array("L")
+        for name in moment.jobs:
+            number = jobs.number(name, lane)
+            if jobs.marks[number] & PUT:
+                self.put_twice.append(number)
+            jobs.marks[number] |= INVOKED | PUT
+            order.append(number)
+        if moment.jobs and 0 < moment.maxsize < moment.size - moment.overdraft:
+            self.breaches.append(moment)
+
+    def _put_failed(self, moment: reading.PutFailed) -> None:
+        self._answered(moment.queue, moment.jobs)
+        if moment.outcome != "not put":
+            self._unsure(moment.queue, moment.jobs)
+
+    def _answered(self, queue: str, jobs: Sequence[str]) -> None:
+        """A full queue accepts the first jobs of a put or none, so the first id tells which put was answered."""
+        if jobs:
+            self._puts.pop((queue, jobs[0]), None)
+            return
+        waiting = [key for key in self._puts if key[0] == queue]
+        if len(waiting) == 1:
+            del self._puts[waiting[0]]
+
+    def _unsure(self, queue: str, names: Sequence[str]) -> None:
+        """A put of these will never be answered: they are there or not."""
+        lane = self.lane(queue)
+        for name in names:
+            self.jobs.marks[self.jobs.number(name, lane)] |= UNSURE
+
+    # -- deliveries and runs
+
+    def _took(self, moment: reading.Took) -> None:
+        if not moment.jobs:
+            return
+        jobs, lane, owner = self.jobs, self.lane(moment.queue), self._owner(moment.consumer)
+        for tag, name in moment.jobs:
+            number = jobs.number(name, lane)
+            if moment.t < jobs.taken[number]:
+                jobs.taken[number] = moment.t
+            self._delivered(lane, tag, number, owner)
+        self.takes.append(moment.t)
+
+    def _run_before(self, moment: reading.RunBefore) -> None:
+        jobs, lane = self.jobs, self.lane(moment.queue)
+        number = jobs.number(moment.job, lane)
+        jobs.runs[number] += 1
+        if moment.t < jobs.began[number]:
+            jobs.began[number] = moment.t
+        self._delivered(lane, moment.tag, number, self._owner(moment.consumer))
+        self.first_run = min(self.first_run, moment.t)
+        self.last_run = max(self.last_run, moment.t)
+
+    def _run_after(self, moment: reading.RunAfter) -> None:
+        self.last_run = max(self.last_run, moment.t)
+        if moment.outcome in REPEATS:
+            self.repeats += 1
+
+    def _delivered(self, lane: Lane, tag: int, number: int, owner: int) -> None:
+        self.jobs.marks[number] |= SEEN
+        delivery = number << SHIFT | owner
+        if lane.delivered.setdefault(tag, delivery) != delivery:
+            self.two_owners.append((lane, tag, delivery))
+
+    def _owner(self, consumer: str) -> int:
+        return self.owners.setdefault(consumer, len(self.owners))
+
+    # -- settling
+
+    def _settle_before(self, moment: reading.SettleBefore) -> None:
+        if moment.verb == "ack":
+            settled = self.lane(moment.queue).settled
+            for tag in moment.tags:
+                settled[tag] = settled.get(tag, 0) | ASKED
+
+    def _settle_after(self, moment: reading.SettleAfter) -> None:
+        lane = self.lane(moment.queue)
+        ack = moment.verb == "ack"
+        stale = min(moment.stale, len(moment.tags))
+        self.stale += stale
+        if ack:
+            lane.accepted += len(moment.tags) - stale
+        if stale == 0:
+            mark = MARK_OF.get(moment.verb, BACK)
+        elif stale == len(moment.tags):
+            mark = 0
+        else:
+            mark = PERHAPS if ack else 0
+        self._mark(lane, moment.tags, mark, ASKED if ack else 0)
+
+    def _settle_failed(self, moment: reading.SettleFailed) -> None:
+        if moment.verb == "ack":
+            self._mark(self.lane(moment.queue), moment.tags, PERHAPS, ASKED)
+
+    def _mark(self, lane: Lane, tags: Sequence[int], mark: int, instead_of: int) -> None:
+        settled = lane.settled
+        for tag in tags:
+            old = settled.get(tag, 0)
+            if mark & SETTLED and old & SETTLED:
+                self.settled_twice.append((lane, tag))
+            settled[tag] = old & ~instead_of | mark
+
+    def _requeued(self, moment: reading.Requeued) -> None:
+        lane = self.lane(moment.queue)
+        self.requeues.update(self.jobs.number(name, lane) for name in moment.jobs)
+
+    # -- the harness
+
+    def _fault(self, moment: reading.Fault) -> None:
+        self.faults += 1
+        self.inflight += moment.inflight
+
+    def _fault_end(self, moment: reading.FaultEnd) -> None:
+        self.ends.append(moment.t)
+
+    def _at_rest(self, moment: reading.Final) -> None:
+        if self.final is not None:
+            raise UsageError(f"{self._file}: a second final record; a history has one, written when all is at rest")
+        self.final = moment
+        for queue, state in moment.queues.items():
+            lane = self.lane(queue)
+            for consumer, held in state.inflight.items():
+                for tag, name in held.items():
+                    self._delivered(lane, tag, self.jobs.number(name, lane), self._owner(consumer))

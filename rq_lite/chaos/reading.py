@@ -1,0 +1,175 @@
+"""From the lines of a history to typed moments.
+
+What was asked of Redis is said three times: `before`, and `after` or `failed`; a process that was killed between them
+leaves a question without an answer. A delivery is (queue, tag).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from rq_lite.errors import UsageError
+
+
+class Moment(msgspec.Struct, frozen=True, gc=False):
+    """Something that a process said; `t` is in seconds and can be compared between the processes of a machine."""
+
+    t: float
+
+
+class PutBefore(Moment, frozen=True, gc=False):
+    queue: str
+    jobs: list[str]
+
+
+class PutAfter(Moment, frozen=True, gc=False):
+    queue: str
+    jobs: list[str]  # those that were accepted
+    size: int = 0  # of the queue, afterwards
+    maxsize: int = 0  # 0: no bound
+    overdraft: int = 0  # by how much this put might exceed the bound
+
+
+class PutFailed(Moment, frozen=True, gc=False):
+    queue: str
+    jobs: list[str]
+    outcome: str = "unknown"  # or "not put"
+
+
+class Took(Moment, frozen=True, gc=False):
+    """Jobs have come: by a take, or found among one's own in flight after a lost answer."""
+
+    consumer: str
+    queue: str
+    jobs: list[tuple[int, str]]
+
+
+class RunBefore(Moment, frozen=True, gc=False):
+    consumer: str
+    queue: str
+    tag: int
+    job: str
+
+
+class RunAfter(Moment, frozen=True, gc=False):
+    outcome: str  # done, retry, bury, park; cut: interrupted, goes back
+
+
+class SettleBefore(Moment, frozen=True, gc=False):
+    queue: str
+    tags: list[int]
+    verb: str = "ack"
+
+
+class SettleAfter(Moment, frozen=True, gc=False):
+    queue: str
+    tags: list[int]
+    stale: int  # how many of them were refused
+    verb: str = "ack"
+
+
+class SettleFailed(Moment, frozen=True, gc=False):
+    queue: str
+    tags: list[int]
+    verb: str = "ack"
+
+
+class Requeued(Moment, frozen=True, gc=False):
+    queue: str
+    jobs: list[str]
+
+
+class Fault(Moment, frozen=True, gc=False):
+    kind: str = ""
+    inflight: int = 0  # jobs in flight when it was injected
+
+
+class FaultEnd(Moment, frozen=True, gc=False):
+    kind: str = ""
+
+
+class QueueAtRest(msgspec.Struct, frozen=True):
+    """A queue when everything has come to rest: counters (None: not said) and the ids of the jobs in each place."""
+
+    put: int | None = None
+    done: int | None = None
+    purged: int = 0
+    dropped: int = 0  # went over the cap of the dead set
+    pending: list[str] = []
+    scheduled: list[str] = []
+    suspects: list[str] = []
+    dead: list[str] = []
+    inflight: dict[str, dict[int, str]] = {}  # consumer → tag → id
+
+
+class Final(Moment, frozen=True):
+    queues: dict[str, QueueAtRest]
+    keys: list[str] = []  # left in Redis, described nowhere
+    processes: list[int] = []  # still alive
+
+
+MOMENTS: dict[str, type[Moment]] = {
+    "put.before": PutBefore,
+    "put.after": PutAfter,
+    "put.failed": PutFailed,
+    "take.after": Took,
+    "reconcile.after": Took,
+    "run.before": RunBefore,
+    "run.after": RunAfter,
+    "ack.before": SettleBefore,
+    "ack.after": SettleAfter,
+    "ack.failed": SettleFailed,
+    "settle.before": SettleBefore,
+    "settle.after": SettleAfter,
+    "settle.failed": SettleFailed,
+    "requeue.after": Requeued,
+    "fault": Fault,
+    "fault.end": FaultEnd,
+    "final": Final,
+}
+
+
+class Head(msgspec.Struct, frozen=True, gc=False):
+    at: str
+
+
+parse_head = msgspec.json.Decoder(Head).decode
+PARSERS = {at: msgspec.json.Decoder(kind).decode for at, kind in MOMENTS.items()}
+
+History = Mapping[str, Iterable[bytes]]  # a file's name → its lines, each with its newline
+
+
+def open_folder(folder: Path) -> Iterator[tuple[str, Iterable[bytes]]]:
+    """The files of a history; raises UsageError for a folder that has none."""
+    files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
+    if not files:
+        raise UsageError(f"{folder}: no history, which is a folder of *.jsonl files")
+    for file in files:
+        try:
+            with file.open("rb") as lines:
+                yield file.name, lines
+        except OSError as error:
+            raise UsageError(f"{file}: {error.strerror or error}") from None
+
+
+def moments(name: str, lines: Iterable[bytes]) -> Iterator[Moment]:
+    """The moments of one process that the checker knows, in their order.
+
+    A last line without its newline was cut short with its process and ends the file. Raises UsageError naming file
+    and line for any other line that is no moment.
+    """
+    for number, line in enumerate(lines, 1):
+        try:
+            at = parse_head(line).at
+            if number == 1 and at != "process.begin":
+                raise UsageError(f"{name}, line 1: a history's files begin with process.begin, not {at}")
+            if (parse := PARSERS.get(at)) is not None:
+                yield parse(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            whole = line.endswith(b"\n") or isinstance(error, msgspec.ValidationError)
+            if whole:
+                raise UsageError(f"{name}, line {number}: {error}") from None
+            return
