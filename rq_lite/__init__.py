@@ -16,12 +16,14 @@ if TYPE_CHECKING:
         BrokerError,
         BrokerOutOfMemory,
         BrokerUnavailable,
+        JobTimeout,
         PayloadTooLarge,
         QueueFull,
         RqLiteError,
         UsageError,
     )
     from rq_lite.job import Job
+    from rq_lite.outcome import Bury, Retry
     from rq_lite.queue import Queue
     from rq_lite.settings import Settings, load_settings
     from rq_lite.task import Task
@@ -34,10 +36,13 @@ __all__ = [
     "BrokerError",
     "BrokerOutOfMemory",
     "BrokerUnavailable",
+    "Bury",
     "Job",
+    "JobTimeout",
     "PayloadTooLarge",
     "Queue",
     "QueueFull",
+    "Retry",
     "RqLiteError",
     "Settings",
     "Task",
@@ -49,8 +54,10 @@ __all__ = [
 # Where the names live; what is not listed is an error.
 _HOMES = {
     "Broker": "broker",
+    "Bury": "outcome",
     "Job": "job",
     "Queue": "queue",
+    "Retry": "outcome",
     "Settings": "settings",
     "Task": "task",
     "load_settings": "settings",

@@ -10,6 +10,7 @@ RqLiteError                     1
  ├─ PutRefused                  1   this job can never be put as it stands
  │   ├─ BadArgument (TypeError) 1   an argument that JSON cannot carry, or that the task does not take
  │   └─ PayloadTooLarge         1   encoded, it is larger than max_payload or the queue's maxbytes
+ ├─ JobTimeout (TimeoutError)   1   a job that was not done within its time; for retry_on=
  ├─ SourceError                 1   a line of a source that cannot be read
  └─ FeedMoved                   1   another producer has moved the same named feed
 """
@@ -26,6 +27,7 @@ __all__ = [
     "BrokerUnavailable",
     "BrokerUnsuitable",
     "FeedMoved",
+    "JobTimeout",
     "PayloadTooLarge",
     "PutRefused",
     "QueueFull",
@@ -60,13 +62,15 @@ class BrokerError(RqLiteError):
 class BrokerUnavailable(BrokerError):
     """Redis cannot be reached, or has been gone for longer than the caller may wait.
 
-    `outcome` says what is known of the step that was under way: `"not done"`, or `"unknown"` when the
-    request may have reached Redis and only its answer was lost.
+    `outcome` says what is known of the step that was under way: `"not done"` (of a put: `"not put"`), or
+    `"unknown"` when the request may have reached Redis and only its answer was lost. `put` is how many jobs of
+    the same call were put before.
     """
 
     def __init__(self, message: str, *, outcome: str = "not done") -> None:
         super().__init__(message)
         self.outcome = outcome
+        self.put = 0
 
 
 class BrokerUnsuitable(BrokerError):
@@ -113,6 +117,14 @@ class BadArgument(PutRefused, TypeError):
 
 class PayloadTooLarge(PutRefused, ValueError):
     """The encoded job is larger than `max_payload`, or than the queue's `maxbytes` can ever hold."""
+
+
+class JobTimeout(RqLiteError, TimeoutError):
+    """A job was not done within its `timeout`.
+
+    For `retry_on=` and in the dead set; what is raised in the job itself is another, private class, so that no
+    `except` clause takes it for an error of its own.
+    """
 
 
 class SourceError(RqLiteError):

@@ -1,26 +1,48 @@
-"""The ways a run can end. Done is the common one and costs nothing: it is None."""
+"""The ways a run can end. Done is the common one and costs nothing: it is None.
+
+`Retry` and `Bury` are for jobs to raise; the others are what a consumer then settles with Redis.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
+from rq_lite.errors import UsageError
 
-class Bury(NamedTuple):
+
+class Retry(Exception):
+    """Raise it in a job to have it run again, after `delay` seconds (None: the task's back-off).
+
+    It counts as an attempt like any other failure: when the task's `retries` are used up the job is buried.
+    """
+
+    def __init__(self, reason: str = "", *, delay: float | None = None) -> None:
+        if delay is not None and not 0 <= delay < float("inf"):
+            raise UsageError(f"Retry: delay must be 0 or more seconds, not {delay}")
+        super().__init__(reason)
+        self.delay = delay
+
+
+class Bury(Exception):
+    """Raise it in a job that can never succeed: it goes to the dead set at once, with this reason."""
+
+
+class Buried(NamedTuple):
     """Given up; `report` is one line of JSON for the dead set."""
 
     report: bytes
 
 
-class Retry(NamedTuple):
-    """Run it again after so many milliseconds, charged an attempt."""
+class Retried(NamedTuple):
+    """To run again after so many milliseconds, charged an attempt."""
 
     delay: int
 
 
-class Park(NamedTuple):
+class Parked(NamedTuple):
     """This worker does not know the task; another may."""
 
     task: str
 
 
-Outcome: TypeAlias = Bury | Retry | Park | None
+Outcome: TypeAlias = Buried | Retried | Parked | None

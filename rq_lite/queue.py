@@ -10,10 +10,10 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from rq_lite.broker import Broker, Code, Feed, Put, inspection, keys
 from rq_lite.broker.connection import LONGEST_BLOCK
-from rq_lite.errors import BrokerError, FeedMoved, PayloadTooLarge, QueueFull, UsageError
+from rq_lite.errors import BrokerError, BrokerUnavailable, FeedMoved, PayloadTooLarge, QueueFull, UsageError
 from rq_lite.process import this
 from rq_lite.settings import Settings
-from rq_lite.task import UNSET, Options, Policy, Task, name_of, registry
+from rq_lite.task import UNSET, Options, Policy, Task, Types, name_of, registry, types
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -97,7 +97,15 @@ class Queue:
 
     @overload
     def task(
-        self, *, name: str | None = None, retries: int = 0, timeout: float | None = 600.0
+        self,
+        *,
+        name: str | None = None,
+        retries: int = 0,
+        timeout: float | None = 600.0,
+        backoff: float = 1.0,
+        backoff_max: float = 600.0,
+        retry_on: Types | None = None,
+        no_retry_on: Types | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     def task(
@@ -107,13 +115,26 @@ class Queue:
         name: str | None = None,
         retries: int = 0,
         timeout: float | None = 600.0,
+        backoff: float = 1.0,
+        backoff_max: float = 600.0,
+        retry_on: Types | None = None,
+        no_retry_on: Types | None = None,
     ) -> Any:
         """Make a function a task of this queue: as `@queue.task` or `@queue.task(retries=5, timeout=30)`.
 
-        `name` is what jobs call it (`module:function`), `retries` how often a run that raised is repeated,
-        `timeout` after how many seconds a run is ended (None: never).
+        `name` is what jobs call it (`module:function`), `retries` how often a run that raised is repeated: only
+        for errors of the types `retry_on` (default: any), and never for `no_retry_on`. The wait before attempt
+        n + 1 is by chance between 0 and `backoff`·2^(n-1) seconds, at most `backoff_max`. `timeout` is after how
+        many seconds a run is ended (None: never).
         """
-        policy = Policy(retries=retries, timeout=timeout)
+        policy = Policy(
+            retries=retries,
+            timeout=timeout,
+            backoff=backoff,
+            backoff_max=backoff_max,
+            retry_on=types("retry_on", retry_on, (BaseException,)),
+            no_retry_on=types("no_retry_on", no_retry_on, ()),
+        )
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
             task: Task[..., Any] = Task(function, self, name or name_of(function), policy)
@@ -145,7 +166,11 @@ class Queue:
                 break
         done, woken, since = 0, False, time.monotonic()
         while True:
-            reply = self._put_step(entries[done:], options, woken, feed)
+            try:
+                reply = self._put_step(entries[done:], options, woken, feed)
+            except BrokerUnavailable as error:
+                error.put = before + done
+                raise
             done += reply.accepted
             if progress is not None:
                 progress.note(reply)

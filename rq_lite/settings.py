@@ -51,6 +51,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     greenlets: int = 200  # slots per consumer
     grace: float = 25.0  # a stop waits this long for running jobs (Kubernetes kills after 30)
     lease: float = 30.0  # a consumer not renewed for this long is dead
+    stall: float = 10.0  # a consumer whose loop has not turned for this long is reported
+    idle: float = 15.0  # one that took nothing for this long, though jobs wait and slots are free, connects anew
+    max_jobs: int = 0  # a consumer that has taken so many is replaced; 0: never
+    max_rss: int = 0  # likewise one that uses so much memory, in MB
     park: float = 15.0  # a job of an unknown task is looked at again after this long
     dead_max: int = 10_000  # buried jobs kept per queue
     dead_age: float = 30 * 86_400.0  # and for how long
@@ -78,6 +82,10 @@ LEAST: dict[str, float] = {
     "greenlets": 1,
     "grace": 0,
     "lease": 1,
+    "stall": 0.5,
+    "idle": 1,
+    "max_jobs": 0,
+    "max_rss": 0,
     "park": 0,
     "dead_max": 1,
     "dead_age": 1,

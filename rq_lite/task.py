@@ -8,7 +8,7 @@ import io
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar
 
 import msgspec
 
@@ -32,12 +32,37 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     retries: int = 0  # attempts after the first; then the job is buried
     timeout: float | None = 600.0  # a run is ended after this long; None: never
+    backoff: float = 1.0  # before attempt n + 1: by chance between 0 and backoff * 2**(n - 1),
+    backoff_max: float = 600.0  # at most this
+    retry_on: tuple[type[BaseException], ...] = (BaseException,)  # these are tried again
+    no_retry_on: tuple[type[BaseException], ...] = ()  # except these: buried at once
 
     def __post_init__(self) -> None:
         if self.retries < 0:
             raise UsageError(f"retries must be 0 or more, not {self.retries}")
-        if self.timeout is not None and self.timeout <= 0:
+        if self.timeout is not None and not self.timeout > 0:
             raise UsageError(f"timeout must be above 0 (or None for none), not {self.timeout}")
+        for name in ("backoff", "backoff_max"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UsageError(f"{name} must be 0 or more seconds, not {getattr(self, name)}")
+
+    def is_retried(self, error: BaseException) -> bool:
+        """Whether an error of this type is worth another attempt."""
+        return isinstance(error, self.retry_on) and not isinstance(error, self.no_retry_on)
+
+
+Types: TypeAlias = type[BaseException] | Iterable[type[BaseException]]
+
+
+def types(name: str, given: Types | None, default: tuple[type[BaseException], ...]) -> tuple[type[BaseException], ...]:
+    """Exception types as `except` takes them; raises UsageError for what is none."""
+    if given is None:
+        return default
+    found = (given,) if isinstance(given, type) else tuple(given)
+    for one in found:
+        if not (isinstance(one, type) and issubclass(one, BaseException)):
+            raise UsageError(f"{name} takes exception types, such as ConnectionError, not {one!r}")
+    return found
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):

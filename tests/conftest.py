@@ -24,7 +24,7 @@ from rq_lite.settings import Settings
 from rq_lite.task import registry
 
 ROOT = Path(__file__).parents[1]
-DEADLINE = 30.0  # seconds that anything in a test may take to come true
+DEADLINE = 60.0  # seconds that anything in a test may take to come true
 
 
 def servers() -> dict[str, str]:

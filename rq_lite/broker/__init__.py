@@ -10,20 +10,25 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import redis
 from redis.exceptions import OutOfMemoryError
 
-from rq_lite.broker import keys, scripts
-from rq_lite.broker.connection import LONGEST_BLOCK, Address, Link, Links, explained, is_weather
+from rq_lite import moments
+from rq_lite.backoff import pauses
+from rq_lite.broker import keys, scripts, telling
+from rq_lite.broker.connection import LONGEST_BLOCK, LOST, Address, Link, Links, explained, is_weather
+from rq_lite.broker.replies import Death, Feed, Lane, Put, Reclaimed, Renewed, Taken
 from rq_lite.broker.scripts import Code
 from rq_lite.embedded import Attached, announce, attach
-from rq_lite.errors import BrokerOutOfMemory, BrokerUnsuitable
+from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable, BrokerUnsuitable
 from rq_lite.programs import OLDEST
 from rq_lite.settings import Settings, load_settings
 
-__all__ = ["FAULTS", "Broker", "Code", "Death", "Feed", "Lane", "Link", "Put", "Reclaimed", "Taken", "weather"]
+__all__ = [
+    "FAULTS", "Broker", "Code", "Death", "Feed", "Lane", "Link", "Put", "Reclaimed", "Renewed", "Taken", "weather",
+]  # fmt: skip
 
 WITH_FLAGS = (7, 0)
 # A producer's last put is remembered for this long, ms: longer than anybody goes on repeating one.
@@ -31,68 +36,6 @@ REMEMBER = 600_000
 # What a call over a link may raise.
 FAULTS = (redis.RedisError, OSError)
 T = TypeVar("T")
-
-
-class Feed(NamedTuple):
-    """A mark that moves in the same step as a put: `field` of feed `name` must be `expected` ("": absent)."""
-
-    name: str
-    field: str
-    expected: str
-    values: Sequence[str]  # one for each job: what the field is once that job is in
-
-
-class Put(NamedTuple):
-    """What became of a put: so many jobs of the batch were accepted; the queue's size and bounds after it."""
-
-    code: Code
-    accepted: int = 0
-    size: int = 0
-    maxsize: int = 0
-    bytes: int = 0
-    maxbytes: int = 0
-
-
-class Lane(NamedTuple):
-    """A queue's part in an exchange: the delivery tags that are done."""
-
-    queue: str
-    acks: list[int]
-
-
-class Taken(NamedTuple):
-    """A queue's part in the answer: the first job has the delivery tag `tag + 1`, the next one more."""
-
-    code: Code
-    stale: int
-    tag: int
-    jobs: list[bytes]
-
-
-class Renewed(NamedTuple):
-    """How many of the consumers were listed, and what of the queue may be taken (0 while it is paused)."""
-
-    leases: int
-    waiting: int
-    suspects: int
-
-
-class Reclaimed(NamedTuple):
-    """What a step of a reclaim moved: jobs in all, of these suspects and buried ones, and how many are left."""
-
-    moved: int
-    left: int
-    cursor: int
-    suspects: int
-    buried: int
-
-
-class Death(NamedTuple):
-    """How a consumer died, and which of its jobs are charged a crash for it: "all", "none", or one's delivery tag."""
-
-    how: str
-    charged: str = "all"
-    where: str = ""  # the stack, where it is known
 
 
 UNSEEN = Death("nobody saw how")
@@ -124,6 +67,7 @@ class Broker:
         """Connect now, once, without patience, and check the server. Raises BrokerError in one line."""
         if self._scripts is not None:
             return self
+        moments.begin("producer")  # unless this process has said before what it is
         if self._url is None:
             self._attached = attach(self.settings, say=None if self._quiet else announce)
             self._url = self._attached.url
@@ -192,14 +136,19 @@ class Broker:
         """Of the dead set: the most jobs, and the longest to keep one, ms."""
         return self.settings.dead_max, ms(self.settings.dead_age)
 
+    def _read(self, command: tuple[Any, ...], link: Link | None) -> Any:
+        return self.read(command)[0] if link is None else link.call(*command)
+
     def _patiently(self, attempt: Callable[[], T], link: Link, patience: float | None = None) -> T:
         """Tries again after weather, with growing pauses of random length, until patience is over."""
         until = time.monotonic() + (self.settings.patience if patience is None else patience)
-        pause = 0.05
-        while True:
+        unknown = False
+        for pause in pauses():
             try:
                 return attempt()
             except FAULTS as error:
+                # Once an answer was lost, only an answer to the same step can tell what was done.
+                unknown = unknown or (isinstance(error, LOST) and link.asked)
                 link.close()
                 # From a plain command, and from a script on Redis 7, redis-py knows it; on 6.2 it is in the text.
                 if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error):
@@ -208,9 +157,9 @@ class Broker:
                         "Consumers go on: let them drain the queue, or raise maxmemory"
                     ) from None
                 if not is_weather(error) or time.monotonic() + pause > until:
-                    raise explained(error, self._address) from None
-            time.sleep(random.uniform(0, pause))
-            pause = min(1.0, pause * 2)
+                    raise explained(error, self._address, unknown=unknown) from None
+            time.sleep(pause)
+        raise AssertionError("pauses never end")
 
     # -- producers
 
@@ -221,7 +170,8 @@ class Broker:
         if not self.read(("SISMEMBER", keys.QUEUES, queue))[0]:
             self.read(("SADD", keys.QUEUES, queue))
         defaults = (self.settings.maxsize, self.settings.maxbytes)
-        _, jobs, size = self._run("declare", (key.meta,), *map(blank, (maxsize, maxbytes)), *defaults)
+        with moments.step("declare", None, queue=queue):
+            _, jobs, size = self._run("declare", (key.meta,), *map(blank, (maxsize, maxbytes)), *defaults)
         return jobs, size
 
     def put(
@@ -237,8 +187,8 @@ class Broker:
     ) -> Put:
         """Add encoded jobs, at most 1000, as many as fit; they are due in `delay` ms.
 
-        Repeating it after a lost answer never adds a job twice. Raises BrokerUnavailable with
-        `outcome="unknown"` when the last answer was lost and patience is over.
+        Repeating it after a lost answer never adds a job twice. Raises BrokerUnavailable when patience is over;
+        its `outcome` is "not put", or "unknown" when an answer was lost.
         """
         self.open()
         assert self._scripts is not None
@@ -248,15 +198,44 @@ class Broker:
         try:
             link.sequence += 1
             names = [key.pending, key.scheduled, key.meta, key.bell, key.room, key.producer(link.producer)]
-            args = [link.sequence, REMEMBER, int(woken), delay, overdraft, len(entries), *entries]
+            remember = max(REMEMBER, 2 * ms(self.settings.patience if patience is None else patience))
+            args = [link.sequence, remember, int(woken), delay, overdraft, len(entries), *entries]
             if feed is not None:
                 names.append(key.feed(feed.name))
                 args += [feed.field, feed.expected, *feed.values]
-            reply = self._patiently(lambda: script(link, tuple(names), *args), link, patience)
+            return self._put(link, queue, entries, overdraft, lambda: script(link, tuple(names), *args), patience)
         finally:
             self._links.give_back(link)
-        code = Code(reply[0])
-        return Put(code, *reply[1:]) if code is Code.OK else Put(code)
+
+    def _put(
+        self,
+        link: Link,
+        queue: str,
+        entries: Sequence[bytes],
+        overdraft: int,
+        send: Callable[[], list[Any]],
+        patience: float | None,
+    ) -> Put:
+        def attempt() -> Put:
+            if moments.watchers:
+                moments.reach("put.before", link, queue=queue, jobs=[telling.id_of(entry) for entry in entries])
+            reply = send()
+            code = Code(reply[0])
+            put = Put(code, *reply[1:]) if code is Code.OK else Put(code)
+            if moments.watchers:
+                telling.put_ended(queue, entries, put, overdraft, link)
+            return put
+
+        try:
+            return self._patiently(attempt, link, patience)
+        except BrokerUnavailable as error:
+            unknown = error.outcome == "unknown"
+            outcome = "unknown" if unknown else "not put"
+            if moments.watchers:
+                jobs = [telling.id_of(entry) for entry in entries]
+                moments.reach("put.failed", link, queue=queue, jobs=jobs, outcome=outcome)
+            said = "whether it was put is not known" if unknown else "nothing was put"
+            raise BrokerUnavailable(f"{error}; {said}", outcome=outcome) from None
 
     def wait_room(self, queue: str, seconds: float) -> bool:
         """Wait until the queue may have room; False after the time (about 2 s at most), or after weather."""
@@ -279,12 +258,14 @@ class Broker:
     def register(self, queue: str, consumer: str, *, link: Link | None = None) -> None:
         """Begin (or begin anew) the lease without which nothing can be taken."""
         key = keys.of(queue)
-        self._run("register", (key.consumers, key.meta), consumer, ms(self.settings.lease), link=link)
+        with moments.step("register", link, queue=queue, consumer=consumer):
+            self._run("register", (key.consumers, key.meta), consumer, ms(self.settings.lease), link=link)
 
     def renew(self, queue: str, consumers: Sequence[str]) -> Renewed:
         """Prolong leases."""
         key = keys.of(queue)
-        reply = self._run("renew", (key.consumers, key.meta, key.pending), ms(self.settings.lease), *consumers)
+        with moments.step("renew", None, queue=queue):
+            reply = self._run("renew", (key.consumers, key.meta, key.pending), ms(self.settings.lease), *consumers)
         return Renewed(*reply[1:])
 
     def exchange(self, consumer: str, lanes: Sequence[Lane], want: int, link: Link) -> list[Taken]:
@@ -299,14 +280,25 @@ class Broker:
             )  # fmt: skip
             args.append(len(acks))
             args += acks
-        reply = self._run("exchange", tuple(names), *args, link=link)
-        return [Taken(Code(code), stale, tag, jobs) for code, stale, tag, jobs in reply]
+        if moments.watchers:
+            telling.exchange_begins(consumer, lanes, want, link)
+        try:
+            reply = self._run("exchange", tuple(names), *args, link=link)
+        except FAULTS:
+            telling.exchange_failed(consumer, lanes, link)
+            raise
+        replies = [Taken(Code(code), stale, tag, jobs) for code, stale, tag, jobs in reply]
+        if moments.watchers:
+            telling.exchange_ended(consumer, lanes, replies, want, link)
+        return replies
 
     def isolate(self, queue: str, consumer: str, link: Link) -> tuple[Code, int, bytes]:
         """Take one suspect, for a consumer that runs nothing else: its delivery tag (0: there is none) and the job."""
         key = keys.of(queue)
         names = (key.meta, key.consumers, key.suspects, key.inflight(consumer))
-        code, tag, job = self._run("isolate", names, consumer, link=link)
+        with moments.step("take", link, consumer=consumer, queue=queue) as facts:
+            code, tag, job = self._run("isolate", names, consumer, link=link)
+            facts["jobs"] = [(tag, telling.id_of(job))] if tag else []
         return Code(code), tag, job
 
     def bury(self, queue: str, consumer: str, reports: Sequence[tuple[int, bytes]], link: Link | None = None) -> int:
@@ -315,30 +307,59 @@ class Broker:
         names = (
             key.inflight(consumer), key.dead, key.dead_index, key.meta, key.pending, key.scheduled, key.drained,
         )  # fmt: skip
-        return int(self._run("bury", names, *self._caps, *flat(reports), link=link)[2])
+        return self._settle("bury", queue, consumer, firsts(reports), names, *self._caps, *flat(reports), link=link)
 
     def retry(self, queue: str, consumer: str, delays: Sequence[tuple[int, int]], link: Link | None = None) -> int:
         """Let deliveries (tag, delay in ms) run again later, charged an attempt; how many were not ours."""
         key = keys.of(queue)
         names = (key.inflight(consumer), key.scheduled, key.meta)
-        return int(self._run("retry", names, *flat(delays), link=link)[2])
+        return self._settle("retry", queue, consumer, firsts(delays), names, *flat(delays), link=link)
 
     def park(self, queue: str, consumer: str, unknown: Sequence[tuple[int, str]], link: Link) -> int:
         """Put deliveries (tag, task) of unknown tasks aside, uncharged; how many were not the consumer's."""
         key = keys.of(queue)
         names = (key.inflight(consumer), key.scheduled, key.meta, key.pending, key.drained)
-        return int(self._run("park", names, ms(self.settings.park), consumer, *flat(unknown), link=link)[2])
+        return self._settle(
+            "park", queue, consumer, firsts(unknown), names, ms(self.settings.park), consumer, *flat(unknown), link=link
+        )
 
     def give_back(self, queue: str, consumer: str, tags: Sequence[int], *, link: Link | None = None) -> int:
         """Return unfinished deliveries to the head of the queue, uncharged; how many were not the consumer's."""
         key = keys.of(queue)
         names = (key.inflight(consumer), key.pending, key.meta, key.bell, key.suspects)
-        return int(self._run("give_back", names, *sorted(tags), link=link)[2])
+        return self._settle("give_back", queue, consumer, sorted(tags), names, *sorted(tags), link=link)
 
-    def inflight(self, queue: str, consumer: str, link: Link) -> dict[int, bytes]:
-        """What this consumer owns according to Redis: delivery tag to encoded job."""
-        pairs = link.call("HGETALL", keys.of(queue).inflight(consumer))
-        return {int(pairs[i]): pairs[i + 1] for i in range(0, len(pairs), 2)}
+    def _settle(
+        self,
+        verb: str,
+        queue: str,
+        consumer: str,
+        tags: list[int],
+        names: tuple[str, ...],
+        *args: Any,
+        link: Link | None,
+    ) -> int:
+        """One of the scripts that end a delivery; how many of the tags were no longer the consumer's."""
+        name = "give_back" if verb == "give_back" else "settle"
+        with moments.step(name, link, queue=queue, consumer=consumer, verb=verb, tags=tags) as facts:
+            facts["stale"] = stale = int(self._run(verb, names, *args, link=link)[2])
+        return stale
+
+    def inflight(self, queue: str, consumer: str, link: Link | None = None) -> set[int]:
+        """The delivery tags that this consumer owns according to Redis."""
+        return {int(tag) for tag in self._read(("HKEYS", keys.of(queue).inflight(consumer)), link)}
+
+    def booked(
+        self, queue: str, consumer: str, tags: Sequence[int], link: Link | None = None
+    ) -> list[tuple[int, bytes]]:
+        """Deliveries of a consumer: tag and job; those that are no longer its own are left out."""
+        if not tags:
+            return []
+        with moments.step("reconcile", link, queue=queue, consumer=consumer) as facts:
+            jobs = self._read(("HMGET", keys.of(queue).inflight(consumer), *tags), link)
+            found = [(tag, job) for tag, job in zip(tags, jobs, strict=True) if job is not None]
+            facts["jobs"] = [(tag, telling.id_of(job)) for tag, job in found]
+        return found
 
     def wait_bell(self, queues: Sequence[str], seconds: float, link: Link) -> str | None:
         """Wait for something to take, at most so long (below the links' own timeout); the queue that rang."""
@@ -365,13 +386,16 @@ class Broker:
             key.dead, key.dead_index, key.scheduled, key.drained,
         )  # fmt: skip
         args = (consumer, most, int(certain), death.charged, death.how, death.where, cursor, *self._caps)
-        reply = self._run("reclaim", names, *args)
+        with moments.step("reclaim", None, queue=queue, consumer=consumer) as facts:
+            reply = self._run("reclaim", names, *args)
+            facts["moved"] = 0 if reply[0] == Code.ALIVE else reply[1]
         return None if reply[0] == Code.ALIVE else Reclaimed(*map(int, reply[1:]))
 
     def promote(self, queue: str, most: int = 500) -> tuple[int, float | None]:
         """Move jobs that are due to the queue, a batch; how many, and seconds until the next is due."""
         key = keys.of(queue)
-        reply = self._run("promote", (key.scheduled, key.pending, key.meta, key.bell, key.suspects), most)
+        with moments.step("promote", None, queue=queue):
+            reply = self._run("promote", (key.scheduled, key.pending, key.meta, key.bell, key.suspects), most)
         return reply[1], None if reply[2] < 0 else reply[2] / 1000
 
     def consumers(self, queue: str) -> dict[str, float]:
@@ -382,7 +406,8 @@ class Broker:
 
     def announce(self, worker_id: str, facts: dict[str, str | int], lifetime: float) -> None:
         """Say in `rq:worker:<id>` what a worker is; it is gone by itself after `lifetime` seconds."""
-        self._run("announce", (keys.worker(worker_id),), ms(lifetime), *flat(list(facts.items())))
+        with moments.step("announce", None, worker=worker_id):
+            self._run("announce", (keys.worker(worker_id),), ms(lifetime), *flat(list(facts.items())))
 
     def unannounce(self, worker_id: str) -> None:
         self.read(("DEL", keys.worker(worker_id)))
@@ -452,6 +477,10 @@ def blank(number: int | None) -> int | str:
 
 def ms(seconds: float) -> int:
     return max(1, round(seconds * 1000))
+
+
+def firsts(pairs: Sequence[tuple[int, Any]]) -> list[int]:
+    return [tag for tag, _ in pairs]
 
 
 def flat(pairs: Sequence[tuple[Any, Any]]) -> list[Any]:

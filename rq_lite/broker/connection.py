@@ -7,8 +7,10 @@ once, in `rq_lite.broker`, for scripts that are safe to repeat.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,22 +41,25 @@ class Link:
     """One connection, opened with its first command and again after an error; not for use by two at once.
 
     `producer` and `sequence` name the puts that go over this link: a link is used by one caller at a time,
-    so its puts are in order.
+    so its puts are in order. `asked`: whether the last command may have reached Redis.
     """
 
     def __init__(self, address: Address) -> None:
         self._connection = address.connect()
         self.producer = os.urandom(8).hex()
         self.sequence = 0
+        self.asked = False
 
     def call(self, *command: Any) -> Any:
         """The reply. Raises redis-py's errors as they come; after a lost reply nobody knows if it was done."""
+        self._begin()
         # Packed here: the connection's own way looks at every argument once more, in Python.
         self._connection.send_packed_command((pack_command(command),))
         return self._connection.read_response()
 
     def pipe(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """The replies to several commands sent at once; raises the first error among them, after reading all."""
+        self._begin()
         self._connection.send_packed_command([pack_command(command) for command in commands])
         replies = []
         failure: redis.ResponseError | None = None
@@ -67,8 +72,21 @@ class Link:
             raise failure
         return replies
 
+    def _begin(self) -> None:
+        if not self._connection.is_connected:
+            self.asked = False
+            self._connection.connect()
+        self.asked = True
+
     def close(self) -> None:
         self._connection.disconnect()
+
+    def drop(self) -> None:
+        """Cut the connection without a word to the user of this link: its next command finds out."""
+        sock = getattr(self._connection, "_sock", None)
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
 
 class Address:
@@ -114,14 +132,20 @@ def is_weather(error: BaseException) -> bool:
     return isinstance(error, redis.ResponseError) and str(error).startswith(WEATHER)
 
 
-def explained(error: BaseException, address: Address) -> BrokerError:
-    """The error in one line, for people: what is wrong with this Redis, without the password."""
+def explained(error: BaseException, address: Address, *, unknown: bool = False) -> BrokerError:
+    """The error in one line, for people: what is wrong with this Redis, without the password.
+
+    `unknown`: a request may have been done though no answer came.
+    """
     text = str(error).split("\n", 1)[0]
     where = f"Redis at {address.shown}"
     if isinstance(error, (AuthenticationError, AuthorizationError)) or text.startswith(("NOAUTH", "WRONGPASS")):
         return BrokerUnavailable(f"{where} refuses the user name or password: {text}")
     if isinstance(error, LOST):
-        return BrokerUnavailable(f"{where} cannot be reached: {text or type(error).__name__}", outcome="unknown")
+        outcome = "unknown" if unknown else "not done"
+        return BrokerUnavailable(f"{where} cannot be reached: {text or type(error).__name__}", outcome=outcome)
+    if is_weather(error):
+        return BrokerUnavailable(f"{where} answers: {text}", outcome="unknown" if unknown else "not done")
     return BrokerError(f"{where} answers: {text}")
 
 

@@ -57,6 +57,9 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     procs: str
     slots: str  # of each process
     since: float | None  # seconds ago
+    trouble: str  # what is wrong with its consumers; empty: nothing
+    stuck: int  # consumers whose loop does not turn
+    idle: int  # consumers that take nothing though jobs wait
 
 
 # Keys that a look for workers goes through, in steps; beyond that it gives up rather than hold Redis up.
@@ -69,8 +72,10 @@ def queues(broker: Broker) -> list[str]:
     return sorted(filter(keys.NAME.fullmatch, names))
 
 
-def workers(broker: Broker) -> list[WorkerState] | None:
+def workers(broker: Broker, ids: str = "*") -> list[WorkerState] | None:
     """The workers that live, by host and pid; None where Redis holds too many keys to look for them.
+
+    `ids` is a pattern for their ids, see rq_lite/runtime/identity.py.
 
     There is no list of them, so this is a SCAN: for people who look, not for programs that ask often. It costs
     nothing for long queues (jobs are no keys), but something for every key of whatever else is in this Redis.
@@ -80,7 +85,7 @@ def workers(broker: Broker) -> list[WorkerState] | None:
     found: set[bytes] = set()
     cursor: bytes | None = None
     while cursor != b"0":
-        scan = ("SCAN", cursor or 0, "MATCH", keys.worker("*"), "COUNT", STEP, "TYPE", "hash")
+        scan = ("SCAN", cursor or 0, "MATCH", keys.worker(ids), "COUNT", STEP, "TYPE", "hash")
         cursor, names = broker.read(scan)[0]
         found.update(names)
     if not found:
@@ -102,7 +107,14 @@ def worker_state(now: float, flat: list[bytes]) -> WorkerState:
         slots=facts.get("slots", "?"),
         # By that machine's clock, which may be wrong.
         since=max(0.0, now - int(since)) if since.isascii() and since.isdigit() else None,
+        trouble=facts.get("trouble", ""),
+        stuck=count(facts.get("stuck", "")),
+        idle=count(facts.get("idle", "")),
     )
+
+
+def count(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def size(broker: Broker, queue: str) -> int:

@@ -8,6 +8,7 @@ import msgspec
 from rq_lite import embedded
 from rq_lite.broker import Broker, inspection
 from rq_lite.cli.common import open_broker, settings_from, url_option
+from rq_lite.cli.status import plain
 from rq_lite.errors import BrokerError, RqLiteError
 from rq_lite.runtime.identity import machine, parse
 from rq_lite.settings import Settings
@@ -23,26 +24,35 @@ class Unwell(RqLiteError):
 @click.option("--any", "anywhere", is_flag=True, help="A consumer on any host will do.")
 @url_option
 def command(anywhere: bool, url: str | None) -> None:
-    """Exit 0 if a consumer of this host (container, pod) serves a queue, 1 if not: for healthchecks and probes."""
+    """Exit 0 if a consumer of this host (container, pod) serves a queue, 1 if not: for healthchecks and probes.
+
+    1 also when a consumer takes nothing though jobs wait and its slots are free.
+    """
     settings = msgspec.structs.replace(settings_from(url=url), patience=PATIENCE)
     try:
-        count = living(settings, anywhere=anywhere)
+        count, trouble = living(settings, anywhere=anywhere)
     except BrokerError as error:
         raise Unwell(str(error)) from None
     where = "on any host" if anywhere else "on this host"
     if not count:
         raise Unwell(f"no consumer {where} serves a queue")
+    if trouble:
+        click.echo(f"not well, but at work: {trouble}", err=True)
     click.echo(f"{count:,} consumer{'' if count == 1 else 's'} {where}")
 
 
-def living(settings: Settings, *, anywhere: bool) -> int:
-    """How many consumers hold a lease."""
+def living(settings: Settings, *, anywhere: bool) -> tuple[int, str]:
+    """How many consumers hold a lease, and what is wrong with some; raises Unwell if some take nothing."""
     # Asking must not start an embedded Redis: where none runs, nobody consumes.
     if settings.url is None and not embedded.status(settings).running:
         raise Unwell("the embedded Redis is not running")
     broker = open_broker(settings, quiet=True)
     try:
-        return len(consumers(broker, None if anywhere else machine()))
+        workers = inspection.workers(broker, "*" if anywhere else f"*.{machine()}:*") or []
+        trouble = "; ".join(plain(worker.trouble, 300) for worker in workers if worker.trouble)
+        if any(worker.idle for worker in workers):
+            raise Unwell(trouble)
+        return len(consumers(broker, None if anywhere else machine())), trouble
     finally:
         broker.close()
 

@@ -37,7 +37,7 @@ class Look(NamedTuple):
 
 @click.command()
 @click.argument("queues", nargs=-1, metavar="[QUEUE]...")
-@click.option("--json", "as_json", is_flag=True, help="Print one object: {queues: {NAME: {pending, …}}}.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object: {queues: {NAME: {pending, …}}, workers: […]}.")
 @click.option("--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
 @url_option
 def command(queues: tuple[str, ...], as_json: bool, watch: bool, url: str | None) -> None:
@@ -59,7 +59,8 @@ def show(broker: Broker, names: tuple[str, ...], *, as_json: bool, watch: bool) 
     console = Console(highlight=False)
     if as_json:
         for _ in ticks(watch):
-            click.echo(msgspec.json.encode({"queues": look(broker, names).queues}).decode())
+            seen = {"queues": look(broker, names).queues, "workers": inspection.workers(broker)}
+            click.echo(msgspec.json.encode(seen).decode())
     elif watch and not console.is_terminal:
         for _ in ticks(watch):
             for line in lines(look(broker, names)):
@@ -115,6 +116,11 @@ def view(seen: Look, console: Console, names: tuple[str, ...] = ()) -> Renderabl
         Text(f"! {plain(name)}: {plain(warning, 300)}", style="yellow")
         for name, state in seen.queues.items()
         for warning in state.warnings
+    ]
+    parts += [
+        Text(f"! worker {plain(worker.host)} {plain(worker.pid)}: {plain(worker.trouble, 300)}", style="yellow")
+        for worker in seen.workers or []
+        if worker.trouble
     ]
     return Group(*parts)
 

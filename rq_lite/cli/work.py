@@ -9,10 +9,12 @@ import sys
 import click
 import msgspec
 
+from rq_lite import moments
 from rq_lite.cli.common import open_broker, private_option, settings_from, url_option
 from rq_lite.errors import UsageError
 from rq_lite.runtime.plan import Plan
 from rq_lite.runtime.supervisor import Supervisor
+from rq_lite.runtime.watch import Limits
 
 QUEUES = "Serve these, in strict order; with weights in proportion to them. Default: all queues of the app."
 BURST = "Exit 0 when everything is drained: jobs scheduled for later included, parked ones not."
@@ -25,6 +27,9 @@ BURST = "Exit 0 when everything is drained: jobs scheduled for later included, p
 @click.option("--greenlets", type=int, help="Jobs at a time in each. Default: 200.")
 @click.option("--burst", is_flag=True, help=BURST)
 @click.option("--grace", type=float, metavar="SECONDS", help="Time for running jobs at a stop. Default: 25.")
+@click.option("--stall", type=float, metavar="SECONDS", help="Report a consumer stuck for so long. Default: 10.")
+@click.option("--max-jobs", type=int, metavar="N", help="Replace a consumer after about so many jobs.")
+@click.option("--max-rss", type=int, metavar="MB", help="Replace a consumer that uses so much memory.")
 @click.option("-v", "--verbose", is_flag=True, help="Log a line per job.")
 @url_option
 @private_option
@@ -35,6 +40,9 @@ def command(
     greenlets: int | None,
     burst: bool,
     grace: float | None,
+    stall: float | None,
+    max_jobs: int | None,
+    max_rss: int | None,
     verbose: bool,
     url: str | None,
     allow_private: bool,
@@ -42,14 +50,17 @@ def command(
     """Run the jobs of APP, a module that registers tasks (default: the setting `app`).
 
     SIGTERM and Ctrl-C: take no more, wait up to --grace for running jobs, give back the rest, exit 0. Again: at once.
+    SIGHUP: replace the consumers one by one, each by one that imports APP anew.
     """
     settings = settings_from(
-        app=app, procs=procs, greenlets=greenlets, grace=grace, url=url, allow_private=allow_private
-    )
+        app=app, procs=procs, greenlets=greenlets, grace=grace, stall=stall, max_jobs=max_jobs, max_rss=max_rss,
+        url=url, allow_private=allow_private,
+    )  # fmt: skip
     if settings.app is None:
         raise UsageError("no APP: name the module that registers your tasks, or set app in [tool.rq-lite]")
     weights, strict = parse_queues(queues)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker [%(process)d] %(message)s", datefmt="%H:%M:%S")
+    moments.begin("supervisor")
     broker = open_broker(settings)
 
     def plan(number: int) -> Plan:
@@ -63,7 +74,8 @@ def command(
             parent=os.getpid(),
         )
 
-    code = Supervisor(broker, plan, settings.procs or cores(), burst=burst).run()
+    limits = Limits(settings.stall, settings.idle, settings.grace, settings.max_jobs, settings.max_rss * 1_000_000)
+    code = Supervisor(broker, plan, settings.procs or cores(), limits, burst=burst).run()
     broker.close()
     sys.exit(code)
 

@@ -1,4 +1,8 @@
-"""Entry of a consumer process: `python -m rq_lite.runtime.boot LIFE REPORTS`. Patch first, then import."""
+"""Entry of a consumer process: `python -m rq_lite.runtime.boot LIFE REPORTS BOARD STACKS`. Patch first, then import.
+
+The numbers are files it has inherited: the supervisor's words and its life, reports to it, the shared board, and a
+file for stacks.
+"""
 
 from gevent import monkey
 
@@ -6,25 +10,32 @@ monkey.patch_all()
 
 import contextlib
 import ctypes
+import faulthandler
 import logging
 import os
+import random
 import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from typing import TypeVar
 
 import gevent
+import gevent.os
 import gevent.socket
 import socket
 
+from rq_lite import moments
 from rq_lite.app import import_app, own_traceback
 from rq_lite.broker import Broker, inspection
-from rq_lite.errors import AppFailed, BrokerOutOfMemory, RqLiteError, UsageError
+from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
 from rq_lite.process import this
-from rq_lite.runtime.consumer import Consumer, Order, leave
-from rq_lite.runtime.executor import Executor
+from rq_lite.runtime.board import Board
+from rq_lite.runtime.consumer import Consumer, Loner, Order, leave
+from rq_lite.runtime.executor import Executor, chances, watched
 from rq_lite.runtime.identity import mine
-from rq_lite.runtime.plan import Plan, Report, read_plan
+from rq_lite.runtime.plan import REBUILD, RETIRE, Plan, Report, read_plan
 from rq_lite.task import registry
 
 log = logging.getLogger("rq_lite.consumer")
@@ -34,44 +45,78 @@ PR_SET_PDEATHSIG = 1
 OVERDRAFT = 1000
 
 
+T = TypeVar("T")
+
+
 def main() -> None:
-    life, reports = int(sys.argv[1]), int(sys.argv[2])
+    life, reports, board, stacks = map(int, sys.argv[1:])
     plan = read_plan(life)
     die_with(plan.parent)
     set_up_log(plan)
+    tell_stacks(stacks)
     try:
+        moments.begin("consumer")
         check_patched()
-        consumer = prepare(plan, reports)
+        consumer = prepare(plan, reports, Board(board, 1 if plan.alone else plan.settings.greenlets))
     except BaseException as error:
         Report("failed", error=said(error), traceback=told(error)).send(reports)
         sys.exit(error.exit_code if isinstance(error, RqLiteError) else 1)
+    gevent.spawn(listen, life, consumer)
     consumer.run()
+    Report("left").send(reports)
     leave()
 
 
-def prepare(plan: Plan, reports: int) -> Consumer:
+def prepare(plan: Plan, reports: int, board: Board) -> Consumer:
     """Import the app and make the consumer that its queues want; says on the way who it is."""
     name = str(mine())
     Report("hello", consumer=name).send(reports)
-    broker = Broker(plan.settings.url, settings=plan.settings).open()
+    broker = Broker(plan.settings.url, settings=plan.settings)
+    through_weather(plan, broker.open)
     this.use(plan.settings, broker)
     this.overdraft = OVERDRAFT
     import_app(plan.app)
     weights = plan.queues or dict.fromkeys(registry.working_queues(), 1.0)
-    check_queues(plan, broker, weights)
-    bounds = {queue: declare(queue, broker) for queue in weights}
+    through_weather(plan, lambda: check_queues(plan, broker, weights))
+    bounds = through_weather(plan, lambda: {queue: declare(queue, broker) for queue in weights})
     executor = Executor(registry.tasks, name, verbose=plan.verbose)
-    consumer = Consumer(
-        broker,
-        name,
-        Order(weights, strict=plan.strict),
-        plan.settings.greenlets,
-        executor.run,
-        grace=plan.settings.grace,
-    )
+    run = watched(executor.run, name) if moments.watchers else executor.run
+    kind = Loner if plan.alone else Consumer
+    consumer = kind(broker, name, Order(weights, strict=plan.strict), board, run, grace=plan.settings.grace)
     stop_on_signals(consumer)
-    Report("ready", consumer=name, queues=bounds, tasks=len(registry.tasks)).send(reports)
+    tasks = {task.name: chances(task.policy, JobTimeout()) for task in registry.tasks.values()}
+    Report("ready", consumer=name, queues=bounds, tasks=tasks).send(reports)
     return consumer
+
+
+def through_weather(plan: Plan, step: Callable[[], T]) -> T:
+    """A consumer that takes another's place while Redis is away waits for it, instead of dying again and again."""
+    while True:
+        try:
+            return step()
+        except BrokerUnavailable as error:
+            if not plan.patient:
+                raise
+            log.warning("%s; trying again", error)
+        time.sleep(random.uniform(0.5, 1.5))
+
+
+def listen(life: int, consumer: Consumer) -> None:
+    """The supervisor's words; when its end of the pipe closes it is gone, and so must we be."""
+    gevent.os.make_nonblocking(life)
+    tell = {REBUILD: consumer.rebuild, RETIRE: consumer.retire}
+    rest = b""
+    while piece := gevent.os.nb_read(life, 4096):
+        *words, rest = (rest + piece).split(b"\n")
+        for word in words:
+            gevent.get_hub().loop.run_callback(tell[word])
+    os._exit(1)
+
+
+def tell_stacks(file: int) -> None:
+    """A crash, and whoever sends SIGUSR2, has the stack written, also while C code holds the interpreter."""
+    faulthandler.enable(file, all_threads=False)
+    faulthandler.register(signal.SIGUSR2, file, all_threads=False, chain=False)
 
 
 def check_queues(plan: Plan, broker: Broker, weights: dict[str, float]) -> None:

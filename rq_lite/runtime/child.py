@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
-from rq_lite.runtime.plan import Plan, Report, parse_report, write_plan
+from rq_lite.runtime.board import Board, Running, new_file, size
+from rq_lite.runtime.plan import REBUILD, RETIRE, Plan, Report, parse_report, write_plan
+from rq_lite.runtime.slots import ENTRANCE
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+PRINTING = 0.5  # seconds that a process has to write its stack; one that is stopped never does
 
 
 class Child:
@@ -17,29 +25,40 @@ class Child:
 
     def __init__(self, plan: Plan) -> None:
         self.number = plan.number
+        self.alone = plan.alone
+        self.name = "consumer for suspects" if plan.alone else f"consumer {plan.number}"
         self.consumer = ""  # its id, once it has said who it is
-        self.queues: dict[str, int] = {}
-        self.ready = False
+        self.ready: Report | None = None
         self.failure: Report | None = None
+        self.retired = False  # it was told to go when its jobs have ended
+        self.left = False  # it has said goodbye: its end is no accident
+        self.guilty: list[Running] = []  # it was killed for these jobs' hard time limit
         self.born = time.monotonic()
+        slots = 1 if plan.alone else plan.settings.greenlets
+        board, self._stacks = new_file(size(slots)), new_file()
+        self.board = Board(board, slots)
         life, self._life = os.pipe()
         self.reports, reports = os.pipe()
+        inherited = (life, reports, board, self._stacks)
         try:
             # Not waited for through this object: the supervisor reaps whatever ends, also as PID 1.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "rq_lite.runtime.boot", str(life), str(reports)],
-                pass_fds=(life, reports),
+                [sys.executable, "-m", "rq_lite.runtime.boot", *map(str, inherited)],
+                pass_fds=inherited,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
         finally:
-            os.close(life)
-            os.close(reports)
+            for end in (life, reports, board):
+                os.close(end)
         os.set_blocking(self.reports, False)
         self._buffer = b""
         self.pid = self._process.pid
         with contextlib.suppress(BrokenPipeError):  # it is dead already: waitpid will say so
             write_plan(self._life, plan)
+
+    def __str__(self) -> str:
+        return f"{self.name} (pid {self.pid})"
 
     def hear(self) -> list[Report]:
         """The reports that have come in since the last call."""
@@ -51,19 +70,75 @@ class Child:
         for report in heard:
             self.consumer = report.consumer or self.consumer
             if report.event == "ready":
-                self.ready, self.queues = True, report.queues
+                self.ready = report
             elif report.event == "failed":
                 self.failure = report
+            elif report.event == "left":
+                self.left = True
         return heard
 
     def signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
+    def retire(self) -> None:
+        """It takes no more, and ends when its running jobs have ended."""
+        self.retired = True
+        self._tell(RETIRE)
+
+    def rebuild(self) -> None:
+        """It connects anew."""
+        self._tell(REBUILD)
+
+    def _tell(self, word: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._life, word + b"\n")
+
+    def queue(self, job: Running) -> str:
+        """The queue of a job on its board."""
+        return list(self.ready.queues)[job.lane] if self.ready is not None else ""
+
+    def rss(self) -> int:
+        """Its memory, in bytes; 0 where /proc does not tell."""
+        try:
+            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE
+        except (OSError, IndexError):
+            return 0
+
+    # -- stacks
+
+    def stack(self) -> str:
+        """Where it is just now, whatever it does; empty when it does not say so in time."""
+        before = os.fstat(self._stacks).st_size
+        self.signal(signal.SIGUSR2)
+        return polled(lambda: self.last_stack(before), PRINTING)
+
+    def last_stack(self, since: int = 0) -> str:
+        """What was written of stacks: on request, and by a crash."""
+        return os.pread(self._stacks, 100_000, since).decode(errors="replace").strip()
+
+    def culprit(self, stack: str) -> Running | None:
+        """The job that a stack belongs to; None where it is no slot's."""
+        slots = re.findall(rf" in {ENTRANCE}(\d+)$", stack, re.MULTILINE)
+        return self.board.running(int(slots[-1])) if slots else None
+
     def bury(self) -> None:
         """After its end: kill what its jobs have left behind, and close the pipes."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.returncode = 0  # reaped elsewhere; keeps Popen from looking for it
-        os.close(self._life)
-        os.close(self.reports)
+        self.board.close()
+        for end in (self._life, self.reports, self._stacks):
+            os.close(end)
+
+
+def polled(look: Callable[[], str], seconds: float) -> str:
+    """The text once it is there and grows no more; what there is after the time."""
+    until, last = time.monotonic() + seconds, ""
+    while time.monotonic() < until:
+        now = look()
+        if now and now == last:
+            break
+        last = now
+        time.sleep(0.01)
+    return last

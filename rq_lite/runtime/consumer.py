@@ -18,9 +18,11 @@ from collections.abc import Callable, Sequence
 import gevent
 from gevent.event import Event
 
+from rq_lite.backoff import pauses
 from rq_lite.broker import FAULTS, Broker, Code, Link, weather
 from rq_lite.broker import Lane as Acks
-from rq_lite.outcome import Bury, Outcome, Park, Retry
+from rq_lite.outcome import Buried, Outcome, Parked, Retried
+from rq_lite.runtime.board import ANSWERED, LANE, ROOM, TAKEN, TOOK, Board
 from rq_lite.runtime.seldom import Seldom
 from rq_lite.runtime.slots import Slot, Slots
 
@@ -28,16 +30,24 @@ log = logging.getLogger("rq_lite.consumer")
 
 MOST = 1000  # jobs or acks per exchange
 BLOCK = 1.5  # seconds a wait for the bell lasts; a wake-up that was lost heals after it
-SWALLOWED = 2.0  # seconds that jobs have to end once Stopped was raised in them
+SWALLOWED = 1.0  # seconds that jobs have to end once Stopped was raised in them
+AUDIT = 10.0  # seconds between two looks at what Redis says we own, without any error
+SOON = 2.0  # likewise, after an error: a request that was on its way may be done after we have looked
+LAST = 1.5  # seconds that Redis has to hear of the last results, when everything else is over
+
+
+class Rebuild(ConnectionError):
+    """Somebody outside says that nothing is taken though there is something: connect anew."""
 
 
 class Lane:
     """A queue, and what has finished of it since the last exchange."""
 
-    def __init__(self, queue: str) -> None:
+    def __init__(self, queue: str, number: int) -> None:
         self.queue = queue
+        self.base = float(number * LANE)
         self.acks: list[int] = []
-        self.others: list[tuple[int, Bury | Retry | Park]] = []
+        self.others: list[tuple[int, Buried | Retried | Parked]] = []
 
     @property
     def finished(self) -> set[int]:
@@ -73,7 +83,7 @@ class Consumer:
         broker: Broker,
         name: str,
         order: Order,
-        slots: int,
+        board: Board,
         run: Callable[[Slot[Lane], bytes], Outcome],
         *,
         grace: float,
@@ -81,45 +91,63 @@ class Consumer:
         self.name = name
         self._broker = broker
         self._order = order
-        self._lanes = {queue: Lane(queue) for queue in order.queues}
-        self._slots: Slots[Lane] = Slots(slots, run, self._finished)
+        self._lanes = {queue: Lane(queue, number) for number, queue in enumerate(order.queues)}
+        self._board = board
+        self._slots: Slots[Lane] = Slots(board, run, self._finished)
         self._grace = grace
         self._link: Link = broker.link()
         self._news = Event()  # something has changed for the exchange
         self._dry = False  # the last take came up short, and no bell has rung since
         self._hungry = Event()  # listen for the bell
         self._registered = False
+        self._leaving = False
         self._stops = 0
+        self._until = float("inf")  # when leaving: how long running jobs have, in time.monotonic()
+        self._give_up = float("inf")  # when leaving: no more tries to reach Redis after this
+        self._audit_at = time.monotonic() + AUDIT * random.uniform(0.5, 1.0)
+        self._recovering = False
+        self._exchanger: gevent.greenlet | None = None
         self._seldom = Seldom(log)
 
     # -- life
 
     def run(self) -> None:
         """Work until stopped. Jobs that are left at the end are given back."""
+        self._exchanger = gevent.getcurrent()
         self._slots.start()
         listener = gevent.spawn(self._listen)
         gevent.sleep(0)  # the slots wait at the door before the first jobs come
         self._news.set()
-        while not self._stops:
-            self._news.wait()
-            self._news.clear()
-            self._exchange_while(lambda: not self._stops)
+        while not self._leaving:
+            self._exchange_while(lambda: not self._leaving, wait=AUDIT)
         listener.kill()
         self._wind_down()
 
     def stop(self) -> None:
-        """Take no more; called again: give back at once. Safe from a hub callback."""
+        """Take no more, and end within the grace time; called again: give back at once. Safe from a hub callback."""
         self._stops += 1
+        self._until = time.monotonic() + (self._grace if self._stops == 1 else 0.0)
+        self._leave()
+
+    def retire(self) -> None:
+        """Take no more, and end when the running jobs have ended, however long they take; `stop` may still come."""
+        self._leave()
+
+    def rebuild(self) -> None:
+        """Connect anew, whatever the exchange waits for. From a hub callback."""
+        if self._exchanger is not None and not self._leaving and not self._recovering:
+            self._exchanger.throw(Rebuild("nothing was taken though jobs wait: connecting anew"))
+
+    def _leave(self) -> None:
+        self._leaving = True
         self._news.set()
         self._hungry.set()
 
     def _wind_down(self) -> None:
         self._give_back(self._slots.not_started())
-        until = time.monotonic() + self._grace
-        while not self._slots.idle and self._stops == 1 and (left := until - time.monotonic()) > 0:
-            self._exchange_while(lambda: True)
-            self._news.wait(left)
-            self._news.clear()
+        while not self._slots.idle and (left := self._until - time.monotonic()) > 0:
+            self._exchange_while(lambda: True, wait=min(left, AUDIT))
+        self._give_up = time.monotonic() + LAST
         ending = self._slots.stop_running()
         if ending:
             log.warning("%d jobs were not done within the grace time: given back", len(ending))
@@ -128,10 +156,16 @@ class Consumer:
         self._give_back(self._slots.held())
 
     def _give_back(self, held: Sequence[tuple[Lane, int]]) -> None:
+        """Uncharged, and without waiting for Redis: what it does not hear of is reclaimed."""
         for lane in self._lanes.values():
             tags = [tag for owner, tag in held if owner is lane]
-            if tags:
-                self._broker.give_back(lane.queue, self.name, tags)
+            if not tags:
+                continue
+            try:
+                self._broker.give_back(lane.queue, self.name, tags, link=self._link)
+            except FAULTS as error:
+                self._link.close()
+                log.warning("Redis: %s; %d jobs will be reclaimed", error, len(tags))
 
     # -- the exchange
 
@@ -143,29 +177,38 @@ class Consumer:
         if not self._news.is_set():
             self._news.set()
 
-    def _exchange_while(self, going_on: Callable[[], bool]) -> None:
-        """Exchange as long as there is something to settle or to take."""
+    def _exchange_while(self, going_on: Callable[[], bool], *, wait: float = 0.0) -> None:
+        """Exchange as long as there is something to settle or to take, after waiting for that up to `wait` s."""
         while True:
             try:
+                if wait:
+                    self._news.wait(wait)
+                    self._news.clear()
+                    wait = 0.0
                 while self._step() and going_on():
                     pass
                 return
             except FAULTS as error:
+                self._recovering = True
                 self._recover(error)
+                self._recovering = False
 
     def _step(self) -> bool:
         """One exchange, if there is a reason for one."""
-        want = 0 if self._stops else min(self._slots.room, MOST)
-        if want and not self._registered:
-            for queue in self._order.queues:
-                self._broker.register(queue, self.name, link=self._link)
-            self._registered = True
+        want = 0 if self._leaving else min(self._slots.room, MOST)
+        if not self._registered and want:
+            self._register()
+        if time.monotonic() > self._audit_at:
+            self._reconcile()
         for lane in self._lanes.values():
             if lane.others:
                 self._settle_others(lane)
+        return self._exchange(want)
+
+    def _exchange(self, want: int) -> bool:
         acking = [lane for lane in self._lanes.values() if lane.acks]
         if not acking and (want == 0 or self._dry):
-            if want and not self._stops:
+            if want and not self._leaving:
                 self._hungry.set()
             return False
         self._hungry.clear()
@@ -186,13 +229,28 @@ class Consumer:
                 self._slots.feed(lane, tag, jobs)
                 came += len(jobs)
         self._dry = came < want and all(reply.code is Code.OK for reply in replies)
+        self._show(came)
         return True
+
+    def _show(self, came: int) -> None:
+        """On the board: Redis has answered, and so many jobs have come."""
+        numbers, now = self._board.numbers, time.monotonic()
+        numbers[ANSWERED] = now
+        numbers[ROOM] = self._slots.room
+        if came:
+            numbers[TOOK] = now
+            numbers[TAKEN] += came
+
+    def _register(self) -> None:
+        for queue in self._order.queues:
+            self._broker.register(queue, self.name, link=self._link)
+        self._registered = True
 
     def _settle_others(self, lane: Lane) -> None:
         batch = lane.others[:MOST]
-        reports = [(tag, outcome.report) for tag, outcome in batch if isinstance(outcome, Bury)]
-        delays = [(tag, outcome.delay) for tag, outcome in batch if isinstance(outcome, Retry)]
-        unknown = [(tag, outcome.task) for tag, outcome in batch if isinstance(outcome, Park)]
+        reports = [(tag, outcome.report) for tag, outcome in batch if isinstance(outcome, Buried)]
+        delays = [(tag, outcome.delay) for tag, outcome in batch if isinstance(outcome, Retried)]
+        unknown = [(tag, outcome.task) for tag, outcome in batch if isinstance(outcome, Parked)]
         stale = 0
         if reports:
             stale += self._broker.bury(lane.queue, self.name, reports, self._link)
@@ -211,30 +269,49 @@ class Consumer:
 
     def _recover(self, error: Exception) -> None:
         """After an error nobody knows what was done: look what we own, then go on from there."""
-        pause = 0.05
-        while True:
+        for pause in pauses():
             self._link.close()
             self._seldom.warn("redis", f"Redis: {error}" + ("" if weather(error) else " (no passing trouble)"))
-            gevent.sleep(random.uniform(0, pause))
-            if self._stops and self._slots.idle and not any(lane.finished for lane in self._lanes.values()):
+            gevent.sleep(pause)
+            if self._leaving and self._slots.idle and not any(lane.finished for lane in self._lanes.values()):
                 return  # nothing to tell Redis any more, so a stop does not wait for it
-            pause = min(1.0, pause * 2)
+            if time.monotonic() > self._give_up:
+                self._forget_results()
+                return
             try:
                 self._reconcile()
+                self._audit_at = time.monotonic() + SOON
                 return
             except FAULTS as again:
                 error = again
+
+    def _forget_results(self) -> None:
+        """Redis was not there to hear of them: their jobs are reclaimed and run again."""
+        count = sum(len(lane.finished) for lane in self._lanes.values())
+        if count:
+            log.warning("Redis could not be told of %d jobs that are done: they will run again", count)
+        for lane in self._lanes.values():
+            lane.forget_all_but(set())
 
     def _reconcile(self) -> None:
         """Start what is booked on us and we never heard of; forget results that have arrived after all."""
         held = self._slots.held()
         for lane in self._lanes.values():
             owned = self._broker.inflight(lane.queue, self.name, self._link)
-            lane.forget_all_but(set(owned))
+            lane.forget_all_but(owned)
             known = {tag for owner, tag in held if owner is lane} | lane.finished
-            for tag in sorted(owned.keys() - known):
-                self._slots.feed(lane, tag - 1, [owned[tag]])
+            strangers = sorted(owned - known)
+            if strangers:
+                self._adopt(lane, strangers)
+        self._audit_at = time.monotonic() + AUDIT * random.uniform(0.8, 1.2)
         self._dry = False
+
+    def _adopt(self, lane: Lane, tags: list[int]) -> None:
+        """Run jobs that were booked on us by an answer that was lost."""
+        found = self._broker.booked(lane.queue, self.name, tags, self._link)
+        for tag, job in found:
+            self._slots.feed(lane, tag - 1, [job])
+        self._seldom.warn("lost", f"queue {lane.queue!r}: an answer was lost; {len(found)} jobs in it begin now")
 
     # -- the bell
 
@@ -255,6 +332,26 @@ class Consumer:
             self._dry = False
             self._hungry.clear()
             self._news.set()
+
+
+class Loner(Consumer):
+    """Runs suspects, one at a time, and ends when there are none."""
+
+    def _exchange(self, want: int) -> bool:
+        going_on = super()._exchange(0)
+        if not want or not self._slots.idle:
+            return going_on
+        for lane in self._lanes.values():
+            code, tag, job = self._broker.isolate(lane.queue, self.name, self._link)
+            if code is Code.NOLEASE:
+                self._broker.register(lane.queue, self.name, link=self._link)
+                return True
+            if tag:
+                self._slots.feed(lane, tag - 1, [job])
+                self._show(1)
+                return True
+        self.retire()
+        return False
 
 
 def leave() -> None:

@@ -9,47 +9,75 @@ import contextlib
 import logging
 import os
 import queue
+import random
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 import msgspec
 
-from rq_lite.broker import Broker
+from rq_lite.broker import Broker, Death
+from rq_lite.broker.codec import Undecodable, decode
+from rq_lite.broker.telling import id_of
 from rq_lite.errors import RqLiteError
+from rq_lite.outcome import Buried
 from rq_lite.runtime.identity import surely_dead
-from rq_lite.runtime.seldom import Seldom
+from rq_lite.runtime.seldom import Seldom, one_line
+from rq_lite.runtime.verdict import Chances, Failure, judge
 
 log = logging.getLogger("rq_lite.worker")
 
 RENEW = 2.0  # seconds between two renewals of the leases, at most; status learns the throughput with them
 PROMOTE = 1.0  # between two looks at what is due
-RECLAIM = 10.0  # between two looks at leases that ended
+RECLAIM = 5.0  # between two looks at the dead of other supervisors
+AGAIN = 1.0  # until what Redis was not there for is tried again
 BURST = 0.2  # between two looks whether everything is drained
 BATCH = 500
+GOODBYE = 1.5  # seconds that a stopping worker waits for its last steps: Redis may be gone
+NAMED = 10  # jobs of a stuck consumer that are named
+
+LEASE_ENDED = Death("nobody renewed its lease: its machine or its supervisor is gone")
+GONE = Death("it is gone, with its supervisor")
+
+
+class End(NamedTuple):
+    """How a consumer ended, and who is to blame."""
+
+    consumer: str
+    death: Death  # `charged`: all or none
+    blamed: tuple[str, int] | None = None  # queue and delivery tag of the job that brought it down, if known
+    timed_out: Sequence[tuple[str, int]] = ()  # those that it was killed for
+    tasks: Mapping[str, Chances] = MappingProxyType({})  # what becomes of these
 
 
 class Duties:
     """Starts with `start`, does everything in its own thread, ends with `stop`.
 
-    `drained` is called (in that thread) once nothing is left to do, in burst mode only.
+    `drained` is called (in that thread) once nothing is left to do, in burst mode only. What it learns on the way is
+    there to be read from other threads: `waiting_since` (time.monotonic() since when jobs wait to be taken; None: none
+    do, or Redis does not say) and `suspects` (how many).
     """
 
     def __init__(self, broker: Broker, worker_id: str, facts: dict[str, str | int], drained: Callable[[], None] | None):
-        patient = msgspec.structs.replace(broker.settings, patience=2.0)
-        self._broker = Broker(broker.url, settings=patient)
+        # No second try within a chore: the next one comes soon enough, and an outage must not become a storm.
+        self._broker = Broker(broker.url, settings=msgspec.structs.replace(broker.settings, patience=0.0))
         self._revive = broker.revive
         self._worker = worker_id
         self._facts = {**facts, "host": socket.gethostname(), "pid": os.getpid()}
         self._drained = drained
         self._every = min(RENEW, broker.settings.lease / 6)
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._undone: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._run, name="duties", daemon=True)
         self._queues: list[str] = []
         self._living: set[str] = set()
-        self._suspected: set[tuple[str, str]] = set()
+        self._missing: set[tuple[str, str]] = set()
         self._seldom = Seldom(log)
+        self.waiting_since: float | None = None
+        self.suspects = 0
 
     def start(self, queues: list[str]) -> None:
         """Begin, once it is known which queues the worker serves."""
@@ -61,21 +89,23 @@ class Duties:
         """Keep the lease of this consumer from now on."""
         self._inbox.put(lambda: self._living.add(consumer))
 
-    def died(self, consumer: str) -> None:
+    def died(self, end: End) -> None:
         """It is dead for certain: its jobs go back to the queue now."""
+        self._inbox.put(lambda: self._bury_consumer(end))
 
-        def reclaim() -> None:
-            self._living.discard(consumer)
-            for name in self._queues:
-                self._reclaim(name, consumer, certain=True)
+    def tell_stuck(self, consumer: str, headline: str, stack: str, blamed: tuple[str, int] | None) -> None:
+        """Log a consumer whose loop does not turn, with where it is and the ids of its jobs."""
+        self._inbox.put(lambda: self._log_stuck(consumer, headline, stack, blamed))
 
-        self._inbox.put(reclaim)
+    def show(self, **facts: str | int) -> None:
+        """What status should know of the worker."""
+        self._facts = {**self._facts, **facts}
 
     def stop(self) -> None:
-        """Finish what was asked for, say goodbye, end. Waits a few seconds at most: Redis may be gone."""
+        """Finish what was asked for, say goodbye, end. Waits a moment at most: Redis may be gone."""
         if self._thread.ident is not None:
             self._inbox.put(None)
-            self._thread.join(timeout=5)
+            self._thread.join(timeout=GOODBYE)
 
     # -- in the thread
 
@@ -85,6 +115,7 @@ class Duties:
             (self._every, self._announce),
             (PROMOTE, self._promote),
             (RECLAIM, self._reclaim_the_dead),
+            (AGAIN, self._try_again),
         ]
         if self._drained is not None:
             chores.append((BURST, self._look_whether_drained))
@@ -98,27 +129,43 @@ class Duties:
             else:
                 if errand is None:
                     break
-                self._guarded(errand)
+                if not self._guarded(errand):
+                    self._undone.append(errand)
             for i, (every, chore) in enumerate(chores):
                 if due[i] <= time.monotonic():
-                    self._guarded(chore)
+                    done = self._guarded(chore)
                     due[i] = time.monotonic() + every
+                    if not done:  # the others would fail, too
+                        due = [max(one, time.monotonic() + AGAIN * random.uniform(1.0, 1.5)) for one in due]
+        self._try_again()
         self._guarded(lambda: self._broker.unannounce(self._worker))
         self._broker.close()
 
-    def _guarded(self, chore: Callable[[], None]) -> None:
+    def _guarded(self, chore: Callable[[], None]) -> bool:
+        """Whether it was done, as far as Redis is concerned."""
         try:
             chore()
         except RqLiteError as error:
+            self.waiting_since = None
             self._seldom.warn("duties", str(error))
             with contextlib.suppress(RqLiteError):
                 self._revive()
+            return False
         except Exception:
             log.exception("a duty failed; the others go on")
+        return True
+
+    def _try_again(self) -> None:
+        undone, self._undone = self._undone, []
+        self._undone = [errand for errand in undone if not self._guarded(errand)]
 
     def _renew(self) -> None:
-        for name in self._queues:
-            self._broker.renew(name, sorted(self._living))
+        found = [self._broker.renew(name, sorted(self._living)) for name in self._queues]
+        self.suspects = sum(one.suspects for one in found)
+        if not any(one.waiting for one in found):
+            self.waiting_since = None
+        elif self.waiting_since is None:
+            self.waiting_since = time.monotonic()
 
     def _announce(self) -> None:
         self._broker.announce(
@@ -130,36 +177,87 @@ class Duties:
             while self._broker.promote(name, BATCH)[0] == BATCH:
                 pass
 
-    def _reclaim(self, name: str, consumer: str, *, certain: bool) -> None:
-        total = cursor = 0
-        while step := self._broker.reclaim(name, consumer, certain=certain, most=BATCH, cursor=cursor):
+    def _look_whether_drained(self) -> None:
+        """Parked jobs don't count: this worker cannot run them, and would wait for ever."""
+        assert self._drained is not None
+        if all(left <= parked for left, parked in map(self._broker.unfinished, self._queues)):
+            self._drained()
+
+    # -- the dead
+
+    def _bury_consumer(self, end: End) -> None:
+        self._living.discard(end.consumer)
+        for name, tag in end.timed_out:
+            self._end_job(end, name, tag)
+        for name in self._queues:
+            charged = end.death.charged
+            if end.blamed is not None:
+                charged = str(end.blamed[1]) if end.blamed[0] == name else "none"
+            self._reclaim(name, end.consumer, end.death._replace(charged=charged), certain=True)
+
+    def _end_job(self, end: End, name: str, tag: int) -> None:
+        """A job that its consumer was killed for: another attempt, or the dead set."""
+        for _, entry in self._broker.booked(name, end.consumer, [tag]):
+            try:
+                message, attempts, crashes = decode(entry)
+            except Undecodable:
+                continue  # whoever runs it next buries it
+            failure = Failure(f"JobTimeout: {end.death.how}", end.death.where)
+            outcome, line = judge(
+                message, attempts, crashes, end.tasks.get(message.task, Chances(0)), failure, end.consumer
+            )
+            log.error("%s", one_line(line))
+            if isinstance(outcome, Buried):
+                self._broker.bury(name, end.consumer, [(tag, outcome.report)])
+            else:
+                self._broker.retry(name, end.consumer, [(tag, outcome.delay)])
+
+    def _reclaim(self, name: str, consumer: str, death: Death, *, certain: bool) -> None:
+        total = cursor = buried = suspects = 0
+        while step := self._broker.reclaim(name, consumer, certain=certain, death=death, most=BATCH, cursor=cursor):
             total, cursor = total + step.moved, step.cursor
+            buried, suspects = buried + step.buried, suspects + step.suspects
             if not step.left:
                 break
+        self.suspects += suspects
         if total:
-            log.warning("queue %r: %d jobs of dead consumer %s are waiting again", name, total, consumer)
+            log.warning(
+                "queue %r: %d jobs of dead consumer %s are waiting again%s%s",
+                name,
+                total - buried,
+                consumer,
+                f", {suspects} of them alone" if suspects else "",
+                f"; {buried} were buried as poison" if buried else "",
+            )
 
     def _reclaim_the_dead(self) -> None:
-        """Whose lease has ended at two looks in a row is dead."""
-        ended = {
-            (name, consumer)
+        """Whose lease has ended, or who is no more on this machine, at two looks in a row."""
+        dead = {
+            (name, consumer): surely_dead(consumer)
             for name in self._queues
             for consumer, left in self._broker.consumers(name).items()
-            if left <= 0 and consumer not in self._living
+            if consumer not in self._living and (left <= 0 or surely_dead(consumer))
         }
-        for name, consumer in ended & self._suspected:
-            self._reclaim(name, consumer, certain=False)
-        self._suspected = ended
+        for name, consumer in self._missing & dead.keys():
+            certain = dead[name, consumer]
+            self._reclaim(name, consumer, GONE if certain else LEASE_ENDED, certain=certain)
+        self._missing = set(dead)
 
     def _reclaim_my_dead(self) -> None:
         """Consumers of this machine that are no more need not be waited for."""
         for name in self._queues:
             for consumer in self._broker.consumers(name):
                 if surely_dead(consumer):
-                    self._reclaim(name, consumer, certain=True)
+                    self._reclaim(name, consumer, GONE, certain=True)
 
-    def _look_whether_drained(self) -> None:
-        """Parked jobs don't count: this worker cannot run them, and would wait for ever."""
-        assert self._drained is not None
-        if all(left <= parked for left, parked in map(self._broker.unfinished, self._queues)):
-            self._drained()
+    def _log_stuck(self, consumer: str, headline: str, stack: str, blamed: tuple[str, int] | None) -> None:
+        named: list[str] = []
+        count = 0
+        with contextlib.suppress(RqLiteError):
+            for name in self._queues:
+                tags = sorted(self._broker.inflight(name, consumer), key=lambda tag: ((name, tag) != blamed, tag))
+                count += len(tags)
+                entries = self._broker.booked(name, consumer, tags[: NAMED - len(named)])
+                named += [id_of(entry) or "(no job)" for _, entry in entries]
+        more = f" and {count - len(named)} more" if count > len(named) else ""
+        log.error("%s; its jobs: %s%s\n%s", headline, one_line(", ".join(named)) or "unknown", more, stack)

@@ -5,37 +5,27 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import Context
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from rq_lite.backoff import full_jitter
+from rq_lite import moments
 from rq_lite.broker.codec import Message, Undecodable, decode
-from rq_lite.outcome import Bury, Outcome, Park, Retry
+from rq_lite.broker.telling import id_of
+from rq_lite.errors import JobTimeout
+from rq_lite.outcome import Buried, Bury, Outcome, Parked, Retried, Retry
+from rq_lite.runtime.board import NEVER
+from rq_lite.runtime.consumer import Lane
 from rq_lite.runtime.seldom import Seldom, one_line
 from rq_lite.runtime.slots import Expired, Slot, Stopped
-from rq_lite.task import Task
+from rq_lite.runtime.verdict import Chances, Failure, Report, judge
+from rq_lite.task import Policy, Task
 
 log = logging.getLogger("rq_lite.consumer")
 OURS = str(Path(__file__).parents[1])
-NEVER = float("inf")
 LONGEST_TRACEBACK = 16_000
-
-
-class Report(msgspec.Struct, omit_defaults=True):
-    """What the dead set keeps of a job beside its bytes."""
-
-    id: str | None
-    task: str | None
-    error: str
-    traceback: str = ""
-    attempts: int = 0  # runs that were begun: those that failed, and the crashes
-    crashes: int = 0  # of these, how many ended with the death of their consumer
-    consumer: str = ""
-    seconds: float = 0.0
+ENDED: dict[type, str] = {type(None): "done", Retried: "retry", Buried: "bury", Parked: "park"}
 
 
 class Executor:
@@ -54,68 +44,73 @@ class Executor:
             message, attempts, crashes = decode(entry)
         except Undecodable as error:
             self._seldom.warn("undecodable", f"buried an entry that is no job: {error}")
-            return self._buried(Report(None, None, f"not a job: {error}", consumer=self._consumer))
+            return Report(None, None, f"not a job: {error}", consumer=self._consumer).buried()
         task = self._tasks.get(message.task)
         if task is None:
             self._seldom.warn(
                 message.task, f"parked: task {message.task!r} is not known to this worker ({self._consumer})"
             )
-            return Park(message.task)
+            return Parked(message.task)
         timeout = task.policy.timeout if message.timeout is None else message.timeout
-        slot.deadline = NEVER if timeout is None else began + timeout
+        numbers, due = slot.numbers, slot.due
+        numbers[due] = NEVER if timeout is None else began + timeout
         try:
             args, kwargs = message.args, message.kwargs
             if not task.arguments.plain:
                 args, kwargs = task.arguments.restore(args, kwargs)
             Context().run(task.function, *args, **kwargs)
-            slot.deadline = NEVER
+            numbers[due] = NEVER
         except Stopped:
-            slot.deadline = NEVER
+            numbers[due] = NEVER
             raise
         except BaseException as error:  # also SystemExit: it would end the whole consumer
-            slot.deadline = NEVER
-            return self._failed(message, attempts, crashes, task, error, time.monotonic() - began)
+            numbers[due] = NEVER
+            failure = failed(error, timeout, time.monotonic() - began)
+            return self._judged(message, attempts, crashes, chances(task.policy, error), failure)
         if self._verbose:
             log.info("done %s %s in %.3f s", message.id, message.task, time.monotonic() - began)
         # The last line, and the only one that says "done": a run that was cut short anywhere is not.
         return None
 
-    def _failed(
-        self,
-        message: Message,
-        attempts: int,
-        crashes: int,
-        task: Task[Any, Any],
-        error: BaseException,
-        seconds: float,
-    ) -> Outcome:
-        attempt = attempts + 1
-        retries = task.policy.retries if message.retries is None else message.retries
-        text = f"{type(error).__name__}: {error_text(error)}"
-        if isinstance(error, Expired):
-            text = f"JobTimeout: not done after {seconds:.1f} s"
-        if attempt <= retries:
-            delay = full_jitter(attempt)
-            self._seldom.warn(
-                "retry", f"job {message.id} {message.task}: {text}; attempt {attempt + 1} in {delay:.1f} s"
-            )
-            return Retry(round(delay * 1000))
-        self._seldom.warn("bury", f"job {message.id} {message.task}: {text}; buried after attempt {attempt}")
-        return self._buried(
-            Report(
-                message.id,
-                message.task,
-                text,
-                trace(error),
-                attempt + crashes,
-                crashes,
-                self._consumer,
-                round(seconds, 3),
-            )
-        )
+    def _judged(self, message: Message, attempts: int, crashes: int, chances: Chances, failure: Failure) -> Outcome:
+        outcome, line = judge(message, attempts, crashes, chances, failure, self._consumer)
+        self._seldom.warn(type(outcome).__name__, line)
+        return outcome
 
-    def _buried(self, report: Report) -> Bury:
-        return Bury(msgspec.json.encode(report))
+
+def watched(run: Callable[[Slot[Lane], bytes], Outcome], consumer: str) -> Callable[[Slot[Lane], bytes], Outcome]:
+    """The same, with the moments `run.before` and `run.after`."""
+
+    def told(slot: Slot[Lane], entry: bytes) -> Outcome:
+        assert slot.lane is not None
+        facts = {"consumer": consumer, "queue": slot.lane.queue, "tag": slot.tag, "job": id_of(entry)}
+        ended = "cut"
+        moments.reach("run.before", None, **facts)
+        try:
+            outcome = run(slot, entry)
+            ended = ENDED[type(outcome)]
+        finally:
+            moments.reach("run.after", None, **facts, outcome=ended)
+        return outcome
+
+    return told
+
+
+def chances(policy: Policy, error: BaseException) -> Chances:
+    """How often a job that raised this is tried again."""
+    if isinstance(error, Expired):
+        error = JobTimeout()
+    final = isinstance(error, Bury) or not (isinstance(error, Retry) or policy.is_retried(error))
+    return Chances(policy.retries, policy.backoff, policy.backoff_max, final)
+
+
+def failed(error: BaseException, timeout: float | None, seconds: float) -> Failure:
+    """The error in words."""
+    if isinstance(error, Expired):
+        limit = "" if timeout is None else f" of {timeout:g} s"
+        return Failure(f"JobTimeout: soft limit{limit}: not done after {seconds:.1f} s", trace(error), seconds)
+    text = f"{type(error).__name__}: {error_text(error)}".removesuffix(": ")
+    return Failure(text, trace(error), seconds, error.delay if isinstance(error, Retry) else None)
 
 
 def error_text(error: BaseException) -> str:

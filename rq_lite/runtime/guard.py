@@ -12,7 +12,8 @@ import subprocess
 from collections.abc import Iterable
 
 SCRIPT = (
-    'while read -r line; do groups=$line; done; for group in $groups; do kill -s KILL -- "-$group"; done 2>/dev/null'
+    "groups=$*; while read -r line; do groups=$line; done; "
+    'for group in $groups; do kill -s KILL -- "-$group"; done 2>/dev/null'
 )
 
 
@@ -20,23 +21,26 @@ class Guard:
     """One shell process; told the groups again whenever they change."""
 
     def __init__(self) -> None:
-        self._start()
+        self._start([])
 
-    def _start(self) -> None:
+    def _start(self, groups: list[str]) -> None:
+        """With its first groups as arguments: it must know them before anybody can see that it is there."""
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", SCRIPT], stdin=subprocess.PIPE, start_new_session=True, stdout=subprocess.DEVNULL
+            ["/bin/sh", "-c", SCRIPT, "rq-lite-guard", *groups],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
         )
         self.pid = self._process.pid
 
     def watch(self, groups: Iterable[int]) -> None:
-        line = (" ".join(map(str, groups)) + "\n").encode()
+        known = [str(group) for group in groups]
         assert self._process.stdin is not None
         try:
-            os.write(self._process.stdin.fileno(), line)
+            os.write(self._process.stdin.fileno(), (" ".join(known) + "\n").encode())
         except BrokenPipeError:  # somebody has killed the guard
             self._forget()
-            self._start()
-            os.write(self._process.stdin.fileno(), line)
+            self._start(known)
 
     def close(self) -> None:
         """End it, with nothing left to kill."""

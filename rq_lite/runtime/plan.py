@@ -1,4 +1,4 @@
-"""What a supervisor tells its consumers, and what they tell it: one line of JSON each, over pipes.
+"""What a supervisor tells its consumers, and what they tell it: one line of JSON each, over pipes; later single words.
 
 The plan goes over a pipe because it holds the Redis password, which must not show in `ps`.
 """
@@ -9,6 +9,7 @@ import os
 
 import msgspec
 
+from rq_lite.runtime.verdict import Chances
 from rq_lite.settings import Settings
 
 
@@ -22,15 +23,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     verbose: bool
     number: int
     parent: int  # the supervisor's pid
+    alone: bool = False  # for suspects: one job at a time, ends when there are none
+    patient: bool = False  # Redis was there when the worker began: wait until it is there again
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a consumer says of itself: `hello` (who it is), `ready`, or `failed` (it cannot begin)."""
+    """What a consumer says of itself: `hello` (who it is), `ready`, `failed` (it cannot begin), `left` (of its own)."""
 
     event: str
     consumer: str = ""
-    queues: dict[str, int] = {}  # with the bound of each
-    tasks: int = 0
+    queues: dict[str, int] = {}  # with the bound of each; the lanes on the board are numbered in this order
+    tasks: dict[str, Chances] = {}  # what becomes of a job that was killed for its hard time limit
     error: str = ""
     traceback: str = ""
 
@@ -40,6 +43,10 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
             data = data[os.write(pipe, data) :]
 
 
+REBUILD = b"rebuild"  # connect anew
+RETIRE = b"retire"  # take no more, end when the running jobs have ended
+
+
 def write_plan(pipe: int, plan: Plan) -> None:
     data = msgspec.json.encode(plan) + b"\n"
     while data:
@@ -47,9 +54,10 @@ def write_plan(pipe: int, plan: Plan) -> None:
 
 
 def read_plan(pipe: int) -> Plan:
+    """The first line; one byte at a time, because words for later may follow it."""
     data = b""
     while not data.endswith(b"\n"):
-        piece = os.read(pipe, 65_536)
+        piece = os.read(pipe, 1)
         if not piece:
             raise SystemExit("the supervisor went away before it said what to do")
         data += piece

@@ -9,19 +9,28 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from types import FunctionType
+from typing import Any, Generic, Protocol, TypeVar
 
 import gevent
 from gevent.lock import Semaphore
 
 from rq_lite.outcome import Outcome
+from rq_lite.runtime.board import DEADLINE, JOB, NEVER, ROOM, TURNED, Board
 
-L = TypeVar("L")  # what stands for a queue
-
-NEVER = float("inf")
 HOG = 0.010  # seconds without a turn of the loop after which a slot yields
 LOOK = 0.1  # seconds between two looks at the deadlines
 AGAIN = 1.0  # a job that swallowed its Expired gets it again after so many seconds
+ENTRANCE = "rq_lite_slot_"  # with its number: how a slot's first function is called in a stack that is printed
+
+
+class Queued(Protocol):
+    """What stands for a queue."""
+
+    base: float  # what its delivery tags are added to on the board
+
+
+L = TypeVar("L", bound=Queued)
 
 
 class Expired(BaseException):
@@ -33,44 +42,53 @@ class Stopped(BaseException):
 
 
 class Slot(Generic[L]):
-    """Room for one running job."""
+    """Room for one running job; its deadline is `numbers[due]`, in time.monotonic()."""
 
-    __slots__ = ("deadline", "greenlet", "lane", "spoiled", "tag")
+    __slots__ = ("again", "due", "greenlet", "job", "lane", "number", "numbers", "spoiled", "tag")
 
-    def __init__(self) -> None:
+    def __init__(self, number: int, board: Board) -> None:
+        self.number = number
+        self.numbers = board.numbers
+        self.job = board.place(number) + JOB
+        self.due = board.place(number) + DEADLINE
+        self.numbers[self.due] = NEVER
         self.lane: L | None = None  # None: free
         self.tag = 0
-        self.deadline = NEVER  # time.monotonic()
+        self.again = 0.0  # not before this is Expired raised once more
         self.greenlet: gevent.Greenlet | None = None
         self.spoiled = False  # an exception was thrown into it: a fresh greenlet takes over
 
 
 class Slots(Generic[L]):
-    """`run` runs one job and says how it ended; `finished` hears of it."""
+    """`run` runs one job and says how it ended; `finished` hears of it; the board shows it."""
 
     def __init__(
         self,
-        count: int,
+        board: Board,
         run: Callable[[Slot[L], bytes], Outcome],
         finished: Callable[[L, int, Outcome], None],
     ) -> None:
         self._run = run
         self._finished = finished
+        self._numbers = board.numbers
         self._waiting: deque[tuple[L, int, bytes]] = deque()
         self._ready = Semaphore(0)
-        self._slots = [Slot[L]() for _ in range(count)]
-        self.free = count
-        self._turned = time.monotonic()
+        self._slots = [Slot[L](number, board) for number in range(board.slots)]
+        self.free = board.slots
         self._turns = gevent.get_hub().loop.prepare(ref=False)
 
     def start(self) -> None:
+        self._turn()
         self._turns.start(self._turn)
         for slot in self._slots:
-            slot.greenlet = gevent.spawn(self._work, slot)
+            self._open(slot)
         gevent.spawn(self._watch_deadlines)
 
+    def _open(self, slot: Slot[L]) -> None:
+        slot.greenlet = gevent.spawn(entrance(slot.number), self._work, slot)
+
     def _turn(self) -> None:
-        self._turned = time.monotonic()
+        self._numbers[TURNED] = time.monotonic()
 
     @property
     def room(self) -> int:
@@ -108,6 +126,7 @@ class Slots(Generic[L]):
 
     def _work(self, slot: Slot[L]) -> None:
         ready, run, finished, now = self._ready, self._run, self._finished, time.monotonic
+        numbers, job = slot.numbers, slot.job
         try:
             while True:
                 ready.acquire()
@@ -115,16 +134,17 @@ class Slots(Generic[L]):
                     continue
                 lane, tag, entry = self._waiting.popleft()
                 slot.lane, slot.tag = lane, tag
+                numbers[job] = lane.base + tag
                 self.free -= 1
                 outcome = run(slot, entry)
                 slot.lane = None
                 self.free += 1
                 finished(lane, tag, outcome)
                 if slot.spoiled:
-                    slot.spoiled = False
-                    slot.greenlet = gevent.spawn(self._work, slot)
+                    slot.spoiled, slot.again = False, 0.0
+                    self._open(slot)
                     return
-                if now() - self._turned > HOG:
+                if now() - numbers[TURNED] > HOG:
                     gevent.sleep(0)
         except Stopped:
             return  # a slot stays marked as busy: its job is given back
@@ -132,16 +152,32 @@ class Slots(Generic[L]):
     def _watch_deadlines(self) -> None:
         """One look at all slots is cheaper than a heap with an entry per job: see docs/architecture.md."""
         loop = gevent.get_hub().loop
+        numbers = self._numbers
         while True:
             gevent.sleep(LOOK)
+            numbers[ROOM] = self.room
             now = time.monotonic()
             for slot in self._slots:
-                if slot.deadline < now:
+                if numbers[slot.due] < now and slot.again < now:
                     loop.run_callback(self._expire, slot, slot.tag)
 
     def _expire(self, slot: Slot[L], tag: int) -> None:
         # In the hub: nothing else runs between this look and the throw, so it cannot hit the slot's next job.
-        if slot.tag == tag and slot.deadline < time.monotonic() and slot.greenlet is not None:
-            slot.deadline = time.monotonic() + AGAIN
+        now = time.monotonic()
+        if slot.tag == tag and self._numbers[slot.due] < now and slot.greenlet is not None:
+            slot.again = now + AGAIN
             slot.spoiled = True
             slot.greenlet.throw(Expired())
+
+
+def entrance(number: int) -> Callable[..., None]:
+    """The first function of a slot's greenlet, under a name of its own.
+
+    A stack that is printed from outside, while C code holds the interpreter or as it crashes, so names the slot.
+    """
+    name = f"{ENTRANCE}{number}"
+    return FunctionType(_enter.__code__.replace(co_name=name), globals(), name)
+
+
+def _enter(work: Callable[[Slot[Any]], None], slot: Slot[Any]) -> None:
+    work(slot)

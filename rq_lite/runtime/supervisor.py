@@ -13,28 +13,38 @@ import selectors
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 
-from rq_lite import __version__
-from rq_lite.broker import Broker
+import msgspec
+
+from rq_lite import __version__, moments
+from rq_lite.broker import Broker, Death
+from rq_lite.runtime.board import Running
 from rq_lite.runtime.child import Child
-from rq_lite.runtime.duties import Duties
+from rq_lite.runtime.duties import Duties, End
 from rq_lite.runtime.guard import Guard
 from rq_lite.runtime.identity import mine
+from rq_lite.runtime.overseer import Overseer
 from rq_lite.runtime.plan import Plan
+from rq_lite.runtime.watch import Limits
 
 log = logging.getLogger("rq_lite.worker")
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
-MARGIN = 5.0  # seconds beyond its grace after which a consumer that does not end is killed
+MARGIN = 3.0  # seconds beyond its grace after which a consumer that does not end is killed
 YOUNG = 10.0  # a consumer that dies sooner has died at its start
 TRIES = 6  # deaths at the start, in a row, after which the worker gives up
+LOOK = 0.5  # seconds between two looks at the consumers
+LONER = 0  # the number of a consumer for suspects
 
 
 class Supervisor:
     """One worker. `run` returns its exit code; `plan` makes the plan of consumer number n."""
 
-    def __init__(self, broker: Broker, plan: Callable[[int], Plan], procs: int, *, burst: bool = False) -> None:
+    def __init__(
+        self, broker: Broker, plan: Callable[[int], Plan], procs: int, limits: Limits, *, burst: bool = False
+    ) -> None:
         self._broker = broker
         self._plan = plan
         self._procs = procs
@@ -42,7 +52,12 @@ class Supervisor:
         self._children: dict[int, Child] = {}  # by pid
         self._due: dict[int, float] = {}  # consumers to start: number to when
         self._deaths = 0  # in a row, of young consumers
+        self._outgoing: deque[Child] = deque()  # to be replaced, one after the other
+        self._replacing: tuple[Child, Child] | None = None  # the one that goes, and its successor
+        self._loners_at = 0.0  # no consumer for suspects is started before
+        self._loners_failed = 0
         self._stops = 0
+        self._reload = False
         self._hurried = False  # the second signal was passed on
         self._kill_at: float | None = None
         self._exit_code: int | None = None
@@ -54,6 +69,7 @@ class Supervisor:
         self._guard = Guard()
         facts: dict[str, str | int] = {"procs": procs, "slots": broker.settings.greenlets, "since": round(time.time())}
         self._duties = Duties(broker, str(mine()), facts, self._drained if burst else None)
+        self._overseer = Overseer(self._duties, limits)
 
     # -- the loop
 
@@ -69,6 +85,8 @@ class Supervisor:
             self._reap()
             if self._stops:
                 self._stop_children()
+            elif self._shown:
+                self._look_after()
             self._start_what_is_due()
         self._duties.stop()
         self._guard.close()
@@ -78,7 +96,7 @@ class Supervisor:
     def _pause(self) -> float:
         """Seconds until something is due; children are also looked for now and then, should a signal get lost."""
         dues = [*self._due.values(), *([self._kill_at] if self._kill_at else [])]
-        return max(0.0, min([time.monotonic() + 1.0, *dues]) - time.monotonic())
+        return max(0.0, min([time.monotonic() + LOOK, *dues]) - time.monotonic())
 
     def _catch_signals(self) -> None:
         """Handlers do nothing but count and wake the loop."""
@@ -86,9 +104,13 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in STOPPING:
             signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_reload)
 
     def _on_stop(self, *_: object) -> None:
         self._stops += 1
+
+    def _on_reload(self, *_: object) -> None:
+        self._reload = True
 
     def _drained(self) -> None:
         """From the duties' thread, in burst mode."""
@@ -98,13 +120,17 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError):
             os.write(self._woken, b"\0")
 
-    # -- consumers
+    # -- consumers come
 
-    def _start(self, number: int) -> None:
-        child = Child(self._plan(number))
+    def _start(self, number: int) -> Child:
+        plan = msgspec.structs.replace(self._plan(number), alone=number == LONER, patient=self._shown)
+        moments.reach("start.before", None, number=number)
+        child = Child(plan)
         self._children[child.pid] = child
         self._selector.register(child.reports, selectors.EVENT_READ)
         self._guard.watch(self._children)
+        moments.reach("start.after", None, number=number, child=child.pid)
+        return child
 
     def _start_what_is_due(self) -> None:
         for number, due in list(self._due.items()):
@@ -121,14 +147,49 @@ class Supervisor:
                     self._on_ready(child)
 
     def _on_ready(self, child: Child) -> None:
+        assert child.ready is not None
         if not self._shown:
             self._shown = True
-            self._show(child.queues)
-            self._duties.start(list(child.queues))
+            self._show(child.ready.queues)
+            self._duties.start(list(child.ready.queues))
             for number in range(2, self._procs + 1):
                 self._due[number] = 0.0
         self._duties.born(child.consumer)
-        log.info("consumer %d ready (pid %d)", child.number, child.pid)
+        log.info("%s ready (pid %d)", child.name, child.pid)
+        if child.alone:
+            self._loners_failed = 0
+        if self._replacing is not None and self._replacing[1] is child:
+            old, self._replacing = self._replacing[0], None
+            old.retire()
+            log.info("%s takes the place of %s, which ends when its jobs have ended", child, old)
+
+    # -- consumers that work
+
+    def _look_after(self) -> None:
+        now = time.monotonic()
+        if self._reload:
+            self._reload = False
+            log.info("SIGHUP: the consumers are replaced one by one")
+            self._outgoing.extend(child for child in self._serving() if child not in self._outgoing)
+        for child in self._overseer.look([child for child in self._children.values() if child.ready], now):
+            if child not in self._outgoing and not child.alone:
+                self._outgoing.append(child)
+        self._replace_next()
+        loners = sum(child.alone and not child.retired for child in self._children.values())
+        if loners < min(self._duties.suspects, self._procs) and now >= self._loners_at:
+            self._start(LONER)
+
+    def _serving(self) -> list[Child]:
+        """Those that take jobs from the queues, or will soon."""
+        return [child for child in self._children.values() if not child.alone and not child.retired]
+
+    def _replace_next(self) -> None:
+        while self._replacing is None and self._outgoing:
+            old = self._outgoing.popleft()
+            if old.pid in self._children and not old.retired:
+                self._replacing = old, self._start(old.number)
+
+    # -- consumers go
 
     def _reap(self) -> None:
         """Whatever has ended: consumers, the guard, and as PID 1 also strangers."""
@@ -147,23 +208,62 @@ class Supervisor:
 
     def _on_end(self, child: Child, code: int) -> None:
         child.hear()
+        end = self._end_of(child, code)
         self._selector.unregister(child.reports)
         child.bury()
         self._guard.watch(self._children)
         if child.consumer:
-            self._duties.died(child.consumer)
+            self._duties.died(end)
         if self._stops:
             return
         if child.failure is not None and not self._shown:
             self._give_up(child.failure.error, child.failure.traceback, code)
             return
-        reason = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-        log.error("consumer %d (pid %d) %s%s", child.number, child.pid, reason, hint)
+        if not child.left:
+            log.error("%s %s", child, end.death.how)
+        if self._replacing is not None and child in self._replacing:
+            self._on_end_of_replacing(child)
+        elif child.alone:
+            self._loners_failed += not child.ready
+            self._loners_at = time.monotonic() + (min(30.0, 2.0**self._loners_failed) if self._loners_failed else 0.0)
+        elif not child.retired:
+            self._start_again(child, end.death.how)
+
+    def _end_of(self, child: Child, code: int) -> End:
+        """How it ended, and which of its jobs are to blame."""
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        tasks = child.ready.tasks if child.ready else {}
+        if child.guilty:
+            limit = f"hard limit: {self._overseer.hard_limit}; its consumer was killed"
+            timed_out = [(child.queue(job), job.tag) for job in child.guilty]
+            return End(child.consumer, Death(limit, "none", child.last_stack()), None, timed_out, tasks)
+        if child.left or self._kill_at is not None:
+            return End(child.consumer, Death(how, "none"))  # told to: nobody is to blame
+        stack = child.last_stack()
+        culprit = child.culprit(stack) if code < 0 else None
+        if code == -signal.SIGKILL:
+            how += " (out of memory?)"
+            culprit, stack = None, ""  # an older stack: of a moment when it was stuck
+        return End(child.consumer, Death(how, "all", stack), self._named(child, culprit))
+
+    def _named(self, child: Child, job: Running | None) -> tuple[str, int] | None:
+        return None if job is None else (child.queue(job), job.tag)
+
+    def _on_end_of_replacing(self, child: Child) -> None:
+        assert self._replacing is not None
+        old, _ = self._replacing
+        self._replacing = None
+        if child is old:
+            return  # its successor is under way already
+        self._outgoing.clear()
+        said = child.failure.error if child.failure else "it did not get ready"
+        log.error("%s is not replaced, it works on: %s", old, said)
+
+    def _start_again(self, child: Child, how: str) -> None:
         self._deaths = self._deaths + 1 if time.monotonic() - child.born < YOUNG else 1
         # One that was ready has died of a job: the others' jobs must not suffer for that.
         if self._deaths >= TRIES and not child.ready:
-            said = child.failure.error if child.failure else f"a consumer {reason}"
+            said = child.failure.error if child.failure else f"a consumer {how}"
             self._give_up(f"{self._deaths} consumers in a row died at their start; the last: {said}", "", 1)
             return
         self._due[child.number] = time.monotonic() + min(30.0, 0.25 * 2 ** (self._deaths - 1))
@@ -179,6 +279,7 @@ class Supervisor:
     def _stop_children(self) -> None:
         """Tell them once; kill them when their grace and a margin are over, or soon after a second signal."""
         if self._kill_at is None:
+            moments.reach("stop.before", None)
             if self._children:
                 log.info("stopping: running jobs have up to %g s", self._grace)
             self._kill_at = time.monotonic() + self._grace + MARGIN

@@ -215,7 +215,7 @@ def test_a_consumer_with_a_long_job_takes_others_meanwhile(lab: Lab) -> None:
     for i in range(10):
         lab.put("do", i)
         lab.until_seen("done", i + 1)
-    assert lab.state().inflight == 1
+    until(lambda: lab.state().inflight == 1, "all but the long one are acked")
     lab.open_gate()
     assert worker.stop() == 0
     assert lab.seen("done")[-1] == "long"

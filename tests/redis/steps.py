@@ -56,6 +56,11 @@ def suspects(broker: Broker) -> list[tuple[int, tuple[int, int]]]:
     return [(int(message.id), (attempts, crashes)) for message, attempts, crashes in found]
 
 
+def owned(broker: Broker, queue: str, consumer: str, link: Link) -> dict[int, bytes]:
+    """What a consumer has in flight: delivery tag to entry."""
+    return dict(broker.booked(queue, consumer, sorted(broker.inflight(queue, consumer, link)), link))
+
+
 def waiting(broker: Broker) -> list[int]:
     """The numbers of the jobs in the queue, the next to be taken first."""
     return [number_of(raw) for raw in reversed(broker.read(("LRANGE", KEY.pending, 0, -1))[0])]

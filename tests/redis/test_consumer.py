@@ -6,8 +6,13 @@ import redis
 
 from rq_lite.broker import Broker, Link
 from rq_lite.outcome import Outcome
+from rq_lite.runtime.board import Board, new_file, size
 from rq_lite.runtime.consumer import Consumer, Lane, Order
 from rq_lite.runtime.slots import Slot
+
+
+def board(slots: int) -> Board:
+    return Board(new_file(size(slots)), slots)
 
 
 class CutAtRegister(Broker):
@@ -34,7 +39,7 @@ def test_a_connection_lost_at_the_start_is_weather_like_later(broker: Broker) ->
         return None
 
     order = Order({"q": 1.0}, strict=True)
-    consumer = Consumer(broken, "c", order, 2, run, grace=1.0)
+    consumer = Consumer(broken, "c", order, board(2), run, grace=1.0)
     consumer.run()
     broken.close()
     assert broken.cut
@@ -58,7 +63,9 @@ class NeverRegisters(Broker):
 
 def test_who_never_got_through_can_be_stopped(broker: Broker) -> None:
     broken = NeverRegisters(broker.url, settings=broker.settings)
-    broken.consumer = Consumer(broken, "c", Order({"q": 1.0}, strict=True), 2, lambda slot, entry: None, grace=1000.0)
+    broken.consumer = Consumer(
+        broken, "c", Order({"q": 1.0}, strict=True), board(2), lambda slot, entry: None, grace=1000.0
+    )
     broken.consumer.run()
     broken.close()
     assert broken.tries == 2

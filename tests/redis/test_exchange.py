@@ -7,7 +7,7 @@ import pytest
 
 from rq_lite.broker import Broker, Code, Lane, Link, keys
 from tests.conftest import Server, until
-from tests.redis.steps import KEY, counter, entry, everything, length, number_of, put, take, took, waiting
+from tests.redis.steps import KEY, counter, entry, everything, length, number_of, owned, put, take, took, waiting
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def test_delivery_tags_count_up_and_lead_to_the_entries(broker: Broker, link: Li
     first = take(broker, link, 2)
     second = take(broker, link, 2)
     assert (first.tag, second.tag) == (0, 2)
-    assert broker.inflight("q", "c", link) == {1: entry(1), 2: entry(2), 3: entry(3)}
+    assert owned(broker, "q", "c", link) == {1: entry(1), 2: entry(2), 3: entry(3)}
     assert counter(broker, "inflight") == 3
 
 
@@ -40,7 +40,7 @@ def test_two_consumers_get_different_jobs_and_tags(broker: Broker, link: Link) -
     mine, other = take(broker, link, 1), take(broker, link, 1, consumer="d")
     assert mine.jobs != other.jobs
     assert (mine.tag, other.tag) == (0, 1)
-    assert broker.inflight("q", "d", link) == {2: other.jobs[0]}
+    assert owned(broker, "q", "d", link) == {2: other.jobs[0]}
 
 
 def test_a_take_from_an_empty_queue_is_empty_and_clears_the_bell(broker: Broker, link: Link) -> None:
@@ -67,8 +67,8 @@ def test_several_queues_are_served_in_their_order_with_one_want(broker: Broker, 
     assert number_of(replies[1].jobs[0]) == 1
     (b, a) = broker.exchange("c", [Lane("b", [1, 2]), Lane("a", [1])], 0, link)
     assert (b.stale, a.stale) == (0, 0)
-    assert set(broker.inflight("b", "c", link)) == {3}
-    assert broker.inflight("a", "c", link) == {}
+    assert set(owned(broker, "b", "c", link)) == {3}
+    assert owned(broker, "a", "c", link) == {}
 
 
 # -- acking
@@ -78,7 +78,7 @@ def test_an_ack_removes_the_delivery_and_is_counted(broker: Broker, link: Link) 
     put(broker, 1, 2)
     take(broker, link, 2)
     assert take(broker, link, 0, acks=[1]).stale == 0
-    assert broker.inflight("q", "c", link) == {2: entry(2)}
+    assert owned(broker, "q", "c", link) == {2: entry(2)}
     assert (counter(broker, "done"), counter(broker, "inflight")) == (1, 1)
 
 
@@ -90,7 +90,7 @@ def test_an_ack_of_what_is_not_ours_changes_nothing_but_is_counted(broker: Broke
     assert take(broker, link, 0, acks=[2, 77]).stale == 2
     assert counter(broker, "stale") == 2
     assert counter(broker, "done") == 0
-    assert set(broker.inflight("q", "d", link)) == {2}
+    assert set(owned(broker, "q", "d", link)) == {2}
 
 
 def test_the_same_ack_again_is_stale(broker: Broker, link: Link) -> None:
@@ -110,7 +110,7 @@ def test_a_thousand_acks_and_a_thousand_jobs_go_through_one_call(broker: Broker,
     assert [number_of(raw) for raw in first.jobs + second.jobs] == list(range(2000))
     assert (second.stale, second.tag) == (0, 1000)
     assert (counter(broker, "done"), counter(broker, "inflight")) == (1000, 1000)
-    assert set(broker.inflight("q", "c", link)) == set(range(1001, 2001))
+    assert set(owned(broker, "q", "c", link)) == set(range(1001, 2001))
 
 
 def test_five_thousand_deliveries_of_one_consumer_are_kept_and_acked(broker: Broker, link: Link) -> None:
@@ -119,11 +119,11 @@ def test_five_thousand_deliveries_of_one_consumer_are_kept_and_acked(broker: Bro
         put(broker, *range(start, start + 1000))
     tags = list(range(1, 5001))
     got = [raw for _ in range(5) for raw in take(broker, link, 1000).jobs]
-    owned = broker.inflight("q", "c", link)
-    assert [owned[tag] for tag in tags] == got == [entry(number) for number in range(5000)]
+    booked = owned(broker, "q", "c", link)
+    assert [booked[tag] for tag in tags] == got == [entry(number) for number in range(5000)]
     assert take(broker, link, 0, acks=tags).stale == 0  # in one call, as after a long outage
     assert counter(broker, "done") == 5000
-    assert broker.inflight("q", "c", link) == {}
+    assert owned(broker, "q", "c", link) == {}
 
 
 # -- leases and pauses

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from rq_lite.broker import Broker, Code, Death
 from rq_lite.broker.codec import decode
 from tests.conftest import undocumented, until
-from tests.redis.steps import KEY, entry, now_ms, put_by_hand, take
+from tests.redis.steps import KEY, entry, now_ms, owned, put_by_hand, take
 
 LATER = 3_600_000  # ms: never due in a test
 SLOTS = 2  # consumers
@@ -223,7 +223,7 @@ class Model(RuleBasedStateMachine):
         assert self.broker.read(("LRANGE", KEY.suspects, 0, -1))[0][::-1] == self.suspects
         assert sorted(raw for raw, _ in scheduled(self.broker)) == sorted(self.scheduled)
         for name, held in self.inflight.items():
-            assert self.broker.inflight("q", name, self.link) == held
+            assert owned(self.broker, "q", name, self.link) == held
         flat = self.broker.read(("HGETALL", KEY.dead))[0]
         buried = {int(flat[i]): flat[i + 1].partition(b"\n")[2] for i in range(0, len(flat), 2)}
         assert buried == self.dead

@@ -62,7 +62,7 @@ def test_every_method_that_runs_a_script_stands_in_its_head() -> None:
     tree = ast.parse(inspect.getsource(broker_module))
     (broker_class,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Broker")
     for method in broker_class.body:
-        for script in re.findall(r"_run\(\s*'(\w+)'|_scripts\['(\w+)'\]", ast.unparse(method)):
+        for script in re.findall(r"_(?:run|settle)\(\s*'(\w+)'|_scripts\['(\w+)'\]", ast.unparse(method)):
             assert isinstance(method, ast.FunctionDef)
             found["".join(script)].add(f"Broker.{method.name}")
     assert found == {name: set(scripts.head(name)["callers"].split(", ")) for name in NAMES}

@@ -21,6 +21,7 @@ from tests.redis.steps import (
     length,
     now_ms,
     number_of,
+    owned,
     put,
     reclaim,
     started_waiting,
@@ -77,7 +78,7 @@ def test_a_buried_job_keeps_its_report_and_its_bytes(broker: Broker, link: Link)
     buried_at = int(broker.read(("ZSCORE", KEY.dead_index, 1))[0])
     assert 0 <= now_ms(broker) - buried_at < 60_000
     assert (counter(broker, "failed"), counter(broker, "inflight")) == (1, 0)
-    assert broker.inflight("q", "c", link) == {}
+    assert owned(broker, "q", "c", link) == {}
 
 
 def test_what_is_no_job_is_buried_unchanged(broker: Broker, link: Link) -> None:
@@ -178,7 +179,7 @@ def test_a_retry_of_what_is_not_ours_is_stale(broker: Broker, link: Link) -> Non
     take(broker, link, 1)
     assert broker.retry("q", "other", [(1, 5000)], link) == 1
     assert members(broker) == []
-    assert set(broker.inflight("q", "c", link)) == {1}
+    assert set(owned(broker, "q", "c", link)) == {1}
     assert (counter(broker, "stale"), counter(broker, "retried")) == (1, 0)
 
 
@@ -378,7 +379,7 @@ def test_after_the_second_crash_a_job_waits_to_run_alone(broker: Broker, link: L
     assert broker.unfinished("q")[0] == 2
     code, tag, job = broker.isolate("q", "c", link)
     assert (code, number_of(job)) == (Code.OK, 1)
-    assert broker.inflight("q", "c", link) == {tag: job}
+    assert owned(broker, "q", "c", link) == {tag: job}
     assert (counter(broker, "suspects"), counter(broker, "inflight")) == (0, 1)
     assert take(broker, link, 0, acks=[tag]).stale == 0
     assert broker.unfinished("q")[0] == 1
@@ -459,7 +460,7 @@ def test_who_was_reclaimed_is_fenced_off(broker: Broker, link: Link) -> None:
     assert broker.bury("q", "c", [(1, b"{}")], link) == 1
     assert broker.retry("q", "c", [(1, 1)], link) == 1
     assert broker.give_back("q", "c", [1]) == 1
-    assert set(broker.inflight("q", "d", link)) == {2}
+    assert set(owned(broker, "q", "d", link)) == {2}
     assert counter(broker, "done") == 0
 
 
@@ -482,7 +483,7 @@ def test_purge_drops_what_waits_and_leaves_what_runs(broker: Broker, link: Link)
     assert members(broker) == []
     assert counter(broker, "purged") == 10
     assert counter(broker, "bytes") == counter(broker, "parked") == 0
-    assert set(broker.inflight("q", "c", link)) == {2, 3}
+    assert set(owned(broker, "q", "c", link)) == {2, 3}
     assert length(broker, KEY.bell) == 0
     assert broker.unfinished("q") == (2, 0)
 

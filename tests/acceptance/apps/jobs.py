@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextvars
+import ctypes
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +14,7 @@ import time
 
 import gevent
 
-from rq_lite import Queue
+from rq_lite import Bury, Queue, Retry
 from tests.acceptance.apps.evidence import FOLDER, note, wait_for_gate
 
 work = Queue("work")
@@ -142,3 +145,88 @@ def spread(n: int) -> None:
     for _ in range(n):
         spread.put(0)
     note("done", n)
+
+
+@work.task
+def poison(how: str) -> None:
+    """Every run brings its consumer down, one way or another."""
+    note("begun", how)
+    if how == "exit":
+        os._exit(0)
+    if how == "abort":
+        os.abort()
+    if how == "segfault":
+        ctypes.string_at(0)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "recursion":
+        end_badly(how)
+    if how == "memory":
+        resource.setrlimit(resource.RLIMIT_AS, (512_000_000, 512_000_000))
+        hoard: list[bytes] = []
+        try:
+            while True:
+                hoard.append(bytes(50_000_000))
+        except MemoryError:
+            # What the kernel's killer does; a test cannot ask it to come.
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@work.task
+def hog(how: str) -> None:
+    """Never lets the loop turn."""
+    note("begun", how)
+    if how == "python":
+        while True:
+            pass
+    re.match(r"(a+)+$", "a" * 64 + "b")  # C code that holds the interpreter for longer than any test
+
+
+@work.task(timeout=0.5)
+def hog_soon(how: str) -> None:
+    hog.function(how)
+
+
+@work.task(timeout=0.5, retries=1, backoff=0)
+def hog_twice(how: str) -> None:
+    hog.function(how)
+
+
+@work.task(timeout=0.5)
+def swallow(what: object) -> None:
+    """Goes on whatever is raised in it."""
+    note("begun", what)
+    while True:
+        try:
+            time.sleep(600)
+        except BaseException:
+            note("swallowed", what)
+
+
+@work.task(retries=5, retry_on=(ConnectionError,), no_retry_on=(ConnectionRefusedError,), backoff=0)
+def picky(what: str) -> None:
+    note("begun", what)
+    kinds = {"reset": ConnectionResetError, "refused": ConnectionRefusedError, "value": ValueError}
+    raise kinds[what](what)
+
+
+@work.task(retries=2)
+def again(what: str) -> None:
+    """Asks to be run again."""
+    note("begun", what)
+    raise Retry("not yet", delay=0)
+
+
+@work.task(retries=5)
+def hopeless(what: str) -> None:
+    note("begun", what)
+    raise Bury(f"{what} cannot be helped")
+
+
+@work.task
+def leak(_what: object) -> None:
+    LEAKED.append(bytes(os.urandom(1000) * 30_000))
+    note("done", "leak")
+
+
+LEAKED: list[bytes] = []

@@ -1,0 +1,70 @@
+"""What goes into the broker's methods and what comes out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rq_lite.broker.scripts import Code
+
+
+class Feed(NamedTuple):
+    """A mark that moves in the same step as a put: `field` of feed `name` must be `expected` ("": absent)."""
+
+    name: str
+    field: str
+    expected: str
+    values: Sequence[str]  # one for each job: what the field is once that job is in
+
+
+class Put(NamedTuple):
+    """What became of a put: so many jobs of the batch were accepted; the queue's size and bounds after it."""
+
+    code: Code
+    accepted: int = 0
+    size: int = 0
+    maxsize: int = 0
+    bytes: int = 0
+    maxbytes: int = 0
+
+
+class Lane(NamedTuple):
+    """A queue's part in an exchange: the delivery tags that are done."""
+
+    queue: str
+    acks: list[int]
+
+
+class Taken(NamedTuple):
+    """A queue's part in the answer: the first job has the delivery tag `tag + 1`, the next one more."""
+
+    code: Code
+    stale: int
+    tag: int
+    jobs: list[bytes]
+
+
+class Renewed(NamedTuple):
+    """How many of the consumers were listed, and what of the queue may be taken (0 while it is paused)."""
+
+    leases: int
+    waiting: int
+    suspects: int
+
+
+class Reclaimed(NamedTuple):
+    """What a step of a reclaim moved: jobs in all, of these suspects and buried ones, and how many are left."""
+
+    moved: int
+    left: int
+    cursor: int
+    suspects: int
+    buried: int
+
+
+class Death(NamedTuple):
+    """How a consumer died, and which of its jobs are charged a crash for it: "all", "none", or one's delivery tag."""
+
+    how: str
+    charged: str = "all"
+    where: str = ""  # the stack, where it is known

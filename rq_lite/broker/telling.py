@@ -1,0 +1,47 @@
+"""What the moments of puts and exchanges tell, for those who watch (see rq_lite/moments.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rq_lite import moments
+from rq_lite.broker.codec import Undecodable, decode
+from rq_lite.broker.connection import Link
+from rq_lite.broker.replies import Lane, Put, Taken
+
+
+def put_ended(queue: str, entries: Sequence[bytes], put: Put, overdraft: int, link: Link) -> None:
+    jobs = [id_of(entry) for entry in entries[: put.accepted]]
+    moments.reach("put.after", link, queue=queue, jobs=jobs, size=put.size, maxsize=put.maxsize, overdraft=overdraft)
+
+
+def exchange_begins(consumer: str, lanes: Sequence[Lane], want: int, link: Link) -> None:
+    for lane in lanes:
+        if lane.acks:
+            moments.reach("ack.before", link, consumer=consumer, queue=lane.queue, tags=lane.acks)
+    if want:
+        moments.reach("take.before", link, consumer=consumer, want=want)
+
+
+def exchange_failed(consumer: str, lanes: Sequence[Lane], link: Link) -> None:
+    for lane in lanes:
+        if lane.acks:
+            moments.reach("ack.failed", link, consumer=consumer, queue=lane.queue, tags=lane.acks)
+
+
+def exchange_ended(consumer: str, lanes: Sequence[Lane], replies: Sequence[Taken], want: int, link: Link) -> None:
+    for lane, reply in zip(lanes, replies, strict=True):
+        if lane.acks:
+            moments.reach("ack.after", link, consumer=consumer, queue=lane.queue, tags=lane.acks, stale=reply.stale)
+    if want:
+        for lane, reply in zip(lanes, replies, strict=True):
+            jobs = [(reply.tag + n, id_of(job)) for n, job in enumerate(reply.jobs, 1)]
+            moments.reach("take.after", link, consumer=consumer, queue=lane.queue, jobs=jobs)
+
+
+def id_of(entry: bytes) -> str | None:
+    """A job's id; None for what is no job."""
+    try:
+        return decode(entry)[0].id
+    except Undecodable:
+        return None

@@ -1,0 +1,110 @@
+"""Steps in when a consumer lives but does not do well: stuck, idle for no reason, past a hard limit, worn out."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Sequence
+
+from rq_lite.runtime import watch
+from rq_lite.runtime.board import Running
+from rq_lite.runtime.child import Child
+from rq_lite.runtime.duties import Duties
+from rq_lite.runtime.watch import Limits
+
+log = logging.getLogger("rq_lite.worker")
+
+TURNING = 1.0  # a loop that turned within so many seconds is not what holds an overdue job up
+SPARED = 30.0  # seconds until another try to replace a consumer whose successor could not begin
+
+
+class Overseer:
+    """Looks at the boards of the consumers every now and then."""
+
+    def __init__(self, duties: Duties, limits: Limits) -> None:
+        self._duties = duties
+        self._limits = limits
+        self._own: dict[int, Limits] = {}  # each consumer's, by pid
+        self._stuck: dict[int, float] = {}  # pid to seconds
+        self._idle: dict[int, float] = {}  # pid to when it was last told to connect anew
+        self._asked: dict[int, float] = {}  # pid to when its replacement was asked for
+        self._trouble = ""
+        self.hard_limit = f"its timeout and {max(watch.SHORTEST_GRACE, limits.grace):g} s of grace were over"
+
+    def look(self, children: Sequence[Child], now: float) -> list[Child]:
+        """Act on what is seen; those that should be replaced."""
+        pids = {child.pid for child in children}
+        for known in (self._own, self._stuck, self._idle, self._asked):
+            for pid in known.keys() - pids:
+                del known[pid]
+        worn = [child for child in children if self._look_at(child, now)]
+        self._tell(children)
+        return worn
+
+    def _look_at(self, child: Child, now: float) -> bool:
+        """Whether it is worn out."""
+        limits = self._own.setdefault(child.pid, self._limits.jittered())
+        if child.guilty:
+            return False  # killed a moment ago
+        if overdue := watch.past_hard_limit(child.board, limits, now):
+            self._end(child, overdue, now)
+            return False
+        self._look_for_stall(child, now)
+        if not child.alone and not child.retired:
+            self._look_for_idleness(child, now)
+        if child.retired or child.alone or not (limits.max_jobs or limits.max_rss):
+            return False
+        if now < self._asked.get(child.pid, -SPARED) + SPARED:
+            return False
+        why = watch.worn_out(child.board, limits, child.rss() if limits.max_rss else 0)
+        if why:
+            log.info("%s %s: it will be replaced", child, why)
+            self._asked[child.pid] = now
+        return bool(why)
+
+    def _end(self, child: Child, overdue: list[Running], now: float) -> None:
+        """Kill it; the job that holds its loop is to blame, or, where the loop turns, those that do not end."""
+        child.guilty = overdue
+        if watch.stuck_for(child.board, now) > TURNING:
+            culprit = child.culprit(child.stack())
+            if culprit is not None and culprit in overdue:
+                child.guilty = [culprit]
+        log.error("%s is killed: %d jobs go on beyond their hard time limit", child, len(child.guilty))
+        child.signal(signal.SIGKILL)
+
+    def _look_for_stall(self, child: Child, now: float) -> None:
+        seconds = watch.stuck_for(child.board, now)
+        if seconds < self._limits.stall:
+            if self._stuck.pop(child.pid, 0.0):
+                log.warning("%s goes on", child)
+            return
+        if child.pid not in self._stuck:
+            stack = child.stack()
+            culprit = child.culprit(stack)
+            self._duties.tell_stuck(
+                child.consumer,
+                f"{child} is stuck: its loop has not turned for {seconds:.0f} s, so none of its jobs goes on",
+                stack or "(it shows no stack: is it stopped?)",
+                None if culprit is None else (child.queue(culprit), culprit.tag),
+            )
+        self._stuck[child.pid] = seconds
+
+    def _look_for_idleness(self, child: Child, now: float) -> None:
+        since = self._duties.waiting_since
+        idle = 0.0 if since is None or child.pid in self._stuck else watch.idle_for(child.board, since, now)
+        if idle < self._limits.idle:
+            self._idle.pop(child.pid, None)
+            return
+        if now - self._idle.get(child.pid, -self._limits.idle) >= self._limits.idle:
+            self._idle[child.pid] = now
+            log.error("%s took nothing for %.0f s though jobs wait and slots are free: it connects anew", child, idle)
+            child.rebuild()
+
+    def _tell(self, children: Sequence[Child]) -> None:
+        """For status and health."""
+        lines = [f"{child} stuck for {self._stuck[child.pid]:.0f} s" for child in children if child.pid in self._stuck]
+        lines += [f"{child} takes nothing though jobs wait" for child in children if child.pid in self._idle]
+        trouble = "; ".join(lines)
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._duties.show(trouble=trouble, stuck=len(self._stuck), idle=len(self._idle))

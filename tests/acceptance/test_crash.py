@@ -1,0 +1,156 @@
+"""Jobs that bring their consumers down, hold them, or do not end: who pays for it, and who does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from rq_lite.broker.codec import decode
+from tests.acceptance.conftest import Lab, children
+from tests.conftest import until
+
+NEIGHBOURS = 20
+
+
+@pytest.mark.parametrize("how", ["exit", "abort", "segfault", "kill", "memory"])
+def test_poison_is_buried_after_three_deaths_and_its_neighbours_are_done(lab: Lab, how: str) -> None:
+    lab.put("hold", *range(NEIGHBOURS))
+    worker = lab.work("--greenlets", "50")
+    lab.until_seen("begun", NEIGHBOURS)
+    lab.put("poison", how)
+    until(lambda: how in lab.seen("begun"), "the poison runs")
+    lab.open_gate()
+    until(lambda: lab.state().dead == 1, "the poison is buried")
+    until(lambda: lab.broker.unfinished("work")[0] == 0, "everything else is done")
+    assert worker.stop() == 0
+    assert set(map(str, range(NEIGHBOURS))) <= set(lab.seen("done"))
+    assert lab.seen("begun").count(how) == 3
+    (dead,) = lab.dead()
+    assert dead.report["error"].startswith("poison: 3 consumers died while it ran; the last: ")
+    assert (dead.report["attempts"], dead.report["crashes"]) == (3, 3)
+    assert dead.report["task"].endswith(":poison")
+    assert (lab.state().failed, lab.state().done) == (1, NEIGHBOURS)
+
+
+@pytest.mark.parametrize("how", ["segfault", "abort"])
+def test_a_crash_whose_stack_is_known_is_charged_to_its_job_alone(lab: Lab, how: str) -> None:
+    lab.put("hold", *range(5))
+    worker = lab.work("--grace", "0")
+    lab.until_seen("begun", 5)
+    lab.put("poison", how)
+    until(lambda: lab.state().dead == 1, "the poison is buried")
+    (dead,) = lab.dead()
+    assert " in poison" in dead.report["traceback"]
+    assert worker.stop() == 0
+    assert [decode(entry)[1:] for entry in lab.waiting()] == [(0, 0)] * 5
+
+
+def test_an_exhausted_recursion_fails_like_any_error(lab: Lab) -> None:
+    lab.put("poison", "recursion")
+    lab.drain()
+    (dead,) = lab.dead()
+    assert dead.report["error"].startswith("RecursionError")
+    assert dead.report.get("crashes", 0) == 0
+
+
+def test_innocent_suspects_run_alone_and_are_done(lab: Lab) -> None:
+    """Whoever was there at two deaths is only a suspect."""
+    lab.put("hold", 1, 2, 3)
+    worker = lab.work("--greenlets", "3")
+    for round_ in (1, 2):
+        begun = lab.until_seen("begun", 3 * round_)
+        os.kill(begun[-1].pid, signal.SIGKILL)
+    lab.until_seen("begun", 7)
+    assert lab.state().suspects == 2  # one of them runs, alone
+    lab.open_gate()
+    lab.until_seen("done", 3)
+    until(lambda: lab.broker.unfinished("work")[0] == 0, "all is done")
+    until(lambda: len(children(worker.pid)) == 2, "only the consumer and the guard are left")
+    assert worker.stop() == 0
+    assert sorted(lab.seen("done")) == ["1", "2", "3"]
+    assert (lab.state().dead, lab.state().suspects) == (0, 0)
+
+
+@pytest.mark.parametrize("how", ["python", "c"])
+def test_a_job_that_holds_the_loop_is_ended_with_its_consumer_and_its_neighbours_pay_nothing(
+    lab: Lab, how: str
+) -> None:
+    lab.put("hold", *range(NEIGHBOURS))
+    worker = lab.work("--greenlets", "50", "--grace", "1")
+    lab.until_seen("begun", NEIGHBOURS)
+    lab.put("hog_soon", how)
+    until(lambda: lab.state().dead == 1, "it is buried")
+    (dead,) = lab.dead()
+    assert dead.report["error"].startswith("JobTimeout: hard limit: ")
+    assert " in hog" in dead.report["traceback"]
+    until(lambda: len(lab.seen("begun")) == 2 * NEIGHBOURS + 1, "the neighbours run again")
+    lab.open_gate()
+    until(lambda: lab.broker.unfinished("work")[0] == 0, "they are done")
+    assert worker.stop() == 0
+    assert (lab.state().dead, lab.state().done) == (1, NEIGHBOURS)
+    assert "(out of memory?)" not in worker.said
+
+
+def test_a_hard_timeout_is_an_attempt_like_any_other(lab: Lab) -> None:
+    lab.put("hog_twice", "python")
+    lab.drain("--grace", "1")
+    (dead,) = lab.dead()
+    assert lab.seen("begun") == ["python"] * 2
+    assert (dead.report["attempts"], dead.report.get("crashes", 0)) == (2, 0)
+
+
+def test_what_swallows_its_timeout_gets_it_again_and_then_ends_with_its_consumer(lab: Lab) -> None:
+    lab.put("swallow", 1)
+    lab.drain("--grace", "2")
+    assert len(lab.seen("swallowed")) >= 2
+    (dead,) = lab.dead()
+    assert "hard limit" in dead.report["error"]
+
+
+def test_a_soft_timeout_says_so(lab: Lab) -> None:
+    lab.put("last", 1, timeout=0.2)
+    lab.drain()
+    (dead,) = lab.dead()
+    assert dead.report["error"].startswith("JobTimeout: soft limit of 0.2 s")
+
+
+@pytest.mark.parametrize("how", ["python", "c"])
+def test_a_stuck_consumer_is_reported_once_with_its_stack_and_jobs(lab: Lab, how: str) -> None:
+    lab.put("hold", "neighbour")
+    worker = lab.work("--stall", "1", "--grace", "0")
+    lab.until_seen("begun", 1)
+    lab.put("hog", how)
+    worker.says("is stuck: its loop has not turned for ")
+    worker.says(" in hog")
+    until(lambda: " stuck for " in lab.commands.run("status").stdout, "status says so")
+    assert worker.said.count("is stuck") == 1
+    line = next(line for line in worker.said.splitlines() if "is stuck" in line)
+    named = line.partition("its jobs: ")[2].split(", ")
+    (consumer,) = lab.broker.consumers("work")
+    entries = lab.broker.booked("work", consumer, range(1, 10))
+    ids = {decode(entry)[0].task.rpartition(":")[2]: decode(entry)[0].id for _, entry in entries}
+    assert named == [ids["hog"], ids["hold"]]
+    assert lab.state().consumers == 1  # its lease goes on
+    worker.signal(signal.SIGINT)
+    worker.signal(signal.SIGINT)
+    assert worker.wait() == 0
+
+
+def test_errors_that_are_not_worth_it_are_not_tried_again(lab: Lab) -> None:
+    lab.put("picky", "reset", "refused", "value")
+    lab.drain()
+    seen = lab.seen("begun")
+    assert {what: seen.count(what) for what in ("reset", "refused", "value")} == {"reset": 6, "refused": 1, "value": 1}
+    assert lab.state().dead == 3
+
+
+def test_a_job_can_ask_for_another_attempt_or_for_none(lab: Lab) -> None:
+    lab.put("again", "a")
+    lab.put("hopeless", "b")
+    lab.drain()
+    assert lab.seen("begun").count("a") == 3
+    assert lab.seen("begun").count("b") == 1
+    errors = sorted(dead.report["error"] for dead in lab.dead())
+    assert errors == ["Bury: b cannot be helped", "Retry: not yet"]
