@@ -179,6 +179,9 @@ class Lab:
     def open_gate(self) -> None:
         (self.folder / "evidence" / "gate").touch()
 
+    def close_gate(self) -> None:
+        (self.folder / "evidence" / "gate").unlink()
+
     # -- workers
 
     def work(self, *options: str, app: str = APP, procs: int = 1, **popen: Any) -> Worker:
