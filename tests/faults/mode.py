@@ -43,6 +43,7 @@ class Counters:
 
     accepted: int = 0  # connections
     open: int = 0  # connections just now
+    held: int = 0  # ways that hold bytes (or an end) back just now; 0: what they held has gone out
     peak: int = 0  # most connections accepted within one second
     swallowed: int = 0  # reads that vanished, one at most for each connection
     cut: int = 0  # connections ended by "cut"

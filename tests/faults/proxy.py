@@ -79,9 +79,11 @@ class Proxy:
         """
         return self._set(Mode("swallow", way="replies", needle=needle, nth=nth, hang_up=hang_up))
 
-    def swallow_requests(self, *, hang_up: bool = False) -> AbstractContextManager[None]:
-        """Requests vanish; their connection stays silent for as long as it lives, or is closed."""
-        return self._set(Mode("swallow", way="requests", hang_up=hang_up))
+    def swallow_requests(
+        self, needle: str = "", *, nth: int = 1, hang_up: bool = False
+    ) -> AbstractContextManager[None]:
+        """Requests vanish, or with `needle` every `nth` with these bytes; further as with replies."""
+        return self._set(Mode("swallow", way="requests", needle=needle, nth=nth, hang_up=hang_up))
 
     def cut(self, after: int, way: Way = "requests", *, needle: str = "") -> AbstractContextManager[None]:
         """So many bytes more pass, then that connection is closed on both sides; once, then everything passes.

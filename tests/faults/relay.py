@@ -258,8 +258,12 @@ class Relay:
         """Wait while the mode holds bytes back: a delay once, a freeze until it is over."""
         if self.mode.name == "delay":
             await self._change(self.mode.seconds)
-        while self.mode.name == "freeze" and (not self.mode.present or connection.number <= self._upto):
-            await self._change(None)
+        self.counters.held += 1
+        try:
+            while self.mode.name == "freeze" and (not self.mode.present or connection.number <= self._upto):
+                await self._change(None)
+        finally:
+            self.counters.held -= 1
 
     async def _change(self, seconds: float | None) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
