@@ -22,6 +22,7 @@ from rq_lite.process import this
 from rq_lite.queue import Queue
 from rq_lite.settings import Settings
 from rq_lite.task import registry
+from tests.faults.proxy import Proxy
 
 ROOT = Path(__file__).parents[1]
 DEADLINE = 60.0  # seconds that anything in a test may take to come true
@@ -117,6 +118,26 @@ def broker(server: Server) -> Iterator[Broker]:
     strangers = undocumented(made)
     made.close()
     assert not strangers
+
+
+@pytest.fixture
+def proxy_to() -> Iterator[Callable[..., Proxy]]:
+    """Makes proxies to servers (or to URLs), by way of TCP."""
+    made: list[Proxy] = []
+
+    def make(server: Server | str, **options: Any) -> Proxy:
+        made.append(Proxy(server if isinstance(server, str) else server.url, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end()
+
+
+@pytest.fixture
+def proxy(server: Server, proxy_to: Callable[..., Proxy]) -> Proxy:
+    """A proxy to the server of the tests."""
+    return proxy_to(server)
 
 
 @pytest.fixture

@@ -19,7 +19,14 @@ from typing import Any
 import redis
 from hiredis import pack_command
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ClusterDownError,
+    MasterDownError,
+    ReadOnlyError,
+    TryAgainError,
+)
 from redis.retry import Retry
 
 from rq_lite.errors import BrokerError, BrokerUnavailable, UsageError
@@ -29,10 +36,13 @@ ANSWER = 5.0
 CONNECT = 5.0
 LONGEST_BLOCK = 2.0
 
-# Replies that say "not now": Redis is loading, busy, failing over, or has just been demoted.
-WEATHER = (
-    "LOADING", "READONLY", "UNBLOCKED", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF", "BUSY",
-)  # fmt: skip
+# Replies that say "not now": Redis is loading, busy, failing over, or has just been demoted. For some of them redis-py
+# has a class and cuts their first word off; Redis 6.2 hides a script's in the text about the script.
+PASSING = (ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError)
+WEATHER = re.compile(
+    r"(Error running script .*-)?"
+    r"(LOADING|READONLY|UNBLOCKED|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|BUSY)\b"
+)
 LOST = (redis.ConnectionError, redis.TimeoutError, OSError)
 SCHEMES = ("redis", "rediss", "unix")
 
@@ -127,9 +137,9 @@ def is_weather(error: BaseException) -> bool:
     """Whether the same call may well succeed a little later."""
     if isinstance(error, (AuthenticationError, AuthorizationError)):
         return False
-    if isinstance(error, LOST):
+    if isinstance(error, (*LOST, *PASSING)):
         return True
-    return isinstance(error, redis.ResponseError) and str(error).startswith(WEATHER)
+    return isinstance(error, redis.ResponseError) and WEATHER.match(str(error)) is not None
 
 
 def explained(error: BaseException, address: Address, *, unknown: bool = False) -> BrokerError:

@@ -16,7 +16,6 @@ import pytest
 from rq_lite.broker import Broker, inspection, keys
 from rq_lite.broker.codec import VERSION, Message, decode, encode, new_id
 from rq_lite.broker.inspection import QueueState
-from tests.acceptance.lossy import Lossy
 from tests.conftest import SERVERS, Commands, Server, until
 
 APP = "tests.acceptance.apps.jobs"
@@ -180,6 +179,9 @@ class Lab:
     def open_gate(self) -> None:
         (self.folder / "evidence" / "gate").touch()
 
+    def close_gate(self) -> None:
+        (self.folder / "evidence" / "gate").unlink()
+
     # -- workers
 
     def work(self, *options: str, app: str = APP, procs: int = 1, **popen: Any) -> Worker:
@@ -235,20 +237,6 @@ def lab_at(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[[Se
         lab.end()
         commands.end()
         broker.close()
-
-
-@pytest.fixture
-def losing(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[bytes, int], Lossy]]:
-    """Makes proxies to the server that lose the answers to some requests."""
-    made: list[Lossy] = []
-
-    def make(needle: bytes, nth: int) -> Lossy:
-        made.append(Lossy(tmp_path_factory.mktemp("lossy") / "redis.sock", server.socket, needle, nth))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 # -- processes

@@ -11,8 +11,8 @@ import pytest
 
 from rq_lite.broker import keys
 from tests.acceptance.conftest import Lab
-from tests.acceptance.lossy import Lossy
 from tests.conftest import SERVERS, Server, until
+from tests.faults.proxy import Proxy
 
 
 @pytest.mark.parametrize(
@@ -161,10 +161,10 @@ def test_redis_gone_in_the_middle_neither_loses_nor_doubles_a_job(
     assert lab.arguments() == list(range(3000))
 
 
-def test_lost_answers_to_puts_neither_lose_nor_double_a_job(lab: Lab, losing: Callable[[bytes, int], Lossy]) -> None:
-    proxy = losing(b":producer:", 4)
+def test_lost_answers_to_puts_neither_lose_nor_double_a_job(lab: Lab, proxy: Proxy) -> None:
+    proxy.swallow_replies(":producer:", nth=4)
     assert lab.produce("number", "--count", "2000", "--batch", "50", "--url", proxy.url).returncode == 0
-    assert proxy.lost >= 10
+    assert proxy.counters.swallowed >= 10
     assert lab.arguments() == list(range(2000))
 
 

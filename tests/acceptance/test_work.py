@@ -14,8 +14,8 @@ import pytest
 from rq_lite.broker import Broker
 from rq_lite.broker import Lane as Acks
 from tests.acceptance.conftest import APP, Lab, children
-from tests.acceptance.lossy import Lossy
 from tests.conftest import SERVERS, Server, until
+from tests.faults.proxy import Proxy
 
 
 def test_a_burst_drains_the_queue_and_exits_0(lab: Lab) -> None:
@@ -236,14 +236,12 @@ def test_jobs_of_a_machine_that_died_run_again_when_its_leases_have_ended(lab: L
     assert lab.state().reclaimed == 2
 
 
-def test_lost_answers_to_takes_and_acks_neither_lose_nor_double_a_run(
-    lab: Lab, losing: Callable[[bytes, int], Lossy]
-) -> None:
-    proxy = losing(b":drained", 5)
+def test_lost_answers_to_takes_and_acks_neither_lose_nor_double_a_run(lab: Lab, proxy: Proxy) -> None:
+    proxy.swallow_replies(":drained", nth=5)
     lab.put("do", *range(300))
     lab.put("fail", *range(20))
     lab.drain("--greenlets", "4", "--url", proxy.url)
-    assert proxy.lost >= 10
+    assert proxy.counters.swallowed >= 10
     assert Counter(lab.seen("done")) == Counter(map(str, range(300)))
     assert Counter(lab.seen("begun")) == Counter(map(str, range(20)))
     assert len(lab.dead()) == 20

@@ -1,4 +1,4 @@
-"""Small parts of a worker that need no Redis: identity, seldom lines, back-off, the order of queues."""
+"""Small parts that need no Redis: weather, identity, seldom lines, back-off, the order of queues."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.exceptions import MasterDownError, ReadOnlyError
 
 from rq_lite.backoff import full_jitter
+from rq_lite.broker import weather
 from rq_lite.broker.keys import NAME
 from rq_lite.errors import QueueFull, RqLiteError
 from rq_lite.job import EDGES, State
@@ -26,6 +29,41 @@ from rq_lite.runtime.identity import Identity, mine, parse, start_of, surely_dea
 from rq_lite.runtime.seldom import Seldom, one_line
 
 linux = pytest.mark.skipif(not identity.PROC.joinpath("self/stat").exists(), reason="needs /proc")
+
+# -- weather
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        redis.ConnectionError("gone"),
+        redis.TimeoutError("Timeout reading from socket"),
+        BrokenPipeError(),
+        redis.BusyLoadingError("Redis is loading the dataset in memory"),
+        ReadOnlyError("You can't write against a read only replica."),
+        MasterDownError("Link with MASTER is down"),
+        redis.ResponseError("UNBLOCKED force unblock from blocking operation"),
+        redis.ResponseError("BUSY Redis is busy running a script."),
+        redis.ResponseError("Error running script (call to f_0): @user_script:1: -READONLY You can't write"),
+    ],
+)
+def test_not_now_is_weather(error: Exception) -> None:
+    assert weather(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        redis.AuthenticationError("invalid password"),
+        redis.ResponseError("BUSYGROUP exists"),
+        redis.ResponseError("WRONGTYPE"),
+        redis.ResponseError("Error running script (call to f_0): @user_script:1: READONLY is no variable"),
+        ValueError("READONLY"),
+    ],
+)
+def test_what_will_not_pass_is_no_weather(error: Exception) -> None:
+    assert not weather(error)
+
 
 # -- identity
 

@@ -1,0 +1,1 @@
+"""Faults on purpose: what stands between a process under test and its Redis."""
