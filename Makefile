@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test chaos check bench clean
 
 help: ## Show this
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -19,6 +19,9 @@ demo: .venv/ready ## The main job in 15 seconds: a fast producer, a bounded queu
 
 test: .venv/ready ## The tests, against every redis-server there is
 	$(BIN)/pytest --numprocesses 4 --quiet
+
+chaos: .venv/ready ## Faults at random for a quarter of an hour; SEED=n repeats a run
+	$(BIN)/pytest tests/chaos --long --timeout 1200 -p no:randomly -p no:xdist --verbose $(if $(SEED),--seed $(SEED))
 
 check: .venv/ready ## Format, lint, types and tests
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 import subprocess
@@ -48,6 +49,30 @@ SERVERS = servers()
 # Machines that run tests are busy: how long an example takes says nothing.
 hypothesis.settings.register_profile("ours", deadline=None)
 hypothesis.settings.load_profile("ours")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("chaos")
+    group.addoption("--long", action="store_true", help="The long forms of the chaos tests, as `make chaos` runs them.")
+    group.addoption("--seed", type=int, help="Of what chaos does by chance; printed, and repeated by giving it again.")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"chaos seed: {seed_of(config)}"
+
+
+def seed_of(config: pytest.Config) -> int:
+    """The seed that was given, or one for this run, the same in all its processes."""
+    given: int | None = config.getoption("--seed")
+    if given is None:
+        given = config.option.seed = getattr(config, "workerinput", {}).get("chaos_seed", random.randrange(10**6))
+    return given
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Of pytest-xdist: a worker learns the seed."""
+    node.workerinput["chaos_seed"] = seed_of(node.config)
 
 
 def pytest_configure() -> None:
@@ -175,6 +200,18 @@ def undocumented(broker: Broker) -> list[str]:
 
 def pattern(text: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"<[a-z]+>", ".+", re.escape(text).replace(r"\<", "<").replace(r"\>", ">")))
+
+
+@pytest.fixture
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether the long form of a chaos test is asked for."""
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """What happens by chance in a test: the same for the same seed."""
+    return random.Random(f"{seed_of(request.config)} {request.node.name}")
 
 
 @pytest.fixture
