@@ -5,8 +5,8 @@
     RQ_LITE_HISTORY=DIR                      every process appends what it did to a file of its own in DIR
 
 Actions: kill (-9), stop (SIGTERM, to the worker if there is one), pause (SIGSTOP), raise, drop (the connection that
-is in use), sleep=SECONDS. Several failpoints are separated by commas. The names are in NAMES, the facts of each where
-it is called; `python -m rq_lite.chaos.check` reads histories.
+is in use), sleep=SECONDS. Several failpoints are separated by commas. The names are in NAMES; `failed` is a step that
+raised. `python -m rq_lite.chaos.check` reads histories.
 """
 
 from __future__ import annotations
@@ -23,17 +23,13 @@ import msgspec
 
 from rq_lite.errors import UsageError
 
-NAMES = (
-    # producer
-    "declare.before", "declare.after", "put.before", "put.after", "put.failed",
-    # consumer
-    "register.before", "register.after", "take.before", "take.after", "run.before", "run.after",
-    "ack.before", "ack.after", "ack.failed", "settle.before", "settle.after", "settle.failed",
-    "give_back.before", "give_back.after", "give_back.failed", "reconcile.before", "reconcile.after",
-    # supervisor
-    "start.before", "start.after", "stop.before", "renew.before", "renew.after", "announce.before", "announce.after",
-    "promote.before", "promote.after", "reclaim.before", "reclaim.after",
+STEPS = (
+    "declare", "put",  # producers
+    "register", "take", "ack", "settle", "give_back", "reconcile",  # consumers
+    "renew", "announce", "promote", "reclaim",  # supervisors
 )  # fmt: skip
+NAMES = {f"{step}.{end}" for step in STEPS for end in ("before", "after", "failed")}
+NAMES |= {"run.before", "run.after", "start.before", "start.after", "stop.before"}
 
 
 class Droppable(Protocol):

@@ -285,7 +285,7 @@ class Broker:
         try:
             reply = self._run("exchange", tuple(names), *args, link=link)
         except FAULTS:
-            telling.exchange_failed(consumer, lanes, link)
+            telling.exchange_failed(consumer, lanes, want, link)
             raise
         replies = [Taken(Code(code), stale, tag, jobs) for code, stale, tag, jobs in reply]
         if moments.watchers:

@@ -23,10 +23,12 @@ def exchange_begins(consumer: str, lanes: Sequence[Lane], want: int, link: Link)
         moments.reach("take.before", link, consumer=consumer, want=want)
 
 
-def exchange_failed(consumer: str, lanes: Sequence[Lane], link: Link) -> None:
+def exchange_failed(consumer: str, lanes: Sequence[Lane], want: int, link: Link) -> None:
     for lane in lanes:
         if lane.acks:
             moments.reach("ack.failed", link, consumer=consumer, queue=lane.queue, tags=lane.acks)
+    if want:
+        moments.reach("take.failed", link, consumer=consumer, want=want)
 
 
 def exchange_ended(consumer: str, lanes: Sequence[Lane], replies: Sequence[Taken], want: int, link: Link) -> None:

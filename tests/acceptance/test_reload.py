@@ -1,0 +1,129 @@
+"""Consumers that are replaced: because somebody asks for it, or because they are worn out; without a gap."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import Lab, Worker, children
+from tests.conftest import until
+
+VERSIONED = "tests.acceptance.apps.versioned"
+
+
+@pytest.fixture
+def version(lab: Lab) -> Path:
+    file = lab.folder / "evidence" / "VERSION"
+    file.write_text("one")
+    return file
+
+
+def consumers(worker: Worker) -> set[int]:
+    return {pid for pid in children(worker.pid) if b"rq_lite.runtime.boot" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
+def until_ready(worker: Worker, count: int) -> None:
+    until(lambda: worker.said.count(" ready (pid ") == count, f"{count} consumers were ready")
+
+
+def test_sighup_replaces_every_consumer_and_interrupts_nothing(lab: Lab) -> None:
+    lab.put("hold", *range(4))
+    worker = lab.work(procs=2)
+    lab.until_seen("begun", 4)
+    until_ready(worker, 2)
+    before = consumers(worker)
+    worker.signal(signal.SIGHUP)
+    until_ready(worker, 4)
+    lab.put("do", "later")
+    lab.until_seen("done", 1)
+    lab.open_gate()
+    lab.until_seen("done", 5)
+    until(lambda: len(consumers(worker)) == 2, "the old ones are gone")
+    assert before.isdisjoint(consumers(worker))
+    assert sorted(lab.seen("begun")) == ["0", "1", "2", "3"]  # none of them twice
+    assert {run.pid for run in lab.runs("done") if run.what != "later"} <= before
+    assert lab.state().consumers == 2
+    assert worker.stop() == 0
+    assert (lab.state().reclaimed, lab.state().stale) == (0, 0)
+
+
+def test_sighup_brings_in_new_code(lab: Lab, version: Path) -> None:
+    worker = lab.work(app=VERSIONED)
+    until_ready(worker, 1)
+    version.write_text("two")
+    worker.signal(signal.SIGHUP)
+    worker.says("takes the place of consumer 1")
+    lab.put("do", 1, app=VERSIONED)
+    assert [run.what for run in lab.until_seen("done", 1)] == ["1:two"]
+    assert worker.stop() == 0
+
+
+def test_new_code_that_is_broken_leaves_the_old_at_work(lab: Lab, version: Path) -> None:
+    worker = lab.work(app=VERSIONED, procs=2)
+    until_ready(worker, 2)
+    before = consumers(worker)
+    version.write_text("broken")
+    worker.signal(signal.SIGHUP)
+    worker.says("is not replaced, it works on: ")
+    assert "ValueError: this version is broken" in worker.said
+    lab.put("do", 1, app=VERSIONED)
+    assert [run.what for run in lab.until_seen("done", 1)] == ["1:one"]
+    assert consumers(worker) == before
+    assert worker.stop() == 0
+
+
+def test_a_stop_during_a_reload_is_a_clean_one(lab: Lab) -> None:
+    lab.put("hold", 1)
+    worker = lab.work("--grace", "1", procs=2)
+    lab.until_seen("begun", 1)
+    until_ready(worker, 2)
+    worker.signal(signal.SIGHUP)
+    worker.says("SIGHUP")
+    assert worker.stop() == 0
+    assert lab.arguments() == [1]
+    assert not children(worker.pid)
+
+
+def test_a_consumer_is_replaced_after_so_many_jobs(lab: Lab) -> None:
+    lab.put("do", *range(60))
+    worker = lab.work("--greenlets", "2", "--max-jobs", "50")
+    worker.says(" jobs: it will be replaced")
+    worker.says("takes the place of consumer 1")
+    lab.put("do", *range(60, 70))
+    assert len({run.pid for run in lab.until_seen("done", 70)}) == 2
+    assert worker.stop() == 0
+    assert sorted(map(int, lab.seen("done"))) == list(range(70))
+
+
+def test_a_consumer_is_replaced_when_it_uses_too_much_memory(lab: Lab) -> None:
+    worker = lab.work("--max-rss", "100")
+    until_ready(worker, 1)
+    (before,) = consumers(worker)
+    lab.put("leak", *range(4))
+    worker.says("MB: it will be replaced")
+    until(lambda: consumers(worker) and before not in consumers(worker), "another has taken its place")
+    lab.put("do", "after")
+    until(lambda: "after" in lab.seen("done"), "work goes on")
+    assert worker.stop() == 0
+    assert lab.seen("done").count("leak") == 4
+
+
+def test_a_consumer_that_takes_nothing_though_jobs_wait_connects_anew(lab: Lab, tmp_path: Path) -> None:
+    lab.environment |= {
+        "RQ_LITE_FAILPOINT": "take.before:sleep=600@2",
+        "RQ_LITE_FAILPOINT_ONCE": str(tmp_path),
+        "RQ_LITE_IDLE": "3",
+    }
+    lab.put("do", "first")
+    worker = lab.work()
+    lab.until_seen("done", 1)
+    until(lambda: (tmp_path / "take.before").exists(), "it sleeps instead of taking")
+    lab.put("do", "second")
+    assert lab.commands.run("health").returncode == 0
+    until(lambda: lab.commands.run("health").returncode == 1 or "second" in lab.seen("done"), "health sees it")
+    worker.says("took nothing for")
+    assert [run.what for run in lab.until_seen("done", 2)] == ["first", "second"]
+    until(lambda: lab.commands.run("health").returncode == 0, "health sees that it is over")
+    assert worker.stop() == 0
