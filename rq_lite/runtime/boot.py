@@ -32,9 +32,10 @@ from rq_lite.broker import Broker, inspection
 from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
 from rq_lite.process import this
 from rq_lite.runtime.board import Board
-from rq_lite.runtime.consumer import Consumer, Loner, Order, leave
+from rq_lite.runtime.consumer import Consumer, Loner, Order
 from rq_lite.runtime.executor import Executor, chances, watched
 from rq_lite.runtime.identity import mine
+from rq_lite.runtime.leave import leave, vital
 from rq_lite.runtime.plan import REBUILD, RETIRE, Plan, Report, read_plan
 from rq_lite.task import registry
 
@@ -61,10 +62,14 @@ def main() -> None:
     except BaseException as error:
         Report("failed", error=said(error), traceback=told(error)).send(reports)
         sys.exit(error.exit_code if isinstance(error, RqLiteError) else 1)
-    gevent.spawn(listen, life, consumer)
-    consumer.run()
+    vital(gevent.spawn(listen, life, consumer))
+    try:
+        consumer.run()
+    except BaseException:
+        log.exception("a fault of the consumer itself: it ends, its jobs run again")
+        leave(1)
     Report("left").send(reports)
-    leave()
+    leave(0)
 
 
 def prepare(plan: Plan, reports: int, board: Board) -> Consumer:

@@ -10,7 +10,6 @@ While a call is under way further results gather for the next one: batches witho
 from __future__ import annotations
 
 import logging
-import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from rq_lite.broker import FAULTS, Broker, Code, Link, weather
 from rq_lite.broker import Lane as Acks
 from rq_lite.outcome import Buried, Outcome, Parked, Retried
 from rq_lite.runtime.board import ANSWERED, LANE, ROOM, TAKEN, TOOK, Board
+from rq_lite.runtime.leave import vital
 from rq_lite.runtime.seldom import Seldom
 from rq_lite.runtime.slots import Slot, Slots
 
@@ -115,7 +115,7 @@ class Consumer:
         """Work until stopped. Jobs that are left at the end are given back."""
         self._exchanger = gevent.getcurrent()
         self._slots.start()
-        listener = gevent.spawn(self._listen)
+        listener = vital(gevent.spawn(self._listen))
         gevent.sleep(0)  # the slots wait at the door before the first jobs come
         self._news.set()
         while not self._leaving:
@@ -352,9 +352,3 @@ class Loner(Consumer):
                 return True
         self.retire()
         return False
-
-
-def leave() -> None:
-    """End the process here and now: what runs on in threads must not run on after its job was given back."""
-    logging.shutdown()
-    os._exit(0)

@@ -17,6 +17,7 @@ from gevent.lock import Semaphore
 
 from rq_lite.outcome import Outcome
 from rq_lite.runtime.board import DEADLINE, JOB, NEVER, ROOM, TURNED, Board
+from rq_lite.runtime.leave import vital
 
 HOG = 0.010  # seconds without a turn of the loop after which a slot yields
 LOOK = 0.1  # seconds between two looks at the deadlines
@@ -82,10 +83,10 @@ class Slots(Generic[L]):
         self._turns.start(self._turn)
         for slot in self._slots:
             self._open(slot)
-        gevent.spawn(self._watch_deadlines)
+        vital(gevent.spawn(self._watch_deadlines))
 
     def _open(self, slot: Slot[L]) -> None:
-        slot.greenlet = gevent.spawn(entrance(slot.number), self._work, slot)
+        slot.greenlet = vital(gevent.spawn(entrance(slot.number), self._work, slot))
 
     def _turn(self) -> None:
         self._numbers[TURNED] = time.monotonic()

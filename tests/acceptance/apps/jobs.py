@@ -230,3 +230,13 @@ def leak(_what: object) -> None:
 
 
 LEAKED: list[bytes] = []
+
+
+@work.task(retries=3, backoff=0)
+def flaky(what: object) -> None:
+    """Fails the first time."""
+    marker = FOLDER / f"failed-{what}"
+    if not marker.exists():
+        marker.touch()
+        raise ValueError("the first time")
+    note("done", what)
