@@ -153,26 +153,26 @@ def test_of_a_consumer_that_finds_what_it_never_heard_of(scene: Scene, moment: s
     lab = scene.lab
     scene.arm(moment, action)
     worker = scene.work()
-    worker.says("consumer 1 ready")
-    until(lambda: lab.state().consumers, "it is registered")
+    until(lambda: lab.state().consumers, "the consumer is registered")
     (consumer,) = lab.broker.consumers("work")
-    lab.broker.pause("work")
+    link = lab.broker.link()
+    numbers: list[int] = []
+    taken: list[bytes] = []
     with scene.told():
-        lab.put("do", 1, 2, 3)
-    # As if its own take had done this, and the answer had been lost.
-    with scene.told():
-        link = lab.broker.link()
-        lab.broker.read(("HDEL", "rq:{work}:meta", "paused"))
-        (taken,) = lab.broker.exchange(consumer, [Acks("work", [])], 3, link)
-        link.close()
+        while not taken:  # the consumer itself may be faster
+            numbers.append(len(numbers))
+            lab.put("do", numbers[-1])
+            # As if a take of its own had done this, and the answer had been lost.
+            taken = lab.broker.exchange(consumer, [Acks("work", [])], 1, link)[0].jobs
     lab.broker.read(("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
-    until(lambda: scene.reached or len(taken.jobs) < 3, "the moment comes")
+    until(lambda: scene.reached, "the moment comes")
     until(lambda: lab.broker.unfinished("work")[0] == 0 or worker.process.poll() is not None, "all is done")
     worker.signal(signal.SIGTERM)
-    if taken.jobs:
-        scene.rest()
+    scene.rest()
     scene.judge()
-    assert sorted(lab.seen("done")) == ["1", "2", "3"]
+    done = sorted(map(int, lab.seen("done")))
+    assert set(done) == set(numbers)
+    assert done == numbers or action in ("kill", "raise")  # what it had done of its own may run again then
 
 
 @pytest.mark.parametrize("action", ACTIONS)
