@@ -23,7 +23,9 @@ from rq_lite.errors import BrokerOutOfMemory, BrokerUnsuitable
 from rq_lite.programs import OLDEST
 from rq_lite.settings import Settings, load_settings
 
-__all__ = ["FAULTS", "Broker", "Code", "Death", "Feed", "Lane", "Link", "Put", "Reclaimed", "Taken", "weather"]
+__all__ = [
+    "FAULTS", "Broker", "Code", "Death", "Feed", "Lane", "Link", "Put", "Reclaimed", "Requeued", "Taken", "weather",
+]  # fmt: skip
 
 WITH_FLAGS = (7, 0)
 # A producer's last put is remembered for this long, ms: longer than anybody goes on repeating one.
@@ -85,6 +87,23 @@ class Reclaimed(NamedTuple):
     cursor: int
     suspects: int
     buried: int
+
+
+class Requeued(NamedTuple):
+    """How a step of a requeue went: the first `seen` tags are dealt with, the others are as they were.
+
+    Of those seen `moved` wait again, `oversized` are larger than the queue's maxbytes, the rest were not dead.
+    """
+
+    code: Code
+    seen: int = 0
+    moved: int = 0
+    oversized: int = 0
+    full: int = 0  # 1: the next one has no room
+    size: int = 0
+    maxsize: int = 0
+    bytes: int = 0
+    maxbytes: int = 0
 
 
 class Death(NamedTuple):
@@ -418,6 +437,26 @@ class Broker:
         key = keys.of(queue)
         names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
         return int(self._run("purge", names)[1])
+
+    def requeue(self, queue: str, tags: Sequence[int], *, woken: bool = False) -> Requeued:
+        """Let buried jobs, at most 500, wait again at the end of the queue, as many as fit.
+
+        Repeated after a lost answer it moves nothing twice, but what was moved then counts as no longer dead.
+        """
+        key = keys.of(queue)
+        names = (key.dead, key.dead_index, key.pending, key.scheduled, key.meta, key.bell, key.room)
+        code, *figures = self._run("requeue", names, int(woken), *tags)
+        return Requeued(Code(code), *figures)
+
+    def forget(self, queue: str, tags: Sequence[int]) -> int:
+        """Drop buried jobs, at most 500 and at least one; how many there were."""
+        key = keys.of(queue)
+        return int(self._run("forget", (key.dead, key.dead_index, key.meta), *tags)[1])
+
+    def trim(self, queue: str) -> int:
+        """Drop buried jobs over the caps; how many. There may be more until it says 0."""
+        key = keys.of(queue)
+        return int(self._run("trim", (key.dead, key.dead_index, key.meta), *self._caps)[1])
 
     def _wait(self, lists: tuple[str, ...], seconds: float) -> bool:
         """Block for a wake-up token: a hint only, so that an error is no more than a wait that was in vain."""

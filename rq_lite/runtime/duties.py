@@ -26,6 +26,7 @@ log = logging.getLogger("rq_lite.worker")
 RENEW = 2.0  # seconds between two renewals of the leases, at most; status learns the throughput with them
 PROMOTE = 1.0  # between two looks at what is due
 RECLAIM = 10.0  # between two looks at leases that ended
+TRIM = 60.0  # between two looks at the caps of the dead set
 BURST = 0.2  # between two looks whether everything is drained
 BATCH = 500
 
@@ -85,6 +86,7 @@ class Duties:
             (self._every, self._announce),
             (PROMOTE, self._promote),
             (RECLAIM, self._reclaim_the_dead),
+            (TRIM, self._trim),
         ]
         if self._drained is not None:
             chores.append((BURST, self._look_whether_drained))
@@ -157,6 +159,11 @@ class Duties:
             for consumer in self._broker.consumers(name):
                 if surely_dead(consumer):
                     self._reclaim(name, consumer, certain=True)
+
+    def _trim(self) -> None:
+        for name in self._queues:
+            while self._broker.trim(name):
+                pass
 
     def _look_whether_drained(self) -> None:
         """Parked jobs don't count: this worker cannot run them, and would wait for ever."""

@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from msgspec.structs import replace
 
 from rq_lite.broker import Broker, Code, Death
 from rq_lite.broker.codec import decode
@@ -34,7 +35,8 @@ class Model(RuleBasedStateMachine):
         self.suspects: list[bytes] = []  # likewise
         self.inflight: dict[str, dict[int, bytes]] = {}  # consumer to tag to entry
         self.dead: dict[int, bytes] = {}
-        self.counters = dict.fromkeys(("put", "done", "failed", "retried", "reclaimed", "stale", "purged"), 0)
+        counted = ("put", "done", "failed", "retried", "reclaimed", "stale", "purged", "requeued", "dropped")
+        self.counters = dict.fromkeys(counted, 0)
         for slot in range(SLOTS):
             self.born(slot)
 
@@ -205,6 +207,49 @@ class Model(RuleBasedStateMachine):
         self.counters["purged"] += purged
         self.pending, self.scheduled, self.suspects = [], {}, []
 
+    @precondition(lambda self: self.dead)
+    @rule(data=st.data(), woken=st.booleans())
+    def requeue(self, data: Any, woken: bool) -> None:
+        tags = data.draw(st.lists(st.sampled_from([*sorted(self.dead), 10**9]), min_size=1, max_size=5))
+        moved, oversized, full = [], 0, 0
+        seen: list[int] = []
+        for tag in tags:
+            if tag in self.dead and tag not in seen:
+                raw = plain(self.dead[tag])
+                if 0 < self.maxbytes < len(raw):
+                    oversized += 1
+                elif (0 < self.maxsize <= self.waiting()) or (0 < self.maxbytes < self.weight() + len(raw)):
+                    full = 1
+                    break
+                else:
+                    self.pending.append(raw)
+                    moved.append(tag)
+                    del self.dead[tag]
+            seen.append(tag)
+        reply = self.broker.requeue("q", tags, woken=woken)
+        assert reply[:6] == (Code.OK, len(seen), len(moved), oversized, full, self.waiting())
+        self.counters["requeued"] += len(moved)
+
+    @precondition(lambda self: self.dead)
+    @rule(data=st.data())
+    def forget(self, data: Any) -> None:
+        tags = data.draw(st.lists(st.sampled_from([*sorted(self.dead), 10**9]), min_size=1, max_size=5))
+        forgotten = {tag for tag in tags if self.dead.pop(tag, None)}
+        assert self.broker.forget("q", tags) == len(forgotten)
+        self.counters["purged"] += len(forgotten)
+
+    @precondition(lambda self: self.dead)
+    @rule(keep=st.integers(1, 4))
+    def trim(self, keep: int) -> None:
+        oldest_first = list(map(int, self.broker.read(("ZRANGE", KEY.dead_index, 0, -1))[0]))
+        over = oldest_first[: max(0, len(oldest_first) - keep)]
+        narrow = Broker(self.broker.url, settings=replace(self.broker.settings, dead_max=keep))
+        assert narrow.trim("q") == len(over)
+        narrow.close()
+        for tag in over:
+            del self.dead[tag]
+        self.counters["dropped"] += len(over)
+
     @rule()
     def pause_or_resume(self) -> None:
         (self.broker.resume if self.paused else self.broker.pause)("q")
@@ -227,10 +272,12 @@ class Model(RuleBasedStateMachine):
         flat = self.broker.read(("HGETALL", KEY.dead))[0]
         buried = {int(flat[i]): flat[i + 1].partition(b"\n")[2] for i in range(0, len(flat), 2)}
         assert buried == self.dead
+        assert sorted(map(int, self.broker.read(("ZRANGE", KEY.dead_index, 0, -1))[0])) == sorted(self.dead)
         everywhere = [*self.pending, *self.scheduled, *self.suspects, *self.dead.values()]
         everywhere += [raw for held in self.inflight.values() for raw in held.values()]
         ids = [decode(raw)[0].id for raw in everywhere]
-        assert len(set(ids)) == len(ids) == self.counters["put"] - self.counters["done"] - self.counters["purged"]
+        gone = sum(self.counters[name] for name in ("done", "purged", "dropped"))
+        assert len(set(ids)) == len(ids) == self.counters["put"] - gone
 
     @invariant()
     def counters_agree_with_the_keys(self) -> None:
@@ -255,6 +302,11 @@ class Model(RuleBasedStateMachine):
 def charged(raw: bytes, attempts: int, crashed: int) -> bytes:
     _, *before = decode(raw)
     return b"%d.%d%s" % (before[0] + attempts, before[1] + crashed, raw[raw.index(b"{") :])
+
+
+def plain(raw: bytes) -> bytes:
+    """The job without its attempts and crashes."""
+    return raw[raw.index(b"{") :]
 
 
 def crashes(raw: bytes) -> int:
