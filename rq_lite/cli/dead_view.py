@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -45,16 +46,23 @@ def columns(job: Buried, now: float) -> list[str]:
 def table(jobs: list[Buried], now: float, console: Console) -> RenderableType:
     """A row for each; where it is too narrow for that some lines for each. An id is never cut: one wants to copy it."""
     rows = [columns(job, now) for job in jobs]
-    widths = [max(len(row[i]) for row in (HEADINGS, *rows)) for i in range(len(HEADINGS) - 1)]
-    if sum(widths) + len(widths) + LEAST > console.width:
-        return Text("\n".join(f"{' '.join(row[:4])}, {row[4]} attempts, {row[5]} crashes\n  {row[6]}" for row in rows))
+    widths = [max(cell_len(row[i]) for row in (HEADINGS, *rows)) for i in range(len(HEADINGS) - 1)]
+    left = console.width - sum(widths) - 2 * len(widths) - 2
+    if left < LEAST:
+        return Text("\n".join(lines(row, console.width) for row in rows))
     drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading, width in zip(HEADINGS, widths, strict=False):
-        drawn.add_column(heading, no_wrap=True, min_width=width, justify="right" if heading[-1] == "s" else "left")
-    drawn.add_column(HEADINGS[-1], no_wrap=True, overflow="ellipsis")
+    for heading in HEADINGS[:-1]:
+        drawn.add_column(heading, no_wrap=True, justify="right" if heading[-1] == "s" else "left")
+    drawn.add_column(HEADINGS[-1], no_wrap=True, overflow="ellipsis", max_width=left)
     for row in rows:
         drawn.add_row(*map(Text, row))
     return drawn
+
+
+def lines(row: list[str], width: int) -> str:
+    """For a narrow terminal."""
+    *names, ago, attempts, crashes, error = row
+    return f"{' '.join(names)}, {ago}, attempts {attempts}, crashes {crashes}\n  {plain(error, width - 2)}"
 
 
 def facts(job: Buried) -> dict[str, Any]:
@@ -68,7 +76,7 @@ def page(job: Buried, now: float) -> str:
     """Everything there is to know, in lines."""
     when = datetime.fromtimestamp(job.buried_at, timezone.utc)
     who = parse(job.consumer)
-    lines = [
+    known = [
         ("id", plain(job.id, PAYLOAD) if job.id is not None else f"none; say {called(job)}"),
         ("queue", plain(job.queue)),
         ("task", plain(job.task, PAYLOAD) if job.task is not None else "unknown"),
@@ -82,7 +90,7 @@ def page(job: Buried, now: float) -> str:
         ("delivery", f"tag:{job.tag}"),
         *payload(job.entry),
     ]
-    text = "\n".join(f"{name:<10} {value}".rstrip() for name, value in lines)
+    text = "\n".join(f"{name:<10} {value}".rstrip() for name, value in known)
     # Line ends stay, and nothing else of what moves a cursor does.
     trace = [plain(line, PAYLOAD) for line in job.traceback.expandtabs().rstrip("\n").split("\n")]
     return "\n".join([text, "traceback", *(f"  {line}".rstrip() for line in trace)]) if job.traceback else text

@@ -91,7 +91,7 @@ class Executor:
     ) -> Outcome:
         attempt = attempts + 1
         retries = task.policy.retries if message.retries is None else message.retries
-        text = f"{type(error).__name__}: {error_text(error)}"
+        text = encodable(f"{type(error).__name__}: {error_text(error)}")
         if isinstance(error, Expired):
             text = f"JobTimeout: not done after {seconds:.1f} s"
         if attempt <= retries:
@@ -131,5 +131,9 @@ def trace(error: BaseException) -> str:
     while tb is not None and tb.tb_frame.f_code.co_filename.startswith(OURS):
         tb = tb.tb_next
     text = "".join(traceback.format_exception(type(error), error, tb))
-    # Lone surrogates in an error's text would not encode.
-    return text[-LONGEST_TRACEBACK:].encode(errors="replace").decode()
+    return encodable(text[-LONGEST_TRACEBACK:])
+
+
+def encodable(text: str) -> str:
+    """The text without lone surrogates (as the name of a file that is no UTF-8 has them): a report is UTF-8."""
+    return text.encode(errors="replace").decode()
