@@ -24,7 +24,7 @@ from rq_lite.errors import QueueFull, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-WHICH = "name job ids, a filter (--id, --task, --error, --older-than, --newer-than), or --all"
+WHICH = "name job ids, a filter (--id, --task, --error, --older-than, --newer-than), or --all (of -q QUEUE)"
 
 
 @click.group()
@@ -103,7 +103,10 @@ def opened(
 def list_jobs(
     names: tuple[str, ...], queues: tuple[str, ...], url: str | None, limit: int, as_json: bool, **filter_: Any
 ) -> None:
-    """List buried jobs, the newest first; on a pipe with tabs between the columns."""
+    """List buried jobs, the newest first.
+
+    On a terminal a table; on a pipe a line each, with tabs between the columns.
+    """
     with opened(url, names + queues, quiet=as_json, **filter_) as (broker, asked):
         jobs = asked.jobs(broker)
         shown = put_out(islice(jobs, limit or None), now_of(broker), as_json=as_json)
@@ -140,7 +143,10 @@ def put_out(jobs: Iterator[Buried], now: float, *, as_json: bool) -> int:
 @queue_option
 @url_option
 def show(ids: tuple[str, ...], queues: tuple[str, ...], url: str | None) -> None:
-    """Show everything about buried jobs: the error and where it came from, when and where it ran, its arguments."""
+    """Show everything about a buried job.
+
+    The error and where it came from, when and where it ran, its arguments.
+    """
     with opened(url, queues, ids) as (broker, asked):
         now, unknown = now_of(broker), dict.fromkeys(ids)
         for number, job in enumerate(asked.jobs(broker)):
@@ -207,9 +213,10 @@ def requeue(
     wait: float,
     **filter_: Any,
 ) -> None:
-    """Put buried jobs back to the end of their queue, the oldest first, as if they had never run.
+    """Put buried jobs back into their queue.
 
-    As many as the queue's bound allows; exit 4 if others are left. Asks first, on a terminal, unless job IDs are named.
+    They wait at its end, the oldest first, as if they had never run. As many as the queue's bound allows; exit 4 if
+    others are left. Asks first, on a terminal, unless job IDs are named.
     """
     if not wait >= 0:
         raise UsageError(f"--wait must be 0 or more, not {wait:g}")
@@ -228,6 +235,8 @@ def requeue(
             end(130, "interrupted")
         finally:
             tell(steps)
+        if not steps and not found.unknown:
+            click.echo("no job requeued: no buried job fits")
         full = [fullness(broker, step) for step in steps if step.left]
         large = [oversized(step) for step in steps if step.oversized]
         end(4 if full else 1, *full, *large, *missing(found.unknown, asked))
@@ -239,8 +248,6 @@ def tell(steps: list[Requeue]) -> None:
         stay = f", {left:,} left" if left else ""
         gone = f", {step.missing:,} not dead any more" if step.missing else ""
         click.echo(f"queue {step.queue!r}: {jobs_(step.moved)} requeued{stay}{gone}")
-    if not steps:
-        click.echo("no job requeued: no buried job fits")
 
 
 def fullness(broker: Broker, step: Requeue) -> str:
@@ -278,7 +285,7 @@ def purge(
             click.confirm(f"drop {found.text} for good?", abort=True, err=True)
         for queue, tags in found.tags.items():
             click.echo(f"queue {queue!r}: {jobs_(dead.forget(broker, queue, tags))} dropped")
-        if not found.tags:
+        if not found.tags and not found.unknown:
             click.echo("no job dropped: no buried job fits")
         end(1, *missing(found.unknown, asked))
 

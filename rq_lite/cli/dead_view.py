@@ -84,7 +84,7 @@ def page(job: Buried, now: float) -> str:
         ("attempts", f"{job.attempts:,}"),
         ("crashes", f"{job.crashes:,}"),
         ("buried", f"{when:%Y-%m-%d %H:%M:%S} UTC, {span(max(0.0, now - job.buried_at))} ago"),
-        ("ran for", f"{job.seconds:,.3f} s" if job.seconds else "unknown"),
+        ("ran for", f"{job.seconds:,.3f} s" if job.seconds else "less than 1 ms, or unknown"),
         ("ran on", "unknown" if who is None else f"{who.host}, pid {who.pid}"),
         ("consumer", plain(job.consumer, 200) or "unknown"),
         ("delivery", f"tag:{job.tag}"),

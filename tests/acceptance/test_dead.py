@@ -136,7 +136,7 @@ def test_options_choose(lab: Lab) -> None:
     bury(lab, "c", task="m:other", error="KeyError: 1")
     assert listed(lab, "--id", "a", "--id", "tag:2") == ["b", "a"]
     assert listed(lab, "--task", "m:other", "--older-than", "2h") == ["c"]
-    assert listed(lab, "--error", "value", "--newer-than", "7d") == []
+    assert listed(lab, "--error", "value", "--newer-than", "2h") == []
 
 
 @pytest.mark.parametrize(

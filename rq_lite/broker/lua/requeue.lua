@@ -1,5 +1,5 @@
 -- requeue: put buried jobs back to the end of their queue, uncharged as on their first day, as many as its bound
---          allows; the others stay dead. It stops early after some megabytes, so as not to hold up Redis.
+--          allows; the others stay dead. It stops early after a megabyte or two, so as not to hold up Redis.
 -- KEYS    1 dead  2 dead:index  3 pending  4 scheduled  5 meta  6 bell  7 room
 -- ARGV    1 woken (1: waited for room)  2… delivery tags, in the order in which they are to wait
 -- returns {OK, seen, requeued, too large ever to fit, full (1: the next one has no room), size, maxsize, bytes,
@@ -7,7 +7,7 @@
 -- oom     allowed
 -- callers Broker.requeue
 local dead, index, pending, scheduled, meta, bell, room = unpack(KEYS)
-local SLICE = 4000000
+local SLICE = 1000000
 local known = redis.call('HMGET', meta, 'maxsize', 'maxbytes', 'bytes')
 local maxsize, maxbytes, bytes = tonumber(known[1]), tonumber(known[2] or 0), tonumber(known[3] or 0)
 if not maxsize then return {UNDECLARED} end
