@@ -6,7 +6,14 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from msgspec.structs import replace
 
 from rq_lite.broker import Broker, Code, Death
@@ -73,6 +80,22 @@ class Model(RuleBasedStateMachine):
         self.counters["stale"] += len(tags) - len(found)
         return name, tags, found
 
+    @initialize(buried=st.integers(0, 6), taken=st.integers(0, 3))
+    def begin(self, buried: int, taken: int) -> None:
+        """Not with nothing: it takes several steps in the right order until a job is dead."""
+        self.put(8, 0, False)
+        self.put(6, 0, False)
+        for each in range(SLOTS):
+            name = self.consumers[each]
+            reply = take(self.broker, self.link, 3 + taken, consumer=name)
+            self.inflight[name] = dict(enumerate(reply.jobs, reply.tag + 1))
+            self.pending = self.pending[len(reply.jobs) :]
+        name = self.consumers[0]
+        for tag in sorted(self.inflight[name])[:buried]:
+            assert self.broker.bury("q", name, [(tag, b"{}")], self.link) == 0
+            self.dead[tag] = self.inflight[name].pop(tag)
+            self.counters["failed"] += 1
+
     # -- producers
 
     @rule(count=st.integers(1, 8), delay=st.sampled_from([0, 0, 0, 1, LATER]), repeated=st.booleans())
@@ -122,12 +145,14 @@ class Model(RuleBasedStateMachine):
         self.scheduled |= dict.fromkeys((charged(raw, 1, 0) for raw in found), kind)
         self.counters["retried"] += len(found)
 
+    @precondition(lambda self: any(self.inflight.values()))
     @rule(slot=st.integers(0, SLOTS - 1), data=st.data())
     def park(self, slot: int, data: Any) -> None:
         name, tags, found = self.settled(slot, data)
         assert self.broker.park("q", name, [(tag, "t") for tag in tags], self.link) == len(tags) - len(found)
         self.scheduled |= dict.fromkeys(found, "parked")
 
+    @precondition(lambda self: any(self.inflight.values()))
     @rule(slot=st.integers(0, SLOTS - 1), data=st.data())
     def bury(self, slot: int, data: Any) -> None:
         before = dict(self.inflight[self.consumers[slot]])
@@ -136,6 +161,7 @@ class Model(RuleBasedStateMachine):
         self.dead |= {tag: before[tag] for tag in tags if tag in before}
         self.counters["failed"] += len(found)
 
+    @precondition(lambda self: any(self.inflight.values()))
     @rule(slot=st.integers(0, SLOTS - 1), data=st.data())
     def give_back(self, slot: int, data: Any) -> None:
         before = dict(self.inflight[self.consumers[slot]])
@@ -200,6 +226,7 @@ class Model(RuleBasedStateMachine):
                 del self.scheduled[raw]
                 (self.pending if crashes(raw) < 2 else self.suspects).append(raw)
 
+    @precondition(lambda self: self.waiting() + len(self.suspects) > 2)
     @rule()
     def purge(self) -> None:
         purged = self.waiting() + len(self.suspects)
@@ -327,7 +354,7 @@ def test_the_scripts_do_what_the_model_says(broker: Broker) -> None:
     run_state_machine_as_test(
         Bound,
         settings=settings(
-            max_examples=60,
+            max_examples=100,
             stateful_step_count=30,
             deadline=None,
             print_blob=True,
