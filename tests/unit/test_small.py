@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rq_lite.backoff import full_jitter
+from rq_lite.broker.connection import Address
 from rq_lite.broker.keys import NAME
 from rq_lite.errors import QueueFull, RqLiteError
 from rq_lite.job import EDGES, State
@@ -193,6 +194,15 @@ def test_weights_say_how_often_a_queue_comes_first() -> None:
     order = Order({"a": 3.0, "b": 1.0}, strict=False, chance=random.Random(7))
     first = Counter(order()[0] for _ in range(4000))
     assert 0.70 < first["a"] / 4000 < 0.80
+
+
+# -- connections
+
+
+def test_an_address_makes_as_many_connections_as_are_asked_for() -> None:
+    """A thousand greenlets may wait for room at once, each on a connection of its own."""
+    address = Address("unix:///nowhere.sock")
+    assert len([address.connect() for _ in range(1100)]) == 1100
 
 
 # -- errors and states
