@@ -26,7 +26,7 @@ class State(enum.Enum):
     INFLIGHT = "inflight"  # taken, owned by one consumer
     SUSPECT = "suspects"  # its consumers died twice: waits to run alone
     DEAD = "dead"  # buried, with its error
-    GONE = "gone"  # acked or purged
+    GONE = "gone"  # acked, purged, forgotten or trimmed
 
 
 # Every transition: verb, from (None: from nowhere), to. Each is one script of that name;
@@ -47,6 +47,9 @@ EDGES: tuple[tuple[str, State | None, State], ...] = (
     ("reclaim", State.INFLIGHT, State.PENDING),
     ("reclaim", State.INFLIGHT, State.SUSPECT),
     ("reclaim", State.INFLIGHT, State.DEAD),
+    ("requeue", State.DEAD, State.PENDING),
+    ("forget", State.DEAD, State.GONE),
+    ("trim", State.DEAD, State.GONE),
     ("purge", State.PENDING, State.GONE),
     ("purge", State.SCHEDULED, State.GONE),
     ("purge", State.SUSPECT, State.GONE),

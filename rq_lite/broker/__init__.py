@@ -19,7 +19,7 @@ from rq_lite import moments
 from rq_lite.backoff import pauses
 from rq_lite.broker import keys, scripts, telling
 from rq_lite.broker.connection import LONGEST_BLOCK, LOST, Address, Link, Links, explained, is_weather
-from rq_lite.broker.replies import Death, Feed, Lane, Put, Reclaimed, Renewed, Taken
+from rq_lite.broker.replies import Death, Feed, Lane, Put, Reclaimed, Renewed, Requeued, Taken
 from rq_lite.broker.scripts import Code
 from rq_lite.embedded import Attached, announce, attach
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable, BrokerUnsuitable
@@ -27,7 +27,8 @@ from rq_lite.programs import OLDEST
 from rq_lite.settings import Settings, load_settings
 
 __all__ = [
-    "FAULTS", "Broker", "Code", "Death", "Feed", "Lane", "Link", "Put", "Reclaimed", "Renewed", "Taken", "weather",
+    "FAULTS", "Broker", "Code", "Death", "Feed", "Lane", "Link", "Put", "Reclaimed", "Renewed", "Requeued", "Taken",
+    "weather",
 ]  # fmt: skip
 
 WITH_FLAGS = (7, 0)
@@ -443,6 +444,26 @@ class Broker:
         key = keys.of(queue)
         names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
         return int(self._run("purge", names)[1])
+
+    def requeue(self, queue: str, tags: Sequence[int], *, woken: bool = False) -> Requeued:
+        """Let buried jobs, at most 500, wait again at the end of the queue, as many as fit.
+
+        Repeated after a lost answer it moves nothing twice, but what was moved then counts as no longer dead.
+        """
+        key = keys.of(queue)
+        names = (key.dead, key.dead_index, key.pending, key.scheduled, key.meta, key.bell, key.room)
+        code, *figures = self._run("requeue", names, int(woken), *tags)
+        return Requeued(Code(code), *figures)
+
+    def forget(self, queue: str, tags: Sequence[int]) -> int:
+        """Drop buried jobs, at most 500 and at least one; how many there were."""
+        key = keys.of(queue)
+        return int(self._run("forget", (key.dead, key.dead_index, key.meta), *tags)[1])
+
+    def trim(self, queue: str) -> int:
+        """Drop buried jobs over the caps; how many. There may be more until it says 0."""
+        key = keys.of(queue)
+        return int(self._run("trim", (key.dead, key.dead_index, key.meta), *self._caps)[1])
 
     def _wait(self, lists: tuple[str, ...], seconds: float) -> bool:
         """Block for a wake-up token: a hint only, so that an error is no more than a wait that was in vain."""

@@ -115,6 +115,7 @@ class Address:
                 socket_timeout=ANSWER,
                 socket_connect_timeout=CONNECT,
                 driver_info=None,
+                max_connections=2**31,  # redis-py makes 100; how many there are is for `Links` to say
             )
             # Query options of the URL arrive here as they stand; a wrong one shows with the first connection.
             self._factory.make_connection()

@@ -35,6 +35,7 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     retried: int
     reclaimed: int
     put: int
+    requeued: int
     purged: int
     dropped: int  # from the dead set, over its cap
     stale: int  # acks, retries, burials that came too late
@@ -192,6 +193,7 @@ def state(
         retried=number("retried"),
         reclaimed=number("reclaimed"),
         put=number("put"),
+        requeued=number("requeued"),
         purged=number("purged"),
         dropped=number("dropped"),
         stale=number("stale"),
@@ -219,6 +221,8 @@ def warnings(found: QueueState, *, declared: bool) -> list[str]:
         lines.append(f"jobs wait and nobody consumes{seen}")
     if found.suspects:
         lines.append(f"{found.suspects:,} jobs whose consumers died twice wait to run alone")
+    if found.dead and found.dropped:
+        lines.append(f"{found.dropped:,} dead jobs were dropped over the caps (dead_max, dead_age)")
     lines += [
         f"unknown task {unknown.task}: met {unknown.seconds_ago:,.0f} s ago by {unknown.worker}; its jobs are parked"
         for unknown in found.unknown_tasks

@@ -62,6 +62,23 @@ class Reclaimed(NamedTuple):
     buried: int
 
 
+class Requeued(NamedTuple):
+    """How a step of a requeue went: the first `seen` tags are dealt with, the others are as they were.
+
+    Of those seen `moved` wait again, `oversized` are larger than the queue's maxbytes, the rest were not dead.
+    """
+
+    code: Code
+    seen: int = 0
+    moved: int = 0
+    oversized: int = 0
+    full: int = 0  # 1: the next one has no room
+    size: int = 0
+    maxsize: int = 0
+    bytes: int = 0
+    maxbytes: int = 0
+
+
 class Death(NamedTuple):
     """How a consumer died, and which of its jobs are charged a crash for it: "all", "none", or one's delivery tag."""
 

@@ -34,6 +34,7 @@ RENEW = 2.0  # seconds between two renewals of the leases, at most; status learn
 PROMOTE = 1.0  # between two looks at what is due
 RECLAIM = 5.0  # between two looks at the dead of other supervisors
 AGAIN = 1.0  # until what Redis was not there for is tried again
+TRIM = 60.0  # between two looks at the caps of the dead set
 BURST = 0.2  # between two looks whether everything is drained
 BATCH = 500
 GOODBYE = 1.5  # seconds that a stopping worker waits for its last steps: Redis may be gone
@@ -116,6 +117,7 @@ class Duties:
             (PROMOTE, self._promote),
             (RECLAIM, self._reclaim_the_dead),
             (AGAIN, self._try_again),
+            (TRIM, self._trim),
         ]
         if self._drained is not None:
             chores.append((BURST, self._look_whether_drained))
@@ -249,6 +251,11 @@ class Duties:
             for consumer in self._broker.consumers(name):
                 if surely_dead(consumer):
                     self._reclaim(name, consumer, GONE, certain=True)
+
+    def _trim(self) -> None:
+        for name in self._queues:
+            while self._broker.trim(name):
+                pass
 
     def _log_stuck(self, consumer: str, headline: str, stack: str, blamed: tuple[str, int] | None) -> None:
         named: list[str] = []

@@ -109,7 +109,7 @@ def failed(error: BaseException, timeout: float | None, seconds: float) -> Failu
     if isinstance(error, Expired):
         limit = "" if timeout is None else f" of {timeout:g} s"
         return Failure(f"JobTimeout: soft limit{limit}: not done after {seconds:.1f} s", trace(error), seconds)
-    text = f"{type(error).__name__}: {error_text(error)}".removesuffix(": ")
+    text = encodable(f"{type(error).__name__}: {error_text(error)}".removesuffix(": "))
     return Failure(text, trace(error), seconds, error.delay if isinstance(error, Retry) else None)
 
 
@@ -126,5 +126,9 @@ def trace(error: BaseException) -> str:
     while tb is not None and tb.tb_frame.f_code.co_filename.startswith(OURS):
         tb = tb.tb_next
     text = "".join(traceback.format_exception(type(error), error, tb))
-    # Lone surrogates in an error's text would not encode.
-    return text[-LONGEST_TRACEBACK:].encode(errors="replace").decode()
+    return encodable(text[-LONGEST_TRACEBACK:])
+
+
+def encodable(text: str) -> str:
+    """The text without lone surrogates (as the name of a file that is no UTF-8 has them): a report is UTF-8."""
+    return text.encode(errors="replace").decode()

@@ -6,7 +6,15 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from msgspec.structs import replace
 
 from rq_lite.broker import Broker, Code, Death
 from rq_lite.broker.codec import decode
@@ -34,7 +42,8 @@ class Model(RuleBasedStateMachine):
         self.suspects: list[bytes] = []  # likewise
         self.inflight: dict[str, dict[int, bytes]] = {}  # consumer to tag to entry
         self.dead: dict[int, bytes] = {}
-        self.counters = dict.fromkeys(("put", "done", "failed", "retried", "reclaimed", "stale", "purged"), 0)
+        counted = ("put", "done", "failed", "retried", "reclaimed", "stale", "purged", "requeued", "dropped")
+        self.counters = dict.fromkeys(counted, 0)
         for slot in range(SLOTS):
             self.born(slot)
 
@@ -70,6 +79,22 @@ class Model(RuleBasedStateMachine):
         found = [own.pop(tag) for tag in tags if tag in own]
         self.counters["stale"] += len(tags) - len(found)
         return name, tags, found
+
+    @initialize(buried=st.integers(0, 6), taken=st.integers(0, 3))
+    def begin(self, buried: int, taken: int) -> None:
+        """Not with nothing: it takes several steps in the right order until a job is dead."""
+        self.put(8, 0, False)
+        self.put(6, 0, False)
+        for each in range(SLOTS):
+            name = self.consumers[each]
+            reply = take(self.broker, self.link, 3 + taken, consumer=name)
+            self.inflight[name] = dict(enumerate(reply.jobs, reply.tag + 1))
+            self.pending = self.pending[len(reply.jobs) :]
+        name = self.consumers[0]
+        for tag in sorted(self.inflight[name])[:buried]:
+            assert self.broker.bury("q", name, [(tag, b"{}")], self.link) == 0
+            self.dead[tag] = self.inflight[name].pop(tag)
+            self.counters["failed"] += 1
 
     # -- producers
 
@@ -120,12 +145,14 @@ class Model(RuleBasedStateMachine):
         self.scheduled |= dict.fromkeys((charged(raw, 1, 0) for raw in found), kind)
         self.counters["retried"] += len(found)
 
+    @precondition(lambda self: any(self.inflight.values()))
     @rule(slot=st.integers(0, SLOTS - 1), data=st.data())
     def park(self, slot: int, data: Any) -> None:
         name, tags, found = self.settled(slot, data)
         assert self.broker.park("q", name, [(tag, "t") for tag in tags], self.link) == len(tags) - len(found)
         self.scheduled |= dict.fromkeys(found, "parked")
 
+    @precondition(lambda self: any(self.inflight.values()))
     @rule(slot=st.integers(0, SLOTS - 1), data=st.data())
     def bury(self, slot: int, data: Any) -> None:
         before = dict(self.inflight[self.consumers[slot]])
@@ -134,6 +161,7 @@ class Model(RuleBasedStateMachine):
         self.dead |= {tag: before[tag] for tag in tags if tag in before}
         self.counters["failed"] += len(found)
 
+    @precondition(lambda self: any(self.inflight.values()))
     @rule(slot=st.integers(0, SLOTS - 1), data=st.data())
     def give_back(self, slot: int, data: Any) -> None:
         before = dict(self.inflight[self.consumers[slot]])
@@ -198,12 +226,56 @@ class Model(RuleBasedStateMachine):
                 del self.scheduled[raw]
                 (self.pending if crashes(raw) < 2 else self.suspects).append(raw)
 
+    @precondition(lambda self: self.waiting() + len(self.suspects) > 2)
     @rule()
     def purge(self) -> None:
         purged = self.waiting() + len(self.suspects)
         assert self.broker.purge("q") == purged
         self.counters["purged"] += purged
         self.pending, self.scheduled, self.suspects = [], {}, []
+
+    @precondition(lambda self: self.dead)
+    @rule(data=st.data(), woken=st.booleans())
+    def requeue(self, data: Any, woken: bool) -> None:
+        tags = data.draw(st.lists(st.sampled_from([*sorted(self.dead), 10**9]), min_size=1, max_size=5))
+        moved, oversized, full = [], 0, 0
+        seen: list[int] = []
+        for tag in tags:
+            if tag in self.dead and tag not in seen:
+                raw = plain(self.dead[tag])
+                if 0 < self.maxbytes < len(raw):
+                    oversized += 1
+                elif (0 < self.maxsize <= self.waiting()) or (0 < self.maxbytes < self.weight() + len(raw)):
+                    full = 1
+                    break
+                else:
+                    self.pending.append(raw)
+                    moved.append(tag)
+                    del self.dead[tag]
+            seen.append(tag)
+        reply = self.broker.requeue("q", tags, woken=woken)
+        assert reply[:6] == (Code.OK, len(seen), len(moved), oversized, full, self.waiting())
+        self.counters["requeued"] += len(moved)
+
+    @precondition(lambda self: self.dead)
+    @rule(data=st.data())
+    def forget(self, data: Any) -> None:
+        tags = data.draw(st.lists(st.sampled_from([*sorted(self.dead), 10**9]), min_size=1, max_size=5))
+        forgotten = {tag for tag in tags if self.dead.pop(tag, None)}
+        assert self.broker.forget("q", tags) == len(forgotten)
+        self.counters["purged"] += len(forgotten)
+
+    @precondition(lambda self: self.dead)
+    @rule(keep=st.integers(1, 4))
+    def trim(self, keep: int) -> None:
+        oldest_first = list(map(int, self.broker.read(("ZRANGE", KEY.dead_index, 0, -1))[0]))
+        over = oldest_first[: max(0, len(oldest_first) - keep)]
+        narrow = Broker(self.broker.url, settings=replace(self.broker.settings, dead_max=keep))
+        assert narrow.trim("q") == len(over)
+        narrow.close()
+        for tag in over:
+            del self.dead[tag]
+        self.counters["dropped"] += len(over)
 
     @rule()
     def pause_or_resume(self) -> None:
@@ -227,10 +299,12 @@ class Model(RuleBasedStateMachine):
         flat = self.broker.read(("HGETALL", KEY.dead))[0]
         buried = {int(flat[i]): flat[i + 1].partition(b"\n")[2] for i in range(0, len(flat), 2)}
         assert buried == self.dead
+        assert sorted(map(int, self.broker.read(("ZRANGE", KEY.dead_index, 0, -1))[0])) == sorted(self.dead)
         everywhere = [*self.pending, *self.scheduled, *self.suspects, *self.dead.values()]
         everywhere += [raw for held in self.inflight.values() for raw in held.values()]
         ids = [decode(raw)[0].id for raw in everywhere]
-        assert len(set(ids)) == len(ids) == self.counters["put"] - self.counters["done"] - self.counters["purged"]
+        gone = sum(self.counters[name] for name in ("done", "purged", "dropped"))
+        assert len(set(ids)) == len(ids) == self.counters["put"] - gone
 
     @invariant()
     def counters_agree_with_the_keys(self) -> None:
@@ -257,6 +331,11 @@ def charged(raw: bytes, attempts: int, crashed: int) -> bytes:
     return b"%d.%d%s" % (before[0] + attempts, before[1] + crashed, raw[raw.index(b"{") :])
 
 
+def plain(raw: bytes) -> bytes:
+    """The job without its attempts and crashes."""
+    return raw[raw.index(b"{") :]
+
+
 def crashes(raw: bytes) -> int:
     return decode(raw)[2]
 
@@ -275,7 +354,7 @@ def test_the_scripts_do_what_the_model_says(broker: Broker) -> None:
     run_state_machine_as_test(
         Bound,
         settings=settings(
-            max_examples=60,
+            max_examples=100,
             stateful_step_count=30,
             deadline=None,
             print_blob=True,

@@ -36,7 +36,7 @@ def listed(name: str) -> list[str]:
 
 
 def test_there_are_scripts() -> None:
-    assert len(NAMES) == 17
+    assert len(NAMES) == 20
     assert "lib" not in NAMES
 
 
@@ -111,6 +111,9 @@ def test_every_script_is_sent_the_keys_that_its_head_lists(
         lambda: broker.configure("q", 5),
         lambda: broker.resume("q"),
         lambda: broker.unfinished("q"),
+        lambda: broker.requeue("q", [1]),
+        lambda: broker.forget("q", [1]),
+        lambda: broker.trim("q"),
         lambda: broker.purge("q"),
     ]
     for step in steps:

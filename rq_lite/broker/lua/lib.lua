@@ -115,6 +115,21 @@ local function ring_room(pending, scheduled, meta, room)
   end
 end
 
+-- After jobs were put: who could not put all of them is to be woken when there is room for more; who was woken
+-- and put all rings on if room remains.
+local function after_put(left, woken, size, maxsize, meta, room)
+  local want
+  if left > 0 then
+    -- Woken only when a good part fits, not for every single job taken: that saves wake-ups.
+    want = math.max(1, math.min(left, math.floor(maxsize / 4)))
+  elseif woken then
+    if maxsize == 0 or size < maxsize then ring(room) else want = 1 end
+  end
+  if want and want < tonumber(redis.call('HGET', meta, 'wanted') or want + 1) then
+    redis.call('HSET', meta, 'wanted', want)
+  end
+end
+
 -- Take a delivery off its owner; false if it is no longer there: that is the fence. The HDEL comes in either
 -- case: on Redis 6.2 a script may write at maxmemory only after it has tried to remove something.
 local function settled(inflight, tag)

@@ -10,7 +10,7 @@ local pending, scheduled, meta, bell, room, producer, feed = unpack(KEYS)
 local sequence, lifetime, woken, delay, overdraft, n = ARGV[1], ARGV[2], ARGV[3] == '1', tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local first, mark = 7, 7 + n
 
-local known = redis.call('HMGET', meta, 'maxsize', 'maxbytes', 'bytes', 'put', 'wanted')
+local known = redis.call('HMGET', meta, 'maxsize', 'maxbytes', 'bytes', 'put')
 local maxsize, maxbytes, bytes = tonumber(known[1]), tonumber(known[2] or 0), tonumber(known[3] or 0)
 if not maxsize then return {UNDECLARED} end
 local size = redis.call('LLEN', pending) + redis.call('ZCARD', scheduled)
@@ -52,12 +52,5 @@ if fit > 0 then
   if feed then redis.call('HSET', feed, ARGV[mark], ARGV[mark + 1 + fit]) end
 end
 
-local want
-if fit < n then
-  -- Woken only when a good part fits, not for every single job taken: that saves wake-ups.
-  want = math.max(1, math.min(n - fit, math.floor(maxsize / 4)))
-elseif woken then
-  if maxsize == 0 or size < maxsize then ring(room) else want = 1 end
-end
-if want and want < tonumber(known[5] or want + 1) then redis.call('HSET', meta, 'wanted', want) end
+after_put(n - fit, woken, size, maxsize, meta, room)
 return {OK, fit, size, maxsize, bytes, maxbytes}

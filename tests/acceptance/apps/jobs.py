@@ -91,6 +91,8 @@ def end_badly(how: str) -> None:
         raise KeyboardInterrupt
     if how == "greenlet":
         raise gevent.GreenletExit
+    if how == "surrogate":
+        raise FileNotFoundError("\udc80")
     if how == "text":
         raise Unspeakable
     end_badly(how)

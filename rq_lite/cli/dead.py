@@ -1,0 +1,317 @@
+"""rq-lite dead: list, show, requeue, purge"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from heapq import merge
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+import click
+from rich.console import Console
+
+from rq_lite.broker import Broker, dead, inspection
+from rq_lite.broker.dead import Buried, Filter, Requeue
+from rq_lite.cli import dead_view as view
+from rq_lite.cli.common import known_queue, open_broker, settings_from, url_option
+from rq_lite.cli.queue import plural
+from rq_lite.errors import QueueFull, UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+WHICH = "name job ids, a filter (--id, --task, --error, --older-than, --newer-than), or --all (of -q QUEUE)"
+
+
+@click.group()
+def command() -> None:
+    """Look at the jobs that were given up, and put them back or drop them.
+
+    A job is named by its id, or by tag:NUMBER as `list` shows it where there is no id. Ages: 90, 90s, 15m, 2h, 7d.
+    """
+
+
+class Asked(NamedTuple):
+    """Which jobs, of which queues."""
+
+    queues: list[str]
+    wanted: Filter
+
+    def jobs(self, broker: Broker) -> Iterator[Buried]:
+        """Newest first, over all queues."""
+        each = (dead.buried(broker, queue, self.wanted) for queue in self.queues)
+        return merge(*each, key=lambda job: -job.buried_at)
+
+
+def age(_context: click.Context, option: click.Parameter, text: str | None) -> float | None:
+    """Seconds from "90", "90s", "15m", "2h", "7d"."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)([smhd]?)", text.strip(), re.ASCII)
+    if match is None:
+        raise UsageError(
+            f"{option.opts[0]} {text!r}: say seconds, or a number with s, m, h or d, as in 90, 15m, 2h, 7d"
+        )
+    return float(match[1]) * UNITS[match[2]]
+
+
+def queue_option(command: F) -> F:
+    return click.option(
+        "-q", "--queue", "queues", multiple=True, metavar="QUEUE", help="Only of this queue; repeatable."
+    )(command)
+
+
+def filters(command: F) -> F:
+    for option in (
+        queue_option,
+        click.option("--id", "ids", multiple=True, metavar="ID", help="Only this job; repeatable."),
+        click.option("--task", metavar="TASK", help="Only jobs of this task, as `list` shows it."),
+        click.option("--error", metavar="TEXT", help="Only with this text in the error (upper or lower case)."),
+        click.option("--older-than", callback=age, metavar="AGE", help="Only if buried longer ago."),
+        click.option("--newer-than", callback=age, metavar="AGE", help="Only if buried since."),
+        url_option,
+    )[::-1]:
+        command = option(command)
+    return command
+
+
+@contextmanager
+def opened(
+    url: str | None, queues: tuple[str, ...], ids: tuple[str, ...] = (), *, quiet: bool = False, **filter_: Any
+) -> Iterator[tuple[Broker, Asked]]:
+    """A broker, and what is asked for; the queues are all there are where none is named. Raises UsageError."""
+    broker = open_broker(settings_from(url=url), quiet=quiet)
+    try:
+        names = [known_queue(broker, name) for name in dict.fromkeys(queues)] or inspection.queues(broker)
+        yield broker, Asked(names, Filter(ids=frozenset(ids), **filter_))
+    finally:
+        broker.close()
+
+
+# -- looking
+
+
+@command.command("list")
+@click.argument("names", nargs=-1, metavar="[QUEUE]...")
+@filters
+@click.option("--limit", type=click.IntRange(min=0), default=50, metavar="N", help="Default: 50; 0: all.")
+@click.option("--json", "as_json", is_flag=True, help="An object a line, with everything that is known.")
+def list_jobs(
+    names: tuple[str, ...], queues: tuple[str, ...], url: str | None, limit: int, as_json: bool, **filter_: Any
+) -> None:
+    """List buried jobs, the newest first.
+
+    On a terminal a table; on a pipe a line each, with tabs between the columns.
+    """
+    with opened(url, names + queues, quiet=as_json, **filter_) as (broker, asked):
+        jobs = asked.jobs(broker)
+        shown = put_out(islice(jobs, limit or None), now_of(broker), as_json=as_json)
+        if asked.wanted == dead.EVERYTHING:
+            more = max(0, sum(dead.count(broker, queue) for queue in asked.queues) - shown)
+        else:
+            more = sum(1 for _ in jobs)
+        if not shown and not as_json:
+            click.echo("no buried job" + (" fits" if asked.wanted != dead.EVERYTHING else ""), err=True)
+        if more:
+            click.echo(f"{more:,} more; --limit 0 lists all", err=True)
+        for queue, state in inspection.states(broker, asked.queues).items():
+            if state.dropped:
+                click.echo(f"queue {queue!r}: {jobs_(state.dropped)} dropped so far, over the caps", err=True)
+
+
+def put_out(jobs: Iterator[Buried], now: float, *, as_json: bool) -> int:
+    """Print them; how many they were."""
+    console = Console(highlight=False)
+    if console.is_terminal and not as_json:
+        rows = list(jobs)
+        if rows:
+            console.print(view.table(rows, now, console))
+        return len(rows)
+    number = 0
+    for job in jobs:
+        number += 1
+        click.echo(json.dumps(view.facts(job)) if as_json else "\t".join(view.columns(job, now)))
+    return number
+
+
+@command.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@queue_option
+@url_option
+def show(ids: tuple[str, ...], queues: tuple[str, ...], url: str | None) -> None:
+    """Show everything about a buried job.
+
+    The error and where it came from, when and where it ran, its arguments.
+    """
+    with opened(url, queues, ids) as (broker, asked):
+        now, unknown = now_of(broker), dict.fromkeys(ids)
+        for number, job in enumerate(asked.jobs(broker)):
+            click.echo(("\n" if number else "") + view.page(job, now))
+            for name in dead.names(job):
+                unknown.pop(name, None)
+        end(1, *missing(unknown, asked))
+
+
+# -- acting
+
+
+def named(command: F) -> F:
+    """For commands that act: which jobs, and without a question."""
+    command = click.option("--yes", is_flag=True, help="Do not ask.")(command)
+    command = click.option("--all", "everything", is_flag=True, help="All that fit the other options.")(command)
+    return click.argument("job_ids", nargs=-1, metavar="[ID]...")(filters(command))
+
+
+def checked(
+    job_ids: tuple[str, ...], ids: tuple[str, ...], everything: bool, filter_: dict[str, Any]
+) -> tuple[str, ...]:
+    """All ids. Raises UsageError where nothing says which jobs are meant."""
+    if job_ids and everything:
+        raise UsageError("name job ids or say --all, not both; a queue is named with -q QUEUE")
+    if not (job_ids or ids or everything or any(value is not None for value in filter_.values())):
+        raise UsageError(f"nothing says which jobs: {WHICH}")
+    return job_ids + ids
+
+
+class Found(NamedTuple):
+    """The jobs that were asked for: tags by queue, the oldest first; and the ids that none has."""
+
+    tags: dict[str, list[int]]
+    unknown: dict[str, None]
+
+    @property
+    def text(self) -> str:
+        """For a question: `3 jobs of 'mails'`, `12 jobs of 2 queues`."""
+        where = repr(next(iter(self.tags))) if len(self.tags) == 1 else f"{len(self.tags)} queues"
+        return f"{jobs_(sum(map(len, self.tags.values())))} of {where}"
+
+
+def find(broker: Broker, asked: Asked) -> Found:
+    found: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
+    unknown = dict.fromkeys(sorted(asked.wanted.ids))
+    for job in asked.jobs(broker):
+        found[job.queue].append((job.buried_at, job.tag))
+        for name in dead.names(job):
+            unknown.pop(name, None)
+    return Found({queue: [tag for _, tag in sorted(jobs)] for queue, jobs in found.items()}, unknown)
+
+
+@command.command()
+@named
+@click.option("--wait", type=float, default=0.0, metavar="SECONDS", help="Wait so long for room. Default: not at all.")
+def requeue(
+    job_ids: tuple[str, ...],
+    ids: tuple[str, ...],
+    queues: tuple[str, ...],
+    url: str | None,
+    everything: bool,
+    yes: bool,
+    wait: float,
+    **filter_: Any,
+) -> None:
+    """Put buried jobs back into their queue.
+
+    They wait at its end, the oldest first, as if they had never run. As many as the queue's bound allows; exit 4 if
+    others are left. Asks first, on a terminal, unless job IDs are named.
+    """
+    if not wait >= 0:
+        raise UsageError(f"--wait must be 0 or more, not {wait:g}")
+    ids = checked(job_ids, ids, everything, filter_)
+    with opened(url, queues, ids, **filter_) as (broker, asked):
+        found = find(broker, asked)
+        if found.tags and not (yes or ids) and sys.stdin.isatty():
+            click.confirm(f"requeue {found.text}?", abort=True, err=True)
+        steps = [Requeue(queue, tags) for queue, tags in found.tags.items()]
+        try:
+            # A queue that is full keeps none of the others waiting.
+            for seconds in dict.fromkeys((0.0, wait)):
+                for step in steps:
+                    step.run(broker, seconds)
+        except KeyboardInterrupt:
+            end(130, "interrupted")
+        finally:
+            tell(steps)
+        if not steps and not found.unknown:
+            click.echo("no job requeued: no buried job fits")
+        full = [fullness(broker, step) for step in steps if step.left]
+        large = [oversized(step) for step in steps if step.oversized]
+        end(4 if full else 1, *full, *large, *missing(found.unknown, asked))
+
+
+def tell(steps: list[Requeue]) -> None:
+    for step in steps:
+        left = len(step.left) + step.oversized
+        stay = f", {left:,} left" if left else ""
+        gone = f", {step.missing:,} not dead any more" if step.missing else ""
+        click.echo(f"queue {step.queue!r}: {jobs_(step.moved)} requeued{stay}{gone}")
+
+
+def fullness(broker: Broker, step: Requeue) -> str:
+    """Why jobs are left, for people."""
+    alive, seen = inspection.signs_of_life(broker, step.queue)
+    last = step.last
+    why = QueueFull(step.queue, size=last.size, maxsize=last.maxsize, consumers=alive, last_seen=seen)
+    size = f"; {last.bytes:,} of {last.maxbytes:,} bytes" if last.maxbytes else ""
+    return f"{why}{size}; {jobs_(len(step.left))} left in the dead set (--wait SECONDS waits for room)"
+
+
+def oversized(step: Requeue) -> str:
+    number = jobs_(step.oversized)
+    return f"queue {step.queue!r}: {number} left in the dead set: larger than its maxbytes, {step.last.maxbytes:,}"
+
+
+@command.command()
+@named
+def purge(
+    job_ids: tuple[str, ...],
+    ids: tuple[str, ...],
+    queues: tuple[str, ...],
+    url: str | None,
+    everything: bool,
+    yes: bool,
+    **filter_: Any,
+) -> None:
+    """Drop buried jobs for good."""
+    ids = checked(job_ids, ids, everything, filter_)
+    if not yes and not sys.stdin.isatty():
+        raise UsageError("purge asks before it drops jobs, and there is no terminal to ask on: say --yes")
+    with opened(url, queues, ids, **filter_) as (broker, asked):
+        found = find(broker, asked)
+        if found.tags and not yes:
+            click.confirm(f"drop {found.text} for good?", abort=True, err=True)
+        for queue, tags in found.tags.items():
+            click.echo(f"queue {queue!r}: {jobs_(dead.forget(broker, queue, tags))} dropped")
+        if not found.tags and not found.unknown:
+            click.echo("no job dropped: no buried job fits")
+        end(1, *missing(found.unknown, asked))
+
+
+# -- words
+
+
+def missing(unknown: dict[str, None], asked: Asked) -> list[str]:
+    """A line for each id that no job has, with the way out."""
+    way_out = "`rq-lite dead list` shows what there is; a queue is named with -q QUEUE"
+    fits = "" if asked.wanted == Filter(ids=asked.wanted.ids) else " that fits the filter"
+    return [f"no buried job {name!r}{fits}: {way_out}" for name in unknown]
+
+
+def end(code: int, *problems: str) -> None:
+    """End the command with this code if there are problems."""
+    for problem in problems:
+        click.echo(f"rq-lite: {problem}", err=True)
+    if problems:
+        sys.exit(code)
+
+
+def jobs_(count: int) -> str:
+    return f"{count:,} job{plural(count)}"
+
+
+def now_of(broker: Broker) -> float:
+    """Redis' time, in s since 1970."""
+    return inspection.ms_of(broker.read(("TIME",))[0]) / 1000

@@ -1,0 +1,134 @@
+"""How buried jobs are shown: as a row, as a page of its own, as JSON. Whatever is in them is escaped."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import Any
+
+import msgspec
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from rq_lite.broker.codec import Undecodable, decode, split
+from rq_lite.broker.dead import Buried
+from rq_lite.cli.status import plain, span
+from rq_lite.runtime.identity import parse
+
+HEADINGS = ("id", "queue", "task", "buried", "attempts", "crashes", "error")
+ERROR = 300  # characters of an error in a row
+LEAST = 20  # columns for an error, or the table is none
+PAYLOAD = 10_000  # characters of the arguments, of the error, and of a line of a traceback
+
+
+def called(job: Buried) -> str:
+    """What one can type to name the job: its id, unless that is missing or strange; see dead.names."""
+    usual = job.id is not None and 0 < len(job.id) <= 60 and plain(job.id) == job.id and " " not in job.id
+    return str(job.id) if usual else f"tag:{job.tag}"
+
+
+def columns(job: Buried, now: float) -> list[str]:
+    """As HEADINGS name them; `now` is Redis' time in s since 1970."""
+    return [
+        called(job),
+        plain(job.queue),
+        plain(job.task or "?"),
+        f"{span(max(0.0, now - job.buried_at))} ago",
+        str(job.attempts),
+        str(job.crashes),
+        plain(job.error, ERROR),
+    ]
+
+
+def table(jobs: list[Buried], now: float, console: Console) -> RenderableType:
+    """A row for each; where it is too narrow for that some lines for each. An id is never cut: one wants to copy it."""
+    rows = [columns(job, now) for job in jobs]
+    widths = [max(cell_len(row[i]) for row in (HEADINGS, *rows)) for i in range(len(HEADINGS) - 1)]
+    left = console.width - sum(widths) - 2 * len(widths) - 2
+    if left < LEAST:
+        return Text("\n".join(lines(row, console.width) for row in rows))
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in HEADINGS[:-1]:
+        drawn.add_column(heading, no_wrap=True, justify="right" if heading[-1] == "s" else "left")
+    drawn.add_column(HEADINGS[-1], no_wrap=True, overflow="ellipsis", max_width=left)
+    for row in rows:
+        drawn.add_row(*map(Text, row))
+    return drawn
+
+
+def lines(row: list[str], width: int) -> str:
+    """For a narrow terminal."""
+    *names, ago, attempts, crashes, error = row
+    return f"{' '.join(names)}, {ago}, attempts {attempts}, crashes {crashes}\n  {plain(error, width - 2)}"
+
+
+def facts(job: Buried) -> dict[str, Any]:
+    """For JSON: every field, and the payload as text instead of the entry."""
+    known = msgspec.structs.asdict(job)
+    known["payload"] = text_of(body(known.pop("entry")))
+    return known
+
+
+def page(job: Buried, now: float) -> str:
+    """Everything there is to know, in lines."""
+    when = datetime.fromtimestamp(job.buried_at, timezone.utc)
+    who = parse(job.consumer)
+    known = [
+        ("id", plain(job.id, PAYLOAD) if job.id is not None else f"none; say {called(job)}"),
+        ("queue", plain(job.queue)),
+        ("task", plain(job.task, PAYLOAD) if job.task is not None else "unknown"),
+        ("error", plain(job.error, PAYLOAD)),
+        ("attempts", f"{job.attempts:,}"),
+        ("crashes", f"{job.crashes:,}"),
+        ("buried", f"{when:%Y-%m-%d %H:%M:%S} UTC, {span(max(0.0, now - job.buried_at))} ago"),
+        ("ran for", f"{job.seconds:,.3f} s" if job.seconds else "less than 1 ms, or unknown"),
+        ("ran on", "unknown" if who is None else f"{who.host}, pid {who.pid}"),
+        ("consumer", plain(job.consumer, 200) or "unknown"),
+        ("delivery", f"tag:{job.tag}"),
+        *payload(job.entry),
+    ]
+    text = "\n".join(f"{name:<10} {value}".rstrip() for name, value in known)
+    # Line ends stay, and nothing else of what moves a cursor does.
+    trace = [plain(line, PAYLOAD) for line in job.traceback.expandtabs().rstrip("\n").split("\n")]
+    return "\n".join([text, "traceback", *(f"  {line}".rstrip() for line in trace)]) if job.traceback else text
+
+
+def payload(entry: bytes) -> list[tuple[str, str]]:
+    """What the job carries; the bytes themselves, if they are no job."""
+    try:
+        message = decode(entry)[0]
+    except Undecodable:
+        return [("bytes", shortened(text_of(entry)))]
+    lines = [("arguments", shortened(as_json(message.args)))]
+    if message.kwargs:
+        lines.append(("by name", shortened(as_json(message.kwargs))))
+    if message.timeout is not None:
+        lines.append(("timeout", f"{message.timeout:g} s"))
+    if message.retries is not None:
+        lines.append(("retries", str(message.retries)))
+    return lines
+
+
+def shortened(text: str) -> str:
+    left = len(text) - PAYLOAD
+    rest = f" ... {left:,} characters more: `rq-lite dead list --id ID --json` has them all" if left > 0 else ""
+    return plain(text[:PAYLOAD], 10 * PAYLOAD) + rest
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def body(entry: bytes) -> bytes:
+    """The job's JSON without attempts and crashes in front; what is no job as it is."""
+    try:
+        return split(entry)[2]
+    except Undecodable:
+        return entry
+
+
+def text_of(raw: bytes) -> str:
+    return raw.decode(errors="backslashreplace")
