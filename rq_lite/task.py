@@ -25,6 +25,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 UNSET: Any = msgspec.UNSET
+FOREVER = 2e9  # seconds: more than any run can last
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +50,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     def is_retried(self, error: BaseException) -> bool:
         """Whether an error of this type is worth another attempt."""
         return isinstance(error, self.retry_on) and not isinstance(error, self.no_retry_on)
+
+
+def nanoseconds(timeout: float | None) -> int:
+    """What a consumer counts with: a whole number, also for what anybody may have written into a job."""
+    return int(max(0.0, min(FOREVER if timeout is None else timeout, FOREVER)) * 10**9)
 
 
 Types: TypeAlias = type[BaseException] | Iterable[type[BaseException]]
@@ -93,6 +99,7 @@ class Task(Generic[P, R]):
         self.queue = queue
         self.name = name
         self.policy = policy
+        self.timeout_ns = nanoseconds(policy.timeout)
         self._options = Options()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

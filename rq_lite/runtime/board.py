@@ -1,7 +1,8 @@
 """What a consumer shows its supervisor without a word: shared memory that one process writes and the other reads.
 
-It says how a consumer is also when its loop does not turn, because a job holds it, or C code the GIL.
-Times are time.monotonic(), which both processes share. A reader may see numbers of two moments side by side.
+It says how a consumer is also when its loop does not turn, because a job holds it, or C code the GIL. The writer
+uses `words`, whole numbers (floats would cost twice as much to store); the times in them are time.monotonic_ns(), which
+both processes share. Readers get seconds, and may see words of two moments side by side.
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ import os
 import tempfile
 from typing import NamedTuple
 
-NEVER = float("inf")
-# Numbers in the head: when the loop last turned, when Redis last answered, when jobs last came; free slots that
+NEVER = 2**62  # ns
+SECOND = 10**9  # ns
+# Words of the head: when the loop last turned, when Redis last answered, when jobs last came; free slots that
 # nothing waits for; jobs taken so far.
 TURNED, ANSWERED, TOOK, ROOM, TAKEN = range(5)
 HEAD = 8
-# Each slot: its job, as `lane's number * LANE + delivery tag` (exact below 2**53), and when it must be done.
+# Words of each slot: its job, as `lane's number * LANE + delivery tag`, and when it must be done.
 JOB, DEADLINE = 0, 1
 WIDTH = 2
 LANE = 2**44
 
 
 class Running(NamedTuple):
-    """A slot's job: the number of its queue in the consumer's list, its delivery tag, and its deadline."""
+    """A slot's job: the number of its queue in the consumer's list, its delivery tag, and its deadline in seconds."""
 
     slot: int
     lane: int
@@ -32,30 +34,34 @@ class Running(NamedTuple):
 
 
 class Board:
-    """The numbers themselves are in `numbers`, for those who write many of them."""
+    """A consumer's; `file` is as large as `size` says."""
 
     def __init__(self, file: int, slots: int) -> None:
         self.slots = slots
         self._memory = mmap.mmap(file, size(slots))
-        self.numbers = memoryview(self._memory).cast("d")
+        self.words = memoryview(self._memory).cast("q")
+
+    def seconds(self, word: int) -> float:
+        """A time of the head, as time.monotonic() counts; 0: not yet."""
+        return self.words[word] / SECOND
 
     def place(self, slot: int) -> int:
-        """Where the slot's numbers begin."""
+        """Where the slot's words begin."""
         return HEAD + WIDTH * slot
 
     def running(self, slot: int) -> Running:
         """The job that this slot runs, or ran last."""
         at = self.place(slot)
-        lane, tag = divmod(int(self.numbers[at + JOB]), LANE)
-        return Running(slot, lane, tag, self.numbers[at + DEADLINE])
+        lane, tag = divmod(self.words[at + JOB], LANE)
+        return Running(slot, lane, tag, self.words[at + DEADLINE] / SECOND)
 
     def overdue(self, before: float) -> list[Running]:
         """Jobs that should have been done before this time; those without a deadline are never overdue."""
-        deadlines = self.numbers[HEAD + DEADLINE : HEAD + WIDTH * self.slots : WIDTH].tolist()
-        return [self.running(slot) for slot, deadline in enumerate(deadlines) if 0 < deadline < before]
+        deadlines = self.words[HEAD + DEADLINE : HEAD + WIDTH * self.slots : WIDTH].tolist()
+        return [self.running(slot) for slot, deadline in enumerate(deadlines) if 0 < deadline < before * SECOND]
 
     def close(self) -> None:
-        self.numbers.release()
+        self.words.release()
         self._memory.close()
 
 

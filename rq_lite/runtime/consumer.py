@@ -45,7 +45,7 @@ class Lane:
 
     def __init__(self, queue: str, number: int) -> None:
         self.queue = queue
-        self.base = float(number * LANE)
+        self.base = number * LANE
         self.acks: list[int] = []
         self.others: list[tuple[int, Buried | Retried | Parked]] = []
 
@@ -234,12 +234,12 @@ class Consumer:
 
     def _show(self, came: int) -> None:
         """On the board: Redis has answered, and so many jobs have come."""
-        numbers, now = self._board.numbers, time.monotonic()
-        numbers[ANSWERED] = now
-        numbers[ROOM] = self._slots.room
+        words, now = self._board.words, time.monotonic_ns()
+        words[ANSWERED] = now
+        words[ROOM] = self._slots.room
         if came:
-            numbers[TOOK] = now
-            numbers[TAKEN] += came
+            words[TOOK] = now
+            words[TAKEN] += came
 
     def _register(self) -> None:
         for queue in self._order.queues:

@@ -15,12 +15,12 @@ from rq_lite.broker.codec import Message, Undecodable, decode
 from rq_lite.broker.telling import id_of
 from rq_lite.errors import JobTimeout
 from rq_lite.outcome import Buried, Bury, Outcome, Parked, Retried, Retry
-from rq_lite.runtime.board import NEVER
+from rq_lite.runtime.board import NEVER, SECOND
 from rq_lite.runtime.consumer import Lane
 from rq_lite.runtime.seldom import Seldom, one_line
 from rq_lite.runtime.slots import Expired, Slot, Stopped
 from rq_lite.runtime.verdict import Chances, Failure, Report, judge
-from rq_lite.task import Policy, Task
+from rq_lite.task import Policy, Task, nanoseconds
 
 log = logging.getLogger("rq_lite.consumer")
 OURS = str(Path(__file__).parents[1])
@@ -39,7 +39,7 @@ class Executor:
 
     def run(self, slot: Slot[Any], entry: bytes) -> Outcome:
         """How the run ended. Raises nothing but Stopped, which says that the job goes back unfinished."""
-        began = time.monotonic()
+        began = time.monotonic_ns()
         try:
             message, attempts, crashes = decode(entry)
         except Undecodable as error:
@@ -51,24 +51,23 @@ class Executor:
                 message.task, f"parked: task {message.task!r} is not known to this worker ({self._consumer})"
             )
             return Parked(message.task)
-        timeout = task.policy.timeout if message.timeout is None else message.timeout
-        numbers, due = slot.numbers, slot.due
-        numbers[due] = NEVER if timeout is None else began + timeout
+        timeout = task.timeout_ns if message.timeout is None else nanoseconds(message.timeout)
+        slot.deadline = slot.words[slot.due] = began + timeout
         try:
             args, kwargs = message.args, message.kwargs
             if not task.arguments.plain:
                 args, kwargs = task.arguments.restore(args, kwargs)
             Context().run(task.function, *args, **kwargs)
-            numbers[due] = NEVER
+            slot.deadline = NEVER
         except Stopped:
-            numbers[due] = NEVER
+            slot.deadline = NEVER
             raise
         except BaseException as error:  # also SystemExit: it would end the whole consumer
-            numbers[due] = NEVER
-            failure = failed(error, timeout, time.monotonic() - began)
+            slot.deadline = NEVER
+            failure = failed(error, timeout / SECOND, (time.monotonic_ns() - began) / SECOND)
             return self._judged(message, attempts, crashes, chances(task.policy, error), failure)
         if self._verbose:
-            log.info("done %s %s in %.3f s", message.id, message.task, time.monotonic() - began)
+            log.info("done %s %s in %.3f s", message.id, message.task, (time.monotonic_ns() - began) / SECOND)
         # The last line, and the only one that says "done": a run that was cut short anywhere is not.
         return None
 
@@ -104,11 +103,11 @@ def chances(policy: Policy, error: BaseException) -> Chances:
     return Chances(policy.retries, policy.backoff, policy.backoff_max, final)
 
 
-def failed(error: BaseException, timeout: float | None, seconds: float) -> Failure:
+def failed(error: BaseException, timeout: float, seconds: float) -> Failure:
     """The error in words."""
     if isinstance(error, Expired):
-        limit = "" if timeout is None else f" of {timeout:g} s"
-        return Failure(f"JobTimeout: soft limit{limit}: not done after {seconds:.1f} s", trace(error), seconds)
+        text = f"JobTimeout: soft limit of {timeout:g} s: not done after {seconds:.1f} s"
+        return Failure(text, trace(error), seconds)
     text = encodable(f"{type(error).__name__}: {error_text(error)}".removesuffix(": "))
     return Failure(text, trace(error), seconds, error.delay if isinstance(error, Retry) else None)
 

@@ -16,19 +16,19 @@ import gevent
 from gevent.lock import Semaphore
 
 from rq_lite.outcome import Outcome
-from rq_lite.runtime.board import DEADLINE, JOB, NEVER, ROOM, TURNED, Board
+from rq_lite.runtime.board import DEADLINE, JOB, NEVER, ROOM, SECOND, TURNED, Board
 from rq_lite.runtime.leave import vital
 
-HOG = 0.010  # seconds without a turn of the loop after which a slot yields
+HOG = SECOND // 100  # ns without a turn of the loop after which a slot yields
 LOOK = 0.1  # seconds between two looks at the deadlines
-AGAIN = 1.0  # a job that swallowed its Expired gets it again after so many seconds
+AGAIN = SECOND  # ns after which a job that swallowed its Expired gets it again
 ENTRANCE = "rq_lite_slot_"  # with its number: how a slot's first function is called in a stack that is printed
 
 
 class Queued(Protocol):
     """What stands for a queue."""
 
-    base: float  # what its delivery tags are added to on the board
+    base: int  # what its delivery tags are added to on the board
 
 
 L = TypeVar("L", bound=Queued)
@@ -43,19 +43,19 @@ class Stopped(BaseException):
 
 
 class Slot(Generic[L]):
-    """Room for one running job; its deadline is `numbers[due]`, in time.monotonic()."""
+    """Room for one running job; times in time.monotonic_ns()."""
 
-    __slots__ = ("again", "due", "greenlet", "job", "lane", "number", "numbers", "spoiled", "tag")
+    __slots__ = ("again", "deadline", "due", "greenlet", "job", "lane", "number", "spoiled", "tag", "words")
 
     def __init__(self, number: int, board: Board) -> None:
         self.number = number
-        self.numbers = board.numbers
+        self.words = board.words
         self.job = board.place(number) + JOB
         self.due = board.place(number) + DEADLINE
-        self.numbers[self.due] = NEVER
         self.lane: L | None = None  # None: free
         self.tag = 0
-        self.again = 0.0  # not before this is Expired raised once more
+        self.deadline = NEVER
+        self.again = 0  # not before this is Expired raised once more
         self.greenlet: gevent.Greenlet | None = None
         self.spoiled = False  # an exception was thrown into it: a fresh greenlet takes over
 
@@ -71,7 +71,8 @@ class Slots(Generic[L]):
     ) -> None:
         self._run = run
         self._finished = finished
-        self._numbers = board.numbers
+        self._words = board.words
+        self._turned = 0
         self._waiting: deque[tuple[L, int, bytes]] = deque()
         self._ready = Semaphore(0)
         self._slots = [Slot[L](number, board) for number in range(board.slots)]
@@ -89,7 +90,7 @@ class Slots(Generic[L]):
         slot.greenlet = vital(gevent.spawn(entrance(slot.number), self._work, slot))
 
     def _turn(self) -> None:
-        self._numbers[TURNED] = time.monotonic()
+        self._turned = self._words[TURNED] = time.monotonic_ns()
 
     @property
     def room(self) -> int:
@@ -126,26 +127,30 @@ class Slots(Generic[L]):
         return busy
 
     def _work(self, slot: Slot[L]) -> None:
-        ready, run, finished, now = self._ready, self._run, self._finished, time.monotonic
-        numbers, job = slot.numbers, slot.job
+        ready, run, finished, now = self._ready, self._run, self._finished, time.monotonic_ns
+        words, job, due = slot.words, slot.job, slot.due
         try:
             while True:
                 ready.acquire()
                 if not self._waiting:  # taken back meanwhile
+                    words[due] = NEVER
                     continue
                 lane, tag, entry = self._waiting.popleft()
                 slot.lane, slot.tag = lane, tag
-                numbers[job] = lane.base + tag
+                words[job] = lane.base + tag
                 self.free -= 1
                 outcome = run(slot, entry)
                 slot.lane = None
                 self.free += 1
                 finished(lane, tag, outcome)
                 if slot.spoiled:
-                    slot.spoiled, slot.again = False, 0.0
+                    words[due] = NEVER
+                    slot.spoiled, slot.again = False, 0
                     self._open(slot)
                     return
-                if now() - numbers[TURNED] > HOG:
+                if not ready.counter:  # else the next job overwrites it at once
+                    words[due] = NEVER
+                if now() - self._turned > HOG:
                     gevent.sleep(0)
         except Stopped:
             return  # a slot stays marked as busy: its job is given back
@@ -153,19 +158,18 @@ class Slots(Generic[L]):
     def _watch_deadlines(self) -> None:
         """One look at all slots is cheaper than a heap with an entry per job: see docs/architecture.md."""
         loop = gevent.get_hub().loop
-        numbers = self._numbers
         while True:
             gevent.sleep(LOOK)
-            numbers[ROOM] = self.room
-            now = time.monotonic()
+            self._words[ROOM] = self.room
+            now = time.monotonic_ns()
             for slot in self._slots:
-                if numbers[slot.due] < now and slot.again < now:
+                if slot.deadline < now and slot.again < now:
                     loop.run_callback(self._expire, slot, slot.tag)
 
     def _expire(self, slot: Slot[L], tag: int) -> None:
         # In the hub: nothing else runs between this look and the throw, so it cannot hit the slot's next job.
-        now = time.monotonic()
-        if slot.tag == tag and self._numbers[slot.due] < now and slot.greenlet is not None:
+        now = time.monotonic_ns()
+        if slot.tag == tag and slot.deadline < now and slot.greenlet is not None:
             slot.again = now + AGAIN
             slot.spoiled = True
             slot.greenlet.throw(Expired())

@@ -27,7 +27,8 @@ class Limits(NamedTuple):
 
 def stuck_for(board: Board, now: float) -> float:
     """Seconds since the loop last turned."""
-    return max(0.0, now - board.numbers[TURNED]) if board.numbers[TURNED] else 0.0
+    turned = board.seconds(TURNED)
+    return max(0.0, now - turned) if turned else 0.0
 
 
 def past_hard_limit(board: Board, limits: Limits, now: float) -> list[Running]:
@@ -37,14 +38,14 @@ def past_hard_limit(board: Board, limits: Limits, now: float) -> list[Running]:
 
 def idle_for(board: Board, waiting_since: float, now: float) -> float:
     """Seconds in which it took nothing, though jobs waited (since then, in time.monotonic()) and slots were free."""
-    if board.numbers[ROOM] < 1:
+    if board.words[ROOM] < 1:
         return 0.0
-    return max(0.0, now - max(waiting_since, board.numbers[TOOK]))
+    return max(0.0, now - max(waiting_since, board.seconds(TOOK)))
 
 
 def worn_out(board: Board, limits: Limits, rss: int) -> str:
     """Why it should be replaced; empty when it should not."""
-    taken = int(board.numbers[TAKEN])
+    taken = board.words[TAKEN]
     if limits.max_jobs and taken >= limits.max_jobs:
         return f"has taken {taken:,} jobs"
     if limits.max_rss and rss >= limits.max_rss:

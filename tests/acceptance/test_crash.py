@@ -116,6 +116,14 @@ def test_a_soft_timeout_says_so(lab: Lab) -> None:
     assert dead.report["error"].startswith("JobTimeout: soft limit of 0.2 s")
 
 
+@pytest.mark.parametrize(("timeout", "done"), [(1e300, 1), (0.0, 0), (-1e300, 0)])
+def test_a_timeout_that_nobody_can_mean_harms_nobody(lab: Lab, timeout: float, done: int) -> None:
+    lab.put("nap", 0.5, timeout=timeout)
+    lab.put("do", "other")
+    lab.drain()
+    assert (lab.state().done, lab.state().dead) == (1 + done, 1 - done)
+
+
 @pytest.mark.parametrize("how", ["python", "c"])
 def test_a_stuck_consumer_is_reported_once_with_its_stack_and_jobs(lab: Lab, how: str) -> None:
     lab.put("hold", "neighbour")

@@ -242,3 +242,9 @@ def flaky(what: object) -> None:
         marker.touch()
         raise ValueError("the first time")
     note("done", what)
+
+
+@work.task
+def nap(seconds: float) -> None:
+    time.sleep(seconds)
+    note("done", "nap")
