@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
@@ -411,3 +412,36 @@ def offset(server: Server, field: str) -> int | None:
     text: bytes = server.broker().read(("INFO", "replication"))[0]
     facts = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
     return int(facts[field]) if field in facts and facts.get("master_link_status", "up") == "up" else None
+
+
+def test_a_consumer_that_dies_while_redis_is_away_is_replaced_and_its_jobs_run_again(
+    private: Callable[..., Server], lab_at: Callable[[Server], Lab]
+) -> None:
+    server = private("--appendonly", "yes")
+    lab = lab_at(server)
+    lab.put("hold", 1)
+    worker = lab.work()
+    (run,) = lab.until_seen("begun", 1)
+    server.kill()
+    os.kill(run.pid, signal.SIGKILL)
+    worker.says("; trying again")
+    lab.open_gate()
+    server.start("--appendonly", "yes")
+    assert [run.what for run in lab.until_seen("done", 1)] == ["1"]
+    assert worker.said.count("was killed by signal 9") == 1
+    assert worker.stop() == 0
+    assert (lab.state().reclaimed, lab.state().inflight) == (1, 0)
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_a_producer_that_gives_up_says_what_it_knows(broker: Broker, proxy: Proxy, sent: bool) -> None:
+    broker.declare("q")
+    through = Broker(proxy.url, settings=Settings(url=proxy.url, patience=0.3)).open()
+    put(through, 0)  # Redis knows the script from now on
+    through.close()  # else the request may have gone out over a connection that is open
+    with proxy.swallow_replies(hang_up=True) if sent else proxy.refuse(), pytest.raises(BrokerUnavailable) as caught:
+        put(through, 1)
+    known = ("unknown", "; whether it was put is not known") if sent else ("not put", "; nothing was put")
+    assert (caught.value.outcome, str(caught.value)[-len(known[1]) :]) == known
+    assert waiting(broker) == ([0, 1] if sent else [0])
+    through.close()
