@@ -32,6 +32,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     again: int  # jobs that ran more than once
     accepted: int  # acks that were surely accepted
     stale: int  # results that were refused
+    buried: int  # jobs in the dead sets at the end
     faults: int
     inflight: int  # jobs in flight at the faults, together
     gaps: tuple[float, ...]  # seconds from the end of a fault until jobs were taken (infinite: never), if any waited
@@ -86,6 +87,7 @@ def verdict(ledger: Ledger, violations: list[str]) -> Verdict:
         again=sum(1 for count in runs if count > 1),
         accepted=sum(lane.accepted for lane in ledger.lanes.values()),
         stale=ledger.stale,
+        buried=sum(len(state.dead) for state in ledger.final.queues.values()) if ledger.final else 0,
         faults=ledger.faults,
         inflight=ledger.inflight,
         gaps=tuple(gap for _, gap in recoveries(ledger)),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rq_lite.chaos.schedule import Choices, Step
+from rq_lite.errors import BrokerError
 from rq_lite.parts import ENDING, Part
 from rq_lite.runtime.identity import PROC, start_of
 
@@ -80,6 +81,13 @@ class Crew:
     def put(self) -> bool:
         """Whether the producers have put everything."""
         return all(producer.exit_code == 0 for producer in self.producers)
+
+    def tend(self) -> None:
+        """Start workers again that met no Redis at their start, as whatever keeps services running does."""
+        for number, worker in enumerate(self.workers):
+            if worker.exit_code == BrokerError.exit_code:
+                worker.stop()
+                self.workers[number] = self._worker(self._procs[number])
 
     def trouble(self) -> str | None:
         """Of a part that has ended though nobody killed it."""

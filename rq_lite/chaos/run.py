@@ -18,7 +18,6 @@ import msgspec
 from rq_lite import moments
 from rq_lite.broker import inspection
 from rq_lite.chaos.app import queue
-from rq_lite.chaos.check import Verdict, check
 from rq_lite.chaos.crew import Crew
 from rq_lite.chaos.invariants import Demands
 from rq_lite.chaos.place import Place
@@ -28,6 +27,7 @@ from rq_lite.errors import RqLiteError
 from rq_lite.parts import Interrupted
 
 TICK = 0.01  # seconds between two looks
+DEMANDS = Demands(drained=True)  # what every run must show
 STALLED = 90.0  # seconds without any progress after which a run is over: three leases
 
 
@@ -44,42 +44,24 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     inflight: int
     faults: int  # so far
     consumers: int
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What came out of a run."""
-
-    verdict: Verdict
-    buried: int  # as poison: three of a job's consumers were killed
-    seconds: float
+    last: bool = False  # everything is done
 
 
 def run(
-    choices: Choices,
-    place: Place,
-    folder: Path,
-    history: Path,
-    show: Callable[[Sample], None],
-    caught: list[int],
-    *,
-    recover: float | None = None,
-) -> Outcome:
-    """Everything; `folder` takes the logs, `recover` is how soon (s) jobs must be taken again after each fault.
+    choices: Choices, place: Place, folder: Path, history: Path, show: Callable[[Sample], None], caught: list[int]
+) -> None:
+    """Everything, up to the last record of the history; `folder` takes the logs.
 
     Raises Interrupted once a signal is among the `caught`, RunFailed, RestartFailed, BrokerError.
     """
-    record = moments.History(history, "harness")
-    crew = Crew(choices, place.broker.url, folder, history)
-    began = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        stack.callback(crew.stop)
-        crew.start()
-        Watch(choices, place, crew, record, show, caught).until_drained()
-    state = at_rest(place.broker, queue.name)
-    facts = {"queues": {queue.name: state}, "keys": undocumented(place.broker), "processes": crew.survivors()}
-    record("final", None, facts)
-    verdict = check(history, Demands(drained=True, recover=recover))
-    return Outcome(verdict=verdict, buried=len(state.dead), seconds=time.monotonic() - began)
+    with contextlib.closing(moments.History(history, "harness")) as record:
+        crew = Crew(choices, place.broker.url, folder, history)
+        with contextlib.ExitStack() as stack:
+            stack.callback(crew.stop)
+            crew.start()
+            Watch(choices, place, crew, record, show, caught).until_drained()
+        queues = {queue.name: at_rest(place.broker, queue.name)}
+        record("final", None, {"queues": queues, "keys": undocumented(place.broker), "processes": crew.survivors()})
 
 
 class Watch:
@@ -112,10 +94,11 @@ class Watch:
             if self._steps and state.done + state.failed >= self._steps[0].at:
                 self._inject(self._steps.pop(0))
             elif not self._steps and self._crew.put and self._place.broker.unfinished(queue.name)[0] == 0:
-                return
+                break
             time.sleep(TICK)
+        self._look(last=True)
 
-    def _look(self) -> inspection.QueueState:
+    def _look(self, *, last: bool = False) -> inspection.QueueState:
         state = inspection.states(self._place.broker, [queue.name])[queue.name]
         now = time.monotonic()
         if (state.put, state.done + state.failed) != self._last:
@@ -128,6 +111,7 @@ class Watch:
                 inflight=state.inflight,
                 faults=self._faults,
                 consumers=state.consumers,
+                last=last,
             )
         )
         return state
@@ -135,6 +119,7 @@ class Watch:
     def _check(self) -> None:
         if self._caught:
             raise Interrupted(self._caught[0])
+        self._crew.tend()
         if (trouble := self._crew.trouble()) is not None:
             raise RunFailed(trouble)
 
