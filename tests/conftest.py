@@ -18,7 +18,8 @@ import hypothesis
 import pytest
 
 from rq_lite.broker import Broker, Link
-from rq_lite.chaos.rest import undocumented
+from rq_lite.chaos.rest import pattern as pattern
+from rq_lite.chaos.rest import undocumented as undocumented
 from rq_lite.process import this
 from rq_lite.queue import Queue
 from rq_lite.settings import Settings

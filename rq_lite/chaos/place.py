@@ -125,5 +125,6 @@ def with_database(url: str, number: int) -> str:
     parts = urlsplit(url)
     query = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != "db"]
     if parts.scheme == "unix":
-        return urlunsplit(parts._replace(query=urlencode([*query, ("db", str(number))])))
+        # Put together here: without a host urlunsplit leaves the slashes out.
+        return f"unix://{parts.netloc}{parts.path}?{urlencode([*query, ('db', str(number))])}"
     return urlunsplit(parts._replace(path=f"/{number}", query=urlencode(query)))
