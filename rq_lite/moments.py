@@ -122,6 +122,9 @@ class History:
         self._file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self("process.begin", None, {"role": role, "pid": os.getpid()})
 
+    def close(self) -> None:
+        os.close(self._file)
+
     def __call__(self, name: str, _link: Droppable | None, facts: Mapping[str, Any]) -> None:
         record = {"t": time.monotonic(), "w": time.time(), "at": name, **facts}
         os.write(self._file, msgspec.json.encode(record) + b"\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -18,7 +17,9 @@ from typing import Any
 import hypothesis
 import pytest
 
-from rq_lite.broker import Broker, Link, keys
+from rq_lite.broker import Broker, Link
+from rq_lite.chaos.rest import pattern as pattern
+from rq_lite.chaos.rest import undocumented as undocumented
 from rq_lite.process import this
 from rq_lite.queue import Queue
 from rq_lite.settings import Settings
@@ -182,24 +183,6 @@ def queue(broker: Broker) -> Iterator[Queue]:
     yield made
     registry.queues.clear()
     registry.tasks.clear()
-
-
-def undocumented(broker: Broker) -> list[str]:
-    """Keys in this Redis that the catalogue does not know, are of another type, or (do not) expire as it says."""
-    wrong = []
-    for raw in broker.read(("KEYS", "*"))[0]:
-        name = raw.decode()
-        kind, ttl = broker.read(("TYPE", name), ("PTTL", name))
-        known = [key for key in keys.CATALOGUE if pattern(key.pattern).fullmatch(name)]
-        # A key may go by itself between KEYS and TYPE.
-        fits = any(key.type == kind.decode() and key.expires == (ttl >= 0) for key in known)
-        if kind != b"none" and not fits:
-            wrong.append(f"{name} ({kind.decode()}, ttl {ttl} ms)")
-    return wrong
-
-
-def pattern(text: str) -> re.Pattern[str]:
-    return re.compile(re.sub(r"<[a-z]+>", ".+", re.escape(text).replace(r"\<", "<").replace(r"\>", ">")))
 
 
 @pytest.fixture

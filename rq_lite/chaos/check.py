@@ -32,12 +32,16 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     again: int  # jobs that ran more than once
     accepted: int  # acks that were surely accepted
     stale: int  # results that were refused
+    buried: int  # jobs in the dead sets at the end
     faults: int
     inflight: int  # jobs in flight at the faults, together
-    recovery: (
-        float | None
-    )  # seconds, at most, from the end of a fault until jobs were taken (infinite: never); None: no job waited
+    gaps: tuple[float, ...]  # seconds from the end of a fault until jobs were taken (infinite: never), if any waited
     jobs_per_second: float  # from the beginning of the first run to the end of the last
+
+    @property
+    def recovery(self) -> float | None:
+        """The longest gap; None: no job waited at any fault's end."""
+        return max(self.gaps, default=None)
 
     @property
     def ok(self) -> bool:
@@ -83,9 +87,10 @@ def verdict(ledger: Ledger, violations: list[str]) -> Verdict:
         again=sum(1 for count in runs if count > 1),
         accepted=sum(lane.accepted for lane in ledger.lanes.values()),
         stale=ledger.stale,
+        buried=sum(len(state.dead) for state in ledger.final.queues.values()) if ledger.final else 0,
         faults=ledger.faults,
         inflight=ledger.inflight,
-        recovery=max((gap for _, gap in recoveries(ledger)), default=None),
+        gaps=tuple(gap for _, gap in recoveries(ledger)),
         jobs_per_second=sum(runs) / seconds if 0 < seconds < math.inf else 0.0,
     )
 

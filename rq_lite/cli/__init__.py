@@ -20,6 +20,7 @@ COMMANDS = {
     "queue": "Change a queue: its bound, pause, resume, purge.",
     "health": "Whether a consumer of this host works: for healthchecks.",
     "redis": "The embedded Redis: status, stop, cli.",
+    "bench": "Measure and prove, with faults if asked for: jobs/s, lost, run twice.",
     "demo": "See it work: 2,000 pages through a queue bounded at 200.",
 }
 

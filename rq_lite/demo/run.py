@@ -9,11 +9,10 @@ The producer begins alone, until the queue is full and it has to wait; only then
 from __future__ import annotations
 
 import contextlib
-import signal
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -21,22 +20,14 @@ import msgspec
 from rq_lite.broker import Broker, inspection
 from rq_lite.demo.facts import Choices, Sample, Summary, problems_of
 from rq_lite.demo.producer import Producer
-from rq_lite.demo.stage import PATIENCE, Part, Website, Worker, redis
+from rq_lite.demo.stage import PATIENCE, Website, Worker, redis
 from rq_lite.errors import RqLiteError
+from rq_lite.parts import Interrupted, Part, noticed
 from rq_lite.queue import Queue
 from rq_lite.settings import Settings
 
 TICK = 0.05  # seconds between two looks
 WINDOW = 3.0  # seconds that the rate is taken over
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Interrupted(RqLiteError):
-    """A signal said to end; the exit code is the one that a shell gives to it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(number).name}; everything was stopped and removed")
-        self.exit_code = 128 + number
 
 
 class DemoFailed(RqLiteError):
@@ -73,23 +64,6 @@ def run(choices: Choices, settings: Settings, show: Callable[[Sample], None]) ->
                 show(watcher.look(last=True))
                 return watcher.summary(choices, website.counts())
             time.sleep(TICK)
-
-
-@contextlib.contextmanager
-def noticed() -> Iterator[list[int]]:
-    """The signals that came; they do nothing else, so that no cleaning up is ever cut short."""
-    caught: list[int] = []
-    before = {
-        number: signal.signal(number, lambda n, _: caught.append(n))
-        for number in ENDING
-        # Ignored under nohup, which should stay so.
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
-    }
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def check(caught: list[int], parts: list[Part], producer: Producer) -> None:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -18,11 +15,10 @@ from rq_lite import embedded
 from rq_lite.broker import Broker, keys
 from rq_lite.demo import app
 from rq_lite.demo.facts import Choices
+from rq_lite.parts import Part
 from rq_lite.settings import Settings
 
 PATIENCE = 5.0  # seconds without an answer from Redis after which the demo gives up: nobody waits for longer
-ENDING = 10.0  # seconds that a process has for its end, before it is killed
-TOLD = 20  # lines of a log that are shown when something went wrong
 
 
 @contextlib.contextmanager
@@ -54,51 +50,6 @@ def forget(broker: Broker, queue: str) -> None:
     broker.purge(queue)
     names = [key.meta, key.consumers, key.bell, key.room, key.drained, key.dead, key.dead_index, *left]
     broker.read(("SREM", keys.QUEUES, queue), ("DEL", *names))
-
-
-class Part:
-    """A process of the demo; what it says goes to a log. It ends with this one, by the pipe to its input."""
-
-    def __init__(
-        self,
-        name: str,
-        command: Sequence[str],
-        folder: Path,
-        *,
-        environ: dict[str, str] | None = None,
-        pass_fds: Sequence[int] = (),
-    ) -> None:
-        self.name = name
-        self._log = folder / f"{name}.log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **(environ or {})},
-                pass_fds=pass_fds,
-            )
-
-    def trouble(self) -> str | None:
-        """Why the demo cannot go on, if this process has ended."""
-        code = self._process.poll()
-        if code is None:
-            return None
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        lines = self._log.read_text(errors="replace").splitlines()[-TOLD:]
-        said = "".join(f"\n  {line}" for line in lines) or " nothing"
-        return f"the {self.name} {how}; what it said last:{said}"
-
-    def stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(ENDING)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
 
 
 class Website(Part):

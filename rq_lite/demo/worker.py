@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
 
 from rq_lite.cli import main
-
-
-def stop_at_end_of_input() -> None:
-    # Not sys.stdin: its lock, held by a thread that waits, breaks the interpreter's end.
-    os.read(0, 1)
-    os.kill(os.getpid(), signal.SIGTERM)
-
+from rq_lite.parts import end_with_parent
 
 if __name__ == "__main__":
-    threading.Thread(target=stop_at_end_of_input, daemon=True).start()
+    end_with_parent()
     main(["work", *sys.argv[1:]])

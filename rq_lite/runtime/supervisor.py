@@ -27,14 +27,13 @@ from rq_lite.runtime.guard import Guard
 from rq_lite.runtime.identity import mine
 from rq_lite.runtime.overseer import Overseer
 from rq_lite.runtime.plan import Plan
+from rq_lite.runtime.respawn import Respawn
 from rq_lite.runtime.watch import Limits
 
 log = logging.getLogger("rq_lite.worker")
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 MARGIN = 3.0  # seconds beyond its grace after which a consumer that does not end is killed
-YOUNG = 10.0  # a consumer that dies sooner has died at its start
-TRIES = 6  # deaths at the start, in a row, after which the worker gives up
 LOOK = 0.5  # seconds between two looks at the consumers
 LONER = 0  # the number of a consumer for suspects
 
@@ -51,7 +50,7 @@ class Supervisor:
         self._grace = broker.settings.grace
         self._children: dict[int, Child] = {}  # by pid
         self._due: dict[int, float] = {}  # consumers to start: number to when
-        self._deaths = 0  # in a row, of young consumers
+        self._respawn = Respawn()
         self._outgoing: deque[Child] = deque()  # to be replaced, one after the other
         self._replacing: tuple[Child, Child] | None = None  # the one that goes, and its successor
         self._loners_at = 0.0  # no consumer for suspects is started before
@@ -260,13 +259,13 @@ class Supervisor:
         log.error("%s is not replaced, it works on: %s", old, said)
 
     def _start_again(self, child: Child, how: str) -> None:
-        self._deaths = self._deaths + 1 if time.monotonic() - child.born < YOUNG else 1
-        # One that was ready has died of a job: the others' jobs must not suffer for that.
-        if self._deaths >= TRIES and not child.ready:
+        now = time.monotonic()
+        pause = self._respawn.pause(ready=child.ready is not None, age=now - child.born)
+        if pause is None:
             said = child.failure.error if child.failure else f"a consumer {how}"
-            self._give_up(f"{self._deaths} consumers in a row died at their start; the last: {said}", "", 1)
+            self._give_up(f"{self._respawn.unready} consumers in a row died at their start; the last: {said}", "", 1)
             return
-        self._due[child.number] = time.monotonic() + min(30.0, 0.25 * 2 ** (self._deaths - 1))
+        self._due[child.number] = now + pause
 
     def _give_up(self, error: str, traceback: str, code: int) -> None:
         if traceback:

@@ -1,7 +1,49 @@
-"""The same labs as for the acceptance tests."""
+"""The labs of the acceptance tests, and runs under faults on a Redis of their own, judged by their histories."""
 
 from __future__ import annotations
 
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rq_lite.chaos.app import queue
+from rq_lite.chaos.check import Verdict, check
+from rq_lite.chaos.invariants import Demands
+from rq_lite.chaos.place import OwnRedis
+from rq_lite.chaos.run import run
+from rq_lite.chaos.schedule import Choices
+from rq_lite.settings import Settings
 from tests.acceptance.conftest import ctrl_c, environment, lab, lab_at, private, server
+from tests.conftest import SERVERS
 
 __all__ = ["ctrl_c", "environment", "lab", "lab_at", "private", "server"]
+
+Proof = Callable[..., Verdict]
+
+
+@pytest.fixture
+def proof(chance: random.Random) -> Iterator[Proof]:
+    """Makes a run of these choices (with a seed by chance), and judges it by the demands."""
+    # Not tmp_path: its names are too long for a socket.
+    folder = Path(tempfile.mkdtemp(prefix="rq-"))
+    history = folder / "history"
+    history.mkdir()
+
+    def prove(demands: Demands, **numbers: float) -> Verdict:
+        choices = Choices(seed=chance.randrange(10**6), procs=2, **numbers)  # type: ignore[arg-type]
+        settings = Settings(redis_server=SERVERS.get("path") or SERVERS["wheel"], patience=60.0)
+        place = OwnRedis(settings, folder)
+        try:
+            run(choices, place, folder, history, lambda _: None, [])
+        finally:
+            place.leave(queue.name)
+        found = check(history, demands)
+        print(f"seed {choices.seed}: {found.figures()}")
+        return found
+
+    yield prove
+    shutil.rmtree(folder)

@@ -1,0 +1,16 @@
+"""The app of a run under faults."""
+
+from __future__ import annotations
+
+import time
+
+from rq_lite import Queue
+
+queue = Queue("chaos", maxsize=10_000)
+
+
+@queue.task
+def nap(_number: int, seconds: float) -> None:
+    """Sleep so long; the number tells the jobs of a run apart."""
+    if seconds:
+        time.sleep(seconds)

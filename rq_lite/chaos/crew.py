@@ -1,0 +1,172 @@
+"""The processes of a run under faults: producers, and workers some of which are killed.
+
+Only what was started here is ever killed: the workers are this process's children, the consumers are theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from rq_lite.chaos.schedule import Choices, Step
+from rq_lite.errors import BrokerError
+from rq_lite.parts import ENDING, Part
+from rq_lite.runtime.identity import PROC, start_of
+
+CONSUMER = "rq_lite.runtime.boot"  # in its command line
+PRODUCERS = 2
+WORKERS = 2  # so that one sees what happens to the other; only one where there is only one consumer
+# A consumer's slots, and as many results that Redis has not heard of: its exchange is under way.
+HELD_PER_SLOT = 2
+GRACE = 5.0  # seconds for running jobs at the end: below what a part has for its own
+
+
+class Process(NamedTuple):
+    pid: int
+    parent: int
+    command: str
+
+
+class Victim(NamedTuple):
+    worker: Part
+    consumer: Process | None  # None: the worker itself
+    inflight: int  # the most jobs that it can have in flight
+
+
+class Crew:
+    """`folder` takes the logs, `history` what the processes do."""
+
+    def __init__(self, choices: Choices, url: str, folder: Path, history: Path) -> None:
+        self._choices = choices
+        self._folder = folder
+        # The URL may hold a password, so it is no option. Redis may be away for a while.
+        self._environ = {
+            "RQ_LITE_URL": url,
+            "RQ_LITE_HISTORY": str(history),
+            "RQ_LITE_FAILPOINT": "",
+            "RQ_LITE_PATIENCE": "60",
+        }
+        self._begun = 0
+        self._seen: dict[int, str | None] = {}  # every process of ours: pid to when it began
+        self.producers: list[Part] = []
+        self.workers: list[Part] = []
+        self._procs = shares(choices.procs, min(WORKERS, choices.procs))
+
+    def start(self) -> None:
+        first = 0
+        for jobs in shares(self._choices.jobs, PRODUCERS):
+            # Far apart: those that take the place of others have numbers of their own, too.
+            words = ["rq_lite.chaos.producer", str(first), str(jobs), str(self._choices.nap)]
+            self.producers.append(self._part("producer", words))
+            first += 10**12
+        for procs in self._procs:
+            self.workers.append(self._worker(procs))
+
+    def _worker(self, procs: int) -> Part:
+        words = ["rq_lite.chaos.worker", "rq_lite.chaos.app", "--procs", str(procs)]
+        words += ["--greenlets", str(self._choices.greenlets), "--grace", str(GRACE)]
+        return self._part("worker", words)
+
+    def _part(self, name: str, words: list[str]) -> Part:
+        self._begun += 1
+        return Part(f"{name}-{self._begun}", words, self._folder, environ=self._environ)
+
+    @property
+    def put(self) -> bool:
+        """Whether the producers have put everything."""
+        return all(producer.exit_code == 0 for producer in self.producers)
+
+    def tend(self) -> None:
+        """Start workers again that met no Redis at their start, as whatever keeps services running does."""
+        for number, worker in enumerate(self.workers):
+            if worker.exit_code == BrokerError.exit_code:
+                worker.stop()
+                self.workers[number] = self._worker(self._procs[number])
+
+    def trouble(self) -> str | None:
+        """Of a part that has ended though nobody killed it."""
+        parts = [*self.workers, *(producer for producer in self.producers if producer.exit_code != 0)]
+        return next(filter(None, (part.trouble() for part in parts)), None)
+
+    # -- kills
+
+    def victim(self, step: Step) -> Victim:
+        """Whom this step kills, by their age; while no consumer lives it is a worker."""
+        consumers = self._children(CONSUMER)
+        worker = self.workers[int(step.pick * len(self.workers))]
+        if not step.supervisor and consumers:
+            return Victim(worker, consumers[int(step.pick * len(consumers))], self._held(1))
+        return Victim(worker, None, self._held(sum(one.parent == worker.pid for one in consumers)))
+
+    def kill(self, victim: Victim) -> None:
+        """With SIGKILL; a worker's consumers go with it, and another takes its place at once."""
+        if victim.consumer is not None:
+            # It may just have ended by itself; its supervisor has seen to that, then.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim.consumer.pid, signal.SIGKILL)
+            return
+        number = self.workers.index(victim.worker)
+        victim.worker.kill()
+        self.workers[number] = self._worker(self._procs[number])
+
+    def held(self) -> int:
+        """How many jobs can be in flight, at most."""
+        return self._held(len(self._children(CONSUMER)))
+
+    def _held(self, consumers: int) -> int:
+        return consumers * HELD_PER_SLOT * self._choices.greenlets
+
+    def _children(self, command: str = "") -> list[Process]:
+        """The workers' children with this in their command lines, by age; also those that still start."""
+        workers = {worker.pid for worker in self.workers}
+        found = [one for one in processes() if one.parent in workers]
+        for one in found:
+            self._seen.setdefault(one.pid, start_of(one.pid))
+        return [one for one in found if command in one.command]
+
+    # -- the end
+
+    def stop(self) -> None:
+        """All of them, each as far as it goes by itself."""
+        self._children()
+        for part in (*self.producers, *self.workers):
+            part.stop()
+
+    def survivors(self) -> list[int]:
+        """Processes that were seen to be ours and live on; they have a moment for their end."""
+        until = time.monotonic() + ENDING
+        while left := [pid for pid, began in self._seen.items() if began is not None and start_of(pid) == began]:
+            if time.monotonic() > until:
+                break
+            time.sleep(0.01)
+        return left
+
+
+def shares(total: int, parts: int) -> list[int]:
+    """As equal as can be."""
+    return [total // parts + (number < total % parts) for number in range(parts)]
+
+
+def processes() -> Iterator[Process]:
+    """All of this machine, by their pids."""
+    if PROC.exists():
+        for pid in sorted(int(place.name) for place in PROC.iterdir() if place.name.isdigit()):
+            with contextlib.suppress(OSError):
+                command = (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                yield Process(pid, parent_of(pid), command)
+        return
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
+    for line in listed.stdout.splitlines():
+        words = line.split(None, 2)
+        yield Process(int(words[0]), int(words[1]), words[2])
+
+
+def parent_of(pid: int) -> int:
+    # The name in brackets may hold anything, so count from behind it.
+    return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])

@@ -1,0 +1,130 @@
+"""The Redis of a run under faults: one of its own, or a database that a user has given."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import msgspec
+
+from rq_lite import embedded
+from rq_lite.broker import Broker, keys
+from rq_lite.errors import RqLiteError, UsageError
+from rq_lite.settings import Settings
+
+RESTART = 120.0  # seconds that a restart may take
+
+
+class RestartFailed(RqLiteError):
+    """Redis was to be restarted and was not."""
+
+
+class Place(Protocol):
+    """A Redis that can be restarted; `broker` is for the one who makes the run."""
+
+    broker: Broker
+
+    def restart(self, away: float) -> None:
+        """Returns when it answers again, after `away` s at least. Raises RestartFailed, BrokerUnavailable."""
+
+    def leave(self, queue: str) -> None:
+        """Nothing of the queue is left there afterwards."""
+
+
+class OwnRedis:
+    """A Redis in a temporary folder, with an append-only file as the embedded one always has it."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings = msgspec.structs.replace(settings, url=None, home=str(folder / "redis"))
+        self.broker = Broker(settings=self._settings, quiet=True).open()
+
+    def restart(self, away: float) -> None:
+        """By `kill -9`."""
+        pid = embedded.status(self._settings).pid
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(away)
+        self.broker.revive()
+
+    def leave(self, _queue: str) -> None:
+        """The folder goes with everything in it."""
+        self.broker.close()
+        # The last user has left, and it stops by itself; wait for that before its folder is removed.
+        embedded.stop(self._settings)
+
+
+class UsersRedis:
+    """A database that must be empty. Raises UsageError if it is not."""
+
+    def __init__(self, url: str, settings: Settings, database: int, command: str | None) -> None:
+        self._command = command
+        self.broker = Broker(with_database(url, database), settings=settings).open()
+        count = self.broker.read(("DBSIZE",))[0]
+        if count:
+            self.broker.close()
+            raise UsageError(
+                f"database {database} of Redis at {self.broker.shown} holds {count:,} keys, and bench wants an empty "
+                "one: say --db N, or name no URL for an embedded Redis of its own"
+            )
+
+    def restart(self, _away: float) -> None:
+        """By the user's command, which takes the time it takes."""
+        assert self._command is not None
+        before = self._run_id()
+        try:
+            ended = subprocess.run(
+                self._command, shell=True, capture_output=True, text=True, timeout=RESTART, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise RestartFailed(f"{self._command!r} has not ended after {RESTART:g} s") from None
+        if ended.returncode:
+            said = (ended.stderr or ended.stdout).strip() or "nothing"
+            raise RestartFailed(f"{self._command!r} ended with exit code {ended.returncode} and said: {said}")
+        if self._run_id() == before:
+            raise RestartFailed(
+                f"{self._command!r} has not restarted Redis at {self.broker.shown}: it is still the same"
+            )
+
+    def _run_id(self) -> str:
+        info = self.broker.read(("INFO", "server"))[0].decode()
+        return str(next(line for line in info.splitlines() if line.startswith("run_id:")))
+
+    def leave(self, queue: str) -> None:
+        """Only what a run has put there: meanwhile somebody else may have begun to use the database."""
+        try:
+            ours = [name for name in scan(self.broker, "rq:*") if is_of(self.broker, name, queue)]
+            self.broker.read(("SREM", keys.QUEUES, queue), *(("DEL", name) for name in ours))
+        finally:
+            self.broker.close()
+
+
+def is_of(broker: Broker, name: str, queue: str) -> bool:
+    """Whether the key belongs to the queue, or to a worker that served it alone."""
+    if name.startswith(keys.worker("")):
+        return bool(broker.read(("HGET", name, "queues"))[0] == queue.encode())
+    return name.startswith(keys.of(queue).prefix)
+
+
+def scan(broker: Broker, pattern: str) -> list[str]:
+    """The names of all such keys, each once."""
+    found: set[bytes] = set()
+    cursor: bytes | None = None
+    while cursor != b"0":
+        cursor, names = broker.read(("SCAN", cursor or 0, "MATCH", pattern, "COUNT", 1000))[0]
+        found.update(names)
+    return sorted(name.decode(errors="replace") for name in found)
+
+
+def with_database(url: str, number: int) -> str:
+    """The same Redis, another of its databases."""
+    parts = urlsplit(url)
+    query = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != "db"]
+    if parts.scheme == "unix":
+        # Put together here: without a host urlunsplit leaves the slashes out.
+        return f"unix://{parts.netloc}{parts.path}?{urlencode([*query, ('db', str(number))])}"
+    return urlunsplit(parts._replace(path=f"/{number}", query=urlencode(query)))

@@ -1,0 +1,66 @@
+"""What is left when a run has come to rest: the last record of its history."""
+
+from __future__ import annotations
+
+import re
+
+from rq_lite.broker import Broker, inspection, keys
+from rq_lite.broker.telling import id_of
+from rq_lite.chaos.place import scan
+from rq_lite.chaos.reading import QueueAtRest
+
+MARK = re.compile(rb"^[sp]\d{16}\|")  # before an entry in `scheduled`
+
+
+def at_rest(broker: Broker, queue: str) -> QueueAtRest:
+    """The queue's counters, and the ids of the jobs in each place."""
+    key = keys.of(queue)
+    state = inspection.states(broker, [queue])[queue]
+    pending, scheduled, suspects, dead = broker.read(
+        ("LRANGE", key.pending, 0, -1),
+        ("ZRANGE", key.scheduled, 0, -1),
+        ("LRANGE", key.suspects, 0, -1),
+        ("HVALS", key.dead),
+    )
+    return QueueAtRest(
+        put=state.put,
+        done=state.done,
+        purged=state.purged,
+        dropped=state.dropped,
+        pending=ids(pending),
+        scheduled=ids([MARK.sub(b"", entry) for entry in scheduled]),
+        suspects=ids(suspects),
+        dead=ids([value.partition(b"\n")[2] for value in dead]),
+        inflight=inflight(broker, queue),
+    )
+
+
+def inflight(broker: Broker, queue: str) -> dict[str, dict[int, str]]:
+    """Consumer to tag to id."""
+    prefix = keys.of(queue).inflight("")
+    found = {}
+    for name in scan(broker, f"{prefix}*"):
+        flat = broker.read(("HGETALL", name))[0]
+        found[name.removeprefix(prefix)] = dict(zip(map(int, flat[::2]), ids(flat[1::2]), strict=True))
+    return found
+
+
+def ids(entries: list[bytes]) -> list[str]:
+    return [id_of(entry) or "(no job)" for entry in entries]
+
+
+def undocumented(broker: Broker) -> list[str]:
+    """Keys in this Redis that the catalogue does not know, are of another type, or (do not) expire as it says."""
+    wrong = []
+    for name in scan(broker, "*"):
+        kind, ttl = broker.read(("TYPE", name), ("PTTL", name))
+        known = [key for key in keys.CATALOGUE if pattern(key.pattern).fullmatch(name)]
+        # A key may go by itself between SCAN and TYPE.
+        fits = any(key.type == kind.decode() and key.expires == (ttl >= 0) for key in known)
+        if kind != b"none" and not fits:
+            wrong.append(f"{name} ({kind.decode()}, ttl {ttl} ms)")
+    return wrong
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"<[a-z]+>", ".+", re.escape(text).replace(r"\<", "<").replace(r"\>", ">")))

@@ -1,0 +1,53 @@
+"""Which faults a run gets, and when: from its seed alone."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+
+KILL, RESTART = "kill", "redis-restart"
+KINDS = (KILL, RESTART)
+SUPERVISORS = 0.2  # of the kills
+AWAY = 1.0  # seconds that Redis is gone before it is started again, at most
+LATEST = 0.97  # of the jobs: after the last fault there is something left to do
+
+
+class Choices(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run is to be."""
+
+    jobs: int
+    procs: int  # consumers, over all workers
+    greenlets: int  # in each consumer
+    kills: int = 0
+    restarts: int = 0  # of Redis
+    seed: int = 0
+    nap: float = 0.0  # seconds that a job takes at most
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """A fault: it is due when so many jobs are done."""
+
+    at: int
+    kind: str
+    supervisor: bool = False  # who is killed: a supervisor, or a consumer
+    pick: float = 0.0  # which of them: this part of their list, by age
+    away: float = 0.0  # seconds that Redis is gone, at least
+
+
+def schedule(choices: Choices) -> tuple[Step, ...]:
+    """The faults in their order, spread over the run; the same choices give the same faults."""
+    chance = random.Random(choices.seed)
+    kinds = [KILL] * choices.kills + [RESTART] * choices.restarts
+    chance.shuffle(kinds)
+    width = choices.jobs * LATEST / len(kinds) if kinds else 0.0
+    return tuple(
+        Step(
+            at=int((number + chance.random()) * width),
+            kind=kind,
+            supervisor=chance.random() < SUPERVISORS and kind == KILL,
+            pick=chance.random(),
+            away=chance.uniform(0, AWAY) if kind == RESTART else 0.0,
+        )
+        for number, kind in enumerate(kinds)
+    )

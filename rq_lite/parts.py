@@ -1,0 +1,117 @@
+"""For commands that start processes of their own: these processes, and the signals that end the whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rq_lite.errors import RqLiteError
+
+ENDING = 10.0  # seconds that a process has for its end, before it is killed
+TOLD = 20  # lines of a log that are shown when something went wrong
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(RqLiteError):
+    """A signal said to end; the exit code is the one that a shell gives to it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}; everything was stopped and removed")
+        self.exit_code = 128 + number
+
+
+@contextlib.contextmanager
+def noticed() -> Iterator[list[int]]:
+    """The signals that came; they do nothing else, so that no cleaning up is ever cut short."""
+    caught: list[int] = []
+    before = {
+        number: signal.signal(number, lambda n, _: caught.append(n))
+        for number in SIGNALS
+        # Ignored under nohup, which should stay so.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+    }
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Part:
+    """A process; what it says goes to a log. It ends with this one, if it calls `end_with_parent`."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        *,
+        environ: dict[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        self.name = name
+        self._log = folder / f"{name}.log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(environ or {})},
+                pass_fds=pass_fds,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; below 0: minus the signal that killed it."""
+        return self._process.poll()
+
+    def trouble(self) -> str | None:
+        """How this process has ended, if it has."""
+        code = self.exit_code
+        if code is None:
+            return None
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        lines = self._log.read_text(errors="replace").splitlines()[-TOLD:]
+        said = "".join(f"\n  {line}" for line in lines) or " nothing"
+        return f"the {self.name} {how}; what it said last:{said}"
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self._process.kill()
+        self._forget()
+
+    def stop(self) -> None:
+        """SIGTERM; SIGKILL if that does not end it in time."""
+        self._process.terminate()
+        try:
+            self._process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+def end_with_parent() -> None:
+    """In a part: stop as by SIGTERM when standard input ends, and so never outlive the one who started it."""
+    threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
+
+
+def _stop_at_end_of_input() -> None:
+    # Not sys.stdin: its lock, held by a thread that waits, breaks the interpreter's end.
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,27 @@
+"""When a consumer that has died is started again, and when not any more."""
+
+from __future__ import annotations
+
+YOUNG = 10.0  # seconds; a consumer that dies sooner has not recovered from what killed the one before
+TRIES = 6  # deaths at the start, in a row, after which the worker gives up
+FIRST = 0.25  # seconds until the first of them is started again; twice that after the next
+LONGEST = 30.0  # and at most
+# At most, where it had begun to work: a job has killed it, or somebody from outside, and neither is a reason to let
+# the other jobs wait.
+LONGEST_READY = 2.0
+
+
+class Respawn:
+    """Deaths of one worker's consumers, in a row."""
+
+    def __init__(self) -> None:
+        self._young = 0
+        self.unready = 0  # those that died before they were ready
+
+    def pause(self, *, ready: bool, age: float) -> float | None:
+        """Seconds until a consumer that died at this age is started again; None: give up."""
+        self._young = self._young + 1 if age < YOUNG else 1
+        self.unready = 0 if ready else self.unready + 1
+        if self.unready >= TRIES:
+            return None
+        return min(LONGEST_READY if ready else LONGEST, FIRST * 2.0 ** min(self._young - 1, 10))
