@@ -214,6 +214,10 @@ class Links:
                         self._made += 1
                         return Link(self.address)
                     self._returned.wait()
+            except BaseException:
+                # A greenlet that is killed here may have been woken a moment before: the next one goes in its place.
+                self._returned.notify()
+                raise
             finally:
                 self._waiting -= 1
 

@@ -118,6 +118,19 @@ def count(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() else 0
 
 
+def eviction(broker: Broker) -> str | None:
+    """What to say where Redis is set to drop keys when its memory is full; None where it refuses to store more."""
+    # Not CONFIG GET: hosted servers often forbid it.
+    info = broker.read(("INFO", "memory"))[0].decode(errors="replace")
+    policy = info.partition("maxmemory_policy:")[2].partition("\r")[0]
+    if policy in ("", "noeviction"):
+        return None
+    # Only the keys that remember a producer's last put have a TTL, and may be dropped by a volatile policy.
+    volatile = policy.startswith("volatile")
+    harm = "forgets what was put, so that a put may be done twice" if volatile else "drops whole queues with their jobs"
+    return f"maxmemory-policy is {policy}: a Redis that is full {harm}; set it to noeviction"
+
+
 def size(broker: Broker, queue: str) -> int:
     key = keys.of(queue)
     return sum(broker.read(("LLEN", key.pending), ("ZCARD", key.scheduled)))

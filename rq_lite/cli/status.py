@@ -29,10 +29,11 @@ LONGEST = 60  # characters of a name that are shown
 
 
 class Look(NamedTuple):
-    """What there was to see. `workers` is None where they are not looked up."""
+    """What there was to see. `workers` is None where they are not looked up; `warning` is of Redis itself."""
 
     queues: dict[str, QueueState]
-    workers: list[WorkerState] | None
+    workers: list[WorkerState] | None = None
+    warning: str | None = None
 
 
 @click.command()
@@ -59,8 +60,10 @@ def show(broker: Broker, names: tuple[str, ...], *, as_json: bool, watch: bool) 
     console = Console(highlight=False)
     if as_json:
         for _ in ticks(watch):
-            seen = {"queues": look(broker, names).queues, "workers": inspection.workers(broker)}
-            click.echo(msgspec.json.encode(seen).decode())
+            seen = look(broker, names)
+            warnings = [] if seen.warning is None else [seen.warning]
+            facts = {"queues": seen.queues, "workers": inspection.workers(broker), "warnings": warnings}
+            click.echo(msgspec.json.encode(facts).decode())
     elif watch and not console.is_terminal:
         for _ in ticks(watch):
             for line in lines(look(broker, names)):
@@ -97,7 +100,8 @@ def screen(console: Console, watch: bool) -> Iterator[Callable[[RenderableType],
 
 
 def look(broker: Broker, names: tuple[str, ...]) -> Look:
-    return Look(inspection.states(broker, list(dict.fromkeys(names)) or inspection.queues(broker)), None)
+    states = inspection.states(broker, list(dict.fromkeys(names)) or inspection.queues(broker))
+    return Look(states, warning=inspection.eviction(broker))
 
 
 # -- for people
@@ -105,13 +109,14 @@ def look(broker: Broker, names: tuple[str, ...]) -> Look:
 
 def view(seen: Look, console: Console, names: tuple[str, ...] = ()) -> RenderableType:
     """Tables of the queues and of the workers that serve them, and what somebody should look at."""
+    about_redis = [] if seen.warning is None else [Text(f"! redis: {plain(seen.warning, 300)}", style="yellow")]
     if not seen.queues:
-        return Text(NO_QUEUE)
+        return Group(Text(NO_QUEUE), *about_redis)
     table: RenderableType = queue_table(seen.queues)
     needed = console.measure(table, options=console.options.update(max_width=10 * WIDE)).maximum
     if needed > console.width:  # numbers that are cut off would be wrong ones
         table = Text("\n".join(sentence(name, state) for name, state in seen.queues.items()))
-    parts = [table, worker_table(seen.workers, names)]
+    parts = [table, worker_table(seen.workers, names), *about_redis]
     parts += [
         Text(f"! {plain(name)}: {plain(warning, 300)}", style="yellow")
         for name, state in seen.queues.items()
@@ -189,9 +194,10 @@ def worker_table(workers: list[WorkerState] | None, names: tuple[str, ...]) -> R
 
 def lines(seen: Look) -> list[str]:
     """For a pipe: a line for each queue."""
+    about_redis = [] if seen.warning is None else [f"redis: {plain(seen.warning, 300)}"]
     if not seen.queues:
-        return [NO_QUEUE]
-    return [
+        return [NO_QUEUE, *about_redis]
+    return about_redis + [
         "; ".join([sentence(name, state), *(plain(warning, 300) for warning in state.warnings)])
         for name, state in seen.queues.items()
     ]

@@ -10,11 +10,14 @@ import click
 import msgspec
 
 from rq_lite import moments
+from rq_lite.broker import inspection
 from rq_lite.cli.common import open_broker, private_option, settings_from, url_option
 from rq_lite.errors import UsageError
 from rq_lite.runtime.plan import Plan
 from rq_lite.runtime.supervisor import Supervisor
 from rq_lite.runtime.watch import Limits
+
+log = logging.getLogger("rq_lite.worker")
 
 QUEUES = "Serve these, in strict order; with weights in proportion to them. Default: all queues of the app."
 BURST = "Exit 0 when everything is drained: jobs scheduled for later included, parked ones not."
@@ -62,6 +65,8 @@ def command(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker [%(process)d] %(message)s", datefmt="%H:%M:%S")
     moments.begin("supervisor")
     broker = open_broker(settings)
+    if warning := inspection.eviction(broker):
+        log.warning("WARNING: %s", warning)
 
     def plan(number: int) -> Plan:
         return Plan(

@@ -198,12 +198,15 @@ class Consumer:
         want = 0 if self._leaving else min(self._slots.room, MOST)
         if not self._registered and want:
             self._register()
-        if time.monotonic() > self._audit_at:
-            self._reconcile()
         for lane in self._lanes.values():
             if lane.others:
                 self._settle_others(lane)
-        return self._exchange(want)
+        going_on = self._exchange(want)
+        # Only now: results that come too late (after a long standstill) are refused and counted, not just forgotten.
+        if time.monotonic() > self._audit_at:
+            self._reconcile()
+            return True
+        return going_on
 
     def _exchange(self, want: int) -> bool:
         acking = [lane for lane in self._lanes.values() if lane.acks]

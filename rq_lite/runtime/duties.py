@@ -36,7 +36,7 @@ RECLAIM = 5.0  # between two looks at the dead of other supervisors
 AGAIN = 1.0  # until what Redis was not there for is tried again
 TRIM = 60.0  # between two looks at the caps of the dead set
 BURST = 0.2  # between two looks whether everything is drained
-BATCH = 500
+BATCH = 250  # jobs per step of a chore: Redis is at one for 1 or 2 ms
 GOODBYE = 1.5  # seconds that a stopping worker waits for its last steps: Redis may be gone
 NAMED = 10  # jobs of a stuck consumer that are named
 

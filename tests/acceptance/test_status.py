@@ -129,7 +129,11 @@ def test_json_is_one_object_also_where_redis_has_to_be_started(commands: Command
     commands.environment["RQ_LITE_HOME"] = str(tmp_path / "own")
     result = commands.run("status", "--json")
     commands.run("redis", "stop")
-    assert (result.returncode, json.loads(result.stdout), result.stderr) == (0, {"queues": {}, "workers": []}, "")
+    assert (result.returncode, json.loads(result.stdout), result.stderr) == (
+        0,
+        {"queues": {}, "workers": [], "warnings": []},
+        "",
+    )
 
 
 def test_no_queue_is_a_friendly_line(commands: Commands) -> None:

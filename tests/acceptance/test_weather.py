@@ -6,7 +6,6 @@ import os
 import random
 import re
 import signal
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,49 +18,18 @@ from rq_lite.broker.connection import ANSWER
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable
 from rq_lite.settings import Settings
 from tests.acceptance.conftest import Lab
+from tests.acceptance.flow import Flow, until_counted
 from tests.conftest import DEADLINE, SERVERS, Server, until
 from tests.faults.mode import Way
 from tests.faults.proxy import Proxy
+from tests.faults.replication import REPLICATED, follow, free_ports, until_replicated
 from tests.redis.steps import at_maxmemory, entry, put, take, threads, waiting
 
-REPLICATED = ("--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0")
 HEALED = 30.0  # seconds: more than the time between two audits of a consumer (AUDIT)
 A_FEW = 6  # connections per second and process; they try about 3 times
 # What only these requests have in them, of all that consumers and producers send.
 EXCHANGE, PUT = "{work}:drained", "{work}:producer:"
-EVER = 1_000_000  # more numbers than a test can put
 Trouble = Callable[[], AbstractContextManager[None]]
-
-
-class Flow:
-    """A producer and a worker at the same address; there are jobs on their way until the end."""
-
-    def __init__(self, lab: Lab, url: str, *options: str) -> None:
-        self.lab = lab
-        self.worker = lab.work("--greenlets", "20", "-q", "work", "--url", url)
-        self.worker.says("ready")
-        self.producer = lab.producer("number", "--count", f"{EVER}", "--rate", "500/s", "--url", url, *options)
-        self.goes_on()
-
-    def goes_on(self, more: int = 20) -> None:
-        """Wait until so many more jobs are done."""
-        wanted = len(self.lab.seen("done")) + more
-        until(lambda: len(self.lab.seen("done")) >= wanted, f"{more} more jobs are done")
-
-    def ends_well(self) -> None:
-        """Every number that was put, up to the last one, has run once; both ends leave in order."""
-        self.producer.send_signal(signal.SIGINT)
-        said = self.producer.communicate(timeout=60)[1]
-        assert self.producer.returncode == 130, said
-        until(lambda: self.lab.broker.unfinished("work")[0] == 0, "everything is drained")
-        assert self.worker.stop() == 0
-        assert Counter(self.lab.seen("done")) == Counter(map(str, range(self.lab.put_so_far())))
-        assert (self.lab.state().stale, self.lab.dead()) == (0, [])
-        assert "Traceback" not in self.worker.said + said
-
-
-def until_counted(proxy: Proxy, what: str, wanted: int) -> None:
-    until(lambda: getattr(proxy.counters, what) >= wanted, f"{wanted} {what}")
 
 
 # -- the way to Redis
@@ -364,7 +332,7 @@ def test_a_replica_takes_over(
     producer = lab.producer("do", "--count", "60", "--maxsize", "20", "--url", proxy.url)
     lab.until_blocked(1)
     follow(new, ports[0])
-    until(lambda: offset(new, "slave_repl_offset") == offset(old, "master_repl_offset"), "the replica has everything")
+    until_replicated(old, new)
     new.broker().read(("REPLICAOF", "NO", "ONE"))
     follow(old, ports[1])
     lab.open_gate()
@@ -396,22 +364,6 @@ def test_a_put_to_a_replica_waits_until_it_takes_over(private: Callable[..., Ser
 def failed_scripts(broker: Broker) -> int:
     text = broker.read(("INFO", "commandstats"))[0].decode()
     return sum(int(count) for count in re.findall(r"cmdstat_eval\w*:.*failed_calls=(\d+)", text))
-
-
-def free_ports() -> tuple[int, int]:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]
-
-
-def follow(server: Server, port: int) -> None:
-    server.broker().read(("REPLICAOF", "127.0.0.1", port))
-
-
-def offset(server: Server, field: str) -> int | None:
-    """How far replication is."""
-    text: bytes = server.broker().read(("INFO", "replication"))[0]
-    facts = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
-    return int(facts[field]) if field in facts and facts.get("master_link_status", "up") == "up" else None
 
 
 def test_a_consumer_that_dies_while_redis_is_away_is_replaced_and_its_jobs_run_again(

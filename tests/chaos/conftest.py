@@ -23,10 +23,11 @@ from tests.conftest import SERVERS
 __all__ = ["ctrl_c", "environment", "lab", "lab_at", "private", "server"]
 
 Proof = Callable[..., Verdict]
+Tell = Callable[[str], None]
 
 
 @pytest.fixture
-def proof(chance: random.Random) -> Iterator[Proof]:
+def proof(chance: random.Random, tell: Tell) -> Iterator[Proof]:
     """Makes a run of these choices (with a seed by chance), and judges it by the demands."""
     # Not tmp_path: its names are too long for a socket.
     folder = Path(tempfile.mkdtemp(prefix="rq-"))
@@ -42,8 +43,26 @@ def proof(chance: random.Random) -> Iterator[Proof]:
         finally:
             place.leave(queue.name)
         found = check(history, demands)
-        print(f"seed {choices.seed}: {found.figures()}")
+        tell(f"seed {choices.seed}: {found.figures()}")
         return found
 
     yield prove
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def tell(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None], long: bool
+) -> Callable[[str], None]:
+    """Tells the figures of a test in one line, which `make chaos` shows; else `pytest -rP` does."""
+    capture = request.getfixturevalue("capsys")
+
+    def say(figures: str) -> None:
+        record_property("figures", figures)
+        if long:
+            with capture.disabled():
+                print(f"\n    {figures}", flush=True)
+        else:
+            print(figures)
+
+    return say

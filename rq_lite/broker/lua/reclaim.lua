@@ -11,6 +11,7 @@
 -- callers Broker.reclaim
 local inflight, pending, meta, consumers, bell, suspects, dead, index, scheduled, drained = unpack(KEYS)
 local consumer, most, certain, blamed = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', ARGV[4]
+blamed = tonumber(blamed) or blamed
 local now = now_ms()
 local lease = redis.call('ZSCORE', consumers, consumer)
 if lease and not certain and tonumber(lease) > now then return {ALIVE} end
@@ -23,7 +24,7 @@ for _ = 1, 10 do
   local page = redis.call('HSCAN', inflight, cursor, 'COUNT', most)
   cursor = page[1]
   for i = 1, #page[2], 2 do
-    local tag = page[2][i]
+    local tag = tonumber(page[2][i])
     if not found[tag] then tags[#tags + 1] = tag end
     found[tag] = page[2][i + 1]
   end
@@ -43,13 +44,13 @@ local function report(entry, attempts, crashes)
 end
 
 -- Newest first, so that the oldest ends up at the head.
-table.sort(tags, function(a, b) return tonumber(a) > tonumber(b) end)
+table.sort(tags, function(a, b) return a > b end)
 local entries, buried = {}, {}
 for _, tag in ipairs(tags) do
   local entry = found[tag]
   if blamed == 'all' or blamed == tag then
     entry = charged(entry, 0, 1)
-    local attempts, crashes = header(entry)
+    local attempts, crashes = counts(entry)
     if crashes >= POISON then
       local n = #buried
       buried[n + 1], buried[n + 2], buried[n + 3] = tag, report(entry, attempts + crashes, crashes), entry

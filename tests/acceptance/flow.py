@@ -1,0 +1,43 @@
+"""Jobs that flow from a producer to a worker while a test makes trouble."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+
+from tests.acceptance.conftest import Lab
+from tests.conftest import until
+from tests.faults.proxy import Proxy
+
+EVER = 1_000_000  # more numbers than a test can put
+
+
+class Flow:
+    """A producer and a worker at the same address; there are jobs on their way until the end."""
+
+    def __init__(self, lab: Lab, url: str, *options: str) -> None:
+        self.lab = lab
+        self.worker = lab.work("--greenlets", "20", "-q", "work", "--url", url)
+        self.worker.says("ready")
+        self.producer = lab.producer("number", "--count", f"{EVER}", "--rate", "500/s", "--url", url, *options)
+        self.goes_on()
+
+    def goes_on(self, more: int = 20) -> None:
+        """Wait until so many more jobs are done."""
+        wanted = len(self.lab.seen("done")) + more
+        until(lambda: len(self.lab.seen("done")) >= wanted, f"{more} more jobs are done")
+
+    def ends_well(self) -> None:
+        """Every number that was put, up to the last one, has run once; both ends leave in order."""
+        self.producer.send_signal(signal.SIGINT)
+        said = self.producer.communicate(timeout=60)[1]
+        assert self.producer.returncode == 130, said
+        until(lambda: self.lab.broker.unfinished("work")[0] == 0, "everything is drained")
+        assert self.worker.stop() == 0
+        assert Counter(self.lab.seen("done")) == Counter(map(str, range(self.lab.put_so_far())))
+        assert (self.lab.state().stale, self.lab.dead()) == (0, [])
+        assert "Traceback" not in self.worker.said + said
+
+
+def until_counted(proxy: Proxy, what: str, wanted: int) -> None:
+    until(lambda: getattr(proxy.counters, what) >= wanted, f"{wanted} {what}")

@@ -1,0 +1,53 @@
+"""Tasks for the chaos tests."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import re
+import time
+
+from rq_lite import Queue
+from tests.acceptance.apps.evidence import note
+
+work = Queue("work")
+chain = Queue("chain", maxsize=2)
+
+
+@work.task
+def nap(what: object) -> None:
+    """A short job."""
+    note("begun", what)
+    time.sleep(random.uniform(0.0, 0.03))
+    note("done", what)
+
+
+@work.task
+def nothing(_what: object) -> None:
+    """So little that only the queue counts."""
+
+
+@work.task(timeout=None)
+def hog(how: str, seconds: float) -> None:
+    """Holds the loop for a while, one way or another."""
+    note("begun", how)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if how == "c":
+            re.match(r"(a+)+$", "a" * 22 + "b")  # the interpreter is held
+        elif how == "asleep":
+            ctypes.CDLL(None).usleep(200_000)  # the interpreter is free, the loop is not
+    note("done", how)
+
+
+@work.task(timeout=1.0)
+def hog_soon(how: str, seconds: float) -> None:
+    hog.function(how, seconds)
+
+
+@chain.task
+def link(n: int) -> None:
+    """Puts into its own queue, which is full, n links long."""
+    if n:
+        link.put(n - 1)
+    note("done", n)

@@ -1,0 +1,51 @@
+"""Many producers in one process, for T10: `python -m tests.chaos.producers THREADS BATCH`, until standard input ends.
+
+Prints a line when all have begun. Prints at the end what they saw, as one JSON object: `pushes` of each thread, since
+there was a line on standard input; and `deepest`, the largest queue after any of their puts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from rq_lite import moments
+from rq_lite.broker import Broker
+from rq_lite.process import this
+from tests.chaos.jobs import nothing
+
+
+def main(threads: int, batch: int) -> None:
+    broker = Broker()
+    this.use(broker.settings, broker)
+    deepest = 0
+    pushes = [0] * threads
+
+    def watch(name: str, _link: object, facts: Mapping[str, Any]) -> None:
+        nonlocal deepest
+        if name == "put.after":
+            deepest = max(deepest, facts["size"])
+
+    moments.watchers.append(watch)
+
+    def produce(number: int) -> None:
+        while True:
+            pushes[number] += nothing.put_many(range(batch))
+
+    for number in range(threads):
+        threading.Thread(target=produce, args=(number,), daemon=True).start()
+    print("begun", flush=True)
+    sys.stdin.readline()
+    before = list(pushes)
+    sys.stdin.read()
+    since = [now - then for now, then in zip(pushes, before, strict=True)]
+    print(json.dumps({"pushes": since, "deepest": deepest}), flush=True)
+    os._exit(0)  # in the middle of their puts
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

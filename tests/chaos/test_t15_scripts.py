@@ -1,0 +1,159 @@
+"""T15: scripts that Redis forgets, and that never hold it up, however much there is to do.
+
+A script's time is what Redis' main thread spent on the processor for one call. The clock's time is told beside it: on a
+machine with other work a call that needs 1 ms may take 20.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from rq_lite.broker import Broker, Lane, inspection, keys
+from rq_lite.runtime.duties import BATCH
+from tests.acceptance.conftest import Lab
+from tests.acceptance.flow import Flow
+from tests.chaos.conftest import Tell
+from tests.chaos.measure import Steps, p99, slow_calls, watch_slow_calls
+from tests.conftest import Server
+from tests.redis.steps import KEY, counter, entry, length
+
+LONGEST = 5.0  # ms that one call may keep Redis
+OWN_WORK = "local x = 0 for i = 1, 400000 do x = x + i end return x"  # takes some ms, and depends on nothing
+Private = Callable[..., Server]
+
+
+@pytest.fixture
+def alone(private: Private) -> Iterator[tuple[Server, Broker]]:
+    """A server whose time nobody else uses, with queue "q"."""
+    server = private()
+    broker = server.broker().open()
+    broker.declare("q", 0)
+    yield server, broker
+    broker.close()
+
+
+def in_batches(broker: Broker, count: int, command: Callable[[range], tuple[object, ...]]) -> None:
+    """So many, 1000 with each command."""
+    for first in range(0, count, 1000):
+        broker.read(command(range(first, min(first + 1000, count))))
+
+
+def test_scripts_may_be_forgotten_every_10_ms(
+    private: Private, lab_at: Callable[[Server], Lab], long: bool, tell: Tell
+) -> None:
+    server = private()
+    flow = Flow(lab_at(server), server.url)
+    over, flushes = threading.Event(), 0
+
+    def forget() -> None:
+        nonlocal flushes
+        with_own = server.broker()
+        while not over.wait(0.01):
+            with_own.read(("SCRIPT", "FLUSH"))
+            flushes += 1
+        with_own.close()
+
+    thread = threading.Thread(target=forget)
+    thread.start()
+    try:
+        flow.goes_on(10_000 if long else 1000)
+    finally:
+        over.set()
+        thread.join()
+    flow.ends_well()
+    assert "Redis" not in flow.worker.said.partition("ready")[2]
+    tell(f"T15 {flushes:,} SCRIPT FLUSH while {len(flow.lab.seen('done')):,} jobs ran: 0 errors, each ran once")
+
+
+def owned_by_the_dead(broker: Broker, consumers: Sequence[str], each: int) -> None:
+    """So many jobs in flight with each of them; their leases are over."""
+    for number, consumer in enumerate(consumers):
+        base = number * each
+
+        def book(some: range, consumer: str = consumer, base: int = base) -> tuple[object, ...]:
+            return "HSET", KEY.inflight(consumer), *(x for n in some for x in (base + n + 1, entry(base + n)))
+
+        in_batches(broker, each, book)
+    in_batches(
+        broker, len(consumers), lambda some: ("ZADD", KEY.consumers, *(x for n in some for x in (1, consumers[n])))
+    )
+    broker.read(("HSET", KEY.meta, "inflight", len(consumers) * each, "tag", len(consumers) * each))
+
+
+@pytest.mark.parametrize("consumers", [1, 5000])
+def test_the_jobs_of_the_dead_are_reclaimed_in_short_steps(
+    alone: tuple[Server, Broker], consumers: int, long: bool, tell: Tell
+) -> None:
+    server, broker = alone
+    count = 1_000_000 if long else 50_000
+    dead = [f"dead-{number}" for number in range(consumers)]
+    owned_by_the_dead(broker, dead, count // consumers)
+    watch_slow_calls(broker, int(LONGEST * 1000))
+    reclaims, others = Steps(server), Steps(server)
+    for consumer in dead:
+        left, cursor = 1, 0
+        while left:
+            with reclaims.one():
+                step = broker.reclaim("q", consumer, certain=False, most=BATCH, cursor=cursor)
+            assert step is not None
+            left, cursor = step.left, step.cursor
+            if len(reclaims.cpu) % 10 == 0:
+                with others.one():
+                    broker.read(("EVAL", OWN_WORK, 0))
+    slow = slow_calls(broker)
+    tell(
+        f"T15 reclaim of {count:,} jobs of {consumers:,} dead: {reclaims} (p50/p99/max); "
+        f"{len(slow)} over {LONGEST:g} ms on the clock, the longest {max(slow, default=0.0):.1f}; "
+        f"a script of constant work: {others}"
+    )
+    assert length(broker, KEY.pending) == count
+    assert (counter(broker, "inflight"), counter(broker, "reclaimed")) == (0, count)
+    assert max(reclaims.cpu) < max(LONGEST, 3 * max(others.cpu))
+    assert p99(reclaims.cpu) < LONGEST
+
+
+def test_jobs_that_are_due_all_at_once_are_promoted_in_short_steps(
+    alone: tuple[Server, Broker], long: bool, tell: Tell
+) -> None:
+    server, broker = alone
+    count = 500_000 if long else 50_000
+
+    def schedule(some: range) -> tuple[object, ...]:
+        return "ZADD", KEY.scheduled, *(x for n in some for x in (1, b"s%016d|" % n + entry(n)))
+
+    in_batches(broker, count, schedule)
+    promotes, promoted = Steps(server), BATCH
+    while promoted == BATCH:
+        with promotes.one():
+            promoted = broker.promote("q", BATCH)[0]
+    tell(f"T15 promote of {count:,} due jobs: {promotes} (p50/p99/max)")
+    assert length(broker, KEY.pending) == count
+    assert p99(promotes.cpu) < LONGEST
+
+
+def test_a_long_queue_is_no_slower(alone: tuple[Server, Broker], chance: random.Random, long: bool, tell: Tell) -> None:
+    server, broker = alone
+    count, rounds = (1_000_000, 1000) if long else (100_000, 200)
+    in_batches(broker, count, lambda some: ("LPUSH", KEY.pending, *map(entry, some)))
+    broker.register("q", "c")
+    link = broker.link()
+    exchanges, puts, states = Steps(server), Steps(server), Steps(server)
+    acks: list[int] = []
+    for _ in range(rounds):
+        with exchanges.one():
+            (taken,) = broker.exchange("c", [Lane("q", acks)], 200, link)
+        acks = list(range(taken.tag + 1, taken.tag + 1 + len(taken.jobs)))
+        batch = [entry(chance.randrange(10**6)) for _ in range(200)]
+        with puts.one():
+            broker.put("q", batch)
+        with states.one():
+            inspection.states(broker, ["q"])
+    link.close()
+    tell(f"T15 at {count:,} waiting jobs, 200 a batch: exchange {exchanges}; put {puts}; status {states} (p50/p99/max)")
+    assert length(broker, keys.of("q").pending) == count
+    for steps in (exchanges, puts, states):
+        assert p99(steps.cpu) < LONGEST
