@@ -13,6 +13,7 @@ import pytest
 
 from rq_lite.broker import Broker
 from rq_lite.broker import Lane as Acks
+from rq_lite.broker.codec import VERSION, Message, encode
 from tests.acceptance.conftest import APP, Lab, children
 from tests.conftest import SERVERS, Server, until
 from tests.faults.proxy import Proxy
@@ -269,3 +270,14 @@ def test_jobs_that_come_while_redis_is_restarted_are_not_lost(
     assert worker.stop() == 0
     # Nobody died: also what was under way when Redis went is known to its consumer.
     assert len(lab.seen("done")) == 1001
+
+
+def test_a_put_by_hand_is_found_without_a_bell(lab: Lab) -> None:
+    """Any program may push a job; a wake-up that is lost costs a second or two and nothing else."""
+    worker = lab.work()
+    worker.says("consumer 1 ready")
+    until(lambda: lab.blocked() == 1, "it waits for the bell")
+    job = encode(Message(VERSION, "by-hand", f"{APP}:do", ["by hand"]))
+    lab.broker.read(("LPUSH", "rq:{work}:pending", job))
+    lab.until_seen("done", 1)
+    assert worker.stop() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import queue as stdlib
 import sys
 import types
@@ -454,3 +455,19 @@ def test_entries_of_other_programs_may_be_mixed_in(task: AnyTask, broker: Broker
     task.queue.put_entries([], Options())
     task.put(8)
     assert [message.task for message in messages(broker)] == ["t", task.name]
+
+
+def test_a_forked_process_has_links_of_its_own(queue: Queue, broker: Broker) -> None:
+    """Both put through brokers that were in use before; neither gets the other's answers."""
+    broker.read(("PING",))
+    child = os.fork()
+    if not child:
+        try:
+            for number in range(20):
+                assert broker.read(("ECHO", f"child-{number}"))[0] == f"child-{number}".encode()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    for number in range(20):
+        assert broker.read(("ECHO", f"parent-{number}"))[0] == f"parent-{number}".encode()
+    assert os.waitpid(child, 0)[1] == 0

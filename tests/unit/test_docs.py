@@ -53,3 +53,19 @@ def test_links_between_documents_lead_somewhere() -> None:
 def test_every_setting_is_documented_and_no_other() -> None:
     documented = [row[0].strip("`") for row in rows((DOCS / "settings.md").read_text()) if row[0] != "name"]
     assert documented == list(Settings.__struct_fields__)
+
+
+def test_every_test_that_the_guarantees_name_exists() -> None:
+    tests = "".join(file.read_text() for file in (DOCS.parent / "tests").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", (DOCS / "guarantees.md").read_text())
+    assert len(named) > 70
+    assert {name for name in named if f"def {name}(" not in tests} == set()
+
+
+def test_every_fault_has_a_test_or_a_reason() -> None:
+    table = [row for row in rows((DOCS / "guarantees.md").read_text()) if re.match(r"[A-DX]\d", row[0])]
+    numbered = {name for row in table for name in re.findall(r"\b[A-DX]\d+\b", row[0])}
+    counts = {"A": 16, "B": 20, "C": 23, "D": 17, "X": 10}
+    assert numbered == {f"{kind}{n}" for kind, count in counts.items() for n in range(1, count + 1)}
+    for row in table:
+        assert re.search(r"`test_\w+`|tests/\w+/test_\w+\.py|out of reach: \w+", row[2]), row
