@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from rq_lite import broker as broker_module
-from rq_lite.broker import Broker, Feed, Lane, Link, keys, scripts
+from rq_lite.broker import Broker, Feed, Lane, Link, consuming, keys, producing, scripts, tending
 from rq_lite.broker.scripts import Code
 from tests.conftest import pattern
 from tests.redis.steps import KEY, entry, put, took
@@ -59,9 +58,14 @@ def test_the_callers_exist_and_are_described(name: str) -> None:
 
 def test_every_method_that_runs_a_script_stands_in_its_head() -> None:
     found: dict[str, set[str]] = {name: set() for name in NAMES}
-    tree = ast.parse(inspect.getsource(broker_module))
-    (broker_class,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Broker")
-    for method in broker_class.body:
+    methods = [
+        method
+        for side in (producing, consuming, tending)
+        for node in ast.parse(inspect.getsource(side)).body
+        if isinstance(node, ast.ClassDef)
+        for method in node.body
+    ]
+    for method in methods:
         for script in re.findall(r"_(?:run|settle)\(\s*'(\w+)'|_scripts\['(\w+)'\]", ast.unparse(method)):
             assert isinstance(method, ast.FunctionDef)
             found["".join(script)].add(f"Broker.{method.name}")

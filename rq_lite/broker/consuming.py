@@ -1,0 +1,126 @@
+"""The consumers' side of the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rq_lite import moments
+from rq_lite.broker import keys, telling
+from rq_lite.broker.connection import LONGEST_BLOCK, Link
+from rq_lite.broker.replies import Lane, Taken
+from rq_lite.broker.runner import FAULTS, Runner, firsts, flat, ms
+from rq_lite.broker.scripts import Code
+
+
+class Consuming(Runner):
+    """Leases, taking and settling."""
+
+    def register(self, queue: str, consumer: str, *, link: Link | None = None) -> None:
+        """Begin (or begin anew) the lease without which nothing can be taken."""
+        key = keys.of(queue)
+        with moments.step("register", link, queue=queue, consumer=consumer):
+            self._run("register", (key.consumers, key.meta), consumer, ms(self.settings.lease), link=link)
+
+    def exchange(self, consumer: str, lanes: Sequence[Lane], want: int, link: Link) -> list[Taken]:
+        """Ack what is done and take up to `want` jobs, from the lanes in their order; an answer for each."""
+        names: list[str] = []
+        args: list[Any] = [consumer, want]
+        for queue, acks in lanes:
+            key = keys.of(queue)
+            names += (
+                key.pending, key.scheduled, key.meta, key.consumers,
+                key.inflight(consumer), key.bell, key.room, key.drained,
+            )  # fmt: skip
+            args.append(len(acks))
+            args += acks
+        if moments.watchers:
+            telling.exchange_begins(consumer, lanes, want, link)
+        try:
+            reply = self._run("exchange", tuple(names), *args, link=link)
+        except FAULTS:
+            telling.exchange_failed(consumer, lanes, want, link)
+            raise
+        replies = [Taken(Code(code), stale, tag, jobs) for code, stale, tag, jobs in reply]
+        if moments.watchers:
+            telling.exchange_ended(consumer, lanes, replies, want, link)
+        return replies
+
+    def isolate(self, queue: str, consumer: str, link: Link) -> tuple[Code, int, bytes]:
+        """Take one suspect, for a consumer that runs nothing else: its delivery tag (0: there is none) and the job."""
+        key = keys.of(queue)
+        names = (key.meta, key.consumers, key.suspects, key.inflight(consumer))
+        with moments.step("take", link, consumer=consumer, queue=queue) as facts:
+            code, tag, job = self._run("isolate", names, consumer, link=link)
+            facts["jobs"] = [(tag, telling.id_of(job))] if tag else []
+        return Code(code), tag, job
+
+    def bury(self, queue: str, consumer: str, reports: Sequence[tuple[int, bytes]], link: Link | None = None) -> int:
+        """Move deliveries (tag, report) to the dead set; how many were no longer the consumer's."""
+        key = keys.of(queue)
+        names = (
+            key.inflight(consumer), key.dead, key.dead_index, key.meta, key.pending, key.scheduled, key.drained,
+        )  # fmt: skip
+        return self._settle("bury", queue, consumer, firsts(reports), names, *self._caps, *flat(reports), link=link)
+
+    def retry(self, queue: str, consumer: str, delays: Sequence[tuple[int, int]], link: Link | None = None) -> int:
+        """Let deliveries (tag, delay in ms) run again later, charged an attempt; how many were not ours."""
+        key = keys.of(queue)
+        names = (key.inflight(consumer), key.scheduled, key.meta)
+        return self._settle("retry", queue, consumer, firsts(delays), names, *flat(delays), link=link)
+
+    def park(self, queue: str, consumer: str, unknown: Sequence[tuple[int, str]], link: Link) -> int:
+        """Put deliveries (tag, task) of unknown tasks aside, uncharged; how many were not the consumer's."""
+        key = keys.of(queue)
+        names = (key.inflight(consumer), key.scheduled, key.meta, key.pending, key.drained)
+        return self._settle(
+            "park", queue, consumer, firsts(unknown), names, ms(self.settings.park), consumer, *flat(unknown), link=link
+        )
+
+    def give_back(self, queue: str, consumer: str, tags: Sequence[int], *, link: Link | None = None) -> int:
+        """Return unfinished deliveries to the head of the queue, uncharged; how many were not the consumer's."""
+        key = keys.of(queue)
+        names = (key.inflight(consumer), key.pending, key.meta, key.bell, key.suspects)
+        return self._settle("give_back", queue, consumer, sorted(tags), names, *sorted(tags), link=link)
+
+    def _settle(
+        self,
+        verb: str,
+        queue: str,
+        consumer: str,
+        tags: list[int],
+        names: tuple[str, ...],
+        *args: Any,
+        link: Link | None,
+    ) -> int:
+        """One of the scripts that end a delivery; how many of the tags were no longer the consumer's."""
+        name = "give_back" if verb == "give_back" else "settle"
+        with moments.step(name, link, queue=queue, consumer=consumer, verb=verb, tags=tags) as facts:
+            facts["stale"] = stale = int(self._run(verb, names, *args, link=link)[2])
+        return stale
+
+    def inflight(self, queue: str, consumer: str, link: Link | None = None) -> set[int]:
+        """The delivery tags that this consumer owns according to Redis."""
+        return {int(tag) for tag in self._read(("HKEYS", keys.of(queue).inflight(consumer)), link)}
+
+    def booked(
+        self, queue: str, consumer: str, tags: Sequence[int], link: Link | None = None
+    ) -> list[tuple[int, bytes]]:
+        """Deliveries of a consumer: tag and job; those that are no longer its own are left out."""
+        if not tags:
+            return []
+        with moments.step("reconcile", link, queue=queue, consumer=consumer) as facts:
+            jobs = self._read(("HMGET", keys.of(queue).inflight(consumer), *tags), link)
+            found = [(tag, job) for tag, job in zip(tags, jobs, strict=True) if job is not None]
+            facts["jobs"] = [(tag, telling.id_of(job)) for tag, job in found]
+        return found
+
+    def wait_bell(self, queues: Sequence[str], seconds: float, link: Link) -> str | None:
+        """Wait for something to take, at most so long (below the links' own timeout); the queue that rang."""
+        bells = {keys.of(queue).bell.encode(): queue for queue in queues}
+        reply = link.call("BRPOP", *bells, min(seconds, LONGEST_BLOCK))
+        return None if reply is None else bells[reply[0]]
+
+    def ring(self, queue: str, link: Link) -> None:
+        """Hand a wake-up on that came to one who has no room."""
+        link.call("LPUSH", keys.of(queue).bell, 1)

@@ -1,0 +1,111 @@
+"""The producers' side of the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rq_lite import moments
+from rq_lite.broker import keys, telling
+from rq_lite.broker.connection import Link
+from rq_lite.broker.replies import Feed, Put
+from rq_lite.broker.runner import Runner, blank, ms
+from rq_lite.broker.scripts import Code
+from rq_lite.errors import BrokerUnavailable
+
+# A producer's last put is remembered for this long, ms: longer than anybody goes on repeating one.
+REMEMBER = 600_000
+
+
+class Producing(Runner):
+    """Making queues known, putting, and the marks of feeds."""
+
+    def declare(self, queue: str, maxsize: int | None = None, maxbytes: int | None = None) -> tuple[int, int]:
+        """Make the queue known; the bound in force, in jobs and in bytes (0: none)."""
+        key = keys.of(queue)
+        # A queue that is listed needs no write: at maxmemory a worker must be able to start and drain it.
+        if not self.read(("SISMEMBER", keys.QUEUES, queue))[0]:
+            self.read(("SADD", keys.QUEUES, queue))
+        defaults = (self.settings.maxsize, self.settings.maxbytes)
+        with moments.step("declare", None, queue=queue):
+            _, jobs, size = self._run("declare", (key.meta,), *map(blank, (maxsize, maxbytes)), *defaults)
+        return jobs, size
+
+    def put(
+        self,
+        queue: str,
+        entries: Sequence[bytes],
+        *,
+        delay: int = 0,
+        woken: bool = False,
+        overdraft: int = 0,
+        feed: Feed | None = None,
+        patience: float | None = None,
+    ) -> Put:
+        """Add encoded jobs, at most 1000, as many as fit; they are due in `delay` ms.
+
+        Repeating it after a lost answer never adds a job twice. Raises BrokerUnavailable when patience is over;
+        its `outcome` is "not put", or "unknown" when an answer was lost.
+        """
+        self.open()
+        assert self._scripts is not None
+        script = self._scripts["put"]
+        key = keys.of(queue)
+        link = self._links.borrow()
+        try:
+            link.sequence += 1
+            names = [key.pending, key.scheduled, key.meta, key.bell, key.room, key.producer(link.producer)]
+            remember = max(REMEMBER, 2 * ms(self.settings.patience if patience is None else patience))
+            args = [link.sequence, remember, int(woken), delay, overdraft, len(entries), *entries]
+            if feed is not None:
+                names.append(key.feed(feed.name))
+                args += [feed.field, feed.expected, *feed.values]
+            return self._put(link, queue, entries, overdraft, lambda: script(link, tuple(names), *args), patience)
+        finally:
+            self._links.give_back(link)
+
+    def _put(
+        self,
+        link: Link,
+        queue: str,
+        entries: Sequence[bytes],
+        overdraft: int,
+        send: Callable[[], list[Any]],
+        patience: float | None,
+    ) -> Put:
+        def attempt() -> Put:
+            if moments.watchers:
+                moments.reach("put.before", link, queue=queue, jobs=[telling.id_of(entry) for entry in entries])
+            reply = send()
+            code = Code(reply[0])
+            put = Put(code, *reply[1:]) if code is Code.OK else Put(code)
+            if moments.watchers:
+                telling.put_ended(queue, entries, put, overdraft, link)
+            return put
+
+        try:
+            return self._patiently(attempt, link, patience)
+        except BrokerUnavailable as error:
+            unknown = error.outcome == "unknown"
+            outcome = "unknown" if unknown else "not put"
+            if moments.watchers:
+                jobs = [telling.id_of(entry) for entry in entries]
+                moments.reach("put.failed", link, queue=queue, jobs=jobs, outcome=outcome)
+            said = "whether it was put is not known" if unknown else "nothing was put"
+            raise BrokerUnavailable(f"{error}; {said}", outcome=outcome) from None
+
+    def wait_room(self, queue: str, seconds: float) -> bool:
+        """Wait until the queue may have room; False after the time (about 2 s at most), or after weather."""
+        return self._wait((keys.of(queue).room,), seconds)
+
+    def feed(self, queue: str, name: str) -> dict[str, str]:
+        """The marks of a feed: field to value; empty for one that was never used."""
+        flat = self.read(("HGETALL", keys.of(queue).feed(keys.checked_name(name, "feed"))))[0]
+        return {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+
+    def mark_feed(self, queue: str, name: str, field: str, value: str) -> None:
+        self.read(("HSET", keys.of(queue).feed(name), field, value))
+
+    def forget_feed(self, queue: str, name: str, fields: Sequence[str]) -> None:
+        if fields:
+            self.read(("HDEL", keys.of(queue).feed(name), *fields))

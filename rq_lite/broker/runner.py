@@ -1,0 +1,181 @@
+"""How the broker's methods reach Redis: connect once, run a script or command, try again through weather."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import redis
+from redis.exceptions import OutOfMemoryError
+
+from rq_lite import moments
+from rq_lite.backoff import pauses
+from rq_lite.broker import scripts
+from rq_lite.broker.connection import LONGEST_BLOCK, LOST, Address, Link, Links, explained, is_weather
+from rq_lite.embedded import Attached, announce, attach
+from rq_lite.errors import BrokerOutOfMemory, BrokerUnsuitable
+from rq_lite.programs import OLDEST
+from rq_lite.settings import Settings, load_settings
+
+WITH_FLAGS = (7, 0)
+# What a call over a link may raise.
+FAULTS = (redis.RedisError, OSError)
+T = TypeVar("T")
+Self = TypeVar("Self", bound="Runner")
+
+
+class Runner:
+    """Connects with its first use; what the three sides of the broker have in common."""
+
+    def __init__(self, url: str | None = None, *, settings: Settings | None = None, quiet: bool = False) -> None:
+        self.settings = settings or load_settings()
+        self._url = url or self.settings.url
+        self._quiet = quiet
+        self._attached: Attached | None = None
+        self._scripts: dict[str, scripts.Script] | None = None
+        if self._url is not None:
+            self._connect_to(self._url)
+
+    def _connect_to(self, url: str) -> None:
+        self._address = Address(url)
+        self._links = Links(self._address)
+        self._waiters = Links(self._address, most=1024)
+
+    # -- opening and closing
+
+    def open(self: Self) -> Self:
+        """Connect now, once, without patience, and check the server. Raises BrokerError in one line."""
+        if self._scripts is not None:
+            return self
+        moments.begin("producer")  # unless this process has said before what it is
+        if self._url is None:
+            self._attached = attach(self.settings, say=None if self._quiet else announce)
+            self._url = self._attached.url
+            self._connect_to(self._url)
+        try:
+            with self._links.lend() as link:
+                info = link.call("INFO", "server")
+        except FAULTS as error:
+            raise explained(error, self._address) from None
+        self.version = version_of(info)
+        if self.version < OLDEST:
+            number = ".".join(map(str, self.version))
+            raise BrokerUnsuitable(f"Redis at {self.shown} is version {number or '?'}; 6.2 or newer is needed")
+        self._scripts = scripts.load(flags=self.version >= WITH_FLAGS)
+        return self
+
+    def close(self) -> None:
+        if self._url is not None:
+            self._links.close()
+            self._waiters.close()
+        if self._attached is not None:
+            self._attached.close()
+            self._attached, self._url, self._scripts = None, None, None
+
+    def revive(self) -> None:
+        """Start the embedded Redis again if it is gone; nothing for any other."""
+        if self._attached is not None:
+            self._attached.revive()
+
+    @property
+    def url(self) -> str:
+        """With its password: for processes that this one starts, never for people."""
+        self.open()
+        return self._address.url
+
+    @property
+    def shown(self) -> str:
+        """The URL for people."""
+        return self._address.shown
+
+    def link(self) -> Link:
+        """A connection for one caller alone."""
+        self.open()
+        return Link(self._address)
+
+    # -- running a script or command
+
+    def _run(self, name: str, keys_: tuple[str, ...], *args: Any, link: Link | None = None) -> list[Any]:
+        self.open()
+        assert self._scripts is not None
+        script = self._scripts[name]
+        if link is not None:
+            reply: list[Any] = script(link, keys_, *args)
+            return reply
+        with self._links.lend() as lent:
+            return self._patiently(lambda: script(lent, keys_, *args), lent)
+
+    def read(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """The replies to plain commands, sent together; they are repeated like scripts, so only safe ones."""
+        self.open()
+        with self._links.lend() as link:
+            return self._patiently(lambda: link.pipe(list(commands)), link)
+
+    @property
+    def _caps(self) -> tuple[int, int]:
+        """Of the dead set: the most jobs, and the longest to keep one, ms."""
+        return self.settings.dead_max, ms(self.settings.dead_age)
+
+    def _read(self, command: tuple[Any, ...], link: Link | None) -> Any:
+        return self.read(command)[0] if link is None else link.call(*command)
+
+    def _patiently(self, attempt: Callable[[], T], link: Link, patience: float | None = None) -> T:
+        """Tries again after weather, with growing pauses of random length, until patience is over."""
+        until = time.monotonic() + (self.settings.patience if patience is None else patience)
+        unknown = False
+        for pause in pauses():
+            try:
+                return attempt()
+            except FAULTS as error:
+                # Once an answer was lost, only an answer to the same step can tell what was done.
+                unknown = unknown or (isinstance(error, LOST) and link.asked)
+                link.close()
+                # From a plain command, and from a script on Redis 7, redis-py knows it; on 6.2 it is in the text.
+                if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error):
+                    raise BrokerOutOfMemory(
+                        f"Redis at {self.shown} is at its maxmemory and stores nothing more; nothing was put. "
+                        "Consumers go on: let them drain the queue, or raise maxmemory"
+                    ) from None
+                if not is_weather(error) or time.monotonic() + pause > until:
+                    raise explained(error, self._address, unknown=unknown) from None
+            time.sleep(pause)
+        raise AssertionError("pauses never end")
+
+    def _wait(self, lists: tuple[str, ...], seconds: float) -> bool:
+        """Block for a wake-up token: a hint only, so that an error is no more than a wait that was in vain."""
+        self.open()
+        with self._waiters.lend() as link:
+            try:
+                return link.call("BRPOP", *lists, max(0.01, min(seconds, LONGEST_BLOCK))) is not None
+            except FAULTS as error:
+                link.close()
+                if not is_weather(error):
+                    raise explained(error, self._address) from None
+        time.sleep(random.uniform(0, min(seconds, 0.5)))
+        return False
+
+
+def version_of(info: bytes) -> tuple[int, ...]:
+    """`(7, 0, 15)` from the reply to INFO; empty when it says nothing of a version."""
+    for line in info.decode(errors="replace").splitlines():
+        if line.startswith("redis_version:"):
+            return tuple(int(part) for part in line.partition(":")[2].split(".") if part.isdigit())
+    return ()
+
+
+def blank(number: int | None) -> int | str:
+    return "" if number is None else number
+
+
+def ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def firsts(pairs: Sequence[tuple[int, Any]]) -> list[int]:
+    return [tag for tag, _ in pairs]
+
+
+def flat(pairs: Sequence[tuple[Any, Any]]) -> list[Any]:
+    return [part for pair in pairs for part in pair]

@@ -1,0 +1,117 @@
+"""What supervisors and operators do with queues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rq_lite import moments
+from rq_lite.broker import keys
+from rq_lite.broker.replies import Death, Reclaimed, Renewed, Requeued
+from rq_lite.broker.runner import Runner, blank, flat, ms
+from rq_lite.broker.scripts import Code
+
+UNSEEN = Death("nobody saw how")
+
+
+class Tending(Runner):
+    """Duties, bounds, pauses, the dead set, and waiting until all is done."""
+
+    # -- duties
+
+    def renew(self, queue: str, consumers: Sequence[str]) -> Renewed:
+        """Prolong leases."""
+        key = keys.of(queue)
+        with moments.step("renew", None, queue=queue):
+            reply = self._run("renew", (key.consumers, key.meta, key.pending), ms(self.settings.lease), *consumers)
+        return Renewed(*reply[1:])
+
+    def reclaim(
+        self, queue: str, consumer: str, *, certain: bool, death: Death = UNSEEN, most: int = 500, cursor: int = 0
+    ) -> Reclaimed | None:
+        """Return a dead consumer's jobs to the head of the queue, a batch; `cursor` is what the last call returned.
+
+        None: its lease has not ended, and nobody said that it is `certain` to be dead.
+        """
+        key = keys.of(queue)
+        names = (
+            key.inflight(consumer), key.pending, key.meta, key.consumers, key.bell, key.suspects,
+            key.dead, key.dead_index, key.scheduled, key.drained,
+        )  # fmt: skip
+        args = (consumer, most, int(certain), death.charged, death.how, death.where, cursor, *self._caps)
+        with moments.step("reclaim", None, queue=queue, consumer=consumer) as facts:
+            reply = self._run("reclaim", names, *args)
+            facts["moved"] = 0 if reply[0] == Code.ALIVE else reply[1]
+        return None if reply[0] == Code.ALIVE else Reclaimed(*map(int, reply[1:]))
+
+    def promote(self, queue: str, most: int = 500) -> tuple[int, float | None]:
+        """Move jobs that are due to the queue, a batch; how many, and seconds until the next is due."""
+        key = keys.of(queue)
+        with moments.step("promote", None, queue=queue):
+            reply = self._run("promote", (key.scheduled, key.pending, key.meta, key.bell, key.suspects), most)
+        return reply[1], None if reply[2] < 0 else reply[2] / 1000
+
+    def consumers(self, queue: str) -> dict[str, float]:
+        """Every consumer that is listed, and for how many more seconds its lease holds (below 0: it ended)."""
+        clock, pairs = self.read(("TIME",), ("ZRANGE", keys.of(queue).consumers, 0, -1, "WITHSCORES"))
+        now = int(clock[0]) + int(clock[1]) / 1e6
+        return {pairs[i].decode(): float(pairs[i + 1]) / 1000 - now for i in range(0, len(pairs), 2)}
+
+    def announce(self, worker_id: str, facts: dict[str, str | int], lifetime: float) -> None:
+        """Say in `rq:worker:<id>` what a worker is; it is gone by itself after `lifetime` seconds."""
+        with moments.step("announce", None, worker=worker_id):
+            self._run("announce", (keys.worker(worker_id),), ms(lifetime), *flat(list(facts.items())))
+
+    def unannounce(self, worker_id: str) -> None:
+        self.read(("DEL", keys.worker(worker_id)))
+
+    # -- operators
+
+    def unfinished(self, queue: str) -> tuple[int, int]:
+        """How many jobs wait, are scheduled or in flight; and how many of these are parked."""
+        key = keys.of(queue)
+        reply = self._run("unfinished", (key.pending, key.scheduled, key.meta, key.drained))
+        return reply[1], reply[2]
+
+    def wait_drained(self, queue: str, seconds: float) -> bool:
+        """Wait until perhaps nothing is unfinished; False after the time (about 2 s at most), or after weather."""
+        return self._wait((keys.of(queue).drained,), seconds)
+
+    def configure(self, queue: str, maxsize: int | None = None, maxbytes: int | None = None) -> None:
+        """Set a queue's bound for everybody."""
+        key = keys.of(queue)
+        self._run("configure", (key.meta, key.room), *map(blank, (maxsize, maxbytes)))
+
+    def pause(self, queue: str) -> None:
+        """Nothing more is taken; puts go on up to the bound."""
+        self.read(("HSET", keys.of(queue).meta, "paused", 1))
+
+    def resume(self, queue: str) -> None:
+        """Undo a pause and wake the consumers."""
+        key = keys.of(queue)
+        self._run("resume", (key.meta, key.pending, key.bell))
+
+    def purge(self, queue: str) -> int:
+        """Drop everything that waits or is scheduled; how many jobs that were."""
+        key = keys.of(queue)
+        names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
+        return int(self._run("purge", names)[1])
+
+    def requeue(self, queue: str, tags: Sequence[int], *, woken: bool = False) -> Requeued:
+        """Let buried jobs, at most 500, wait again at the end of the queue, as many as fit.
+
+        Repeated after a lost answer it moves nothing twice, but what was moved then counts as no longer dead.
+        """
+        key = keys.of(queue)
+        names = (key.dead, key.dead_index, key.pending, key.scheduled, key.meta, key.bell, key.room)
+        code, *figures = self._run("requeue", names, int(woken), *tags)
+        return Requeued(Code(code), *figures)
+
+    def forget(self, queue: str, tags: Sequence[int]) -> int:
+        """Drop buried jobs, at most 500 and at least one; how many there were."""
+        key = keys.of(queue)
+        return int(self._run("forget", (key.dead, key.dead_index, key.meta), *tags)[1])
+
+    def trim(self, queue: str) -> int:
+        """Drop buried jobs over the caps; how many. There may be more until it says 0."""
+        key = keys.of(queue)
+        return int(self._run("trim", (key.dead, key.dead_index, key.meta), *self._caps)[1])
