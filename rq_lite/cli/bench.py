@@ -38,6 +38,10 @@ NO_COMMAND = (
     "--chaos redis-restart must know how to restart your Redis: say --restart-command 'systemctl restart redis', "
     "or name no URL for an embedded Redis of its own"
 )
+FORGETFUL = (
+    "  note            a Redis that forgets what it has answered breaks promises, too: without appendonly at each "
+    "restart, with appendfsync everysec when it is killed"
+)
 Show = Callable[[Sample], None]
 
 
@@ -268,6 +272,8 @@ def told(report: Report) -> str:
     lines += [f"    {violation}" for violation in report.violations[:SHOWN]]
     if (more := len(report.violations) - SHOWN) > 0:
         lines.append(f"    and {more:,} more")
+    if report.violations and report.restarts:
+        lines.append(FORGETFUL)
     return "\n".join(lines)
 
 
