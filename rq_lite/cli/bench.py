@@ -243,10 +243,10 @@ def report_of(choices: Choices, verdict: Verdict) -> Report:
     return Report(
         jobs=verdict.put,
         jobs_per_second=round(verdict.jobs_per_second, 1),
-        lost=sum(text.startswith("I1 LOST") for text in verdict.violations),
+        lost=verdict.lost,
         run_twice=verdict.runs - verdict.distinct,
         run_twice_allowed=verdict.inflight,
-        accepted_twice=sum(text.startswith("I5") for text in verdict.violations),
+        accepted_twice=verdict.accepted_twice,
         buried=verdict.buried,
         recover_seconds=[round(gap, 3) for gap in verdict.gaps],
         kills=choices.kills,
