@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from rq_lite.chaos.invariants import Demands, judge, recoveries, told
+from rq_lite.chaos.invariants import Demands, Finding, judge, recoveries, told
 from rq_lite.chaos.ledger import PUT, SEEN, UNSURE, Ledger
 from rq_lite.chaos.reading import History, moments, open_folder
 from rq_lite.errors import UsageError
@@ -26,6 +26,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     violations: tuple[str, ...]  # each begins with the name of its invariant, I1 to I12
     put: int  # jobs whose put was answered with ok
+    lost: int  # jobs that I1 LOST says so of
+    accepted_twice: int  # jobs with a breach of I5
     recovered: int  # jobs whose put was never answered, and which were there after all
     runs: int
     distinct: int  # jobs that ran
@@ -60,6 +62,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return ", ".join(parts)
 
 
+def struck(findings: list[Finding], kind: str) -> int:
+    """How many jobs there are findings of this kind about; one that is about no job counts as one."""
+    return len({text if job is None else job for text, job in findings if text.startswith(kind)})
+
+
 def back_after(recovery: float) -> str:
     return "not back after every fault" if recovery == math.inf else f"back after at most {recovery:.1f} s"
 
@@ -72,14 +79,16 @@ def check(history: Path | History, demands: Demands | None = None) -> Verdict:
     ledger = Ledger()
     for name, lines in open_folder(history) if isinstance(history, Path) else history.items():
         ledger.read(name, moments(name, lines))
-    return verdict(ledger, told(ledger, list(judge(ledger, demands or Demands()))))
+    return verdict(ledger, list(judge(ledger, demands or Demands())))
 
 
-def verdict(ledger: Ledger, violations: list[str]) -> Verdict:
+def verdict(ledger: Ledger, findings: list[Finding]) -> Verdict:
     runs, marks = ledger.jobs.runs, ledger.jobs.marks
     seconds = ledger.last_run - ledger.first_run
     return Verdict(
-        violations=tuple(violations),
+        violations=tuple(told(ledger, findings)),
+        lost=struck(findings, "I1 LOST"),
+        accepted_twice=struck(findings, "I5"),
         put=sum(1 for mark in marks if mark & PUT),
         recovered=sum(1 for mark in marks if mark & (PUT | UNSURE | SEEN) == UNSURE | SEEN),
         runs=sum(runs),

@@ -37,11 +37,19 @@ class Place(Protocol):
 
 
 class OwnRedis:
-    """A Redis in a temporary folder, with an append-only file as the embedded one always has it."""
+    """A Redis in a temporary folder, with an append-only file that is written before every answer.
+
+    With `appendfsync everysec` Redis puts off the writing itself, for up to 2 s, while an fsync is under way; killed
+    then, it has forgotten what it had answered. With `no` only the fsync is left to the kernel, which lives on.
+    """
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self._settings = msgspec.structs.replace(settings, url=None, home=str(folder / "redis"))
         self.broker = Broker(settings=self._settings, quiet=True).open()
+        self._write_at_once()
+
+    def _write_at_once(self) -> None:
+        self.broker.read(("CONFIG", "SET", "appendfsync", "no"))
 
     def restart(self, away: float) -> None:
         """By `kill -9`."""
@@ -50,6 +58,7 @@ class OwnRedis:
             os.kill(pid, signal.SIGKILL)
         time.sleep(away)
         self.broker.revive()
+        self._write_at_once()
 
     def leave(self, _queue: str) -> None:
         """The folder goes with everything in it."""

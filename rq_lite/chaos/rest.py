@@ -49,10 +49,10 @@ def ids(entries: list[bytes]) -> list[str]:
     return [id_of(entry) or "(no job)" for entry in entries]
 
 
-def undocumented(broker: Broker) -> list[str]:
-    """Keys in this Redis that the catalogue does not know, are of another type, or (do not) expire as it says."""
+def undocumented(broker: Broker, ours: str = "*") -> list[str]:
+    """Keys in this Redis (of those that may be `ours`) that the catalogue does not know, or not as they are."""
     wrong = []
-    for name in scan(broker, "*"):
+    for name in scan(broker, ours):
         kind, ttl = broker.read(("TYPE", name), ("PTTL", name))
         known = [key for key in keys.CATALOGUE if pattern(key.pattern).fullmatch(name)]
         # A key may go by itself between SCAN and TYPE.

@@ -61,7 +61,9 @@ def run(
             crew.start()
             Watch(choices, place, crew, record, show, caught).until_drained()
         queues = {queue.name: at_rest(place.broker, queue.name)}
-        record("final", None, {"queues": queues, "keys": undocumented(place.broker), "processes": crew.survivors()})
+        record(
+            "final", None, {"queues": queues, "keys": undocumented(place.broker, "rq:*"), "processes": crew.survivors()}
+        )
 
 
 class Watch:

@@ -38,6 +38,10 @@ NO_COMMAND = (
     "--chaos redis-restart must know how to restart your Redis: say --restart-command 'systemctl restart redis', "
     "or name no URL for an embedded Redis of its own"
 )
+FORGETFUL = (
+    "  note            a Redis that forgets what it has answered breaks promises, too: without appendonly at each "
+    "restart, with appendfsync everysec when it is killed"
+)
 Show = Callable[[Sample], None]
 
 
@@ -239,10 +243,10 @@ def report_of(choices: Choices, verdict: Verdict) -> Report:
     return Report(
         jobs=verdict.put,
         jobs_per_second=round(verdict.jobs_per_second, 1),
-        lost=sum(text.startswith("I1 LOST") for text in verdict.violations),
+        lost=verdict.lost,
         run_twice=verdict.runs - verdict.distinct,
         run_twice_allowed=verdict.inflight,
-        accepted_twice=sum(text.startswith("I5") for text in verdict.violations),
+        accepted_twice=verdict.accepted_twice,
         buried=verdict.buried,
         recover_seconds=[round(gap, 3) for gap in verdict.gaps],
         kills=choices.kills,
@@ -268,6 +272,8 @@ def told(report: Report) -> str:
     lines += [f"    {violation}" for violation in report.violations[:SHOWN]]
     if (more := len(report.violations) - SHOWN) > 0:
         lines.append(f"    and {more:,} more")
+    if report.violations and report.restarts:
+        lines.append(FORGETFUL)
     return "\n".join(lines)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import stat
@@ -18,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from rq_lite.broker import Broker
+from rq_lite.broker.codec import decode
 from rq_lite.chaos.check import check
 from rq_lite.chaos.place import with_database
 from rq_lite.chaos.run import DEMANDS
@@ -204,6 +206,44 @@ def test_a_command_that_restarts_nothing_is_reported(
     )
     assert (result.returncode, result.stdout) == (1, "")
     assert said in result.stderr
+    assert keys_in(database) == []
+    until(lambda: processes(commands) == {}, "nothing of it is left")
+
+
+# -- what it finds
+
+
+@pytest.mark.parametrize(
+    ("copies", "kind", "figures"),
+    [
+        (0, "I1 LOST: ", {"lost": 1, "accepted_twice": 0, "run_twice": 0}),
+        (2, "I5 DOUBLED ACCEPTANCE: ", {"lost": 0, "accepted_twice": 1, "run_twice": 1}),
+    ],
+    ids=["stolen", "copied"],
+)
+def test_a_job_that_was_tampered_with_is_found(
+    commands: Commands, database: Broker, copies: int, kind: str, figures: dict[str, int]
+) -> None:
+    process = commands.start("bench", "--jobs", "20000", "--procs", "2", "--greenlets", "10", "--yes", "--json")
+    entry = until(lambda: database.read(("RPOP", "rq:{chaos}:pending"))[0], "a job waits")
+    database.read(*[("LPUSH", "rq:{chaos}:pending", entry)] * copies, ("PING",))
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (1, "")
+    found = json.loads(out)
+    assert {name: found[name] for name in figures} == figures
+    assert any(text.startswith(kind) and decode(entry)[0].id in text for text in found["violations"])
+
+
+def test_a_part_that_dies_by_itself_is_reported(commands: Commands, database: Broker) -> None:
+    process = commands.start("bench", *ENDLESS, "--yes")
+    producers = until(
+        lambda: [pid for pid, command in processes(commands).items() if "rq_lite.chaos.producer" in command],
+        "there are producers",
+    )
+    os.kill(producers[0], signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    assert re.search(r"the producer-[12] was killed by signal 9", err)
     assert keys_in(database) == []
     until(lambda: processes(commands) == {}, "nothing of it is left")
 
