@@ -169,8 +169,10 @@ class Consumer:
 
     # -- the exchange
 
-    def _finished(self, lane: Lane, tag: int, outcome: Outcome) -> None:
-        if outcome is None:
+    def _finished(self, lane: Lane | None, tag: int, outcome: Outcome) -> None:
+        if lane is None:
+            pass  # there is room for another, and nothing to tell
+        elif outcome is None:
             lane.acks.append(tag)
         else:
             lane.others.append((tag, outcome))
@@ -282,7 +284,7 @@ class Consumer:
                 self._forget_results()
                 return
             try:
-                self._reconcile()
+                self._reconcile(anew=True)
                 self._audit_at = time.monotonic() + SOON
                 return
             except FAULTS as again:
@@ -296,12 +298,20 @@ class Consumer:
         for lane in self._lanes.values():
             lane.forget_all_but(set())
 
-    def _reconcile(self) -> None:
-        """Start what is booked on us and we never heard of; forget results that have arrived after all."""
+    def _reconcile(self, *, anew: bool = False) -> None:
+        """Start what is booked on us and we never heard of; forget results that have arrived after all.
+
+        `anew`: after an error, when Redis may have forgotten its last steps (a failover, a file that lost its tail). It
+        then gives the same tags once more, and what still runs under one of them must not settle another's job.
+        """
         held = self._slots.held()
         for lane in self._lanes.values():
             owned = self._broker.inflight(lane.queue, self.name, self._link)
             lane.forget_all_but(owned)
+            if anew and (count := self._slots.disown(lane, owned)):
+                self._seldom.warn(
+                    "disowned", f"queue {lane.queue!r}: Redis knows nothing of {count} jobs that run here"
+                )
             known = {tag for owner, tag in held if owner is lane} | lane.finished
             strangers = sorted(owned - known)
             if strangers:

@@ -45,7 +45,7 @@ class Stopped(BaseException):
 class Slot(Generic[L]):
     """Room for one running job; times in time.monotonic_ns()."""
 
-    __slots__ = ("again", "deadline", "due", "greenlet", "job", "lane", "number", "spoiled", "tag", "words")
+    __slots__ = ("again", "deadline", "disowned", "due", "greenlet", "job", "lane", "number", "spoiled", "tag", "words")
 
     def __init__(self, number: int, board: Board) -> None:
         self.number = number
@@ -57,17 +57,18 @@ class Slot(Generic[L]):
         self.deadline = NEVER
         self.again = 0  # not before this is Expired raised once more
         self.greenlet: gevent.Greenlet | None = None
+        self.disowned = False  # Redis does not know of its delivery any more: how it ends counts for nothing
         self.spoiled = False  # an exception was thrown into it: a fresh greenlet takes over
 
 
 class Slots(Generic[L]):
-    """`run` runs one job and says how it ended; `finished` hears of it; the board shows it."""
+    """`run` runs one job and says how it ended; `finished` hears of it (without the lane: it counts for nothing)."""
 
     def __init__(
         self,
         board: Board,
         run: Callable[[Slot[L], bytes], Outcome],
-        finished: Callable[[L, int, Outcome], None],
+        finished: Callable[[L | None, int, Outcome], None],
     ) -> None:
         self._run = run
         self._finished = finished
@@ -116,8 +117,22 @@ class Slots(Generic[L]):
 
     def held(self) -> list[tuple[L, int]]:
         """Everything that was handed in and has not finished."""
-        running = [(slot.lane, slot.tag) for slot in self._slots if slot.lane is not None]
+        running = [(slot.lane, slot.tag) for slot in self._slots if slot.lane is not None and not slot.disowned]
         return running + [(lane, tag) for lane, tag, _ in self._waiting]
+
+    def disown(self, lane: L, owned: set[int]) -> int:
+        """Let go of what was handed in for this lane and is not owned (any more): how many jobs.
+
+        Those that run go on, for nothing; their tags may be given to other jobs.
+        """
+        kept = deque(one for one in self._waiting if one[0] is not lane or one[1] in owned)
+        count = len(self._waiting) - len(kept)
+        self._waiting = kept
+        for slot in self._slots:
+            if slot.lane is lane and slot.tag not in owned and not slot.disowned:
+                slot.disowned = True
+                count += 1
+        return count
 
     def stop_running(self) -> list[gevent.Greenlet]:
         """Raise Stopped in every running job; the greenlets that this should end."""
@@ -142,7 +157,11 @@ class Slots(Generic[L]):
                 outcome = run(slot, entry)
                 slot.lane = None
                 self.free += 1
-                finished(lane, tag, outcome)
+                if slot.disowned:
+                    slot.disowned = False
+                    finished(None, tag, outcome)
+                else:
+                    finished(lane, tag, outcome)
                 if slot.spoiled:
                     words[due] = NEVER
                     slot.spoiled, slot.again = False, 0
