@@ -27,6 +27,8 @@ from rq_lite.task import registry
 from tests.faults.proxy import Proxy
 
 ROOT = Path(__file__).parents[1]
+# For a Redis that is killed. With `everysec` it puts a write off while its disk is slow: what it answered may be gone.
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 DEADLINE = 60.0  # seconds that anything in a test may take to come true
 
 

@@ -26,7 +26,7 @@ from rq_lite.chaos.run import DEMANDS
 from rq_lite.cli import bench
 from rq_lite.cli.bench import Report
 from tests.acceptance.test_status import terminal
-from tests.conftest import Commands, Server, until
+from tests.conftest import DURABLE, Commands, Server, until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
 
@@ -177,9 +177,9 @@ def script(folder: Path, text: str) -> str:
 
 
 def test_the_users_command_restarts_redis(commands: Commands, private: Callable[..., Server], tmp_path: Path) -> None:
-    server = private("--appendonly", "yes", "--pidfile", str(tmp_path / "pid"))
+    server = private(*DURABLE, "--pidfile", str(tmp_path / "pid"))
     again = [server.program, "--port", "0", "--unixsocket", server.socket, "--dir", str(server.folder)]
-    again += ["--save", "", "--appendonly", "yes", "--daemonize", "yes", "--pidfile", str(tmp_path / "pid")]
+    again += ["--save", "", *DURABLE, "--daemonize", "yes", "--pidfile", str(tmp_path / "pid")]
     # A killed server's pid is there until it was waited for, and so is its socket: the new one replaces that.
     command = script(tmp_path, f"kill -9 $(cat {tmp_path / 'pid'})\n{shlex.join(again)}")
     (tmp_path / "pid").write_text(str(server.process.pid if server.process else 0))

@@ -11,7 +11,7 @@ import pytest
 
 from rq_lite.broker import keys
 from tests.acceptance.conftest import Lab
-from tests.conftest import SERVERS, Server, until
+from tests.conftest import DURABLE, SERVERS, Server, until
 from tests.faults.proxy import Proxy
 
 
@@ -150,13 +150,13 @@ def test_a_blocked_producer_goes_on_with_a_worker_and_never_beyond_the_bound(lab
 def test_redis_gone_in_the_middle_neither_loses_nor_doubles_a_job(
     private: Callable[..., Server], lab_at: Callable[[Server], Lab], program: str
 ) -> None:
-    server = private("--appendonly", "yes", program=program)
+    server = private(*DURABLE, program=program)
     lab = lab_at(server)
     producer = lab.producer("number", "--count", "3000", "--rate", "3000", "--no-progress")
     for reached in (500, 1500):
         lab.until_put(reached)
         server.kill()
-        server.start("--appendonly", "yes")
+        server.start(*DURABLE)
     assert producer.wait(60) == 0
     assert lab.arguments() == list(range(3000))
 

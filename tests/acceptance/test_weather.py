@@ -19,7 +19,7 @@ from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable
 from rq_lite.settings import Settings
 from tests.acceptance.conftest import Lab
 from tests.acceptance.flow import Flow, until_counted
-from tests.conftest import DEADLINE, SERVERS, Server, until
+from tests.conftest import DEADLINE, DURABLE, SERVERS, Server, until
 from tests.faults.mode import Way
 from tests.faults.proxy import Proxy
 from tests.faults.replication import REPLICATED, follow, free_ports, until_replicated
@@ -269,7 +269,7 @@ def forget_scripts(server: Server, lab: Lab) -> None:
 
 def restart(server: Server, lab: Lab) -> None:
     server.kill()
-    server.start("--appendonly", "yes")
+    server.start(*DURABLE)
 
 
 @pytest.mark.parametrize(("trouble", "times"), [(kill_clients, 10), (forget_scripts, 20), (restart, 4)])
@@ -279,7 +279,7 @@ def test_jobs_flow_on(
     trouble: Callable[[Server, Lab], None],
     times: int,
 ) -> None:
-    server = private("--appendonly", "yes")
+    server = private(*DURABLE)
     lab = lab_at(server)
     flow = Flow(lab, server.url)
     for _ in range(times):
@@ -369,7 +369,7 @@ def failed_scripts(broker: Broker) -> int:
 def test_a_consumer_that_dies_while_redis_is_away_is_replaced_and_its_jobs_run_again(
     private: Callable[..., Server], lab_at: Callable[[Server], Lab]
 ) -> None:
-    server = private("--appendonly", "yes")
+    server = private(*DURABLE)
     lab = lab_at(server)
     lab.put("hold", 1)
     worker = lab.work()
@@ -378,7 +378,7 @@ def test_a_consumer_that_dies_while_redis_is_away_is_replaced_and_its_jobs_run_a
     os.kill(run.pid, signal.SIGKILL)
     worker.says("; trying again")
     lab.open_gate()
-    server.start("--appendonly", "yes")
+    server.start(*DURABLE)
     assert [run.what for run in lab.until_seen("done", 1)] == ["1"]
     assert worker.said.count("was killed by signal 9") == 1
     assert worker.stop() == 0

@@ -15,7 +15,7 @@ from rq_lite.broker import Broker
 from rq_lite.broker import Lane as Acks
 from rq_lite.broker.codec import VERSION, Message, encode
 from tests.acceptance.conftest import APP, Lab, children
-from tests.conftest import SERVERS, Server, until
+from tests.conftest import DURABLE, SERVERS, Server, until
 from tests.faults.proxy import Proxy
 
 
@@ -254,14 +254,14 @@ def test_lost_answers_to_takes_and_acks_neither_lose_nor_double_a_run(lab: Lab, 
 def test_jobs_that_come_while_redis_is_restarted_are_not_lost(
     private: Callable[..., Server], lab_at: Callable[[Server], Lab], program: str
 ) -> None:
-    server = private("--appendonly", "yes", program=program)
+    server = private(*DURABLE, program=program)
     lab = lab_at(server)
     lab.put("do", *range(900))
     lab.put("hold", "held")
     worker = lab.work("--greenlets", "3")
     lab.until_seen("done", 100)
     server.kill()
-    server.start("--appendonly", "yes")
+    server.start(*DURABLE)
     lab.open_gate()
     lab.put("do", *range(900, 1000))
     lab.until_seen("begun", 1)

@@ -10,6 +10,7 @@ import pytest
 from rq_lite.broker import Broker, Code, Feed, Link
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable, PayloadTooLarge
 from rq_lite.queue import Queue
+from rq_lite.settings import Settings
 from rq_lite.task import Options
 from tests.conftest import Server, until
 from tests.redis.steps import (
@@ -145,7 +146,7 @@ def test_a_put_is_remembered_for_a_while_only(broker: Broker) -> None:
 
 def test_a_put_repeats_itself_when_the_answer_is_lost(server: Server) -> None:
     """The connection is cut when Redis has done its work: nothing is put twice, and nobody notices."""
-    broker = server.broker().open()
+    broker = Broker(server.url, settings=Settings(url=server.url)).open()
     with broker._links.lend() as link:
         call, cuts = link.call, [1]
 
