@@ -218,10 +218,10 @@ def now_and_then(show: Show) -> Show:
 
 def plan(choices: Choices) -> str:
     """The run in a line."""
-    kinds = [(choices.kills, "kills of consumers and supervisors"), (choices.restarts, "restarts of Redis")]
-    chaos = " and ".join(f"{count} {what}" for count, what in kinds if count)
+    kinds = [(choices.kills, "kill of a consumer or supervisor"), (choices.restarts, "restart of Redis")]
+    chaos = ", ".join(f"{count} × {what}" for count, what in kinds if count)
     return (
-        f"seed {choices.seed}: {choices.jobs:,} jobs on {choices.procs} × {choices.greenlets} greenlets, "
+        f"seed {choices.seed}: {choices.jobs:,} jobs on {choices.procs} × {choices.greenlets} greenlets; "
         f"{chaos or 'no faults'}"
     )
 

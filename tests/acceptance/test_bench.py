@@ -92,7 +92,7 @@ def test_under_faults_every_promise_is_kept_and_the_history_shows_it(alone: Comm
     result = alone.run("bench", *SMALL, *faults, "--seed", "4", "--keep", str(tmp_path / "kept"))
     assert result.returncode == 0, result.stderr
     assert result.stderr.startswith(
-        "seed 4: 2,000 jobs on 2 × 10 greenlets, 3 kills of consumers and supervisors and 1 restarts of Redis\n"
+        "seed 4: 2,000 jobs on 2 × 10 greenlets; 3 × kill of a consumer or supervisor, 1 × restart of Redis\n"
     )
     assert "lost            0\n" in result.stdout
     assert "every promise was kept; seed 4\n" in result.stdout
