@@ -265,6 +265,18 @@ def test_a_signal_ends_everything(commands: Commands, database: Broker, number: 
     until(lambda: processes(commands) == {}, "nothing of it is left")
 
 
+def test_a_signal_is_heard_also_while_redis_is_gone(commands: Commands, private: Callable[..., Server]) -> None:
+    server = private()
+    process = commands.start("bench", *ENDLESS, "--yes", "--url", server.url)
+    until(lambda: len(processes(commands)) > 6, "everything has begun")
+    server.kill()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "what was put there is left: Redis at " in err
+    until(lambda: processes(commands) == {}, "nothing of it is left")
+
+
 def test_its_processes_end_also_when_it_is_killed(alone: Commands) -> None:
     process = alone.start("bench", *ENDLESS)
     until(lambda: len(processes(alone)) > 6, "everything has begun")
