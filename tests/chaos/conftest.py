@@ -35,7 +35,7 @@ def proof(chance: random.Random, tell: Tell) -> Iterator[Proof]:
     history.mkdir()
 
     def prove(demands: Demands, **numbers: float) -> Verdict:
-        choices = Choices(seed=chance.randrange(10**6), procs=2, **numbers)  # type: ignore[arg-type]
+        choices = Choices(seed=chance.randrange(10**6), **numbers)  # type: ignore[arg-type]
         settings = Settings(redis_server=SERVERS.get("path") or SERVERS["wheel"], patience=2.0)
         place = OwnRedis(settings, folder)
         try:
