@@ -14,7 +14,7 @@ import msgspec
 
 from rq_lite import embedded
 from rq_lite.broker import Broker, keys
-from rq_lite.errors import RqLiteError, UsageError
+from rq_lite.errors import BrokerUnavailable, RqLiteError, UsageError
 from rq_lite.settings import Settings
 
 RESTART = 120.0  # seconds that a restart may take
@@ -94,10 +94,20 @@ class UsersRedis:
         if ended.returncode:
             said = (ended.stderr or ended.stdout).strip() or "nothing"
             raise RestartFailed(f"{self._command!r} ended with exit code {ended.returncode} and said: {said}")
-        if self._run_id() == before:
+        if self._run_id_after_restart() == before:
             raise RestartFailed(
                 f"{self._command!r} has not restarted Redis at {self.broker.shown}: it is still the same"
             )
+
+    def _run_id_after_restart(self) -> str:
+        """Once it answers, and has loaded its data."""
+        until = time.monotonic() + RESTART
+        while True:
+            try:
+                return self._run_id()
+            except BrokerUnavailable:
+                if time.monotonic() > until:
+                    raise
 
     def _run_id(self) -> str:
         info = self.broker.read(("INFO", "server"))[0].decode()

@@ -23,11 +23,12 @@ from rq_lite.chaos.invariants import Demands
 from rq_lite.chaos.place import Place
 from rq_lite.chaos.rest import at_rest, undocumented
 from rq_lite.chaos.schedule import KILL, Choices, Step, schedule
-from rq_lite.errors import RqLiteError
+from rq_lite.errors import BrokerUnavailable, RqLiteError
 from rq_lite.parts import Interrupted
 
 TICK = 0.01  # seconds between two looks
 DEMANDS = Demands(drained=True)  # what every run must show
+LONGEST_OUTAGE = 30.0  # seconds that Redis may be away without being told to
 STALLED = 90.0  # seconds without any progress after which a run is over: three leases
 
 
@@ -87,18 +88,33 @@ class Watch:
         self._faults = 0
         self._began = self._moved = time.monotonic()
         self._last: tuple[int, int] = (0, 0)  # put, ended
+        self._away_since: float | None = None  # Redis
 
     def until_drained(self) -> None:
         """Or until nothing has moved for so long that nothing will."""
         while time.monotonic() - self._moved < STALLED:
-            state = self._look()
             self._check()
+            state = self._look_through_weather()
+            if state is None:
+                continue
             if self._steps and state.done + state.failed >= self._steps[0].at:
                 self._inject(self._steps.pop(0))
             elif not self._steps and self._crew.put and self._place.broker.unfinished(queue.name)[0] == 0:
                 break
             time.sleep(TICK)
         self._look(last=True)
+
+    def _look_through_weather(self) -> inspection.QueueState | None:
+        """None while Redis does not answer; raises BrokerUnavailable when that lasts."""
+        try:
+            state = self._look()
+        except BrokerUnavailable:
+            self._away_since = self._away_since or time.monotonic()
+            if time.monotonic() - self._away_since > LONGEST_OUTAGE:
+                raise
+            return None
+        self._away_since = None
+        return state
 
     def _look(self, *, last: bool = False) -> inspection.QueueState:
         state = inspection.states(self._place.broker, [queue.name])[queue.name]

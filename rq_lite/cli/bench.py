@@ -25,12 +25,12 @@ from rq_lite.chaos.run import DEMANDS, Sample, run
 from rq_lite.chaos.schedule import KILL, KINDS, RESTART, Choices
 from rq_lite.cli.common import settings_from, url_option
 from rq_lite.cli.work import cores
-from rq_lite.errors import UsageError
+from rq_lite.errors import BrokerError, UsageError
 from rq_lite.parts import Interrupted, noticed
 
 KILLS, RESTARTS = 20, 5  # where nobody says how many
 NAP = 0.01  # seconds that a job takes at most, under faults
-PATIENCE = 60.0  # seconds that Redis may be away
+PATIENCE = 2.0  # seconds that one look at Redis may take: between two of them a signal is heard
 EVERY = 2.0  # seconds between two plain lines
 SHOWN = 20  # violations that are shown
 ASKS = "bench asks before it writes, and there is no terminal to ask on: say --yes"
@@ -174,8 +174,14 @@ def leaving(place: Place) -> Iterator[Place]:
     """The place, left as it was found."""
     try:
         yield place
-    finally:
-        place.leave(queue.name)
+    except BaseException:
+        # Why the run has ended is what counts.
+        try:
+            place.leave(queue.name)
+        except BrokerError as error:
+            click.echo(f"rq-lite: what was put there is left: {error}", err=True)
+        raise
+    place.leave(queue.name)
 
 
 def judged(choices: Choices, history: Path) -> Report:
@@ -218,10 +224,10 @@ def now_and_then(show: Show) -> Show:
 
 def plan(choices: Choices) -> str:
     """The run in a line."""
-    kinds = [(choices.kills, "kills of consumers and supervisors"), (choices.restarts, "restarts of Redis")]
-    chaos = " and ".join(f"{count} {what}" for count, what in kinds if count)
+    kinds = [(choices.kills, "kill of a consumer or supervisor"), (choices.restarts, "restart of Redis")]
+    chaos = ", ".join(f"{count} × {what}" for count, what in kinds if count)
     return (
-        f"seed {choices.seed}: {choices.jobs:,} jobs on {choices.procs} × {choices.greenlets} greenlets, "
+        f"seed {choices.seed}: {choices.jobs:,} jobs on {choices.procs} × {choices.greenlets} greenlets; "
         f"{chaos or 'no faults'}"
     )
 

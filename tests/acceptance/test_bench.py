@@ -92,7 +92,7 @@ def test_under_faults_every_promise_is_kept_and_the_history_shows_it(alone: Comm
     result = alone.run("bench", *SMALL, *faults, "--seed", "4", "--keep", str(tmp_path / "kept"))
     assert result.returncode == 0, result.stderr
     assert result.stderr.startswith(
-        "seed 4: 2,000 jobs on 2 × 10 greenlets, 3 kills of consumers and supervisors and 1 restarts of Redis\n"
+        "seed 4: 2,000 jobs on 2 × 10 greenlets; 3 × kill of a consumer or supervisor, 1 × restart of Redis\n"
     )
     assert "lost            0\n" in result.stdout
     assert "every promise was kept; seed 4\n" in result.stdout
@@ -262,6 +262,18 @@ def test_a_signal_ends_everything(commands: Commands, database: Broker, number: 
     assert f"interrupted by {number.name}" in err
     assert "Traceback" not in err
     assert keys_in(database) == []
+    until(lambda: processes(commands) == {}, "nothing of it is left")
+
+
+def test_a_signal_is_heard_also_while_redis_is_gone(commands: Commands, private: Callable[..., Server]) -> None:
+    server = private()
+    process = commands.start("bench", *ENDLESS, "--yes", "--url", server.url)
+    until(lambda: len(processes(commands)) > 6, "everything has begun")
+    server.kill()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "what was put there is left: Redis at " in err
     until(lambda: processes(commands) == {}, "nothing of it is left")
 
 

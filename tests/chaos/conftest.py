@@ -35,8 +35,8 @@ def proof(chance: random.Random, tell: Tell) -> Iterator[Proof]:
     history.mkdir()
 
     def prove(demands: Demands, **numbers: float) -> Verdict:
-        choices = Choices(seed=chance.randrange(10**6), procs=2, **numbers)  # type: ignore[arg-type]
-        settings = Settings(redis_server=SERVERS.get("path") or SERVERS["wheel"], patience=60.0)
+        choices = Choices(seed=chance.randrange(10**6), **numbers)  # type: ignore[arg-type]
+        settings = Settings(redis_server=SERVERS.get("path") or SERVERS["wheel"], patience=2.0)
         place = OwnRedis(settings, folder)
         try:
             run(choices, place, folder, history, lambda _: None, [])

@@ -11,9 +11,9 @@ from tests.chaos.conftest import Proof
 @pytest.mark.timeout(1200)
 def test_nothing_is_lost_and_nothing_accepted_twice_by_kills(proof: Proof, long: bool) -> None:
     if long:
-        found = proof(Demands(drained=True), jobs=1_000_000, greenlets=200, kills=200, nap=0.01)
+        found = proof(Demands(drained=True), jobs=1_000_000, procs=4, greenlets=200, kills=200, nap=0.01)
     else:
-        found = proof(Demands(drained=True), jobs=20_000, greenlets=20, kills=20, nap=0.01)
+        found = proof(Demands(drained=True), jobs=20_000, procs=4, greenlets=20, kills=20, nap=0.01)
     assert found.violations == ()
     assert found.faults == (200 if long else 20)
     assert found.put == found.distinct == (1_000_000 if long else 20_000)
