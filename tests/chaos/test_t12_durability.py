@@ -84,7 +84,8 @@ def test_of_a_killed_redis_all_is_left_that_its_way_to_keep_data_promises(
         total += answered - 1
         lab.broker.purge("work")
     tell(f"T12 kill -9 of redis {server_version(lab)}, {keeping}: {lost:,} of {total:,} puts lost in {rounds} rounds")
-    if keeping in ("everysec", "always"):
+    # `everysec` puts a write off while the disk is slow: as a rule nothing is lost, and that is no promise of Redis.
+    if keeping == "always":
         assert lost == 0
     lab.put("do", "at last")
     lab.drain()
