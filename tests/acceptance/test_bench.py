@@ -39,6 +39,8 @@ ENDLESS = ["--jobs", "100000000", "--procs", "2", "--greenlets", "10"]
 def alone(commands: Commands) -> Commands:
     """Commands that no Redis is named to."""
     del commands.environment["RQ_LITE_URL"]
+    # A run that is killed cannot remove its temporary folder.
+    commands.environment["TMPDIR"] = str(commands.folder)
     return commands
 
 
