@@ -65,7 +65,7 @@ def test_wrong_clocks_end_no_lease_and_change_no_order(
     assert max(worker.since or 0.0 for worker in inspection.workers(lab.broker) or []) > HOUR - 60
     least = LEASE
     clock = now_ms(lab.broker)
-    while now_ms(lab.broker) < clock + (20 if long else 2) * LEASE * 1000:
+    while now_ms(lab.broker) < clock + (20 if long else 1.5) * LEASE * 1000:
         leases = lab.broker.consumers("work").values()
         assert len(leases) == 3
         least = min(least, *leases)
