@@ -131,6 +131,7 @@ class Slots(Generic[L]):
         for slot in self._slots:
             if slot.lane is lane and slot.tag not in owned and not slot.disowned:
                 slot.disowned = True
+                slot.words[slot.job] = 0  # nor is whoever has that tag now to blame for what runs here
                 count += 1
         return count
 
