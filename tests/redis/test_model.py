@@ -19,10 +19,13 @@ from msgspec.structs import replace
 from rq_lite.broker import Broker, Code, Death
 from rq_lite.broker.codec import decode
 from tests.conftest import undocumented, until
-from tests.redis.steps import KEY, entry, now_ms, owned, put_by_hand, take
+from tests.redis.steps import KEY, entry, everything, now_ms, owned, put_by_hand, take
 
 LATER = 3_600_000  # ms: never due in a test
 SLOTS = 2  # consumers
+
+
+SETTLING = ("ack", "retry", "bury", "park", "give_back")
 
 
 class Model(RuleBasedStateMachine):
@@ -199,6 +202,60 @@ class Model(RuleBasedStateMachine):
             assert (reply.code, reply.stale, reply.jobs) == (Code.NOLEASE, len(held), [])
             self.counters["stale"] += len(held)
         self.born(slot)
+
+    @rule(slot=st.integers(0, SLOTS - 1), want=st.integers(1, 6))
+    def take_with_a_lost_reply(self, slot: int, want: int) -> None:
+        """Its consumer never hears of it, and finds it out by looking what is booked on it."""
+        name = self.consumers[slot]
+        known = dict(self.inflight[name])
+        take(self.broker, self.link, want, consumer=name)
+        found = owned(self.broker, "q", name, self.link)
+        expected = [] if self.paused else self.pending[:want]
+        assert [found[tag] for tag in sorted(found.keys() - known.keys())] == expected
+        self.inflight[name] = found
+        self.pending = self.pending[len(expected) :]
+
+    @rule(
+        slot=st.integers(0, SLOTS - 1),
+        verb=st.sampled_from(["ack", "retry", "bury", "park", "give_back"]),
+        data=st.data(),
+    )
+    def resend(self, slot: int, verb: str, data: Any) -> None:
+        """What settles a delivery arrives once more after it was done: it changes nothing, and says so."""
+        (self.exchange if verb == "ack" else getattr(self, verb))(slot, *self.arguments(verb), data)
+        name = self.consumers[slot]
+        gone = [tag for tag in range(1, 60) if tag not in self.inflight[name]][-5:]
+        before = everything(self.broker)
+        stale = {
+            "ack": lambda: take(self.broker, self.link, 0, gone, consumer=name).stale,
+            "retry": lambda: self.broker.retry("q", name, [(tag, 1) for tag in gone], self.link),
+            "bury": lambda: self.broker.bury("q", name, [(tag, b"{}") for tag in gone], self.link),
+            "park": lambda: self.broker.park("q", name, [(tag, "t") for tag in gone], self.link),
+            "give_back": lambda: self.broker.give_back("q", name, gone),
+        }[verb]()
+        assert stale == len(gone)
+        self.counters["stale"] += stale
+        after = everything(self.broker)
+        changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+        assert changed <= {KEY.meta.encode(), KEY.drained.encode()}  # the count of stale results
+
+    @staticmethod
+    def arguments(verb: str) -> tuple[int, ...]:
+        return {"ack": (0,), "retry": (1,)}.get(verb, ())
+
+    @rule(slot=st.integers(0, SLOTS - 1), forward=st.booleans())
+    def the_clock_steps(self, slot: int, forward: bool) -> None:
+        """Redis' clock jumps beyond a lease, or back: who renews or registers anew goes on with all it has."""
+        name = self.consumers[slot]
+        distance = -LATER if forward else LATER
+        self.broker.read(("ZADD", KEY.consumers, now_ms(self.broker) + distance, name))
+        if forward:
+            assert take(self.broker, self.link, 5, consumer=name).code is Code.NOLEASE
+            self.broker.register("q", name, link=self.link)
+        else:
+            assert self.broker.reclaim("q", name, certain=False) is None
+            assert self.broker.renew("q", [name]).leases == 1
+        assert self.broker.consumers("q")[name] > 0
 
     # -- duties and operators
 
