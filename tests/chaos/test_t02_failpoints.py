@@ -16,11 +16,11 @@ import pytest
 from rq_lite import moments
 from rq_lite.broker import Lane as Acks
 from rq_lite.chaos.check import check
-from rq_lite.chaos.final import Harness
 from rq_lite.chaos.invariants import Demands
+from rq_lite.chaos.rest import at_rest, undocumented
 from rq_lite.runtime.identity import mine
 from tests.acceptance.conftest import Lab, Worker, children
-from tests.conftest import undocumented, until
+from tests.conftest import until
 
 ACTIONS = ("kill", "stop", "raise", "drop")
 CONSUMER = ("register", "take", "run", "ack", "settle")
@@ -43,7 +43,7 @@ class Scene:
         self.marks = folder / "marks"
         for made in (self.history, self.marks):
             made.mkdir()
-        self.harness = Harness(self.history)
+        self.harness = moments.History(self.history, "harness")
         self.calm = dict(lab.environment, RQ_LITE_HISTORY=str(self.history))
         self.workers: list[Worker] = []
         self.use(self.calm)
@@ -78,7 +78,7 @@ class Scene:
         """The worker that the failpoint hit goes on or ends; another one does what is left."""
         assert self.reached
         if self.action in ("kill", "raise"):
-            self.harness.fault(f"{self.action} at {self.moment}", SLOTS)
+            self.harness("fault", None, {"kind": f"{self.action} at {self.moment}", "inflight": SLOTS})
         for worker in self.workers:
             worker.wait()
         self.use(self.calm)
@@ -87,8 +87,8 @@ class Scene:
 
     def judge(self, *, dead: int = 0) -> None:
         left = [pid for worker in self.workers for pid in children(worker.pid)]
-        strangers = undocumented(self.lab.broker)
-        self.harness.final(self.lab.broker, ["work"], left=strangers, alive=left)
+        facts = {"queues": {"work": at_rest(self.lab.broker, "work")}, "processes": left}
+        self.harness("final", None, {**facts, "keys": undocumented(self.lab.broker)})
         verdict = check(self.history, Demands(drained=True))
         assert verdict.ok, "\n".join(verdict.violations)
         assert verdict.put == self.lab.state().put > 0
