@@ -11,7 +11,7 @@ import pytest
 
 from rq_lite.broker.codec import decode
 from tests.acceptance.conftest import Lab, alive, children
-from tests.conftest import Server, until
+from tests.conftest import DURABLE, Server, until
 
 NEVER = "1000"  # seconds; beyond every deadline of these tests
 PR_SET_CHILD_SUBREAPER = 36
@@ -79,6 +79,25 @@ def test_an_idle_worker_can_be_stopped_while_redis_is_gone(
     worker.says("] Redis: ")
     assert worker.stop() == 0
     assert "Traceback" not in worker.said
+
+
+def test_a_worker_whose_jobs_run_on_can_be_stopped_while_redis_is_gone(
+    private: Callable[..., Server], lab_at: Callable[[Server], Lab]
+) -> None:
+    server = private(*DURABLE)
+    lab = lab_at(server)
+    lab.put("hold", 1)
+    worker = lab.work("--grace", "1")
+    lab.until_seen("begun", 1)
+    server.kill()
+    assert worker.stop() == 0
+    assert "did not end in time" not in worker.said
+    assert "1 jobs will be reclaimed" in worker.said
+    server.start(*DURABLE)
+    lab.open_gate()
+    lab.drain()
+    assert lab.seen("done") == ["1"]
+    assert (lab.state().done, lab.state().inflight) == (1, 0)
 
 
 def test_nothing_outlives_a_killed_supervisor_and_the_next_one_takes_over_at_once(lab: Lab) -> None:
