@@ -29,7 +29,12 @@ BURST = "Exit 0 when everything is drained: jobs scheduled for later included, p
 @click.option("--procs", type=int, help="Consumer processes. Default: one per core.")
 @click.option("--greenlets", type=int, help="Jobs at a time in each. Default: 200.")
 @click.option("--burst", is_flag=True, help=BURST)
-@click.option("--grace", type=float, metavar="SECONDS", help="Time for running jobs at a stop. Default: 25.")
+@click.option(
+    "--grace",
+    type=float,
+    metavar="SECONDS",
+    help="Time for running jobs at a stop, and for a job after its timeout. Default: 25.",
+)
 @click.option("--stall", type=float, metavar="SECONDS", help="Report a consumer stuck for so long. Default: 10.")
 @click.option("--max-jobs", type=int, metavar="N", help="Replace a consumer after about so many jobs.")
 @click.option("--max-rss", type=int, metavar="MB", help="Replace a consumer that uses so much memory.")
