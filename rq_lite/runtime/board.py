@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 import tempfile
 from typing import NamedTuple
 
@@ -71,8 +72,11 @@ def size(slots: int) -> int:
 
 
 def new_file(length: int = 0) -> int:
-    """A file without a name, to be handed to a child."""
-    with tempfile.TemporaryFile() as file:
-        handle = os.dup(file.fileno())
+    """A file without a name, to be handed to a child; in memory where the system has such: a disk may be read-only."""
+    if sys.platform == "linux":
+        handle = os.memfd_create("rq-lite")
+    else:
+        with tempfile.TemporaryFile() as file:
+            handle = os.dup(file.fileno())
     os.ftruncate(handle, length)
     return handle
