@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import re
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -174,25 +174,20 @@ class Links:
 
     def _fresh(self) -> None:
         self._pid = os.getpid()
-        self._free: list[Link] = []
-        self._made = 0
-        self._waiting = 0
-        self._returned = threading.Condition(threading.Lock())
+        # None is a link that was not made yet; last in, first out, so those come last. A queue and no lock of our own:
+        # whoever waits may be killed (a greenlet), also while it is being woken, and nobody must wait for ever then.
+        self._free: queue.LifoQueue[Link | None] = queue.LifoQueue()
+        for _ in range(self._most):
+            self._free.put(None)
 
     def borrow(self) -> Link:
         """A link for the caller alone, until `give_back`."""
         if os.getpid() != self._pid:
             self._fresh()
-        try:
-            return self._free.pop()
-        except IndexError:
-            return self._new_or_next()
+        return self._free.get() or Link(self.address)
 
     def give_back(self, link: Link) -> None:
-        self._free.append(link)
-        if self._waiting:
-            with self._returned:
-                self._returned.notify()
+        self._free.put(link)
 
     @contextmanager
     def lend(self) -> Iterator[Link]:
@@ -202,25 +197,13 @@ class Links:
         finally:
             self.give_back(link)
 
-    def _new_or_next(self) -> Link:
-        with self._returned:
-            # Counted before the list is looked at again: who returns a link after that look will notify.
-            self._waiting += 1
-            try:
-                while True:
-                    if self._free:
-                        return self._free.pop()
-                    if self._made < self._most:
-                        self._made += 1
-                        return Link(self.address)
-                    self._returned.wait()
-            except BaseException:
-                # A greenlet that is killed here may have been woken a moment before: the next one goes in its place.
-                self._returned.notify()
-                raise
-            finally:
-                self._waiting -= 1
-
     def close(self) -> None:
-        for link in self._free:
-            link.close()
+        """Those that are free; each opens again with its next command."""
+        links = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                links.append(self._free.get_nowait())
+        for link in reversed(links):
+            if link is not None:
+                link.close()
+            self._free.put(link)

@@ -16,8 +16,8 @@ def test_an_answer_reaches_only_who_asked(
 ) -> None:
     calls = 100_000 if long else 2000
     command = [sys.executable, "-m", "tests.chaos.nonces", f"{calls}", f"{chance.randrange(10**6)}"]
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-    assert ended.returncode == 0, ended.stderr
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
+    assert (ended.returncode, ended.stderr[-5000:]) == (0, "")  # nor does any greenlet end with an error of ours
     found = json.loads(ended.stdout)
     tell(
         f"T7 {found['calls']:,} calls of {found['greenlets']} greenlets, {found['timed_out']:,} timed out, "
