@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import Any
 
 import click
@@ -30,9 +31,12 @@ def dead(lab: Lab, *arguments: str, code: int = 0) -> str:
     return ended.stdout + ended.stderr
 
 
+# ms; one for all of a test, or the clock's next second would change their order
+YESTERDAY = round(time.time() * 1000) - 86_400_000
+
+
 def bury(lab: Lab, *ids: str, queue: str = "work", **report: Any) -> None:
     """Jobs in the dead set as a worker left them yesterday; each is younger than the one before."""
-    yesterday = int(lab.broker.read(("TIME",))[0][0]) * 1000 - 86_400_000
     lab.broker.declare(queue)
     key = keys.of(queue)
     for job_id in ids:
@@ -40,7 +44,7 @@ def bury(lab: Lab, *ids: str, queue: str = "work", **report: Any) -> None:
         told = {"id": job_id, "task": "m:t", "error": "ValueError: no", "attempts": 1} | report
         entry = encode(Message(VERSION, job_id, "m:t", [job_id]))
         lab.broker.read(("HSET", key.dead, tag, json.dumps(told).encode() + b"\n" + entry))
-        lab.broker.read(("ZADD", key.dead_index, yesterday + tag, tag))
+        lab.broker.read(("ZADD", key.dead_index, YESTERDAY + tag, tag))
 
 
 def listed(lab: Lab, *arguments: str) -> list[str]:
