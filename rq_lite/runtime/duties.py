@@ -75,6 +75,9 @@ class Duties:
         self._thread = threading.Thread(target=self._run, name="duties", daemon=True)
         self._queues: list[str] = []
         self._living: set[str] = set()
+        self._own: set[str] = (
+            set()
+        )  # all that this worker has had: how they died is told by `died`, with who is to blame
         self._missing: set[tuple[str, str]] = set()
         self._seldom = Seldom(log)
         self.waiting_since: float | None = None
@@ -88,6 +91,7 @@ class Duties:
 
     def born(self, consumer: str) -> None:
         """Keep the lease of this consumer from now on."""
+        self._own.add(consumer)
         self._inbox.put(lambda: self._living.add(consumer))
 
     def died(self, end: End) -> None:
@@ -238,7 +242,7 @@ class Duties:
             (name, consumer): surely_dead(consumer)
             for name in self._queues
             for consumer, left in self._broker.consumers(name).items()
-            if consumer not in self._living and (left <= 0 or surely_dead(consumer))
+            if consumer not in self._living and (left <= 0 or (consumer not in self._own and surely_dead(consumer)))
         }
         for name, consumer in self._missing & dead.keys():
             certain = dead[name, consumer]
@@ -249,7 +253,7 @@ class Duties:
         """Consumers of this machine that are no more need not be waited for."""
         for name in self._queues:
             for consumer in self._broker.consumers(name):
-                if surely_dead(consumer):
+                if consumer not in self._own and surely_dead(consumer):
                     self._reclaim(name, consumer, GONE, certain=True)
 
     def _trim(self) -> None:

@@ -147,13 +147,13 @@ class Supervisor:
 
     def _on_ready(self, child: Child) -> None:
         assert child.ready is not None
+        self._duties.born(child.consumer)
         if not self._shown:
             self._shown = True
             self._show(child.ready.queues)
             self._duties.start(list(child.ready.queues))
             for number in range(2, self._procs + 1):
                 self._due[number] = 0.0
-        self._duties.born(child.consumer)
         log.info("%s ready (pid %d)", child.name, child.pid)
         if child.alone:
             self._loners_failed = 0
