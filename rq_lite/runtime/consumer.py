@@ -165,7 +165,7 @@ class Consumer:
                 self._broker.give_back(lane.queue, self.name, tags, link=self._link)
             except FAULTS as error:
                 self._link.close()
-                log.warning("Redis: %s; %d jobs will be reclaimed", error, len(tags))
+                log.warning("Redis: %s; jobs that will be reclaimed: %d", error, len(tags))
 
     # -- the exchange
 

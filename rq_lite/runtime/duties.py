@@ -75,9 +75,7 @@ class Duties:
         self._thread = threading.Thread(target=self._run, name="duties", daemon=True)
         self._queues: list[str] = []
         self._living: set[str] = set()
-        self._own: set[str] = (
-            set()
-        )  # all that this worker has had: how they died is told by `died`, with who is to blame
+        self._own: set[str] = set()  # all this worker has had: `died` tells how they died, and who is to blame
         self._missing: set[tuple[str, str]] = set()
         self._seldom = Seldom(log)
         self.waiting_since: float | None = None

@@ -92,7 +92,7 @@ def test_a_worker_whose_jobs_run_on_can_be_stopped_while_redis_is_gone(
     server.kill()
     assert worker.stop() == 0
     assert "did not end in time" not in worker.said
-    assert "1 jobs will be reclaimed" in worker.said
+    assert "jobs that will be reclaimed: 1" in worker.said
     server.start(*DURABLE)
     lab.open_gate()
     lab.drain()

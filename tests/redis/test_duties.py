@@ -1,0 +1,65 @@
+"""What a supervisor's thread does about consumers that have died."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from rq_lite.broker import Broker, Death, Link
+from rq_lite.broker.codec import decode
+from rq_lite.runtime.duties import Duties, End
+from rq_lite.runtime.identity import machine, start_of
+from tests.conftest import until
+from tests.redis.steps import KEY, counter, put, take
+
+
+@pytest.fixture
+def gone() -> str:
+    """The id of a consumer whose process has ended, on this machine."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        return f"host.{machine()}:{process.pid}:{start_of(process.pid)}:{os.urandom(8).hex()}"
+
+
+@pytest.fixture
+def duties(broker: Broker, link: Link, gone: str) -> Iterator[Duties]:
+    """Of a worker that knows queue "q", where the consumer has left two jobs."""
+    broker.declare("q", 1000, 0)
+    broker.register("q", gone, link=link)
+    put(broker, 1, 2)
+    take(broker, link, 2, consumer=gone)
+    made = Duties(broker, "w", {}, None)
+    yield made
+    made.stop()
+
+
+def waiting_again(broker: Broker) -> dict[int, int]:
+    """The jobs that wait: number to crashes."""
+    found = [decode(raw) for raw in broker.read(("LRANGE", KEY.pending, 0, -1))[0]]
+    return {int(message.id): crashes for message, _, crashes in found}
+
+
+def until_announced(broker: Broker) -> None:
+    """Whatever the thread does first has been done."""
+    until(lambda: broker.read(("EXISTS", "rq:worker:w"))[0], "the worker has announced itself")
+
+
+def test_a_strangers_jobs_are_reclaimed_at_once_and_all_charged(broker: Broker, duties: Duties) -> None:
+    duties.start(["q"])
+    until(lambda: counter(broker, "reclaimed") == 2, "both jobs wait again")
+    assert waiting_again(broker) == {1: 1, 2: 1}
+
+
+def test_an_own_consumer_that_died_is_left_to_whoever_knows_who_is_to_blame(
+    broker: Broker, duties: Duties, gone: str
+) -> None:
+    duties.born(gone)
+    duties.start(["q"])
+    until_announced(broker)
+    assert counter(broker, "reclaimed") == 0
+    duties.died(End(gone, Death("was killed by signal 11", "all"), ("q", 2)))
+    until(lambda: counter(broker, "reclaimed") == 2, "both jobs wait again")
+    assert waiting_again(broker) == {1: 0, 2: 1}
