@@ -7,6 +7,9 @@ RqLiteError                     1
  │   ├─ BrokerUnsuitable        3   too old, or not a Redis
  │   └─ BrokerOutOfMemory       3   Redis is at maxmemory: puts are refused, takes and acks go on
  ├─ QueueFull (queue.Full)      4   no room within the time one was ready to wait
+ ├─ QueueEmpty (queue.Empty)    1   nothing to get within the time one was ready to wait
+ ├─ ShutDown (queue.ShutDown)   1   the queue was shut down: nothing is put any more, or nothing is left to get
+ ├─ JobFailed                   1   the job whose result was asked for was buried
  ├─ PutRefused                  1   this job can never be put as it stands
  │   ├─ BadArgument (TypeError) 1   an argument that JSON cannot carry, or that the task does not take
  │   └─ PayloadTooLarge         1   encoded, it is larger than max_payload or the queue's maxbytes
@@ -18,6 +21,15 @@ RqLiteError                     1
 from __future__ import annotations
 
 import queue
+import sys
+
+if sys.version_info >= (3, 13):
+    from queue import ShutDown as _ShutDown
+else:
+
+    class _ShutDown(Exception):
+        """The standard library has it from 3.13 on."""
+
 
 __all__ = [
     "AppFailed",
@@ -27,11 +39,14 @@ __all__ = [
     "BrokerUnavailable",
     "BrokerUnsuitable",
     "FeedMoved",
+    "JobFailed",
     "JobTimeout",
     "PayloadTooLarge",
     "PutRefused",
+    "QueueEmpty",
     "QueueFull",
     "RqLiteError",
+    "ShutDown",
     "SourceError",
     "UsageError",
 ]
@@ -105,6 +120,29 @@ class QueueFull(RqLiteError, queue.Full):
         self.consumers = consumers
         self.last_seen = last_seen
         self.put = put
+
+
+class QueueEmpty(RqLiteError, queue.Empty):
+    """Nothing to get within the time one was ready to wait."""
+
+
+class ShutDown(RqLiteError, _ShutDown):
+    """The queue was shut down, for everybody: nothing is put any more, or nothing is left to get."""
+
+
+class JobFailed(RqLiteError):
+    """The job whose result was asked for was buried.
+
+    `type` is the name of the exception's class where it ran (no class is ever made from it), `message` its text,
+    `trace` its traceback as text.
+    """
+
+    def __init__(self, type: str, message: str, trace: str = "", *, job_id: str = "") -> None:
+        super().__init__(f"job {job_id}: {type}: {message}".removesuffix(": "))
+        self.type = type
+        self.message = message
+        self.trace = trace
+        self.job_id = job_id
 
 
 class PutRefused(RqLiteError):

@@ -6,14 +6,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from rq_lite.broker import Broker, Code, Feed, Put, inspection, keys
 from rq_lite.broker.connection import LONGEST_BLOCK
 from rq_lite.errors import BrokerError, BrokerUnavailable, FeedMoved, PayloadTooLarge, QueueFull, UsageError
 from rq_lite.process import this
 from rq_lite.settings import Settings
-from rq_lite.task import UNSET, Options, Policy, Task, Types, name_of, registry, types
+from rq_lite.task import UNSET, Options, Policy, Task, TaskOptions, name_of, registry, types
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -96,45 +99,34 @@ class Queue:
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
     @overload
-    def task(
-        self,
-        *,
-        name: str | None = None,
-        retries: int = 0,
-        timeout: float | None = 600.0,
-        backoff: float = 1.0,
-        backoff_max: float = 600.0,
-        retry_on: Types | None = None,
-        no_retry_on: Types | None = None,
-    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def task(self, /, **options: Unpack[TaskOptions]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
-    def task(
-        self,
-        function: Callable[..., Any] | None = None,
-        *,
-        name: str | None = None,
-        retries: int = 0,
-        timeout: float | None = 600.0,
-        backoff: float = 1.0,
-        backoff_max: float = 600.0,
-        retry_on: Types | None = None,
-        no_retry_on: Types | None = None,
-    ) -> Any:
+    def task(self, function: Callable[..., Any] | None = None, /, **options: Unpack[TaskOptions]) -> Any:
         """Make a function a task of this queue: as `@queue.task` or `@queue.task(retries=5, timeout=30)`.
 
-        `name` is what jobs call it (`module:function`), `retries` how often a run that raised is repeated: only
-        for errors of the types `retry_on` (default: any), and never for `no_retry_on`. The wait before attempt
-        n + 1 is by chance between 0 and `backoff`·2^(n-1) seconds, at most `backoff_max`. `timeout` is after how
-        many seconds a run is ended (None: never).
+        name         what jobs call it; `module:function` unless given
+        timeout      seconds after which a run is ended (600; None: never)
+        retries      how often a run that raised is repeated (0)
+        retry_on     only for errors of these types (any)
+        no_retry_on  and never for these
+        backoff, backoff_max  the wait before attempt n + 1 is by chance between 0 and `backoff`·2^(n-1) seconds (1),
+                     at most `backoff_max` (600)
+        result_ttl   seconds for which results are kept (None: there are none)
+        on_success   a task that is put with the result, in the step that ends the job
+        on_failure   a task that is put when the job is given up, with an `Ended`
+        on_done      a task that is put in either case, with an `Ended`
+        run_in       "greenlet", or "thread" or "process" for what computes
+
+        Raises UsageError for what cannot be right.
         """
-        policy = Policy(
-            retries=retries,
-            timeout=timeout,
-            backoff=backoff,
-            backoff_max=backoff_max,
-            retry_on=types("retry_on", retry_on, (BaseException,)),
-            no_retry_on=types("no_retry_on", no_retry_on, ()),
-        )
+        chosen: dict[str, Any] = dict(options)
+        name = chosen.pop("name", None)
+        for kinds, default in (("retry_on", (BaseException,)), ("no_retry_on", ())):
+            chosen[kinds] = types(kinds, chosen.get(kinds), default)
+        unknown = sorted(chosen.keys() - set(Policy.__struct_fields__))
+        if unknown:
+            raise UsageError(f"@queue.task: no option is called {', '.join(unknown)}")
+        policy = Policy(**chosen)
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
             task: Task[..., Any] = Task(function, self, name or name_of(function), policy)

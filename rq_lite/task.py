@@ -8,13 +8,13 @@ import io
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 
 from rq_lite.arguments import Arguments
 from rq_lite.batches import batches
-from rq_lite.broker.codec import VERSION, Message, encode, new_id
+from rq_lite.broker.codec import VERSION, Message, encode, marked, new_id
 from rq_lite.errors import PayloadTooLarge, UsageError
 from rq_lite.job import Job
 
@@ -28,8 +28,12 @@ UNSET: Any = msgspec.UNSET
 FOREVER = 2e9  # seconds: more than any run can last
 
 
+CALLBACKS = {"on_success": "success", "on_failure": "failure", "on_done": "done"}  # what they are in a job's `then`
+RUN_IN = ("greenlet", "thread", "process")
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """How the jobs of a task are run. Times in seconds."""
+    """How the jobs of a task are run, and what becomes of their results. Times in seconds."""
 
     retries: int = 0  # attempts after the first; then the job is buried
     timeout: float | None = 600.0  # a run is ended after this long; None: never
@@ -37,8 +41,20 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     backoff_max: float = 600.0  # at most this
     retry_on: tuple[type[BaseException], ...] = (BaseException,)  # these are tried again
     no_retry_on: tuple[type[BaseException], ...] = ()  # except these: buried at once
+    result_ttl: float | None = None  # how long a result is kept; None: there is none
+    on_success: Any = None  # a Task: put with the result
+    on_failure: Any = None  # likewise, with how it ended, once it is given up
+    on_done: Any = None  # likewise, in either case
+    run_in: str = "greenlet"  # or "thread", "process": off the consumer's loop
 
     def __post_init__(self) -> None:
+        if self.run_in not in RUN_IN:
+            raise UsageError(f"run_in must be one of {', '.join(RUN_IN)}, not {self.run_in!r}")
+        if self.result_ttl is not None and not 0 < self.result_ttl < float("inf"):
+            raise UsageError(f"result_ttl must be above 0 seconds (or None for no result), not {self.result_ttl}")
+        for name in CALLBACKS:
+            if not (getattr(self, name) is None or isinstance(getattr(self, name), Task)):
+                raise UsageError(f"{name} takes a task (a function with @queue.task), not {getattr(self, name)!r}")
         if self.retries < 0:
             raise UsageError(f"retries must be 0 or more, not {self.retries}")
         if self.timeout is not None and not self.timeout > 0:
@@ -71,6 +87,27 @@ def types(name: str, given: Types | None, default: tuple[type[BaseException], ..
     return found
 
 
+LIKE_POLICY = ("timeout", "retries", "result_ttl", *CALLBACKS)
+INFINITE = float("inf")
+
+
+class TaskOptions(TypedDict, total=False):
+    """What `@queue.task(…)` takes; Queue.task says what each means."""
+
+    name: str | None
+    retries: int
+    timeout: float | None
+    backoff: float
+    backoff_max: float
+    retry_on: Types | None
+    no_retry_on: Types | None
+    result_ttl: float | None
+    on_success: Task[Any, Any] | None
+    on_failure: Task[Any, Any] | None
+    on_done: Task[Any, Any] | None
+    run_in: str
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What one put says otherwise than its task. Times in seconds."""
 
@@ -78,16 +115,31 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     wait: Any = UNSET  # float | None; not given: the settings' `wait`
     timeout: Any = UNSET
     retries: Any = UNSET
+    priority: Any = UNSET
+    result_ttl: Any = UNSET
+    on_success: Any = UNSET
+    on_failure: Any = UNSET
+    on_done: Any = UNSET
 
     def __post_init__(self) -> None:
         for name in ("delay", "wait"):
             value = getattr(self, name)
             if value is not UNSET and value is not None and value < 0:
                 raise UsageError(f"{name} must be 0 or more, not {value}")
-        given = {n: v for n in ("timeout", "retries") if (v := getattr(self, n)) is not UNSET}
+        given = {n: v for n in LIKE_POLICY if (v := getattr(self, n)) is not UNSET}
         if given.get("timeout", 1.0) is None:
             raise UsageError("timeout=None is for the task's definition; a put can only name a number of seconds")
         Policy(**given)
+        if self.priority is not UNSET and not -INFINITE <= self.priority <= INFINITE:
+            raise UsageError(f"priority must be a number, not {self.priority}")
+
+
+class Extras(NamedTuple):
+    """What the jobs of a task say beside its name and their arguments; nothing, for most."""
+
+    fields: dict[str, Any]  # of the message
+    priority: float | None
+    tracked: bool  # somebody wants to hear how they end
 
 
 class Task(Generic[P, R]):
@@ -101,6 +153,7 @@ class Task(Generic[P, R]):
         self.policy = policy
         self.timeout_ns = nanoseconds(policy.timeout)
         self._options = Options()
+        self._extras = self._extras_of(self._options)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
@@ -115,16 +168,47 @@ class Task(Generic[P, R]):
     # -- producing
 
     def using(
-        self, *, delay: float = 0.0, wait: float | None = UNSET, timeout: float = UNSET, retries: int = UNSET
+        self,
+        *,
+        delay: float = 0.0,
+        wait: float | None = UNSET,
+        timeout: float = UNSET,
+        retries: int = UNSET,
+        priority: float = UNSET,
+        result_ttl: float | None = UNSET,
+        on_success: Task[Any, Any] | None = UNSET,
+        on_failure: Task[Any, Any] | None = UNSET,
+        on_done: Task[Any, Any] | None = UNSET,
     ) -> Task[P, R]:
         """The same task with options for its puts.
 
-        They are due in `delay` s, wait for room at most `wait` s (None: for ever), and have another `timeout`
-        or number of `retries` than the task.
+        They are due in `delay` s, wait for room at most `wait` s (None: for ever), and have another `timeout`,
+        number of `retries`, `result_ttl` or callbacks than the task. `priority` counts on a PriorityQueue: the
+        lowest goes first.
         """
         task = copy.copy(self)
-        task._options = Options(delay=delay, wait=wait, timeout=timeout, retries=retries)
+        task._options = Options(
+            delay=delay, wait=wait, timeout=timeout, retries=retries, priority=priority, result_ttl=result_ttl,
+            on_success=on_success, on_failure=on_failure, on_done=on_done,
+        )  # fmt: skip
+        task._extras = task._extras_of(task._options)
         return task
+
+    def _extras_of(self, options: Options) -> Extras:
+        """What its puts say beside name and arguments: of the options, or else the policy where it must be said."""
+
+        def said(name: str) -> Any:
+            value = getattr(options, name)
+            return getattr(self.policy, name) if value is UNSET else value
+
+        then = {word: [task.queue.name, task.name] for name, word in CALLBACKS.items() if (task := said(name))}
+        fields = {name: v for name in ("timeout", "retries") if (v := getattr(options, name)) is not UNSET}
+        fields |= {"result_ttl": said("result_ttl"), "then": then}
+        return Extras(
+            {name: value for name, value in fields.items() if value not in (None, {})},
+            None if options.priority is UNSET else options.priority,
+            bool(then) or said("result_ttl") is not None,
+        )
 
     def put(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """Put a job; waits while the queue is full.
@@ -168,16 +252,13 @@ class Task(Generic[P, R]):
 
     def encoded(self, args: tuple[Any, ...], kwargs: dict[str, Any], job_id: str) -> bytes:
         """The job as bytes; arguments must have been checked. Raises BadArgument, PayloadTooLarge."""
-        options = self._options
-        message = Message(VERSION, job_id, self.name, list(args), kwargs)
-        if options.timeout is not UNSET:
-            message.timeout = options.timeout
-        if options.retries is not UNSET:
-            message.retries = options.retries
+        fields, priority, tracked = self._extras
         try:
-            entry = encode(message)
+            entry = encode(Message(VERSION, job_id, self.name, list(args), kwargs, **fields))
         except Exception as error:
             raise self.arguments.blame(args, kwargs, error) from None
+        if priority is not None or tracked:
+            entry = marked(entry, job_id, priority=priority, tracked=tracked)
         if len(entry) > self.queue.settings.max_payload:
             raise PayloadTooLarge(
                 f"task {self.name}: the encoded job has {len(entry):,} bytes, max_payload is "

@@ -1,22 +1,29 @@
 """A job as bytes and back: versioned JSON, checked at C speed by msgspec; docs/protocol.md describes it.
 
 An entry in Redis is that JSON, from the second attempt on with `<attempts>.<crashes>` in front: these two change
-while the job waits, the JSON never does.
+while the job waits, the JSON never does. Between them may stand marks, for the scripts: `@<priority>` and `#<id>`
+(somebody wants to hear how this job ends).
 """
 
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import Any
 
 import msgspec
 
 VERSION = 1
+HEADER = re.compile(rb"(\d{1,9})\.(\d{1,9})(@[0-9a-z.+-]{1,30})?(#[^{]{1,200})?\{")
 
 
 class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """What stands in the JSON. `timeout` (seconds) and `retries` only where a put says otherwise than its task."""
+    """What stands in the JSON.
+
+    `timeout` (seconds) and `retries` only where a put says otherwise than its task. `result_ttl`: for how many seconds
+    its result is kept. `then`: what is put when it has ended, as "success", "failure" or "done" to [queue, task].
+    """
 
     v: int
     id: str
@@ -25,6 +32,8 @@ class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     kwargs: dict[str, Any] = {}
     timeout: float | None = None
     retries: int | None = None
+    result_ttl: float | None = None
+    then: dict[str, list[str]] = {}
 
 
 class Undecodable(ValueError):
@@ -57,12 +66,19 @@ def decode(entry: bytes) -> tuple[Message, int, int]:
 
 
 def split(entry: bytes) -> tuple[int, int, bytes]:
-    """`b"2.1{…}"` as (2, 1, b"{…}")."""
-    header, brace, rest = entry.partition(b"{")
-    attempts, dot, crashes = header.partition(b".")
-    if not (brace and dot and attempts.isdigit() and crashes.isdigit() and len(header) < 20):
+    """`b"2.1{…}"`, or with marks, as (2, 1, b"{…}")."""
+    match = HEADER.match(entry)
+    if match is None:
         raise Undecodable("it does not begin like a job")
-    return int(attempts), int(crashes), brace + rest
+    return int(match[1]), int(match[2]), entry[match.end() - 1 :]
+
+
+def marked(entry: bytes, job_id: str, *, priority: float | None = None, tracked: bool = False) -> bytes:
+    """The JSON with the marks that the scripts look at in front of it; without any it stays as it is."""
+    if priority is None and not tracked:
+        return entry
+    marks = ("" if priority is None else f"@{priority!r}") + (f"#{job_id}" if tracked else "")
+    return b"0.0" + marks.encode() + entry
 
 
 def why(text: bytes, error: Exception) -> str:

@@ -25,25 +25,26 @@ end
 -- From so many crashes on a job runs alone; at so many it is buried.
 local SUSPECT, POISON = 2, 3
 
--- A job's entry is its JSON, from the second attempt on with "<attempts>.<crashes>" in front.
--- What is no job (it does not start like one) has neither: it stays as it is, so that it can be buried unchanged.
+-- A job's entry is its JSON, from the second attempt on with "<attempts>.<crashes>" in front; between the two may stand
+-- marks: "@<priority>", "#<id>" (somebody wants to hear how it ends).
+-- What is no job (it does not start like one) has none: it stays as it is, so that it can be buried unchanged.
 local function header(entry)
-  if entry:sub(1, 1) == '{' then return 0, 0, entry end
-  local attempts, crashes, body = entry:match('^(%d+)%.(%d+)({.*)$')
-  return tonumber(attempts or 0), tonumber(crashes or 0), body
+  if entry:sub(1, 1) == '{' then return 0, 0, entry, '' end
+  local attempts, crashes, marks, body = entry:match('^(%d+)%.(%d+)([^{]*)({.*)$')
+  return tonumber(attempts or 0), tonumber(crashes or 0), body, marks
 end
 
 -- The same without the body, which costs a copy.
 local function counts(entry)
   if entry:byte(1) == 123 then return 0, 0 end
-  local attempts, crashes = entry:match('^(%d+)%.(%d+){')
+  local attempts, crashes = entry:match('^(%d+)%.(%d+)[^{]*{')
   return tonumber(attempts or 0), tonumber(crashes or 0)
 end
 
 local function charged(entry, attempts, crashes)
-  local a, c, body = header(entry)
+  local a, c, body, marks = header(entry)
   if not body then return entry end
-  return string.format('%d.%d', a + attempts, c + crashes) .. body
+  return string.format('%d.%d', a + attempts, c + crashes) .. marks .. body
 end
 
 -- More values than some thousand at once are too many for `unpack`.

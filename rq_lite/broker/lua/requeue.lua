@@ -21,8 +21,8 @@ for i = 2, #ARGV do
   local kept = not picked[tag] and redis.call('HGET', dead, tag)
   if kept then
     local entry = kept:sub((kept:find('\n', 1, true) or #kept) + 1)
-    local _, _, body = header(entry)
-    entry = body or entry
+    local _, _, body, marks = header(entry)
+    if body then entry = (marks == '' and '' or '0.0' .. marks) .. body end
     if maxbytes > 0 and #entry > maxbytes then
       large = large + 1
     elseif (maxsize > 0 and size + #entries >= maxsize) or (maxbytes > 0 and bytes + length + #entry > maxbytes) then
