@@ -76,13 +76,18 @@ class Part:
         """None while it runs; below 0: minus the signal that killed it."""
         return self._process.poll()
 
+    @property
+    def said(self) -> str:
+        """All that it has said so far."""
+        return self._log.read_text(errors="replace")
+
     def trouble(self) -> str | None:
         """How this process has ended, if it has."""
         code = self.exit_code
         if code is None:
             return None
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        lines = self._log.read_text(errors="replace").splitlines()[-TOLD:]
+        lines = self.said.splitlines()[-TOLD:]
         said = "".join(f"\n  {line}" for line in lines) or " nothing"
         return f"the {self.name} {how}; what it said last:{said}"
 

@@ -1,0 +1,46 @@
+"""The examples, each run as its page in docs/ says, print what it says.
+
+A page shows an example as a block of Python that begins with `# examples/NAME.py`, and below it, as a block of text,
+what it prints.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+SHOWN = re.compile(r"```python\n# (examples/\w+\.py)\n(.*?)```\n.*?```text\n(.*?)```", re.DOTALL)
+
+
+def pages() -> dict[str, tuple[str, str, str]]:
+    """What the pages show: example to (page, code, what it prints)."""
+    found = {}
+    for page in sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.md")]):
+        for name, code, printed in SHOWN.findall(page.read_text()):
+            found[name] = (page.name, code, printed)
+    return found
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda file: file.stem)
+def test_an_example_prints_what_its_page_says(example: Path, environment: dict[str, str]) -> None:
+    name = str(example.relative_to(ROOT))
+    assert name in pages(), f"no page shows {name}"
+    page, code, printed = pages()[name]
+    assert code == example.read_text(), f"docs/{page} shows another text of {name}"
+    done = subprocess.run(
+        [sys.executable, "-m", name.removesuffix(".py").replace("/", ".")],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, printed), done.stderr
