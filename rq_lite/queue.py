@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from rq_lite.broker import Broker, Code, Feed, Put, inspection, keys
@@ -92,6 +92,12 @@ class Queue:
     @cached_property
     def settings(self) -> Settings:
         return self.broker.settings
+
+    @cached_property
+    def seal(self) -> Callable[[bytes], bytes] | None:
+        """What signs the JSON of its jobs, if there is a secret."""
+        signer = self.broker.signer
+        return None if signer is None else partial(signer.seal, self.name)
 
     # -- defining tasks
 

@@ -257,6 +257,9 @@ class Task(Generic[P, R]):
             entry = encode(Message(VERSION, job_id, self.name, list(args), kwargs, **fields))
         except Exception as error:
             raise self.arguments.blame(args, kwargs, error) from None
+        seal = self.queue.seal
+        if seal is not None:
+            entry = seal(entry)
         if priority is not None or tracked:
             entry = marked(entry, job_id, priority=priority, tracked=tracked)
         if len(entry) > self.queue.settings.max_payload:

@@ -31,8 +31,16 @@ ENDED: dict[type, str] = {type(None): "done", Retried: "retry", Buried: "bury", 
 class Executor:
     """Runs jobs of the given tasks; each in a fresh contextvars context, none of them sees another's."""
 
-    def __init__(self, tasks: Mapping[str, Task[Any, Any]], consumer: str, *, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, Task[Any, Any]],
+        consumer: str,
+        *,
+        verbose: bool = False,
+        opened: Callable[[str, bytes], bytes] | None = None,
+    ) -> None:
         self._tasks = tasks
+        self._opened = opened  # checks the signature of a queue's entry, before anything else of it is looked at
         self._consumer = consumer
         self._verbose = verbose
         self._seldom = Seldom(log)
@@ -41,10 +49,13 @@ class Executor:
         """How the run ended. Raises nothing but Stopped, which says that the job goes back unfinished."""
         began = time.monotonic_ns()
         try:
+            if self._opened is not None:
+                assert slot.lane is not None
+                entry = self._opened(slot.lane.queue, entry)
             message, attempts, crashes = decode(entry)
         except Undecodable as error:
-            self._seldom.warn("undecodable", f"buried an entry that is no job: {error}")
-            return Report(None, None, f"not a job: {error}", consumer=self._consumer).buried()
+            self._seldom.warn(error.said, f"buried an entry: {error.said}: {error}")
+            return Report(None, None, f"{error.said}: {error}", consumer=self._consumer).buried()
         task = self._tasks.get(message.task)
         if task is None:
             self._seldom.warn(

@@ -34,6 +34,11 @@ local function header(entry)
   return tonumber(attempts or 0), tonumber(crashes or 0), body, marks
 end
 
+-- The JSON of a body without the signature that may follow it.
+local function json_of(body)
+  return body:match('^(.*})' .. string.rep('%x', 64) .. '$') or body
+end
+
 -- The same without the body, which costs a copy.
 local function counts(entry)
   if entry:byte(1) == 123 then return 0, 0 end

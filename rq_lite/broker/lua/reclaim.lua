@@ -35,7 +35,7 @@ local function text_of(value) return type(value) == 'string' and value or cjson.
 
 local function report(entry, attempts, crashes)
   local _, _, body = header(entry)
-  local known, job = pcall(cjson.decode, body or '')
+  local known, job = pcall(cjson.decode, json_of(body or ''))
   if not known or type(job) ~= 'table' then job = {} end
   return cjson.encode({
     id = text_of(job.id), task = text_of(job.task), attempts = attempts, crashes = crashes, consumer = consumer,
