@@ -99,6 +99,11 @@ class Queue:
         signer = self.broker.signer
         return None if signer is None else partial(signer.seal, self.name)
 
+    def forget_settings(self) -> None:
+        """The default broker is another one now."""
+        for name in ("settings", "seal"):
+            self.__dict__.pop(name, None)
+
     # -- defining tasks
 
     @overload
@@ -158,6 +163,8 @@ class Queue:
         The wait begins anew with every job that found room. `before` is what QueueFull adds to its count,
         `feed` moves with the jobs.
         """
+        if this.instead is not None:
+            return this.instead(self, entries, options)
         for candidate in (wait, options.wait, self.settings.wait):
             if candidate is not UNSET:
                 patience_for_room = candidate
