@@ -226,12 +226,12 @@ class Duties:
         self.suspects += suspects
         if total:
             log.warning(
-                "queue %r: %d jobs of dead consumer %s are waiting again%s%s",
+                "queue %r: jobs of dead consumer %s that wait again: %d%s%s",
                 name,
-                total - buried,
                 consumer,
+                total - buried,
                 f", {suspects} of them alone" if suspects else "",
-                f"; {buried} were buried as poison" if buried else "",
+                f"; buried as poison: {buried}" if buried else "",
             )
 
     def _reclaim_the_dead(self) -> None:
