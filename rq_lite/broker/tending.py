@@ -99,13 +99,12 @@ class Tending(Runner):
         """
         key = keys.of(queue)
         names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
-        purged, most = 0, None
-        while True:
+        _, purged, left = self._run("purge", names, PURGED)
+        most, gone = purged + left, purged
+        while left and gone and purged < most:
             _, gone, left = self._run("purge", names, PURGED)
-            most = gone + left if most is None else most
             purged += gone
-            if left == 0 or gone == 0 or purged >= most:
-                return purged
+        return int(purged)
 
     def requeue(self, queue: str, tags: Sequence[int], *, woken: bool = False) -> Requeued:
         """Let buried jobs, at most 500, wait again at the end of the queue, as many as fit.
