@@ -40,6 +40,9 @@ CATALOGUE = (
     Key("rq:{<queue>}:drained", "list", False),
     Key("rq:{<queue>}:producer:<id>", "string", True),
     Key("rq:{<queue>}:feed:<name>", "hash", False),
+    Key("rq:{<queue>}:job:<id>", "hash", True),
+    Key("rq:{<queue>}:result:<id>", "string", True),
+    Key("rq:{<queue>}:inbox:<client>", "list", True),
 )
 
 
@@ -71,6 +74,18 @@ class QueueKeys:
     def feed(self, name: str) -> str:
         """Hash: how far a resumable source has been fed, or which packages of a folder."""
         return f"{self.prefix}feed:{name}"
+
+    def job(self, job_id: str) -> str:
+        """Hash with a TTL: who has a tracked job, and who waits for its end."""
+        return f"{self.prefix}job:{job_id}"
+
+    def result(self, job_id: str) -> str:
+        """String with a TTL: how a tracked job has ended, as JSON."""
+        return f"{self.prefix}result:{job_id}"
+
+    def inbox(self, client: str) -> str:
+        """List with a TTL: "<id>\\n<result as JSON>" of jobs that a process waits for."""
+        return f"{self.prefix}inbox:{client}"
 
 
 def worker(worker_id: str) -> str:

@@ -11,6 +11,7 @@ from rq_lite.broker.runner import Runner, blank, flat, ms
 from rq_lite.broker.scripts import Code
 
 UNSEEN = Death("nobody saw how")
+PURGED = 1000  # jobs from each place in a step of a purge that has to tell somebody
 
 
 class Tending(Runner):
@@ -91,10 +92,19 @@ class Tending(Runner):
         self._run("resume", (key.meta, key.pending, key.bell))
 
     def purge(self, queue: str) -> int:
-        """Drop everything that waits or is scheduled; how many jobs that were."""
+        """Drop everything that waits or is scheduled; how many jobs that were.
+
+        Jobs of which somebody wants to hear end as cancelled. Where there may be such it goes in steps, and takes what
+        is put meanwhile instead of the last of those that were there.
+        """
         key = keys.of(queue)
         names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
-        return int(self._run("purge", names)[1])
+        _, purged, left = self._run("purge", names, PURGED)
+        most, gone = purged + left, purged
+        while left and gone and purged < most:
+            _, gone, left = self._run("purge", names, PURGED)
+            purged += gone
+        return int(purged)
 
     def requeue(self, queue: str, tags: Sequence[int], *, woken: bool = False) -> Requeued:
         """Let buried jobs, at most 500, wait again at the end of the queue, as many as fit.
