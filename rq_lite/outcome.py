@@ -45,4 +45,10 @@ class Parked(NamedTuple):
     task: str
 
 
-Outcome: TypeAlias = Buried | Retried | Parked | None
+class Dropped(NamedTuple):
+    """It was cancelled; its id."""
+
+    job: str
+
+
+Outcome: TypeAlias = Buried | Retried | Parked | Dropped | None

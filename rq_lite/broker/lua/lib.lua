@@ -41,6 +41,12 @@ local function counts(entry)
   return tonumber(attempts or 0), tonumber(crashes or 0)
 end
 
+-- The id in a job's JSON; nil where there is none.
+local function id_of(body)
+  local known, message = pcall(cjson.decode, body)
+  return known and type(message) == 'table' and type(message.id) == 'string' and message.id or nil
+end
+
 local function charged(entry, attempts, crashes)
   local a, c, body, marks = header(entry)
   if not body then return entry end
@@ -150,4 +156,19 @@ end
 -- as all numbers have the same width, jobs that are due in the same millisecond keep their order.
 local function schedule(scheduled, kind, tag, due, entry)
   redis.call('ZADD', scheduled, due, string.format('%s%016d|', kind, tag) .. entry)
+end
+
+-- Marks of cancelled jobs hold for a week, and there are so many at most: the newest.
+local MARKS, MARKED = 10000, 604800000
+
+local function trim_marks(cancelled, now)
+  redis.call('ZREMRANGEBYSCORE', cancelled, '-inf', now - MARKED)
+  redis.call('ZREMRANGEBYRANK', cancelled, 0, -MARKS - 1)
+end
+
+-- Tell those who wait for a job's end that it was cancelled.
+local function end_cancelled(prefix, id, entry)
+  local _, _, body, marks = header(entry)
+  if not (body and marks:find('#', 1, true)) then return end
+  -- (waiters are told here)
 end
