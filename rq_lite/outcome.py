@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from rq_lite.errors import UsageError
@@ -51,4 +52,14 @@ class Dropped(NamedTuple):
     job: str
 
 
-Outcome: TypeAlias = Buried | Retried | Parked | Dropped | None
+class Finished(NamedTuple):
+    """Done or given up, and somebody wants to hear of it."""
+
+    state: str  # done, failed
+    detail: bytes  # what its result holds beside the state: JSON without the braces
+    ttl: int  # for how long the result is kept, ms; 0: not at all
+    report: bytes  # for the dead set; empty: it is not buried
+    puts: Sequence[tuple[str, bytes]] = ()  # callbacks: queue and entry
+
+
+Outcome: TypeAlias = Buried | Retried | Parked | Dropped | Finished | None

@@ -11,6 +11,7 @@ from rq_lite.broker.connection import LONGEST_BLOCK, Link
 from rq_lite.broker.replies import Lane, Taken
 from rq_lite.broker.runner import FAULTS, Runner, firsts, flat, ms
 from rq_lite.broker.scripts import Code
+from rq_lite.outcome import Finished
 
 
 class Consuming(Runner):
@@ -88,6 +89,30 @@ class Consuming(Runner):
         key = keys.of(queue)
         names = (key.inflight(consumer), key.pending, key.meta, key.bell, key.suspects)
         return self._settle("give_back", queue, consumer, sorted(tags), names, *sorted(tags), link=link)
+
+    def finish(self, queue: str, consumer: str, ends: Sequence[tuple[int, Finished]], link: Link | None = None) -> int:
+        """End deliveries of which somebody wants to hear, with results and callbacks; how many were not ours."""
+        key = keys.of(queue)
+        targets = list(dict.fromkeys(target for _, end in ends for target, _ in end.puts))
+        for target in targets:
+            self._make_known(target)
+        names = [
+            key.inflight(consumer), key.dead, key.dead_index, key.meta, key.pending, key.scheduled, key.drained,
+        ]  # fmt: skip
+        for target in map(keys.of, targets):
+            names += (target.pending, target.meta, target.bell)
+        args: list[Any] = [*self._caps]
+        for tag, end in ends:
+            args += (tag, end.ttl, end.state, end.detail, end.report, len(end.puts))
+            for target, entry in end.puts:
+                args += (targets.index(target) + 1, entry)
+        return self._settle("finish", queue, consumer, firsts(ends), tuple(names), *args, link=link)
+
+    def _make_known(self, queue: str) -> None:
+        """A queue that callbacks go to may not have been used yet."""
+        if queue not in self._known:
+            self.declare(queue)
+            self._known.add(queue)
 
     def _settle(
         self,

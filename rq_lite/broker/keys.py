@@ -44,6 +44,8 @@ CATALOGUE = (
     Key("rq:{<queue>}:calls:<consumer>", "list", True),
     Key("rq:{<queue>}:progress", "hash", True),
     Key("rq:{<queue>}:job:<id>", "hash", True),
+    Key("rq:{<queue>}:result:<id>", "string", True),
+    Key("rq:{<queue>}:inbox:<client>", "list", True),
 )
 
 
@@ -74,14 +76,6 @@ class QueueKeys:
         """List with a TTL: ids of jobs that this consumer is to interrupt, if it runs them."""
         return f"{self.prefix}calls:{consumer}"
 
-    def job(self, job_id: str) -> str:
-        """Hash with a TTL: what there is to know of one job that somebody watches, or that tells its progress."""
-        return f"{self.prefix}job:{job_id}"
-
-    def result(self, job_id: str) -> str:
-        """String with a TTL: how the job ended, as JSON."""
-        return f"{self.prefix}result:{job_id}"
-
     def producer(self, producer: str) -> str:
         """String with a TTL: "<sequence number>:<accepted>" of this producer's last put."""
         return f"{self.prefix}producer:{producer}"
@@ -89,6 +83,18 @@ class QueueKeys:
     def feed(self, name: str) -> str:
         """Hash: how far a resumable source has been fed, or which packages of a folder."""
         return f"{self.prefix}feed:{name}"
+
+    def job(self, job_id: str) -> str:
+        """Hash with a TTL: who has a tracked job, and who waits for its end."""
+        return f"{self.prefix}job:{job_id}"
+
+    def result(self, job_id: str) -> str:
+        """String with a TTL: how a tracked job has ended, as JSON."""
+        return f"{self.prefix}result:{job_id}"
+
+    def inbox(self, client: str) -> str:
+        """List with a TTL: "<id>\\n<result as JSON>" of jobs that a process waits for."""
+        return f"{self.prefix}inbox:{client}"
 
 
 def worker(worker_id: str) -> str:

@@ -15,6 +15,8 @@ from rq_lite.errors import BrokerUnavailable
 
 # A producer's last put is remembered for this long, ms: longer than anybody goes on repeating one.
 REMEMBER = 600_000
+# A process hears of jobs for this long, ms, after it has asked for the last time.
+WATCHED = 3_600_000
 
 
 class Producing(Runner):
@@ -93,6 +95,33 @@ class Producing(Runner):
                 moments.reach("put.failed", link, queue=queue, jobs=jobs, outcome=outcome)
             said = "whether it was put is not known" if unknown else "nothing was put"
             raise BrokerUnavailable(f"{error}; {said}", outcome=outcome) from None
+
+    def expect_tracked(self, queue: str) -> None:
+        """Before jobs are put of which somebody wants to hear: a purge has to tell them. Once for each queue."""
+        if queue not in self._tracked:
+            self.read(("HSET", keys.of(queue).meta, "tracked", 1))
+            self._tracked.add(queue)
+
+    def watch(self, queue: str, client: str, ids: Sequence[str]) -> list[bytes]:
+        """Hear how jobs (at most 1000) end, in this client's inbox, for an hour unless it asks again.
+
+        For each what its result is (as JSON) if it has ended, "+" if that is large (see `result`), or "".
+        """
+        results: list[bytes] = self._run("watch", (keys.of(queue).meta,), client, WATCHED, *ids)[1]
+        return results
+
+    def result(self, queue: str, job_id: str) -> bytes | None:
+        """How a tracked job has ended, as JSON; None if it has not, or its result was not kept until now."""
+        found: bytes | None = self.read(("GET", keys.of(queue).result(job_id)))[0]
+        return found
+
+    def is_running(self, queue: str, job_id: str) -> bool:
+        """Whether a consumer has this tracked job just now."""
+        key = keys.of(queue)
+        consumer, tag = self.read(("HMGET", key.job(job_id), "consumer", "tag"))[0]
+        if consumer is None or tag is None:
+            return False
+        return bool(self.read(("HEXISTS", key.inflight(consumer.decode()), tag))[0])
 
     def wait_room(self, queue: str, seconds: float) -> bool:
         """Wait until the queue may have room; False after the time (about 2 s at most), or after weather."""

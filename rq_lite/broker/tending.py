@@ -12,6 +12,7 @@ from rq_lite.broker.runner import Runner, blank, flat, ms
 from rq_lite.broker.scripts import Code
 
 UNSEEN = Death("nobody saw how")
+PURGED = 1000  # jobs from each place in a step of a purge that has to tell somebody
 
 
 class Tending(Runner):
@@ -92,10 +93,20 @@ class Tending(Runner):
         self._run("resume", (key.meta, key.pending, key.bell))
 
     def purge(self, queue: str) -> int:
-        """Drop everything that waits or is scheduled; how many jobs that were."""
+        """Drop everything that waits or is scheduled; how many jobs that were.
+
+        Jobs of which somebody wants to hear end as cancelled. Where there may be such it goes in steps, and takes what
+        is put meanwhile instead of the last of those that were there.
+        """
         key = keys.of(queue)
         names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
-        return int(self._run("purge", names)[1])
+        purged, most = 0, None
+        while True:
+            _, gone, left = self._run("purge", names, PURGED)
+            most = gone + left if most is None else most
+            purged += gone
+            if left == 0 or gone == 0 or purged >= most:
+                return purged
 
     def cancel(self, queue: str, job_id: str) -> Cancelled:
         """Drop a job that waits, or interrupt it; what could be done. See docs/jobs.md.

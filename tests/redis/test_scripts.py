@@ -13,13 +13,14 @@ import pytest
 
 from rq_lite.broker import Broker, Feed, Lane, Link, consuming, keys, producing, scripts, tending
 from rq_lite.broker.scripts import Code
+from rq_lite.outcome import Finished
 from tests.conftest import pattern
 from tests.redis.steps import KEY, entry, put, took
 
 PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
 NAMES = scripts.names()
 PARTS = {"purpose", "KEYS", "ARGV", "returns", "oom", "callers"}
-WITHOUT_ARGV = {"purge", "resume", "unfinished"}
+WITHOUT_ARGV = {"resume", "unfinished"}
 
 
 def body(name: str) -> str:
@@ -30,12 +31,12 @@ def body(name: str) -> str:
 
 def listed(name: str) -> list[str]:
     """The keys that the head lists, in their order."""
-    text = scripts.head(name)["KEYS"].removeprefix("for each queue: ")
+    text = scripts.head(name)["KEYS"].removeprefix("for each queue: ").partition(" then for each ")[0]
     return re.findall(r"[a-z:<>]+", re.sub(r"[\d\[\]]", "", text))
 
 
 def test_there_are_scripts() -> None:
-    assert len(NAMES) == 22
+    assert len(NAMES) == 24
     assert "lib" not in NAMES
 
 
@@ -111,6 +112,8 @@ def test_every_script_is_sent_the_keys_that_its_head_lists(
         lambda: broker.give_back("q", "c", [1]),
         lambda: broker.reclaim("q", "c", certain=True),
         lambda: broker.isolate("q", "c", link),
+        lambda: broker.finish("q", "c", [(1, Finished("done", b"", 0, b""))], link),
+        lambda: broker.watch("q", "client", ["1"]),
         lambda: broker.promote("q"),
         lambda: broker.configure("q", 5),
         lambda: broker.resume("q"),

@@ -7,7 +7,7 @@
 -- oom     allowed
 -- callers Broker.cancel
 local pending, scheduled, suspects, meta, consumers, room, drained, cancelled, job, result = unpack(KEYS)
-local id, written, prefix, now = ARGV[1], ARGV[2], meta:sub(1, -5), now_ms()
+local id, written, prefix, now = ARGV[1], ARGV[2], prefix_of(meta), now_ms()
 trim_marks(cancelled, now)
 
 -- However long the queue is: so many entries and bytes of each end are looked at, and a job's id stands so early in it.
@@ -18,8 +18,7 @@ local function entry_of(member) return member:match('^%a%d+|(.*)$') or member en
 
 local function is_it(member)
   if not (#member > EARLY and member:sub(1, EARLY) or member):find(written, 1, true) then return false end
-  local _, _, body = header(entry_of(member))
-  return id_of(body or '') == id
+  return job_of(entry_of(member)).id == id
 end
 
 -- The member that is this job, among those at one end of a list or a sorted set; whether that was all there is.
@@ -75,7 +74,7 @@ if member then
   end
   redis.call('HINCRBY', meta, 'cancelled', 1)
   redis.call('ZREM', cancelled, id)
-  end_cancelled(prefix, id, entry)
+  end_entry(prefix_of(meta), entry, 'cancelled', '')
   ring_room(pending, scheduled, meta, room)
   ring_drained(pending, scheduled, meta, drained)
   return {OK, 'removed'}

@@ -10,7 +10,7 @@ for i = 1, #ARGV, 2 do
   local entry = settled(inflight, ARGV[i])
   if entry then
     redis.call('ZREM', cancelled, ARGV[i + 1])
-    end_cancelled(meta:sub(1, -5), ARGV[i + 1], entry)
+    end_entry(prefix_of(meta), entry, 'cancelled', '')
     dropped = dropped + 1
   else
     stale = stale + 1

@@ -19,6 +19,8 @@ local function book(inflight, meta, jobs)
   for i, job in ipairs(jobs) do
     pairs_[2 * i - 1], pairs_[2 * i] = tag + i, job
     length = length + #job
+    local id = tracked(job)
+    if id then note_taken(prefix_of(meta), id, consumer, tag + i, now) end
   end
   for i = 1, #pairs_, 1000 do redis.call('HSET', inflight, unpack(pairs_, i, math.min(i + 999, #pairs_))) end
   return tag, length

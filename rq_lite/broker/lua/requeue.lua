@@ -16,7 +16,7 @@ local size = redis.call('LLEN', pending) + redis.call('ZCARD', scheduled)
 if size == 0 then bytes = 0 end
 local marked = redis.call('EXISTS', cancelled) == 1
 
-local entries, tags, unmarked, picked, length, read, large, seen, full = {}, {}, {}, {}, 0, 0, 0, 0, 0
+local entries, tags, again, unmarked, picked, length, read, large, seen, full = {}, {}, {}, {}, {}, 0, 0, 0, 0, 0
 for i = 2, #ARGV do
   if read > SLICE then break end
   local tag = ARGV[i]
@@ -32,7 +32,9 @@ for i = 2, #ARGV do
       break
     else
       entries[#entries + 1], tags[#tags + 1], length = entry, tag, length + #entry
-      unmarked[#unmarked + 1] = marked and id_of(body or '') or nil
+      local id = marked and job_of(entry).id
+      if type(id) == 'string' then unmarked[#unmarked + 1] = id end
+      if marks and marks ~= '' then again[#again + 1] = tracked(entry) end
     end
     picked[tag], read = true, read + #kept
   end
@@ -41,6 +43,8 @@ end
 
 -- '' is no tag: on Redis 6.2 a script may write at maxmemory only after it has tried to remove something.
 redis.call('HDEL', dead, '', unpack(tags))
+-- Who asks from now on waits for how they end this time.
+for _, id in ipairs(again) do redis.call('DEL', prefix_of(meta) .. 'result:' .. id) end
 if #tags > 0 then
   redis.call('ZREM', index, unpack(tags))
   push_all('LPUSH', pending, entries)
