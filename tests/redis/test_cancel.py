@@ -170,6 +170,23 @@ def test_one_that_tells_where_it_runs_has_only_that_consumer_called(broker: Brok
     assert (calls(broker), calls(broker, "d")) == ([b"00000001"], [])
 
 
+def test_who_waits_for_a_tracked_job_hears_that_it_was_cancelled(broker: Broker, link: Link) -> None:
+    for number in (1, 2):
+        job = encode(Message(VERSION, f"{number:08}", "t", result_ttl=60))
+        broker.put("q", [marked(job, f"{number:08}", tracked=True)])
+    assert broker.watch("q", "me", ["00000001", "00000002"]) == [b"", b""]
+    assert cancel(broker, 2) is Cancelled.REMOVED
+    taken = take(broker, link, 1)
+    assert cancel(broker, 1) is Cancelled.INTERRUPTING
+    assert broker.drop("q", "c", [(taken.tag + 1, "00000001")], link) == 0
+    told = broker.read(("LRANGE", KEY.inbox("me"), 0, -1))[0]
+    assert told == [b'00000001\n{"state":"cancelled"}', b'00000002\n{"state":"cancelled"}']
+    assert broker.result("q", "00000001") == broker.result("q", "00000002") == b'{"state":"cancelled"}'
+    assert cancel(broker, 1) is Cancelled.UNKNOWN
+    assert broker.drop("q", "c", [(taken.tag + 1, "00000001")], link) == 1
+    assert broker.read(("LLEN", KEY.inbox("me")))[0] == 2  # one ending each
+
+
 def test_what_has_ended_or_never_was_leaves_no_mark(broker: Broker, link: Link) -> None:
     assert cancel(broker, 9) is Cancelled.UNKNOWN
     put(broker, 1, 2)
