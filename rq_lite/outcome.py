@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
 
 from rq_lite.errors import UsageError
 
@@ -26,6 +28,21 @@ class Retry(Exception):
 
 class Bury(Exception):
     """Raise it in a job that can never succeed: it goes to the dead set at once, with this reason."""
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """How a job has ended: what callbacks get. One whose parameter has this annotation gets it as such, else a dict."""
+
+    id: str
+    queue: str
+    task: str
+    args: list[Any]  # as they stand in the JSON
+    kwargs: dict[str, Any]
+    attempts: int  # runs that were begun
+    state: str  # done, failed
+    result: Any = None
+    error: str | None = None  # one line: "ValueError: …"
+    traceback: str = ""
 
 
 class Buried(NamedTuple):

@@ -161,6 +161,11 @@ class Task(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<Task {self.name} on queue {self.queue.name!r}>"
 
+    @property
+    def says(self) -> dict[str, Any]:
+        """What its puts say beside name and arguments, as fields of the message."""
+        return self._extras.fields
+
     @functools.cached_property
     def arguments(self) -> Arguments:
         return Arguments(self.name, self.function)

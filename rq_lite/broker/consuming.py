@@ -8,14 +8,15 @@ from typing import Any
 from rq_lite import moments
 from rq_lite.broker import keys, telling
 from rq_lite.broker.connection import LONGEST_BLOCK, Link
+from rq_lite.broker.producing import Producing
 from rq_lite.broker.replies import Lane, Taken
-from rq_lite.broker.runner import FAULTS, Runner, firsts, flat, ms
+from rq_lite.broker.runner import FAULTS, firsts, flat, ms
 from rq_lite.broker.scripts import Code
 from rq_lite.outcome import Finished
 
 
-class Consuming(Runner):
-    """Leases, taking and settling."""
+class Consuming(Producing):
+    """Leases, taking and settling; what settles may also put (callbacks)."""
 
     def register(self, queue: str, consumer: str, *, link: Link | None = None) -> None:
         """Begin (or begin anew) the lease without which nothing can be taken."""
@@ -99,8 +100,8 @@ class Consuming(Runner):
         names = [
             key.inflight(consumer), key.dead, key.dead_index, key.meta, key.pending, key.scheduled, key.drained,
         ]  # fmt: skip
-        for target in map(keys.of, targets):
-            names += (target.pending, target.meta, target.bell)
+        for its in map(keys.of, targets):
+            names += (its.pending, its.meta, its.bell)
         args: list[Any] = [*self._caps]
         for tag, end in ends:
             args += (tag, end.ttl, end.state, end.detail, end.report, len(end.puts))

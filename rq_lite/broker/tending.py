@@ -100,13 +100,12 @@ class Tending(Runner):
         """
         key = keys.of(queue)
         names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
-        purged, most = 0, None
-        while True:
+        _, purged, left = self._run("purge", names, PURGED)
+        most, gone = purged + left, purged
+        while left and gone and purged < most:
             _, gone, left = self._run("purge", names, PURGED)
-            most = gone + left if most is None else most
             purged += gone
-            if left == 0 or gone == 0 or purged >= most:
-                return purged
+        return int(purged)
 
     def cancel(self, queue: str, job_id: str) -> Cancelled:
         """Drop a job that waits, or interrupt it; what could be done. See docs/jobs.md.

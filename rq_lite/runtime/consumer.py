@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import gevent
 from gevent.event import Event
@@ -21,7 +21,7 @@ from rq_lite.backoff import pauses
 from rq_lite.broker import FAULTS, Broker, Code, Link, weather
 from rq_lite.broker import Lane as Acks
 from rq_lite.broker.codec import id_in
-from rq_lite.outcome import Buried, Dropped, Outcome, Parked, Retried
+from rq_lite.outcome import Buried, Dropped, Finished, Outcome, Parked, Retried
 from rq_lite.runtime.board import ANSWERED, LANE, ROOM, TAKEN, TOOK, Board
 from rq_lite.runtime.leave import vital
 from rq_lite.runtime.seldom import Seldom
@@ -31,6 +31,8 @@ log = logging.getLogger("rq_lite.consumer")
 
 MOST = 1000  # jobs or acks per exchange
 MARKS = 20_000  # cancelled jobs that are remembered before their list is read anew
+PORTION = 250  # jobs that end in one step with results or callbacks,
+HEAVY = 500_000  # or bytes of these
 BLOCK = 1.5  # seconds a wait for the bell lasts; a wake-up that was lost heals after it
 SWALLOWED = 1.0  # seconds that jobs have to end once Stopped was raised in them
 AUDIT = 10.0  # seconds between two looks at what Redis says we own, without any error
@@ -49,7 +51,7 @@ class Lane:
         self.queue = queue
         self.base = number * LANE
         self.acks: list[int] = []
-        self.others: list[tuple[int, Buried | Retried | Parked | Dropped]] = []
+        self.others: list[tuple[int, Buried | Retried | Parked | Dropped | Finished]] = []
         self.cancels = b""  # up to when the marks of cancelled jobs are known, as Redis told it
         self.marks: set[str] = set()  # jobs that may be cancelled: Redis is asked before one is dropped
 
@@ -274,6 +276,9 @@ class Consumer:
             stale += self._broker.retry(lane.queue, self.name, delays, self._link)
         if unknown:
             stale += self._broker.park(lane.queue, self.name, unknown, self._link)
+        ends = [(tag, outcome) for tag, outcome in batch if isinstance(outcome, Finished)]
+        for some in portions(ends):
+            stale += self._broker.finish(lane.queue, self.name, some, self._link)
         del lane.others[: len(batch)]
         if stale:
             self._note_stale(lane, stale)
@@ -422,6 +427,20 @@ class Consumer:
             self._dry = False
             self._hungry.clear()
             self._news.set()
+
+
+def portions(ends: list[tuple[int, Finished]]) -> Iterator[list[tuple[int, Finished]]]:
+    """So many at once that Redis is not held up by it."""
+    some: list[tuple[int, Finished]] = []
+    size = 0
+    for tag, end in ends:
+        some.append((tag, end))
+        size += len(end.detail) + len(end.report) + sum(len(entry) for _, entry in end.puts)
+        if len(some) == PORTION or size > HEAVY:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 class Loner(Consumer):

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,6 +24,7 @@ from rq_lite.broker.codec import Undecodable, decode
 from rq_lite.broker.telling import id_of
 from rq_lite.errors import RqLiteError
 from rq_lite.outcome import Buried
+from rq_lite.runtime.ending import given_up, is_tracked
 from rq_lite.runtime.identity import surely_dead
 from rq_lite.runtime.seldom import Seldom, one_line
 from rq_lite.runtime.verdict import Chances, Failure, judge
@@ -215,7 +216,14 @@ class Duties:
                 message, attempts, crashes, end.tasks.get(message.task, Chances(0)), failure, end.consumer
             )
             log.error("%s", one_line(line))
-            if isinstance(outcome, Buried):
+            if isinstance(outcome, Buried) and is_tracked(message):
+
+                def says(task: str) -> dict[str, Any]:
+                    return end.tasks.get(task, Chances(0)).says
+
+                finished = given_up(message, name, attempts + crashes + 1, failure, outcome, says)
+                self._broker.finish(name, end.consumer, [(tag, finished)])
+            elif isinstance(outcome, Buried):
                 self._broker.bury(name, end.consumer, [(tag, outcome.report)])
             else:
                 self._broker.retry(name, end.consumer, [(tag, outcome.delay)])
