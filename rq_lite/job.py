@@ -211,7 +211,7 @@ class State(enum.Enum):
     INFLIGHT = "inflight"  # taken, owned by one consumer
     SUSPECT = "suspects"  # its consumers died twice: waits to run alone
     DEAD = "dead"  # buried, with its error
-    GONE = "gone"  # acked, purged, forgotten or trimmed
+    GONE = "gone"  # acked, cancelled, purged, forgotten or trimmed
 
 
 # Every transition: verb, from (None: from nowhere), to. Each is one script of that name;
@@ -238,6 +238,10 @@ EDGES: tuple[tuple[str, State | None, State], ...] = (
     ("requeue", State.DEAD, State.PENDING),
     ("forget", State.DEAD, State.GONE),
     ("trim", State.DEAD, State.GONE),
+    ("cancel", State.PENDING, State.GONE),
+    ("cancel", State.SCHEDULED, State.GONE),
+    ("cancel", State.SUSPECT, State.GONE),
+    ("drop", State.INFLIGHT, State.GONE),
     ("purge", State.PENDING, State.GONE),
     ("purge", State.SCHEDULED, State.GONE),
     ("purge", State.SUSPECT, State.GONE),

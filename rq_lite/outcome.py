@@ -63,6 +63,12 @@ class Parked(NamedTuple):
     task: str
 
 
+class Dropped(NamedTuple):
+    """It was cancelled; its id."""
+
+    job: str
+
+
 class Finished(NamedTuple):
     """Done or given up, and somebody wants to hear of it."""
 
@@ -73,4 +79,4 @@ class Finished(NamedTuple):
     puts: Sequence[tuple[str, bytes]] = ()  # callbacks: queue and entry
 
 
-Outcome: TypeAlias = Buried | Retried | Parked | Finished | None
+Outcome: TypeAlias = Buried | Retried | Parked | Dropped | Finished | None

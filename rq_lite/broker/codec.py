@@ -82,6 +82,18 @@ def split(entry: bytes) -> tuple[int, int, bytes]:
     return int(match[1]), int(match[2]), entry[match.end() - 1 :]
 
 
+USUAL = re.compile(rb'[^{]*\{"v":1,"id":"([^"\\]*)"')
+
+
+def id_in(entry: bytes) -> str | None:
+    """The id of a job, without decoding the rest where it begins as ours do; None for what is no job."""
+    match = USUAL.match(entry)
+    try:
+        return match[1].decode() if match else decode(entry)[0].id
+    except ValueError:  # Undecodable, or no UTF-8
+        return None
+
+
 def marked(entry: bytes, job_id: str, *, priority: float | None = None, tracked: bool = False) -> bytes:
     """The JSON with the marks that the scripts look at in front of it; without any it stays as it is."""
     if priority is None and not tracked:

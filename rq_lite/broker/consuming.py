@@ -43,7 +43,7 @@ class Consuming(Producing):
         except FAULTS:
             telling.exchange_failed(consumer, lanes, want, link)
             raise
-        replies = [Taken(Code(code), stale, tag, jobs) for code, stale, tag, jobs in reply]
+        replies = [Taken(Code(code), *rest) for code, *rest in reply]
         if moments.watchers:
             telling.exchange_ended(consumer, lanes, replies, want, link)
         return replies
@@ -78,6 +78,12 @@ class Consuming(Producing):
         return self._settle(
             "park", queue, consumer, firsts(unknown), names, ms(self.settings.park), consumer, *flat(unknown), link=link
         )
+
+    def drop(self, queue: str, consumer: str, jobs: Sequence[tuple[int, str]], link: Link | None = None) -> int:
+        """End deliveries (tag, job id) of jobs that were cancelled; how many were no longer the consumer's."""
+        key = keys.of(queue)
+        names = (key.inflight(consumer), key.meta, key.pending, key.scheduled, key.drained, key.cancelled)
+        return self._settle("drop", queue, consumer, firsts(jobs), names, *flat(jobs), link=link)
 
     def give_back(self, queue: str, consumer: str, tags: Sequence[int], *, link: Link | None = None) -> int:
         """Return unfinished deliveries to the head of the queue, uncharged; how many were not the consumer's."""
@@ -140,6 +146,29 @@ class Consuming(Producing):
             found = [(tag, job) for tag, job in zip(tags, jobs, strict=True) if job is not None]
             facts["jobs"] = [(tag, telling.id_of(job)) for tag, job in found]
         return found
+
+    def marked(self, queue: str, ids: Sequence[str], link: Link | None = None) -> set[str]:
+        """Which of these jobs were cancelled and are to be dropped."""
+        if not ids:
+            return set()
+        scores = self._read(("ZMSCORE", keys.of(queue).cancelled, *ids), link)
+        return {job_id for job_id, score in zip(ids, scores, strict=True) if score is not None}
+
+    def marks(self, queue: str, since: bytes, link: Link) -> set[str]:
+        """The jobs that were cancelled after a time (ms, as `Taken.cancels`; empty: all that are remembered)."""
+        found = link.call("ZRANGEBYSCORE", keys.of(queue).cancelled, b"(" + since if since else "-inf", "+inf")
+        return {job_id.decode(errors="replace") for job_id in found}
+
+    def cancels(self, queue: str, link: Link) -> bytes:
+        """When a job was last cancelled, as in `Taken`."""
+        return link.call("HGET", keys.of(queue).meta, "cancels") or b""
+
+    def wait_call(self, queues: Sequence[str], consumer: str, link: Link) -> tuple[str, str] | None:
+        """Wait up to two seconds for a job that this consumer is to interrupt: its queue and id."""
+        calls = {keys.of(queue).calls(consumer).encode(): queue for queue in queues}
+        # Not BRPOP: who looks at Redis' list of clients can tell it from a wait for jobs.
+        reply = link.call("BLPOP", *calls, LONGEST_BLOCK)
+        return None if reply is None else (calls[reply[0]], reply[1].decode(errors="replace"))
 
     def wait_bell(self, queues: Sequence[str], seconds: float, link: Link) -> str | None:
         """Wait for something to take, at most so long (below the links' own timeout); the queue that rang."""

@@ -40,6 +40,9 @@ CATALOGUE = (
     Key("rq:{<queue>}:drained", "list", False),
     Key("rq:{<queue>}:producer:<id>", "string", True),
     Key("rq:{<queue>}:feed:<name>", "hash", False),
+    Key("rq:{<queue>}:cancelled", "zset", False),
+    Key("rq:{<queue>}:calls:<consumer>", "list", True),
+    Key("rq:{<queue>}:progress", "hash", True),
     Key("rq:{<queue>}:job:<id>", "hash", True),
     Key("rq:{<queue>}:result:<id>", "string", True),
     Key("rq:{<queue>}:inbox:<client>", "list", True),
@@ -62,10 +65,16 @@ class QueueKeys:
         self.bell = prefix + "bell"  # list of wake-up tokens: something to take
         self.room = prefix + "room"  # list of wake-up tokens: room to put
         self.drained = prefix + "drained"  # list of wake-up tokens: nothing unfinished
+        self.cancelled = prefix + "cancelled"  # zset: id of a job to drop -> when it was cancelled, in ms
+        self.progress = prefix + "progress"  # hash with a TTL: id of a running job -> how far it is, as JSON
 
     def inflight(self, consumer: str) -> str:
         """Hash: delivery tag -> encoded job, owned by one consumer incarnation."""
         return f"{self.prefix}inflight:{consumer}"
+
+    def calls(self, consumer: str) -> str:
+        """List with a TTL: ids of jobs that this consumer is to interrupt, if it runs them."""
+        return f"{self.prefix}calls:{consumer}"
 
     def producer(self, producer: str) -> str:
         """String with a TTL: "<sequence number>:<accepted>" of this producer's last put."""

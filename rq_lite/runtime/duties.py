@@ -207,6 +207,10 @@ class Duties:
                 message, attempts, crashes = decode(entry)
             except Undecodable:
                 continue  # whoever runs it next buries it
+            if self._broker.marked(name, [message.id]):
+                log.error("job %s: cancelled, and ended with its consumer", one_line(message.id))
+                self._broker.drop(name, end.consumer, [(tag, message.id)])
+                continue
             failure = Failure(f"JobTimeout: {end.death.how}", end.death.where)
             outcome, line = judge(
                 message, attempts, crashes, end.tasks.get(message.task, Chances(0)), failure, end.consumer

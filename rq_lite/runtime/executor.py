@@ -14,7 +14,7 @@ from rq_lite import moments
 from rq_lite.broker.codec import Message, Undecodable, decode
 from rq_lite.broker.telling import id_of
 from rq_lite.errors import JobTimeout
-from rq_lite.outcome import Buried, Bury, Finished, Outcome, Parked, Retried, Retry
+from rq_lite.outcome import Buried, Bury, Dropped, Finished, Outcome, Parked, Retried, Retry
 from rq_lite.runtime import ending
 from rq_lite.runtime.board import NEVER, SECOND
 from rq_lite.runtime.consumer import Lane
@@ -26,7 +26,7 @@ from rq_lite.task import Policy, Task, nanoseconds
 log = logging.getLogger("rq_lite.consumer")
 OURS = str(Path(__file__).parents[1])
 LONGEST_TRACEBACK = 16_000
-ENDED: dict[type, str] = {type(None): "done", Retried: "retry", Buried: "bury", Parked: "park"}
+ENDED: dict[type, str] = {type(None): "done", Retried: "retry", Buried: "bury", Parked: "park", Dropped: "drop"}
 POISON = 3  # crashes with which a job is not run any more, as in lib.lua
 
 
@@ -78,6 +78,9 @@ class Executor:
             raise
         except BaseException as error:  # also SystemExit: it would end the whole consumer
             slot.deadline = NEVER
+            if slot.cancelled:
+                self._seldom.warn("cancelled", f"cancelled: job {message.id} {message.task}")
+                return Dropped(message.id)
             failure = failed(error, timeout / SECOND, (time.monotonic_ns() - began) / SECOND)
             return self._judged(message, attempts, crashes, chances(task.policy, error), failure, slot)
         if self._verbose:

@@ -165,6 +165,14 @@ local function schedule(scheduled, kind, tag, due, entry)
   redis.call('ZADD', scheduled, due, string.format('%s%016d|', kind, tag) .. entry)
 end
 
+-- Marks of cancelled jobs hold for a week, and there are so many at most: the newest.
+local MARKS, MARKED = 10000, 604800000
+
+local function trim_marks(cancelled, now)
+  redis.call('ZREMRANGEBYSCORE', cancelled, '-inf', now - MARKED)
+  redis.call('ZREMRANGEBYRANK', cancelled, 0, -MARKS - 1)
+end
+
 -- Tracked jobs. What is known of one that has not ended is kept for so long, ms; and what was pushed to a process
 -- that waits, which may be gone: so long, and so much of it at most.
 local KEPT, PUSHED, PUSHES, LARGE = 604800000, 60000, 100000, 10000
