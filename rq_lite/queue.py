@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from rq_lite.broker import Broker, Code, Feed, Put, inspection, keys
@@ -99,6 +99,17 @@ class Queue:
     def settings(self) -> Settings:
         return self.broker.settings
 
+    @cached_property
+    def seal(self) -> Callable[[bytes], bytes] | None:
+        """What signs the JSON of its jobs, if there is a secret."""
+        signer = self.broker.signer
+        return None if signer is None else partial(signer.seal, self.name)
+
+    def forget_settings(self) -> None:
+        """The default broker is another one now."""
+        for name in ("settings", "seal"):
+            self.__dict__.pop(name, None)
+
     # -- defining tasks
 
     @overload
@@ -158,6 +169,8 @@ class Queue:
         The wait begins anew with every job that found room. `before` is what QueueFull adds to its count,
         `feed` moves with the jobs.
         """
+        if this.instead is not None:
+            return this.instead(self, entries, options)
         for candidate in (wait, options.wait, self.settings.wait):
             if candidate is not UNSET:
                 patience_for_room = candidate

@@ -310,6 +310,9 @@ class Task(Generic[P, R]):
             entry = encode(Message(VERSION, job_id, self.name, list(args), kwargs, **fields))
         except Exception as error:
             raise self.arguments.blame(args, kwargs, error) from None
+        seal = self.queue.seal
+        if seal is not None:
+            entry = seal(entry)
         if tracked:
             self.queue.broker.expect_tracked(self.queue.name)
         if priority is not None or tracked:

@@ -2,7 +2,7 @@
 
 An entry in Redis is that JSON, from the second attempt on with `<attempts>.<crashes>` in front: these two change
 while the job waits, the JSON never does. Between them may stand marks, for the scripts: `@<priority>` and `#<id>`
-(somebody wants to hear how this job ends).
+(somebody wants to hear how this job ends). Behind the JSON may stand a signature (signing.py).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ VERSION = 1
 ENDS = ("success", "failure", "done")  # when a callback is put
 LONGEST_ID = 150  # of a callback's job
 HEADER = re.compile(rb"(\d{1,9})\.(\d{1,9})(@[0-9a-z.+-]{1,30})?(#[^{]{1,200})?\{")
+SIGNATURE = re.compile(rb"\}([0-9a-f]{64})\Z")
 
 
 class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -44,6 +45,8 @@ class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 class Undecodable(ValueError):
     """Bytes that are no job of this version; the message says why."""
 
+    said = "not a job"
+
 
 encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Message).decode
@@ -53,12 +56,14 @@ _version = msgspec.json.Decoder(dict[str, Any]).decode
 def decode(entry: bytes) -> tuple[Message, int, int]:
     """The message, how many attempts were begun before, and how many of them ended in a crash.
 
-    Raises Undecodable.
+    Whether a signature fits is not looked at here: that is for `Broker.opened`. Raises Undecodable.
     """
     attempts = crashes = 0
     text = entry
     if entry[:1] != b"{":
         attempts, crashes, text = split(entry)
+    elif entry[-1:] != b"}":
+        text = unsigned(entry)
     try:
         message = _decode(text)
     except (msgspec.DecodeError, ValueError) as error:  # ValueError: no UTF-8, or a number of thousands of digits
@@ -75,11 +80,16 @@ def decode(entry: bytes) -> tuple[Message, int, int]:
 
 
 def split(entry: bytes) -> tuple[int, int, bytes]:
-    """`b"2.1{…}"`, or with marks, as (2, 1, b"{…}")."""
+    """`b"2.1{…}"`, or with marks or a signature, as (2, 1, b"{…}")."""
     match = HEADER.match(entry)
     if match is None:
         raise Undecodable("it does not begin like a job")
-    return int(match[1]), int(match[2]), entry[match.end() - 1 :]
+    return int(match[1]), int(match[2]), unsigned(entry[match.end() - 1 :])
+
+
+def unsigned(text: bytes) -> bytes:
+    """The JSON alone, where a signature follows it."""
+    return text[:-64] if SIGNATURE.search(text, max(0, len(text) - 65)) else text
 
 
 USUAL = re.compile(rb'[^{]*\{"v":1,"id":"([^"\\]*)"')

@@ -86,7 +86,10 @@ def prepare(plan: Plan, reports: int, board: Board) -> Consumer:
     weights = plan.queues or dict.fromkeys(registry.working_queues(), 1.0)
     through_weather(plan, lambda: check_queues(plan, broker, weights))
     bounds = through_weather(plan, lambda: {queue: declare(queue, broker) for queue in weights})
-    executor = Executor(registry.tasks, name, verbose=plan.verbose, max_result=plan.settings.max_result)
+    opened = None if broker.signer is None else broker.signer.opened
+    executor = Executor(
+        registry.tasks, name, verbose=plan.verbose, opened=opened, max_result=plan.settings.max_result
+    )
     run = watched(executor.run, name) if moments.watchers else executor.run
     kind = Loner if plan.alone else Consumer
     consumer = kind(broker, name, Order(weights, strict=plan.strict), board, run, grace=plan.settings.grace)

@@ -204,7 +204,7 @@ class Duties:
         """A job that its consumer was killed for: another attempt, or the dead set."""
         for _, entry in self._broker.booked(name, end.consumer, [tag]):
             try:
-                message, attempts, crashes = decode(entry)
+                message, attempts, crashes = decode(self._broker.opened(name, entry))
             except Undecodable:
                 continue  # whoever runs it next buries it
             if self._broker.marked(name, [message.id]):

@@ -40,8 +40,10 @@ class Executor:
         *,
         verbose: bool = False,
         max_result: int = 1_000_000,
+        opened: Callable[[str, bytes], bytes] | None = None,
     ) -> None:
         self._tasks = tasks
+        self._opened = opened  # checks the signature of a queue's entry, before anything else of it is looked at
         self._consumer = consumer
         self._verbose = verbose
         self._max_result = max_result
@@ -51,10 +53,13 @@ class Executor:
         """How the run ended. Raises nothing but Stopped, which says that the job goes back unfinished."""
         began = time.monotonic_ns()
         try:
+            if self._opened is not None:
+                assert slot.lane is not None
+                entry = self._opened(slot.lane.queue, entry)
             message, attempts, crashes = decode(entry)
         except Undecodable as error:
-            self._seldom.warn("undecodable", f"buried an entry that is no job: {error}")
-            return Report(None, None, f"not a job: {error}", consumer=self._consumer).buried()
+            self._seldom.warn(error.said, f"buried an entry: {error.said}: {error}")
+            return Report(None, None, f"{error.said}: {error}", consumer=self._consumer).buried()
         if crashes >= POISON and ending.is_tracked(message):
             return self._poison(message, attempts, crashes, slot)
         task = self._tasks.get(message.task)

@@ -34,6 +34,11 @@ local function header(entry)
   return tonumber(attempts or 0), tonumber(crashes or 0), body, marks
 end
 
+-- The JSON of a body without the signature that may follow it.
+local function json_of(body)
+  return body:match('^(.*})' .. string.rep('%x', 64) .. '$') or body
+end
+
 -- The same without the body, which costs a copy.
 local function counts(entry)
   if entry:byte(1) == 123 then return 0, 0 end
@@ -56,7 +61,7 @@ end
 -- What stands in a job's JSON; an empty table for what is no job.
 local function job_of(entry)
   local _, _, body = header(entry)
-  local known, job = pcall(cjson.decode, body or '')
+  local known, job = pcall(cjson.decode, json_of(body or ''))
   return known and type(job) == 'table' and job or {}
 end
 
