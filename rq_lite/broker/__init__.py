@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from rq_lite.broker.connection import Link, is_weather
 from rq_lite.broker.consuming import Consuming
+from rq_lite.broker.planning import Planning
 from rq_lite.broker.producing import Producing
 from rq_lite.broker.replies import Death, Feed, Lane, Put, Reclaimed, Renewed, Requeued, Taken
 from rq_lite.broker.runner import FAULTS
@@ -21,7 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Broker(Producing, Consuming, Tending):
+class Broker(Producing, Consuming, Tending, Planning):
     """One Redis with the scripts; connects with its first use. Safe to share between threads and greenlets.
 
     `url` wins over the settings'; with neither it is the embedded Redis, which this process then keeps alive.

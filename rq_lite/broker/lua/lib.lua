@@ -151,3 +151,8 @@ end
 local function schedule(scheduled, kind, tag, due, entry)
   redis.call('ZADD', scheduled, due, string.format('%s%016d|', kind, tag) .. entry)
 end
+
+-- When the first of what is scheduled is due, ms; beyond all times when there is nothing.
+local function first_due(scheduled)
+  return tonumber(redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')[2] or math.huge)
+end
