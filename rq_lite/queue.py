@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+from rq_lite.arguments import Arguments
 from rq_lite.broker import Broker, Code, Feed, Put, inspection, keys
 from rq_lite.broker.connection import LONGEST_BLOCK
 from rq_lite.errors import BrokerError, BrokerUnavailable, FeedMoved, PayloadTooLarge, QueueFull, UsageError
@@ -138,6 +139,8 @@ class Queue:
         repeated = again(**recurrence)
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
+            if repeated is not None:
+                Arguments(name or name_of(function), function).check(repeated.args, repeated.kwargs)
             task: Task[..., Any] = Task(function, self, name or name_of(function), policy, repeated)
             registry.add(task)
             return task

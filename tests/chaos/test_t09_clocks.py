@@ -1,7 +1,6 @@
 """T9: machines whose clocks are wrong, and a clock of Redis that jumps.
 
-Leases and due times are by Redis' clock alone. Schedules by the calendar (cron) do not exist yet, so nothing of
-these is tested here.
+Leases, due times and the slots of schedules are by Redis' clock alone.
 """
 
 from __future__ import annotations
@@ -81,13 +80,14 @@ def test_wrong_clocks_end_no_lease_and_change_no_order(
 
 
 def test_a_delay_is_by_the_clock_of_redis(lab: Lab, at: Callable[[float], None]) -> None:
-    """Retries of a machine that is an hour ahead, promoted by one that is an hour behind."""
-    lab.put("again", "x", retries=2)
+    """Retries of machines that are an hour ahead and an hour behind, promoted by either."""
     at(HOUR)
     ahead = lab.work()
-    lab.until_seen("begun", 1)
     at(-HOUR)
     behind = lab.work()
+    for worker in (ahead, behind):
+        worker.says(" ready (pid ")
+    lab.put("again", "x", retries=2)
     lab.until_seen("begun", 3)
     until(lambda: lab.state().dead == 1, "it was tried three times")
     assert [ahead.stop(), behind.stop()] == [0, 0]
