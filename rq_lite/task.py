@@ -224,9 +224,10 @@ class Task(Generic[P, R]):
     @property
     def schedule(self) -> Schedule | None:
         """What its worker writes to Redis; None for a task that does not run by itself. Raises as `put` does."""
-        if self.again is None:
-            return None
-        when, args, kwargs = self.again
+        return None if self.again is None else self.scheduled(*self.again)
+
+    def scheduled(self, when: Recurrence, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Schedule:
+        """A schedule that puts this task with these arguments; raises as `put` does."""
         self.arguments.check(args, kwargs)
         self.encoded(tuple(args), dict(kwargs), job_id(self.name, 0))  # refused here, not each time it is due
         return defined(when, self.queue.name, self.name, args, kwargs, job=self._extras.fields)
