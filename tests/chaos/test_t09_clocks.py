@@ -14,8 +14,10 @@ import pytest
 
 from rq_lite.broker import Broker, inspection
 from rq_lite.runtime.duties import Duties
+from rq_lite.schedules import job_id
 from tests.acceptance.conftest import Lab
 from tests.chaos.conftest import Tell
+from tests.chaos.test_t16_schedules import fired, plan
 from tests.conftest import until
 from tests.redis.steps import KEY, counter, now_ms, put, take
 
@@ -121,3 +123,17 @@ def test_a_jump_of_redis_clock_takes_nothing_from_who_renews(broker: Broker, tel
     assert set(broker.consumers("q")) == {"alive"}
     link.close()
     tell("T9 six jumps of Redis' clock beyond all leases: 0 jobs taken from a consumer that renews")
+
+
+def test_slots_are_by_the_clock_of_redis(lab: Lab, at: Callable[[float], None]) -> None:
+    """Supervisors that are an hour ahead and behind: no slot comes too early, late, or twice."""
+    first = (lab.broker.clock() // 1000 + 1) * 1000
+    plan(lab.broker, 1000, first)
+    lab.broker.pause("work")
+    for shift in (HOUR, -HOUR, HOUR):
+        at(shift)
+        lab.work()
+    until(lambda: len(fired(lab.broker)) >= 4, "four slots are fired")
+    found = fired(lab.broker)
+    assert found == [job_id("s", first + n * 1000) for n in range(len(found))]
+    assert first + (len(found) - 1) * 1000 <= lab.broker.clock()
