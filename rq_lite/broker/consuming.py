@@ -68,13 +68,13 @@ class Consuming(Producing):
     def retry(self, queue: str, consumer: str, delays: Sequence[tuple[int, int]], link: Link | None = None) -> int:
         """Let deliveries (tag, delay in ms) run again later, charged an attempt; how many were not ours."""
         key = keys.of(queue)
-        names = (key.inflight(consumer), key.scheduled, key.meta)
+        names = (key.inflight(consumer), key.scheduled, key.meta, key.alarm)
         return self._settle("retry", queue, consumer, firsts(delays), names, *flat(delays), link=link)
 
     def park(self, queue: str, consumer: str, unknown: Sequence[tuple[int, str]], link: Link) -> int:
         """Put deliveries (tag, task) of unknown tasks aside, uncharged; how many were not the consumer's."""
         key = keys.of(queue)
-        names = (key.inflight(consumer), key.scheduled, key.meta, key.pending, key.drained)
+        names = (key.inflight(consumer), key.scheduled, key.meta, key.pending, key.drained, key.alarm)
         return self._settle(
             "park", queue, consumer, firsts(unknown), names, ms(self.settings.park), consumer, *flat(unknown), link=link
         )

@@ -41,12 +41,14 @@ class Producing(Runner):
         entries: Sequence[bytes],
         *,
         delay: int = 0,
+        at: int | None = None,
         woken: bool = False,
         overdraft: int = 0,
         feed: Feed | None = None,
         patience: float | None = None,
     ) -> Put:
-        """Add encoded jobs, at most 1000, as many as fit; they are due in `delay` ms.
+        """Add encoded jobs, at most 1000, as many as fit; they are due in `delay` ms, or
+        `at` a moment (ms since 1970 by Redis' clock; one that is over: now).
 
         Repeating it after a lost answer never adds a job twice. Raises BrokerUnavailable when patience is over;
         its `outcome` is "not put", or "unknown" when an answer was lost.
@@ -58,9 +60,17 @@ class Producing(Runner):
         link = self._links.borrow()
         try:
             link.sequence += 1
-            names = [key.pending, key.scheduled, key.meta, key.bell, key.room, key.producer(link.producer)]
+            names = [key.pending, key.scheduled, key.meta, key.bell, key.room, key.producer(link.producer), key.alarm]
             remember = max(REMEMBER, 2 * ms(self.settings.patience if patience is None else patience))
-            args = [link.sequence, remember, int(woken), delay, overdraft, len(entries), *entries]
+            args = [
+                link.sequence,
+                remember,
+                int(woken),
+                delay if at is None else f"@{at}",
+                overdraft,
+                len(entries),
+                *entries,
+            ]
             if feed is not None:
                 names.append(key.feed(feed.name))
                 args += [feed.field, feed.expected, *feed.values]

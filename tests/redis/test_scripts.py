@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from rq_lite.broker import Broker, Feed, Lane, Link, consuming, keys, producing, scripts, tending
+from rq_lite.broker import Broker, Feed, Lane, Link, consuming, keys, planning, producing, scripts, tending
+from rq_lite.broker.planning import Planned
 from rq_lite.broker.scripts import Code
 from rq_lite.outcome import Finished
 from tests.conftest import pattern
@@ -36,7 +37,7 @@ def listed(name: str) -> list[str]:
 
 
 def test_there_are_scripts() -> None:
-    assert len(NAMES) == 24
+    assert len(NAMES) == 26
     assert "lib" not in NAMES
 
 
@@ -61,7 +62,7 @@ def test_every_method_that_runs_a_script_stands_in_its_head() -> None:
     found: dict[str, set[str]] = {name: set() for name in NAMES}
     methods = [
         method
-        for side in (producing, consuming, tending)
+        for side in (producing, consuming, tending, planning)
         for node in ast.parse(inspect.getsource(side)).body
         if isinstance(node, ast.ClassDef)
         for method in node.body
@@ -124,6 +125,8 @@ def test_every_script_is_sent_the_keys_that_its_head_lists(
         lambda: broker.cancel("q", "some id"),
         lambda: broker.drop("q", "c", [(1, "some id")]),
         lambda: broker.purge("q"),
+        lambda: broker.plan("s", b"", b"{}", 1),
+        lambda: broker.fire(Planned("s", b"{}", 1), "q", [], 2, None),
     ]
     for step in steps:
         step()
@@ -136,7 +139,7 @@ def test_every_script_is_sent_the_keys_that_its_head_lists(
                 short = key.removeprefix(KEY.prefix)
                 assert pattern(expected[i % count]).fullmatch(short), (name, key)
             assert len(names) == {"exchange": 2 * count, "put": len(names)}.get(name, count)
-    assert [len(names) for names in sent["put"]] == [6, 7]
+    assert [len(names) for names in sent["put"]] == [7, 8]
 
 
 @pytest.mark.parametrize("name", NAMES)

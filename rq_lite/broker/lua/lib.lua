@@ -218,3 +218,8 @@ local function end_entry(prefix, entry, state, detail)
   local ttl = tonumber(job_of(entry).result_ttl) or 0
   end_job(prefix, id, state, detail, ttl >= 0.001 and math.floor(math.min(ttl, 1e9) * 1000) or 0)
 end
+
+-- When the first of what is scheduled is due, ms; beyond all times when there is nothing.
+local function first_due(scheduled)
+  return tonumber(redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')[2] or math.huge)
+end
