@@ -48,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     wait: float | None = 600.0  # a put gives up after this long without room; None: never
     patience: float = 30.0  # a step that Redis does not answer is tried again for this long
     max_payload: int = 1_000_000  # largest encoded job
+    max_result: int = 1_000_000  # largest encoded result
     batch: int = 500  # jobs per round trip of put_many
 
     # Workers.
@@ -107,6 +108,7 @@ LEAST: dict[str, float] = {
     "wait": 0,
     "patience": 0,
     "max_payload": 1,
+    "max_result": 1,
     "batch": 1,
     "procs": 0,
     "greenlets": 1,

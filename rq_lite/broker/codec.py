@@ -7,6 +7,7 @@ while the job waits, the JSON never does. Between them may stand marks, for the 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import time
@@ -14,7 +15,11 @@ from typing import Any
 
 import msgspec
 
+from rq_lite.broker.keys import NAME
+
 VERSION = 1
+ENDS = ("success", "failure", "done")  # when a callback is put
+LONGEST_ID = 150  # of a callback's job
 HEADER = re.compile(rb"(\d{1,9})\.(\d{1,9})(@[0-9a-z.+-]{1,30})?(#[^{]{1,200})?\{")
 SIGNATURE = re.compile(rb"\}([0-9a-f]{64})\Z")
 
@@ -67,6 +72,10 @@ def decode(entry: bytes) -> tuple[Message, int, int]:
         raise Undecodable("nested too deeply") from None
     if message.v != VERSION:
         raise Undecodable(f"version {message.v}, and this is a worker for version {VERSION}")
+    if message.then and not all(
+        word in ENDS and len(to) == 2 and NAME.fullmatch(to[0]) for word, to in message.then.items()
+    ):
+        raise Undecodable(f"then: {message.then}, and it maps {', '.join(ENDS)} to [queue, task]"[:300])
     return message, attempts, crashes
 
 
@@ -83,12 +92,35 @@ def unsigned(text: bytes) -> bytes:
     return text[:-64] if SIGNATURE.search(text, max(0, len(text) - 65)) else text
 
 
+USUAL = re.compile(rb'[^{]*\{"v":1,"id":"([^"\\]*)"')
+
+
+def id_in(entry: bytes) -> str | None:
+    """The id of a job, without decoding the rest where it begins as ours do; None for what is no job."""
+    match = USUAL.match(entry)
+    try:
+        return match[1].decode() if match else decode(entry)[0].id
+    except ValueError:  # Undecodable, or no UTF-8
+        return None
+
+
 def marked(entry: bytes, job_id: str, *, priority: float | None = None, tracked: bool = False) -> bytes:
     """The JSON with the marks that the scripts look at in front of it; without any it stays as it is."""
     if priority is None and not tracked:
         return entry
     marks = ("" if priority is None else f"@{priority!r}") + (f"#{job_id}" if tracked else "")
     return b"0.0" + marks.encode() + entry
+
+
+def entry_of(message: Message) -> bytes:
+    """A message as an entry that was never taken; with its mark, if somebody wants to hear how it ends."""
+    return marked(encode(message), message.id, tracked=message.result_ttl is not None or bool(message.then))
+
+
+def offspring(job_id: str, word: str) -> str:
+    """The id of a job that another one leads to: always the same, and never longer than an id may be."""
+    made = f"{job_id}.{word}"
+    return made if len(made) <= LONGEST_ID else f"{hashlib.sha256(made.encode()).hexdigest()[:32]}.{word}"
 
 
 def why(text: bytes, error: Exception) -> str:

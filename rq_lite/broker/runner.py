@@ -38,6 +38,8 @@ class Runner:
         self._quiet = quiet
         self._attached: Attached | None = None
         self._scripts: dict[str, scripts.Script] | None = None
+        self._known: set[str] = set()  # queues that were made known for callbacks
+        self._tracked: set[str] = set()  # queues that were told to expect tracked jobs
         if self._url is not None:
             self._connect_to(self._url)
 
