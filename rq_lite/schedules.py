@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from cronsim import CronSim
 
-from rq_lite.broker.codec import VERSION, Message, encode, marked, unsigned
+from rq_lite.broker.codec import VERSION, Message, encode, marked
 from rq_lite.errors import UsageError
 
 MISSED = ("skip", "once", "all")
@@ -121,9 +121,9 @@ _schedule = msgspec.json.Decoder(Schedule)
 
 
 def from_json(definition: bytes) -> Schedule | None:
-    """The schedule; None for what this version does not understand. Whether a signature fits is not looked at."""
+    """The schedule; None for what this version does not understand."""
     try:
-        return _schedule.decode(unsigned(definition))
+        return _schedule.decode(definition)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
 

@@ -106,7 +106,7 @@ class Consuming(Producing):
         for tag, end in ends:
             args += (tag, end.ttl, end.state, end.detail, end.report, len(end.puts))
             for target, entry in end.puts:
-                args += (targets.index(target) + 1, self.seal(target, entry))
+                args += (targets.index(target) + 1, entry)
         return self._settle("finish", queue, consumer, firsts(ends), tuple(names), *args, link=link)
 
     def _make_known(self, queue: str) -> None:

@@ -102,9 +102,9 @@ class Runner:
 
     # -- signatures
 
-    def seal(self, queue: str, entry: bytes) -> bytes:
-        """An entry, or a job's JSON, as it may be put on this queue: signed, if there is a secret."""
-        return entry if self.signer is None else self.signer.seal(queue, entry)
+    def seal(self, queue: str, text: bytes) -> bytes:
+        """A job's JSON as it may be put on this queue: signed, if there is a secret. Marks come in front later."""
+        return text if self.signer is None else self.signer.seal(queue, text)
 
     def opened(self, queue: str, entry: bytes) -> bytes:
         """An entry of this queue that may be looked at; raises Refused (an Undecodable) where a secret forbids it."""

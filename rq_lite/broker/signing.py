@@ -28,11 +28,9 @@ class Signer:
         self._keys = keys
         self._begun: dict[str, list[hmac.HMAC]] = {}
 
-    def seal(self, queue: str, entry: bytes) -> bytes:
-        """An entry, or a job's JSON alone, with its signature."""
-        header = None if entry[:1] == b"{" else HEADER.match(entry)
-        text = entry if header is None else entry[header.end() - 1 :]
-        return entry + self._digest(self._of(queue)[0], text)
+    def seal(self, queue: str, text: bytes) -> bytes:
+        """The job's JSON with its signature."""
+        return text + self._digest(self._of(queue)[0], text)
 
     def opened(self, queue: str, entry: bytes) -> bytes:
         """An entry without its signature, which fits; raises Refused. Nothing else of the entry is looked at."""

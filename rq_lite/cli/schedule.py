@@ -213,10 +213,11 @@ def remove(names: tuple[str, ...], url: str | None) -> None:
 def run(name: str, url: str | None) -> None:
     """Put the job of schedule NAME once, now; its slots stay as they are."""
     with opened(url) as broker:
-        schedule = planner.read(broker, known(broker, name))
+        schedule = from_json(known(broker, name).definition)
+        if schedule is None:
+            raise UsageError(f"schedule {name!r} is not understood by this version of rq_lite")
         job_id = new_id()
-        entry = broker.seal(schedule.queue, schedule.entry(job_id))
-        Queue(schedule.queue, broker=broker).put_entries([entry], Options(), wait=0.0)
+        Queue(schedule.queue, broker=broker).put_entries([schedule.entry(job_id)], Options(), wait=0.0)
     click.echo(f"schedule {name!r}: job {job_id} is put on queue {schedule.queue!r}")
 
 

@@ -6,10 +6,8 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from rq_lite.broker import Broker, keys
+from rq_lite.broker import Broker
 from rq_lite.broker.planning import Planned
-from rq_lite.broker.signing import Refused
-from rq_lite.errors import UsageError
 from rq_lite.runtime.seldom import one_line
 from rq_lite.schedules import MOST, Schedule, from_json, job_id, to_json
 from rq_lite.task import Task
@@ -36,7 +34,7 @@ def declare(broker: Broker, tasks: Iterable[Task[Any, Any]]) -> None:
 
 def write(broker: Broker, name: str, schedule: Schedule) -> bool:
     """Whether it is there now: not if the name is taken by an operator's and this is an app's, or the reverse."""
-    wanted = broker.seal(realm(name), to_json(schedule))
+    wanted = to_json(schedule)
     for _ in range(TRIES):
         known = broker.planned(name)
         if known is not None and known.definition == wanted:
@@ -68,35 +66,17 @@ def fire_due(broker: Broker) -> float:
 
 def fire(broker: Broker, planned: Planned, now: int) -> None:
     """One schedule that is due; another supervisor may be faster."""
-    try:
-        schedule = read(broker, planned)
-    except UsageError as error:
-        log.error("%s; it waits", error)
+    schedule = from_json(planned.definition)
+    if schedule is None:
+        log.error("schedule %s is not understood by this version of rq_lite; it waits", one_line(planned.name))
         broker.fire(planned, "-", [], now + HOUR, None)
         return
     slots = schedule.to_fire(planned.slot, now)
     upcoming = schedule.after(now)
-    entries = [broker.seal(schedule.queue, schedule.entry(job_id(planned.name, slot))) for slot in slots]
+    entries = [schedule.entry(job_id(planned.name, slot)) for slot in slots]
     last = slots[-1] if slots else None
     if broker.fire(planned, schedule.queue, entries, now + HOUR if upcoming is None else upcoming, last):
         tell(planned, slots, now)
-
-
-def read(broker: Broker, planned: Planned) -> Schedule:
-    """The schedule that stands there; raises UsageError for one that must not, or cannot, be fired."""
-    name = one_line(planned.name)
-    try:
-        schedule = from_json(broker.opened(realm(planned.name), planned.definition))
-    except Refused as error:
-        raise UsageError(f"schedule {name} is refused: {error}") from None
-    if schedule is None:
-        raise UsageError(f"schedule {name} is not understood by this version of rq_lite")
-    return schedule
-
-
-def realm(name: str) -> str:
-    """What stands for a queue in the signature of a schedule; no queue can be called so."""
-    return f"{keys.SCHEDULES} {name}"
 
 
 def tell(planned: Planned, slots: list[int], now: int) -> None:
