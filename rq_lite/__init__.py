@@ -16,6 +16,8 @@ if TYPE_CHECKING:
         BrokerError,
         BrokerOutOfMemory,
         BrokerUnavailable,
+        Empty,
+        Full,
         JobFailed,
         JobTimeout,
         PayloadTooLarge,
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     )
     from rq_lite.job import Job
     from rq_lite.outcome import Bury, Retry
-    from rq_lite.queue import Queue
+    from rq_lite.queue import LifoQueue, PriorityQueue, Queue
     from rq_lite.settings import Settings, load_settings
     from rq_lite.task import Task
 
@@ -40,10 +42,14 @@ __all__ = [
     "BrokerOutOfMemory",
     "BrokerUnavailable",
     "Bury",
+    "Empty",
+    "Full",
     "Job",
     "JobFailed",
     "JobTimeout",
+    "LifoQueue",
     "PayloadTooLarge",
+    "PriorityQueue",
     "Queue",
     "QueueEmpty",
     "QueueFull",
@@ -62,6 +68,8 @@ _HOMES = {
     "Broker": "broker",
     "Bury": "outcome",
     "Job": "job",
+    "LifoQueue": "queue",
+    "PriorityQueue": "queue",
     "Queue": "queue",
     "Retry": "outcome",
     "Settings": "settings",

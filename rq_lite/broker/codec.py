@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 
 VERSION = 1
+# What no function runs has no task: its one argument is the item, or this keyword holds it as base64 of a pickle.
+ITEM = "pickle"
 HEADER = re.compile(rb"(\d{1,9})\.(\d{1,9})(@[0-9a-z.+-]{1,30})?(#[^{]{1,200})?\{")
 
 

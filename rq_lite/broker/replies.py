@@ -36,12 +36,16 @@ class Lane(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """A queue's part in the answer: the first job has the delivery tag `tag + 1`, the next one more."""
+    """A queue's part in the answer: the first job has the delivery tag `tag + 1`, the next one more.
+
+    `closed`: of a queue that was shut down, when nothing was taken, how many jobs wait somewhere; else -1.
+    """
 
     code: Code
     stale: int
     tag: int
     jobs: list[bytes]
+    closed: int = -1
 
 
 class Renewed(NamedTuple):

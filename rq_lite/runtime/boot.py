@@ -26,7 +26,7 @@ import gevent.os
 import gevent.socket
 import socket
 
-from rq_lite import moments
+from rq_lite import leasing, moments
 from rq_lite.app import import_app, own_traceback
 from rq_lite.broker import Broker, inspection
 from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
@@ -68,6 +68,7 @@ def main() -> None:
     except BaseException:
         log.exception("a fault of the consumer itself: it ends, its jobs run again")
         leave(1)
+    leasing.leave()
     Report("left").send(reports)
     leave(0)
 

@@ -223,7 +223,7 @@ class Consumer:
             self.name, [Acks(lane.queue, acks) for lane, acks in zip(lanes, sent, strict=True)], want, self._link
         )
         came = 0
-        for lane, acks, (code, stale, tag, jobs) in zip(lanes, sent, replies, strict=True):
+        for lane, acks, (code, stale, tag, jobs, _) in zip(lanes, sent, replies, strict=True):
             del lane.acks[: len(acks)]
             if stale:
                 self._note_stale(lane, stale)

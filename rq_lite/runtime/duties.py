@@ -57,18 +57,28 @@ class End(NamedTuple):
 class Duties:
     """Starts with `start`, does everything in its own thread, ends with `stop`.
 
-    `drained` is called (in that thread) once nothing is left to do, in burst mode only. What it learns on the way is
+    `drained` is called (in that thread) once nothing is left to do, in burst mode only; `chores` are done beside the
+    others, each with how often (s). What it learns on the way is
     there to be read from other threads: `waiting_since` (time.monotonic() since when jobs wait to be taken; None: none
     do, or Redis does not say) and `suspects` (how many).
     """
 
-    def __init__(self, broker: Broker, worker_id: str, facts: dict[str, str | int], drained: Callable[[], None] | None):
+    def __init__(
+        self,
+        broker: Broker,
+        worker_id: str,
+        facts: dict[str, str | int],
+        drained: Callable[[], None] | None,
+        *,
+        chores: Sequence[tuple[float, Callable[[], None]]] = (),
+    ):
         # No second try within a chore: the next one comes soon enough, and an outage must not become a storm.
         self._broker = Broker(broker.url, settings=msgspec.structs.replace(broker.settings, patience=0.0))
         self._revive = broker.revive
         self._worker = worker_id
         self._facts = {**facts, "host": socket.gethostname(), "pid": os.getpid()}
         self._drained = drained
+        self._more = chores
         self._every = min(RENEW, broker.settings.lease / 6)
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._undone: list[Callable[[], None]] = []
@@ -86,6 +96,10 @@ class Duties:
         self._queues = queues
         self._facts["queues"] = ",".join(queues)
         self._thread.start()
+
+    def serve(self, queue: str) -> None:
+        """Another queue, from now on."""
+        self._inbox.put(lambda: self._serve(queue))
 
     def born(self, consumer: str) -> None:
         """Keep the lease of this consumer from now on."""
@@ -120,6 +134,7 @@ class Duties:
             (RECLAIM, self._reclaim_the_dead),
             (AGAIN, self._try_again),
             (TRIM, self._trim),
+            *self._more,
         ]
         if self._drained is not None:
             chores.append((BURST, self._look_whether_drained))
@@ -162,6 +177,12 @@ class Duties:
     def _try_again(self) -> None:
         undone, self._undone = self._undone, []
         self._undone = [errand for errand in undone if not self._guarded(errand)]
+
+    def _serve(self, queue: str) -> None:
+        if queue not in self._queues:
+            self._queues.append(queue)
+            self._facts = {**self._facts, "queues": ",".join(self._queues)}
+        self._reclaim_my_dead()
 
     def _renew(self) -> None:
         found = [self._broker.renew(name, sorted(self._living)) for name in self._queues]

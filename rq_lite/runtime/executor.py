@@ -47,6 +47,11 @@ class Executor:
             return Report(None, None, f"not a job: {error}", consumer=self._consumer).buried()
         task = self._tasks.get(message.task)
         if task is None:
+            if not message.task:
+                self._seldom.warn(
+                    "item", f"parked: an item, which is for Queue.get, not for a worker ({self._consumer})"
+                )
+                return Parked("(an item, for Queue.get)")
             self._seldom.warn(
                 message.task, f"parked: task {message.task!r} is not known to this worker ({self._consumer})"
             )

@@ -4,10 +4,4 @@
 -- oom     allowed
 -- callers Broker.purge
 local pending, scheduled, meta, bell, room, drained, suspects = unpack(KEYS)
-local purged = redis.call('LLEN', pending) + redis.call('ZCARD', scheduled) + redis.call('LLEN', suspects)
-redis.call('UNLINK', pending, scheduled, bell, suspects)
-redis.call('HDEL', meta, 'bytes', 'parked', 'suspects')
-if purged > 0 then redis.call('HINCRBY', meta, 'purged', purged) end
-ring_room(pending, scheduled, meta, room)
-ring_drained(pending, scheduled, meta, drained)
-return {OK, purged}
+return {OK, drop_waiting(pending, scheduled, meta, bell, room, drained, suspects)}
