@@ -24,6 +24,7 @@ from rq_lite.broker import FAULTS, Broker, Link, keys
 from rq_lite.broker.connection import LONGEST_BLOCK
 from rq_lite.broker.producing import INBOX
 from rq_lite.errors import BrokerUnavailable, RqLiteError
+from rq_lite.process import Instead, this
 from rq_lite.runtime.seldom import Seldom
 
 log = logging.getLogger("rq_lite.results")
@@ -216,7 +217,9 @@ class _Readers:
         self._lock = threading.Lock()
         self._readers: weakref.WeakKeyDictionary[Broker, Reader] = weakref.WeakKeyDictionary()
 
-    def of(self, broker: Broker) -> Reader:
+    def of(self, broker: Broker) -> Reader | Instead:
+        if this.instead is not None:
+            return this.instead
         reader = self._readers.get(broker)
         if reader is None:
             made = Reader(broker)
