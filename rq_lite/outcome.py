@@ -45,4 +45,11 @@ class Parked(NamedTuple):
     task: str
 
 
-Outcome: TypeAlias = Buried | Retried | Parked | None
+class Crashed(NamedTuple):
+    """The process that ran it died, and its consumer did not: charged a crash."""
+
+    how: str
+    where: str = ""  # the stack, where it is known
+
+
+Outcome: TypeAlias = Buried | Retried | Parked | Crashed | None

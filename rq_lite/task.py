@@ -152,6 +152,7 @@ class Task(Generic[P, R]):
         self.name = name
         self.policy = policy
         self.timeout_ns = nanoseconds(policy.timeout)
+        self.elsewhere = policy.run_in != "greenlet"
         self._options = Options()
         self._extras = self._extras_of(self._options)
 

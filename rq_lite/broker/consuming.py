@@ -83,6 +83,21 @@ class Consuming(Runner):
         names = (key.inflight(consumer), key.pending, key.meta, key.bell, key.suspects)
         return self._settle("give_back", queue, consumer, sorted(tags), names, *sorted(tags), link=link)
 
+    def crashed(
+        self, queue: str, consumer: str, deaths: Sequence[tuple[int, str, str]], link: Link | None = None
+    ) -> int:
+        """Return deliveries (tag, how their process died, where it was) charged a crash; how many were not ours."""
+        key = keys.of(queue)
+        names = (
+            key.inflight(consumer), key.pending, key.meta, key.bell, key.suspects,
+            key.dead, key.dead_index, key.scheduled, key.drained,
+        )  # fmt: skip
+        deaths = sorted(deaths)
+        return self._settle(
+            "crashed", queue, consumer, [tag for tag, *_ in deaths], names, consumer, *self._caps,
+            *(part for death in deaths for part in death), link=link,
+        )  # fmt: skip
+
     def _settle(
         self,
         verb: str,

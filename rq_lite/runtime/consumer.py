@@ -20,7 +20,7 @@ from gevent.event import Event
 from rq_lite.backoff import pauses
 from rq_lite.broker import FAULTS, Broker, Code, Link, weather
 from rq_lite.broker import Lane as Acks
-from rq_lite.outcome import Buried, Outcome, Parked, Retried
+from rq_lite.outcome import Buried, Crashed, Outcome, Parked, Retried
 from rq_lite.runtime.board import ANSWERED, LANE, ROOM, TAKEN, TOOK, Board
 from rq_lite.runtime.leave import vital
 from rq_lite.runtime.seldom import Seldom
@@ -47,7 +47,7 @@ class Lane:
         self.queue = queue
         self.base = number * LANE
         self.acks: list[int] = []
-        self.others: list[tuple[int, Buried | Retried | Parked]] = []
+        self.others: list[tuple[int, Buried | Retried | Parked | Crashed]] = []
 
     @property
     def finished(self) -> set[int]:
@@ -256,6 +256,7 @@ class Consumer:
         reports = [(tag, outcome.report) for tag, outcome in batch if isinstance(outcome, Buried)]
         delays = [(tag, outcome.delay) for tag, outcome in batch if isinstance(outcome, Retried)]
         unknown = [(tag, outcome.task) for tag, outcome in batch if isinstance(outcome, Parked)]
+        deaths = [(tag, *outcome) for tag, outcome in batch if isinstance(outcome, Crashed)]
         stale = 0
         if reports:
             stale += self._broker.bury(lane.queue, self.name, reports, self._link)
@@ -263,6 +264,8 @@ class Consumer:
             stale += self._broker.retry(lane.queue, self.name, delays, self._link)
         if unknown:
             stale += self._broker.park(lane.queue, self.name, unknown, self._link)
+        if deaths:
+            stale += self._broker.crashed(lane.queue, self.name, deaths, self._link)
         del lane.others[: len(batch)]
         if stale:
             self._note_stale(lane, stale)

@@ -4,35 +4,37 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from contextvars import Context
-from pathlib import Path
 from typing import Any
 
 from rq_lite import moments
 from rq_lite.broker.codec import Message, Undecodable, decode
 from rq_lite.broker.telling import id_of
 from rq_lite.errors import JobTimeout
-from rq_lite.outcome import Buried, Bury, Outcome, Parked, Retried, Retry
+from rq_lite.outcome import Buried, Crashed, Outcome, Parked, Retried
 from rq_lite.runtime.board import NEVER, SECOND
 from rq_lite.runtime.consumer import Lane
-from rq_lite.runtime.seldom import Seldom, one_line
+from rq_lite.runtime.elsewhere import Elsewhere
+from rq_lite.runtime.engines import Died
+from rq_lite.runtime.failures import Reported, described, is_final, trace
+from rq_lite.runtime.seldom import Seldom
 from rq_lite.runtime.slots import Expired, Slot, Stopped
 from rq_lite.runtime.verdict import Chances, Failure, Report, judge
 from rq_lite.task import Policy, Task, nanoseconds
 
 log = logging.getLogger("rq_lite.consumer")
-OURS = str(Path(__file__).parents[1])
-LONGEST_TRACEBACK = 16_000
-ENDED: dict[type, str] = {type(None): "done", Retried: "retry", Buried: "bury", Parked: "park"}
+ENDED: dict[type, str] = {type(None): "done", Retried: "retry", Buried: "bury", Parked: "park", Crashed: "crash"}
 
 
 class Executor:
     """Runs jobs of the given tasks; each in a fresh contextvars context, none of them sees another's."""
 
-    def __init__(self, tasks: Mapping[str, Task[Any, Any]], consumer: str, *, verbose: bool = False) -> None:
+    def __init__(
+        self, tasks: Mapping[str, Task[Any, Any]], consumer: str, elsewhere: Elsewhere, *, verbose: bool = False
+    ) -> None:
         self._tasks = tasks
+        self._elsewhere = elsewhere
         self._consumer = consumer
         self._verbose = verbose
         self._seldom = Seldom(log)
@@ -54,16 +56,25 @@ class Executor:
         timeout = task.timeout_ns if message.timeout is None else nanoseconds(message.timeout)
         slot.deadline = slot.words[slot.due] = began + timeout
         try:
-            args, kwargs = message.args, message.kwargs
-            if not task.arguments.plain:
-                args, kwargs = task.arguments.restore(args, kwargs)
-            Context().run(task.function, *args, **kwargs)
+            if task.elsewhere:
+                self._elsewhere.run(slot, task, message, entry, timeout)
+            else:
+                args, kwargs = message.args, message.kwargs
+                if not task.arguments.plain:
+                    args, kwargs = task.arguments.restore(args, kwargs)
+                Context().run(task.function, *args, **kwargs)
             slot.deadline = NEVER
         except Stopped:
             slot.deadline = NEVER
             raise
+        except Died as death:
+            slot.deadline = NEVER
+            self._seldom.warn("Crashed", f"job {message.id} {message.task}: its process {death.how}; charged a crash")
+            return Crashed(death.how, death.where)
         except BaseException as error:  # also SystemExit: it would end the whole consumer
             slot.deadline = NEVER
+            if task.elsewhere:
+                began = slot.began
             failure = failed(error, timeout / SECOND, (time.monotonic_ns() - began) / SECOND)
             return self._judged(message, attempts, crashes, chances(task.policy, error), failure)
         if self._verbose:
@@ -97,37 +108,18 @@ def watched(run: Callable[[Slot[Lane], bytes], Outcome], consumer: str) -> Calla
 
 def chances(policy: Policy, error: BaseException) -> Chances:
     """How often a job that raised this is tried again."""
-    if isinstance(error, Expired):
-        error = JobTimeout()
-    final = isinstance(error, Bury) or not (isinstance(error, Retry) or policy.is_retried(error))
+    if isinstance(error, Reported):
+        final = error.final
+    else:
+        final = is_final(policy, JobTimeout() if isinstance(error, Expired) else error)
     return Chances(policy.retries, policy.backoff, policy.backoff_max, final)
 
 
 def failed(error: BaseException, timeout: float, seconds: float) -> Failure:
     """The error in words."""
+    if isinstance(error, Reported):
+        return error.failure
     if isinstance(error, Expired):
-        text = f"JobTimeout: soft limit of {timeout:g} s: not done after {seconds:.1f} s"
-        return Failure(text, trace(error), seconds)
-    text = encodable(f"{type(error).__name__}: {error_text(error)}".removesuffix(": "))
-    return Failure(text, trace(error), seconds, error.delay if isinstance(error, Retry) else None)
-
-
-def error_text(error: BaseException) -> str:
-    try:
-        return one_line(str(error), 1000)
-    except Exception:  # a __str__ that raises must not hide the error itself
-        return "(its text could not be made)"
-
-
-def trace(error: BaseException) -> str:
-    """The traceback from the job's own code on, its end if it is long."""
-    tb = error.__traceback__
-    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(OURS):
-        tb = tb.tb_next
-    text = "".join(traceback.format_exception(type(error), error, tb))
-    return encodable(text[-LONGEST_TRACEBACK:])
-
-
-def encodable(text: str) -> str:
-    """The text without lone surrogates (as the name of a file that is no UTF-8 has them): a report is UTF-8."""
-    return text.encode(errors="replace").decode()
+        said = error.said or f"soft limit of {timeout:g} s: not done after {seconds:.1f} s"
+        return Failure(f"JobTimeout: {said}", error.where or trace(error), seconds)
+    return described(error, seconds)

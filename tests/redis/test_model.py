@@ -25,7 +25,7 @@ LATER = 3_600_000  # ms: never due in a test
 SLOTS = 2  # consumers
 
 
-SETTLING = ("ack", "retry", "bury", "park", "give_back")
+SETTLING = ("ack", "retry", "bury", "park", "give_back", "crashed")
 
 
 class Model(RuleBasedStateMachine):
@@ -45,7 +45,7 @@ class Model(RuleBasedStateMachine):
         self.suspects: list[bytes] = []  # likewise
         self.inflight: dict[str, dict[int, bytes]] = {}  # consumer to tag to entry
         self.dead: dict[int, bytes] = {}
-        counted = ("put", "done", "failed", "retried", "reclaimed", "stale", "purged", "requeued", "dropped")
+        counted = ("put", "done", "failed", "retried", "reclaimed", "crashed", "stale", "purged", "requeued", "dropped")
         self.counters = dict.fromkeys(counted, 0)
         for slot in range(SLOTS):
             self.born(slot)
@@ -172,6 +172,20 @@ class Model(RuleBasedStateMachine):
         assert self.broker.give_back("q", name, tags) == len(tags) - len(found)
         self.to_head([before[tag] for tag in sorted(tags) if tag in before])
 
+    @precondition(lambda self: any(self.inflight.values()))
+    @rule(slot=st.integers(0, SLOTS - 1), data=st.data())
+    def engines_die(self, slot: int, data: Any) -> None:
+        """The processes of some jobs die, and the consumer lives to tell."""
+        before = dict(self.inflight[self.consumers[slot]])
+        name, tags, found = self.settled(slot, data)
+        assert self.broker.crashed("q", name, [(tag, "d", "") for tag in tags], self.link) == len(tags) - len(found)
+        after = {tag: charged(before[tag], 0, 1) for tag in sorted(tags) if tag in before}
+        poison = {tag: raw for tag, raw in after.items() if crashes(raw) >= 3}
+        self.dead |= poison
+        self.to_head([raw for tag, raw in after.items() if tag not in poison])
+        self.counters["failed"] += len(poison)
+        self.counters["crashed"] += len(found)
+
     @rule(slot=st.integers(0, SLOTS - 1))
     def isolate(self, slot: int) -> None:
         name = self.consumers[slot]
@@ -217,12 +231,13 @@ class Model(RuleBasedStateMachine):
 
     @rule(
         slot=st.integers(0, SLOTS - 1),
-        verb=st.sampled_from(["ack", "retry", "bury", "park", "give_back"]),
+        verb=st.sampled_from(["ack", "retry", "bury", "park", "give_back", "crashed"]),
         data=st.data(),
     )
     def resend(self, slot: int, verb: str, data: Any) -> None:
         """What settles a delivery arrives once more after it was done: it changes nothing, and says so."""
-        (self.exchange if verb == "ack" else getattr(self, verb))(slot, *self.arguments(verb), data)
+        rule_of = {"ack": "exchange", "crashed": "engines_die"}
+        getattr(self, rule_of.get(verb, verb))(slot, *self.arguments(verb), data)
         name = self.consumers[slot]
         gone = [tag for tag in range(1, 60) if tag not in self.inflight[name]][-5:]
         before = everything(self.broker)
@@ -232,6 +247,7 @@ class Model(RuleBasedStateMachine):
             "bury": lambda: self.broker.bury("q", name, [(tag, b"{}") for tag in gone], self.link),
             "park": lambda: self.broker.park("q", name, [(tag, "t") for tag in gone], self.link),
             "give_back": lambda: self.broker.give_back("q", name, gone),
+            "crashed": lambda: self.broker.crashed("q", name, [(tag, "d", "") for tag in gone], self.link),
         }[verb]()
         assert stale == len(gone)
         self.counters["stale"] += stale

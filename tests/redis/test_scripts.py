@@ -35,7 +35,7 @@ def listed(name: str) -> list[str]:
 
 
 def test_there_are_scripts() -> None:
-    assert len(NAMES) == 20
+    assert len(NAMES) == 21
     assert "lib" not in NAMES
 
 
@@ -109,6 +109,7 @@ def test_every_script_is_sent_the_keys_that_its_head_lists(
         lambda: broker.retry("q", "c", [(1, 1)], link),
         lambda: broker.park("q", "c", [(1, "t")], link),
         lambda: broker.give_back("q", "c", [1]),
+        lambda: broker.crashed("q", "c", [(1, "how", "where")], link),
         lambda: broker.reclaim("q", "c", certain=True),
         lambda: broker.isolate("q", "c", link),
         lambda: broker.promote("q"),

@@ -47,6 +47,23 @@ local function charged(entry, attempts, crashes)
   return string.format('%d.%d', a + attempts, c + crashes) .. marks .. body
 end
 
+local function text_of(value) return type(value) == 'string' and value or cjson.null end
+
+-- Charge an entry with a crash; with it comes a report (JSON, one line) if that was one too many. `died`: what did.
+local function crash(entry, consumer, died, how, where)
+  entry = charged(entry, 0, 1)
+  local attempts, crashes = counts(entry)
+  if crashes < POISON then return entry end
+  local _, _, body = header(entry)
+  local known, job = pcall(cjson.decode, body or '')
+  if not known or type(job) ~= 'table' then job = {} end
+  return entry, cjson.encode({
+    id = text_of(job.id), task = text_of(job.task), attempts = attempts + crashes, crashes = crashes,
+    error = string.format('poison: %d %s died while it ran; the last: %s', crashes, died, how),
+    traceback = where, consumer = consumer,
+  })
+end
+
 -- More values than some thousand at once are too many for `unpack`.
 local function push_all(push, list, values)
   for i = 1, #values, 1000 do redis.call(push, list, unpack(values, i, math.min(i + 999, #values))) end
