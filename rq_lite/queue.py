@@ -5,21 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+from rq_lite.arguments import Arguments
 from rq_lite.broker import Broker, Code, Feed, Put, inspection, keys
 from rq_lite.broker.connection import LONGEST_BLOCK
 from rq_lite.errors import BrokerError, BrokerUnavailable, FeedMoved, PayloadTooLarge, QueueFull, UsageError
+from rq_lite.job import Job
 from rq_lite.process import this
 from rq_lite.settings import Settings
-from rq_lite.task import UNSET, Options, Policy, Task, TaskOptions, name_of, registry, types
+from rq_lite.task import UNSET, Options, Policy, Task, TaskOptions, again, name_of, registry, types
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+RECURRENCE = ("cron", "every", "tz", "missed", "args", "kwargs")  # of a task's options
 
 
 class Progress:
@@ -89,9 +93,25 @@ class Queue:
     def broker(self) -> Broker:
         return self._broker or this.broker
 
+    @property
+    def chosen_broker(self) -> Broker | None:
+        """The one it was given; None: the process's default one, whichever that is then."""
+        return self._broker
+
     @cached_property
     def settings(self) -> Settings:
         return self.broker.settings
+
+    @cached_property
+    def seal(self) -> Callable[[bytes], bytes] | None:
+        """What signs the JSON of its jobs, if there is a secret."""
+        signer = self.broker.signer
+        return None if signer is None else partial(signer.seal, self.name)
+
+    def forget_settings(self) -> None:
+        """The default broker is another one now."""
+        for name in ("settings", "seal"):
+            self.__dict__.pop(name, None)
 
     # -- defining tasks
 
@@ -117,19 +137,28 @@ class Queue:
         on_done      a task that is put in either case, with an `Ended`
         run_in       "greenlet", or "thread" or "process" for what computes
 
+        cron         runs it by itself: "*/5 * * * *", in the zone `tz` (UTC)
+        every        likewise: so many seconds, or a timedelta, counted from 1970-01-01 UTC
+        missed       of the times at which no worker was there: "once" for all of them, "all" (the last 100), or "skip"
+        args, kwargs  what it is then called with
+
         Raises UsageError for what cannot be right.
         """
         chosen: dict[str, Any] = dict(options)
         name = chosen.pop("name", None)
+        recurrence = {option: chosen.pop(option) for option in RECURRENCE if option in chosen}
         for kinds, default in (("retry_on", (BaseException,)), ("no_retry_on", ())):
             chosen[kinds] = types(kinds, chosen.get(kinds), default)
         unknown = sorted(chosen.keys() - set(Policy.__struct_fields__))
         if unknown:
             raise UsageError(f"@queue.task: no option is called {', '.join(unknown)}")
         policy = Policy(**chosen)
+        repeated = again(**recurrence)
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
-            task: Task[..., Any] = Task(function, self, name or name_of(function), policy)
+            if repeated is not None:
+                Arguments(name or name_of(function), function).check(repeated.args, repeated.kwargs)
+            task: Task[..., Any] = Task(function, self, name or name_of(function), policy, repeated)
             registry.add(task)
             return task
 
@@ -152,6 +181,8 @@ class Queue:
         The wait begins anew with every job that found room. `before` is what QueueFull adds to its count,
         `feed` moves with the jobs.
         """
+        if this.instead is not None:
+            return this.instead(self, entries, options)
         for candidate in (wait, options.wait, self.settings.wait):
             if candidate is not UNSET:
                 patience_for_room = candidate
@@ -189,7 +220,8 @@ class Queue:
             reply = self.broker.put(
                 self.name,
                 entries,
-                delay=round(options.delay * 1000),
+                delay=max(0, round(options.delay * 1000)),
+                at=options.due,
                 woken=woken,
                 overdraft=this.overdraft,
                 feed=feed,
@@ -217,6 +249,13 @@ class Queue:
     def declare(self) -> tuple[int, int]:
         """Make the queue known in Redis; the bounds in force, in jobs and in bytes."""
         return self.broker.declare(self.name, *self._declared)
+
+    def job(self, job_id: str) -> Job:
+        """A handle for a job that any process has put here with a `result_ttl`.
+
+        A job that was never put, or whose result is kept no more, looks like one that has not ended yet.
+        """
+        return Job(id=job_id, queue=self.name, task="", broker=self._broker, result_ttl=0.0)
 
     # -- the whole queue
 

@@ -26,6 +26,8 @@ from rq_lite.settings import Settings
 from rq_lite.task import registry
 from tests.faults.proxy import Proxy
 
+pytest_plugins = ["rq_lite.pytest_plugin"]
+
 ROOT = Path(__file__).parents[1]
 # For a Redis that is killed. With `everysec` it puts a write off while its disk is slow: what it answered may be gone.
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")

@@ -37,6 +37,7 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     put: int
     requeued: int
     purged: int
+    cancelled: int
     dropped: int  # from the dead set, over its cap
     stale: int  # acks, retries, burials that came too late
     parked: int  # of the scheduled ones
@@ -208,6 +209,7 @@ def state(
         put=number("put"),
         requeued=number("requeued"),
         purged=number("purged"),
+        cancelled=number("cancelled"),
         dropped=number("dropped"),
         stale=number("stale"),
         parked=number("parked"),

@@ -30,12 +30,12 @@ class Elsewhere:
         return Engines(self._hire, self._most, self._hire.settings.grace)
 
     def run(self, slot: Slot[Any], task: Task[Any, Any], message: Message, entry: bytes, timeout: int) -> Any:
-        """What the function returns; from an engine only where somebody wants to hear of it.
+        """What the function returns; from an engine as JSON (msgspec.Raw), and only where somebody wants to hear of it.
 
         The job waits in its slot until there is a place, and its `timeout` (ns) counts from then on. Raises what the
         function raises, or Reported; Died when the engine did.
         """
-        slot.deadline = slot.words[slot.due] = NEVER
+        slot.deadline = slot.words[slot.due] = NEVER - 1  # not NEVER: it may be cancelled while it waits
         if task.policy.run_in == "process":
             return self._engines.run(slot, entry, timeout)
         return self._threads.run(slot, task, message, timeout)

@@ -25,6 +25,7 @@ from rq_lite.app import import_app, own_traceback
 from rq_lite.broker.codec import decode
 from rq_lite.errors import AppFailed, UsageError
 from rq_lite.process import OVERDRAFT, this
+from rq_lite.runtime import ending
 from rq_lite.runtime.call import call
 from rq_lite.runtime.failures import described, error_text, is_final
 from rq_lite.runtime.frames import Answer, Frames, Hire, Order
@@ -96,13 +97,14 @@ class Engine:
                 final=is_final(task.policy, error),
                 leaving=self._worn_out(),
             )
-        if message.result_ttl is None and not message.then:
+        if not ending.is_tracked(message):
             return Answer(event="done", leaving=self._worn_out())
         try:
-            return Answer(event="done", result=msgspec.Raw(encode(value)), leaving=self._worn_out())
-        except Exception as error:  # another run would give the same
-            text = f"JSON cannot carry the result: {error_text(error)}"
-            return Answer(event="raised", error=f"TypeError: {text}", kind="TypeError", message=text, final=True)
+            result = ending.encoded(message, value, task.arguments, self._settings.max_result)
+        except ending.BadResult as error:  # another run would give the same
+            why = str(error)
+            return Answer(event="raised", error=f"BadResult: {why}", kind="BadResult", message=why, final=True)
+        return Answer(event="done", result=msgspec.Raw(result), leaving=self._worn_out())
 
     def _worn_out(self) -> bool:
         most, memory = self._settings.max_jobs, self._settings.max_rss * 1_000_000

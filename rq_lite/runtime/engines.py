@@ -122,7 +122,7 @@ class Engines:
         self._seldom = Seldom(log)
 
     def run(self, slot: Slot[Any], entry: bytes, timeout: int) -> Any:
-        """The job's result, where somebody wants to hear of it. `timeout` in ns, from when it begins.
+        """The job's result as JSON (msgspec.Raw), where somebody wants to hear of it. `timeout`: ns, once it begins.
 
         Raises Reported, with the job's own error; Died; and what was raised in this greenlet, once the job has ended.
         """
@@ -138,7 +138,7 @@ class Engines:
             else:
                 self._idle.append(engine)
         if answer.event == "done":
-            return msgspec.json.decode(answer.result)
+            return answer.result
         if answer.event == "interrupted" and thrown is not None:
             raise Expired(where=answer.traceback) if isinstance(thrown, Expired) else thrown
         failure = Failure(answer.error, answer.traceback, answer.seconds, answer.delay)
@@ -201,6 +201,7 @@ class Engines:
                 break
             except BaseException as error:
                 thrown, now = error, time.monotonic_ns()
+                slot.words[slot.due] = NEVER  # who cancels sets a limit there; here it is the engine that ends, alone
                 kill_at = min(kill_at, now + round(self._grace * SECOND))
                 if now >= kill_at:
                     slot.deadline = NEVER

@@ -8,11 +8,14 @@ from collections.abc import Callable, Mapping
 from contextvars import Context
 from typing import Any
 
+import msgspec
+
 from rq_lite import moments
 from rq_lite.broker.codec import Message, Undecodable, decode
 from rq_lite.broker.telling import id_of
 from rq_lite.errors import JobTimeout
-from rq_lite.outcome import Buried, Crashed, Outcome, Parked, Retried
+from rq_lite.outcome import Buried, Crashed, Dropped, Finished, Outcome, Parked, Retried
+from rq_lite.runtime import ending
 from rq_lite.runtime.board import NEVER, SECOND
 from rq_lite.runtime.consumer import Lane
 from rq_lite.runtime.elsewhere import Elsewhere
@@ -24,29 +27,46 @@ from rq_lite.runtime.verdict import Chances, Failure, Report, judge
 from rq_lite.task import Policy, Task, nanoseconds
 
 log = logging.getLogger("rq_lite.consumer")
-ENDED: dict[type, str] = {type(None): "done", Retried: "retry", Buried: "bury", Parked: "park", Crashed: "crash"}
+ENDED: dict[type, str] = {
+    type(None): "done", Retried: "retry", Buried: "bury", Parked: "park", Dropped: "drop", Crashed: "crash",
+}  # fmt: skip
+POISON = 3  # crashes with which a job is not run any more, as in lib.lua
 
 
 class Executor:
     """Runs jobs of the given tasks; each in a fresh contextvars context, none of them sees another's."""
 
     def __init__(
-        self, tasks: Mapping[str, Task[Any, Any]], consumer: str, elsewhere: Elsewhere, *, verbose: bool = False
+        self,
+        tasks: Mapping[str, Task[Any, Any]],
+        consumer: str,
+        elsewhere: Elsewhere,
+        *,
+        verbose: bool = False,
+        max_result: int = 1_000_000,
+        opened: Callable[[str, bytes], bytes] | None = None,
     ) -> None:
         self._tasks = tasks
         self._elsewhere = elsewhere
+        self._opened = opened  # checks the signature of a queue's entry, before anything else of it is looked at
         self._consumer = consumer
         self._verbose = verbose
+        self._max_result = max_result
         self._seldom = Seldom(log)
 
     def run(self, slot: Slot[Any], entry: bytes) -> Outcome:
         """How the run ended. Raises nothing but Stopped, which says that the job goes back unfinished."""
         began = time.monotonic_ns()
         try:
+            if self._opened is not None:
+                assert slot.lane is not None
+                entry = self._opened(slot.lane.queue, entry)
             message, attempts, crashes = decode(entry)
         except Undecodable as error:
-            self._seldom.warn("undecodable", f"buried an entry that is no job: {error}")
-            return Report(None, None, f"not a job: {error}", consumer=self._consumer).buried()
+            self._seldom.warn(error.said, f"buried an entry: {error.said}: {error}")
+            return Report(None, None, f"{error.said}: {error}", consumer=self._consumer).buried()
+        if crashes >= POISON and ending.is_tracked(message):
+            return self._poison(message, attempts, crashes, slot)
         task = self._tasks.get(message.task)
         if task is None:
             self._seldom.warn(
@@ -57,35 +77,64 @@ class Executor:
         slot.deadline = slot.words[slot.due] = began + timeout
         try:
             if task.elsewhere:
-                self._elsewhere.run(slot, task, message, entry, timeout)
+                result = self._elsewhere.run(slot, task, message, entry, timeout)
             else:
                 args, kwargs = message.args, message.kwargs
                 if not task.arguments.plain:
                     args, kwargs = task.arguments.restore(args, kwargs)
-                Context().run(task.function, *args, **kwargs)
+                result = Context().run(task.function, *args, **kwargs)
             slot.deadline = NEVER
+            tracked = message.result_ttl is not None or message.then
+            ended = self._ended(message, attempts + crashes + 1, slot, task, result) if tracked else None
         except Stopped:
             slot.deadline = NEVER
             raise
-        except Died as death:
-            slot.deadline = NEVER
-            self._seldom.warn("Crashed", f"job {message.id} {message.task}: its process {death.how}; charged a crash")
-            return Crashed(death.how, death.where)
         except BaseException as error:  # also SystemExit: it would end the whole consumer
             slot.deadline = NEVER
+            if slot.cancelled:
+                self._seldom.warn("cancelled", f"cancelled: job {message.id} {message.task}")
+                return Dropped(message.id)
+            if isinstance(error, Died):
+                said = f"job {message.id} {message.task}: its process {error.how}; charged a crash"
+                self._seldom.warn("Crashed", said)
+                return Crashed(error.how, error.where)
             if task.elsewhere:
                 began = slot.began
             failure = failed(error, timeout / SECOND, (time.monotonic_ns() - began) / SECOND)
-            return self._judged(message, attempts, crashes, chances(task.policy, error), failure)
+            return self._judged(message, attempts, crashes, chances(task.policy, error), failure, slot)
         if self._verbose:
             log.info("done %s %s in %.3f s", message.id, message.task, (time.monotonic_ns() - began) / SECOND)
         # The last line, and the only one that says "done": a run that was cut short anywhere is not.
-        return None
+        return ended
 
-    def _judged(self, message: Message, attempts: int, crashes: int, chances: Chances, failure: Failure) -> Outcome:
+    def _ended(self, message: Message, attempts: int, slot: Slot[Any], task: Task[Any, Any], result: Any) -> Finished:
+        # From another process it comes as it is to be kept.
+        raw = isinstance(result, msgspec.Raw)
+        text = bytes(result) if raw else ending.encoded(message, result, task.arguments, self._max_result)
+        return ending.done(message, queue_of(slot), attempts, text, self._says)
+
+    def _judged(
+        self, message: Message, attempts: int, crashes: int, chances: Chances, failure: Failure, slot: Slot[Any]
+    ) -> Outcome:
         outcome, line = judge(message, attempts, crashes, chances, failure, self._consumer)
         self._seldom.warn(type(outcome).__name__, line)
+        if isinstance(outcome, Buried) and ending.is_tracked(message):
+            return ending.given_up(message, queue_of(slot), attempts + crashes + 1, failure, outcome, self._says)
         return outcome
+
+    def _poison(self, message: Message, attempts: int, crashes: int, slot: Slot[Any]) -> Outcome:
+        """Too many consumers have died of it; it comes here once more only for its callbacks, and is not run."""
+        failure = Failure(f"poison: {crashes} consumers died while it ran")
+        outcome = Report(
+            message.id, message.task, failure.error, "", attempts + crashes, crashes, self._consumer
+        ).buried()
+        self._seldom.warn("poison", f"job {message.id} {message.task}: {failure.error}; buried")
+        return ending.given_up(message, queue_of(slot), attempts + crashes, failure, outcome, self._says)
+
+    def _says(self, name: str) -> dict[str, Any]:
+        """What a put of this task says beside its arguments, where this worker knows it."""
+        task = self._tasks.get(name)
+        return {} if task is None else task.says
 
 
 def watched(run: Callable[[Slot[Lane], bytes], Outcome], consumer: str) -> Callable[[Slot[Lane], bytes], Outcome]:
@@ -93,12 +142,12 @@ def watched(run: Callable[[Slot[Lane], bytes], Outcome], consumer: str) -> Calla
 
     def told(slot: Slot[Lane], entry: bytes) -> Outcome:
         assert slot.lane is not None
-        facts = {"consumer": consumer, "queue": slot.lane.queue, "tag": slot.tag, "job": id_of(entry)}
+        facts = {"consumer": consumer, "queue": queue_of(slot), "tag": slot.tag, "job": id_of(entry)}
         ended = "cut"
         moments.reach("run.before", None, **facts)
         try:
             outcome = run(slot, entry)
-            ended = ENDED[type(outcome)]
+            ended = ended_as(outcome)
         finally:
             moments.reach("run.after", None, **facts, outcome=ended)
         return outcome
@@ -106,10 +155,25 @@ def watched(run: Callable[[Slot[Lane], bytes], Outcome], consumer: str) -> Calla
     return told
 
 
+def queue_of(slot: Slot[Any]) -> str:
+    assert slot.lane is not None
+    queue: str = slot.lane.queue
+    return queue
+
+
+def ended_as(outcome: Outcome) -> str:
+    """A word for the history."""
+    if isinstance(outcome, Finished):
+        return "bury" if outcome.report else "done"
+    return ENDED[type(outcome)]
+
+
 def chances(policy: Policy, error: BaseException) -> Chances:
     """How often a job that raised this is tried again."""
     if isinstance(error, Reported):
         final = error.final
+    elif isinstance(error, ending.BadResult):
+        final = True
     else:
         final = is_final(policy, JobTimeout() if isinstance(error, Expired) else error)
     return Chances(policy.retries, policy.backoff, policy.backoff_max, final)

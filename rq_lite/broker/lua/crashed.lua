@@ -13,7 +13,7 @@ local entries, buried, moved, stale = {}, {}, 0, 0
 for i = #ARGV - 2, 4, -3 do
   local entry = settled(inflight, ARGV[i])
   if entry then
-    local charged_entry, report = crash(entry, ARGV[1], 'processes', ARGV[i + 1], ARGV[i + 2])
+    local charged_entry, report = crash(entry, meta, ARGV[1], 'processes', ARGV[i + 1], ARGV[i + 2])
     if report then
       local n = #buried
       buried[n + 1], buried[n + 2], buried[n + 3] = ARGV[i], report, charged_entry

@@ -34,6 +34,11 @@ local function header(entry)
   return tonumber(attempts or 0), tonumber(crashes or 0), body, marks
 end
 
+-- The JSON of a body without the signature that may follow it.
+local function json_of(body)
+  return body:match('^(.*})' .. string.rep('%x', 64) .. '$') or body
+end
+
 -- The same without the body, which costs a copy.
 local function counts(entry)
   if entry:byte(1) == 123 then return 0, 0 end
@@ -47,21 +52,17 @@ local function charged(entry, attempts, crashes)
   return string.format('%d.%d', a + attempts, c + crashes) .. marks .. body
 end
 
-local function text_of(value) return type(value) == 'string' and value or cjson.null end
+-- The id of a job that somebody wants to hear of (it is tracked); nil for the others, after a look at one byte.
+local function tracked(entry)
+  if entry:byte(1) == 123 then return nil end
+  return entry:match('^%d+%.%d+[^#{]*#([^{]+){')
+end
 
--- Charge an entry with a crash; with it comes a report (JSON, one line) if that was one too many. `died`: what did.
-local function crash(entry, consumer, died, how, where)
-  entry = charged(entry, 0, 1)
-  local attempts, crashes = counts(entry)
-  if crashes < POISON then return entry end
+-- What stands in a job's JSON; an empty table for what is no job.
+local function job_of(entry)
   local _, _, body = header(entry)
-  local known, job = pcall(cjson.decode, body or '')
-  if not known or type(job) ~= 'table' then job = {} end
-  return entry, cjson.encode({
-    id = text_of(job.id), task = text_of(job.task), attempts = attempts + crashes, crashes = crashes,
-    error = string.format('poison: %d %s died while it ran; the last: %s', crashes, died, how),
-    traceback = where, consumer = consumer,
-  })
+  local known, job = pcall(cjson.decode, json_of(body or ''))
+  return known and type(job) == 'table' and job or {}
 end
 
 -- More values than some thousand at once are too many for `unpack`.
@@ -167,4 +168,77 @@ end
 -- as all numbers have the same width, jobs that are due in the same millisecond keep their order.
 local function schedule(scheduled, kind, tag, due, entry)
   redis.call('ZADD', scheduled, due, string.format('%s%016d|', kind, tag) .. entry)
+end
+
+-- Marks of cancelled jobs hold for a week, and there are so many at most: the newest.
+local MARKS, MARKED = 10000, 604800000
+
+local function trim_marks(cancelled, now)
+  redis.call('ZREMRANGEBYSCORE', cancelled, '-inf', now - MARKED)
+  redis.call('ZREMRANGEBYRANK', cancelled, 0, -MARKS - 1)
+end
+
+-- Tracked jobs. What is known of one that has not ended is kept for so long, ms; and what was pushed to a process
+-- that waits, which may be gone: so long, and so much of it at most.
+local KEPT, PUSHED, PUSHES, LARGE = 604800000, 60000, 100000, 10000
+
+-- All keys of a queue begin with this.
+local function prefix_of(meta) return meta:sub(1, -5) end
+
+-- A tracked job is with this consumer now.
+local function note_taken(prefix, id, consumer, tag, now)
+  local job = prefix .. 'job:' .. id
+  redis.call('HSET', job, 'consumer', consumer, 'tag', tag, 'started', now)
+  redis.call('PEXPIRE', job, KEPT)
+end
+
+-- A tracked job has ended (done, failed, cancelled): keep its result for ttl ms (0: not at all) and tell all who watch
+-- it. `detail` is what its result holds beside the state, as JSON without the braces. Large results are not pushed:
+-- who hears of one fetches it.
+local function end_job(prefix, id, state, detail, ttl)
+  local job = prefix .. 'job:' .. id
+  local result = '{"state":"' .. state .. (detail == '' and '"}' or '",' .. detail .. '}')
+  local note = id .. '\n' .. (#result > LARGE and ttl > 0 and '' or result)
+  for _, field in ipairs(redis.call('HKEYS', job)) do
+    if field:sub(1, 6) == 'watch:' then
+      local inbox = prefix .. 'inbox:' .. field:sub(7)
+      if redis.call('LPUSH', inbox, note) > PUSHES then redis.call('LTRIM', inbox, 0, PUSHES - 1) end
+      redis.call('PEXPIRE', inbox, PUSHED)
+    end
+  end
+  redis.call('DEL', job)
+  if ttl > 0 then redis.call('SET', prefix .. 'result:' .. id, result, 'PX', ttl) end
+end
+
+-- The same for an entry that ends without its consumer; nothing for one that nobody wants to hear of. How long its
+-- result is kept stands in the job.
+local function end_entry(prefix, entry, state, detail)
+  local id = tracked(entry)
+  if not id then return end
+  local ttl = tonumber(job_of(entry).result_ttl) or 0
+  end_job(prefix, id, state, detail, ttl >= 0.001 and math.floor(math.min(ttl, 1e9) * 1000) or 0)
+end
+
+-- When the first of what is scheduled is due, ms; beyond all times when there is nothing.
+local function first_due(scheduled)
+  return tonumber(redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')[2] or math.huge)
+end
+
+local function text_of(value) return type(value) == 'string' and value or cjson.null end
+
+-- Charge an entry with a crash; with it comes a report (JSON, one line) if it is to be buried for it. `died`: what did.
+-- One with callbacks stays a suspect instead: whoever takes it puts them, and buries it without running it.
+local function crash(entry, meta, consumer, died, how, where)
+  entry = charged(entry, 0, 1)
+  local attempts, crashes = counts(entry)
+  if crashes < POISON then return entry end
+  local job = job_of(entry)
+  if tracked(entry) and type(job['then']) == 'table' and next(job['then']) then return entry end
+  local why = string.format('%d %s died while it ran; the last: %s', crashes, died, how)
+  local ended = '"error":' .. cjson.encode({type = 'poison', message = why, traceback = where})
+  end_entry(prefix_of(meta), entry, 'failed', ended)
+  return entry, cjson.encode({
+    id = text_of(job.id), task = text_of(job.task), attempts = attempts + crashes, crashes = crashes,
+    error = 'poison: ' .. why, traceback = where, consumer = consumer,
+  })
 end

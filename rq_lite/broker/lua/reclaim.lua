@@ -1,6 +1,7 @@
 -- reclaim: return the jobs of a dead consumer to the head of the queue, a batch at a time. Those that may have
 --          killed it are charged a crash: with the second they are suspects and run alone, with the third they
---          are buried. Once its jobs are gone the consumer is forgotten.
+--          are buried (by the next consumer, if callbacks are to be put). Once its jobs are gone the consumer is
+--          forgotten.
 -- KEYS    1 inflight:<consumer>  2 pending  3 meta  4 consumers  5 bell  6 suspects  7 dead  8 dead:index
 --         9 scheduled  10 drained
 -- ARGV    1 consumer  2 jobs at most  3 certain (1: known to be dead; 0: only if its lease has ended)
@@ -38,7 +39,7 @@ for _, tag in ipairs(tags) do
   local entry = found[tag]
   if blamed == 'all' or blamed == tag then
     local report
-    entry, report = crash(entry, consumer, 'consumers', ARGV[5], ARGV[6])
+    entry, report = crash(entry, meta, consumer, 'consumers', ARGV[5], ARGV[6])
     if report then
       local n = #buried
       buried[n + 1], buried[n + 2], buried[n + 3] = tag, report, entry

@@ -1,0 +1,90 @@
+"""Schedules at work: an app's are written to Redis when its workers begin, and those that are due are fired."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from rq_lite.broker import Broker
+from rq_lite.broker.planning import Planned
+from rq_lite.runtime.seldom import one_line
+from rq_lite.schedules import MOST, Schedule, from_json, job_id, to_json
+from rq_lite.task import Task
+
+log = logging.getLogger("rq_lite.worker")
+
+AT_A_TIME = 50  # schedules that are fired before other duties have their turn
+LOOK = 10.0  # seconds between two looks, should nobody have said that there is something new
+HOUR = 3_600_000  # ms until a definition that is not understood is looked at again
+TRIES = 5  # to write a definition that others change meanwhile
+
+
+def declare(broker: Broker, tasks: Iterable[Task[Any, Any]]) -> None:
+    """Write the schedules of these tasks to Redis, where they are not there as they should be.
+
+    A changed definition replaces the app's older one. A schedule whose times have not changed keeps its next slot, so
+    that what was missed while nobody worked is made up for. What an operator has planned under the same name stands.
+    """
+    for task in tasks:
+        schedule = task.schedule
+        if schedule is not None:
+            write(broker, task.name, schedule)
+
+
+def write(broker: Broker, name: str, schedule: Schedule) -> bool:
+    """Whether it is there now: not if the name is taken by an operator's and this is an app's, or the reverse."""
+    wanted = to_json(schedule)
+    for _ in range(TRIES):
+        known = broker.planned(name)
+        if known is not None and known.definition == wanted:
+            return True
+        before = from_json(known.definition) if known is not None else None
+        if before is not None and before.origin != schedule.origin:
+            log.warning("schedule %s stands as the %s has planned it", one_line(name), before.origin)
+            return False
+        keeps = before is not None and before.same_times(schedule)
+        slot = None if keeps else schedule.after(broker.clock())
+        if broker.plan(name, known.definition if known else b"", wanted, slot):
+            broker.sound_alarm(schedule.queue)
+            return True
+    log.warning("schedule %s is changed by others all the time", one_line(name))
+    return False
+
+
+def fire_due(broker: Broker) -> float:
+    """Fire what is due by Redis' clock; seconds until there is something again, as far as is known."""
+    now, due, upcoming = broker.due(AT_A_TIME)
+    for planned in due:
+        fire(broker, planned, now)
+    if len(due) == AT_A_TIME:
+        return 0.0
+    if due:
+        now, _, upcoming = broker.due(0)
+    return LOOK if upcoming is None else min(LOOK, max(0.0, (upcoming - now) / 1000))
+
+
+def fire(broker: Broker, planned: Planned, now: int) -> None:
+    """One schedule that is due; another supervisor may be faster."""
+    schedule = from_json(planned.definition)
+    if schedule is None:
+        log.error("schedule %s is not understood by this version of rq_lite; it waits", one_line(planned.name))
+        broker.fire(planned, "-", [], now + HOUR, None)
+        return
+    slots = schedule.to_fire(planned.slot, now)
+    upcoming = schedule.after(now)
+    entries = [schedule.entry(job_id(planned.name, slot)) for slot in slots]
+    last = slots[-1] if slots else None
+    if broker.fire(planned, schedule.queue, entries, now + HOUR if upcoming is None else upcoming, last):
+        tell(planned, slots, now)
+
+
+def tell(planned: Planned, slots: list[int], now: int) -> None:
+    """A line where something was missed."""
+    name = one_line(planned.name)
+    if not slots:
+        log.warning(
+            "schedule %s: what was due %.0f s ago was missed and is left out", name, (now - planned.slot) / 1000
+        )
+    elif len(slots) > 1:
+        log.warning("schedule %s: %d slots were due at once (at most %d are made up for)", name, len(slots), MOST)
