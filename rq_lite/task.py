@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import functools
+import importlib
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -235,6 +235,10 @@ class Task(Generic[P, R]):
         """What its puts say beside name and arguments, as fields of the message."""
         return self._extras.fields
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its name, as functions are pickled; with the options that `using` gave it."""
+        return _unpickled, (self.__module__, self.function.__qualname__, self.name, self._options)
+
     @functools.cached_property
     def arguments(self) -> Arguments:
         return Arguments(self.name, self.function)
@@ -272,21 +276,30 @@ class Task(Generic[P, R]):
         most `wait` s (None: for ever), and have another `timeout`, number of `retries`, `result_ttl` or callbacks than
         the task. `priority` counts on a PriorityQueue: the lowest goes first.
         """
-        task = copy.copy(self)
-        task._options = Options(
+        if priority is not UNSET and self.queue.order != "priority":
+            raise UsageError(
+                f"task {self.name}: priority counts on a PriorityQueue, and {self.queue!r} is none: make it one"
+            )
+        options = Options(
             delay=delay, at=at, wait=wait, timeout=timeout, retries=retries, priority=priority, result_ttl=result_ttl,
             on_success=on_success, on_failure=on_failure, on_done=on_done,
         )  # fmt: skip
-        task._extras = task._extras_of(task._options)
+        return self._with(options)
+
+    def _with(self, options: Options) -> Task[P, R]:
+        task: Task[P, R] = object.__new__(type(self))  # copy.copy would go by the name, as pickle does
+        task.__dict__.update(self.__dict__)
+        task._options = options
+        task._extras = task._extras_of(options)
         return task
 
     def onto(self, queue: Queue, result_ttl: float | None) -> Task[P, R]:
         """The same task with its jobs on another queue, and with results where it keeps none itself."""
-        task = copy.copy(self)
-        task.queue = queue
+        options = self._options
         if "result_ttl" not in self.says:
-            task._options = msgspec.structs.replace(self._options, result_ttl=result_ttl)
-            task._extras = task._extras_of(task._options)
+            options = msgspec.structs.replace(options, result_ttl=result_ttl)
+        task = self._with(options)
+        task.queue = queue
         return task
 
     def _extras_of(self, options: Options) -> Extras:
@@ -416,6 +429,16 @@ class Registry:
 
 
 registry = Registry()
+
+
+def _unpickled(module: str, path: str, name: str, options: Options) -> Task[Any, Any]:
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    task = found if isinstance(found, Task) else registry.tasks.get(name)
+    if task is None:
+        raise UsageError(f"task {name} is not at {module}:{path}; only tasks that can be imported can be pickled")
+    return task if options == task._options else task._with(options)
 
 
 def where(function: Callable[..., object]) -> str:

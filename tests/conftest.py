@@ -17,6 +17,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from rq_lite import leasing
 from rq_lite.broker import Broker, Link
 from rq_lite.chaos.rest import pattern as pattern
 from rq_lite.chaos.rest import undocumented as undocumented
@@ -145,6 +146,7 @@ def broker(server: Server) -> Iterator[Broker]:
     made = server.broker().open()
     made.read(("FLUSHALL",), ("CONFIG", "SET", "maxmemory", 0))
     yield made
+    leasing.leave()
     strangers = undocumented(made)
     made.close()
     assert not strangers

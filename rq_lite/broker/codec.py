@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -20,6 +21,8 @@ from rq_lite.broker.keys import NAME
 VERSION = 1
 ENDS = ("success", "failure", "done")  # when a callback is put
 LONGEST_ID = 150  # of a callback's job
+# What no function runs has no task: its one argument is the item, or this keyword holds it as base64 of a pickle.
+ITEM = "pickle"
 HEADER = re.compile(rb"(\d{1,9})\.(\d{1,9})(@[0-9a-z.+-]{1,30})?(#[^{]{1,200})?\{")
 SIGNATURE = re.compile(rb"\}([0-9a-f]{64})\Z")
 
@@ -87,6 +90,11 @@ def split(entry: bytes) -> tuple[int, int, bytes]:
     return int(match[1]), int(match[2]), unsigned(entry[match.end() - 1 :])
 
 
+def as_is(_queue: str, text: bytes) -> bytes:
+    """What seals and opens where there is no secret."""
+    return text
+
+
 def unsigned(text: bytes) -> bytes:
     """The JSON alone, where a signature follows it."""
     return text[:-64] if SIGNATURE.search(text, max(0, len(text) - 65)) else text
@@ -112,9 +120,10 @@ def marked(entry: bytes, job_id: str, *, priority: float | None = None, tracked:
     return b"0.0" + marks.encode() + entry
 
 
-def entry_of(message: Message) -> bytes:
+def entry_of(message: Message, sealed: Callable[[bytes], bytes]) -> bytes:
     """A message as an entry that was never taken; with its mark, if somebody wants to hear how it ends."""
-    return marked(encode(message), message.id, tracked=message.result_ttl is not None or bool(message.then))
+    tracked = message.result_ttl is not None or bool(message.then)
+    return marked(sealed(encode(message)), message.id, tracked=tracked)
 
 
 def offspring(job_id: str, word: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rq_lite import moments
@@ -10,7 +10,7 @@ from rq_lite.broker import keys, telling
 from rq_lite.broker.connection import LONGEST_BLOCK, Link
 from rq_lite.broker.producing import Producing
 from rq_lite.broker.replies import Lane, Taken
-from rq_lite.broker.runner import FAULTS, firsts, flat, ms
+from rq_lite.broker.runner import FAULTS, T, firsts, flat, ms
 from rq_lite.broker.scripts import Code
 from rq_lite.outcome import Finished
 
@@ -190,6 +190,15 @@ class Consuming(Producing):
         bells = {keys.of(queue).bell.encode(): queue for queue in queues}
         reply = link.call("BRPOP", *bells, min(seconds, LONGEST_BLOCK))
         return None if reply is None else bells[reply[0]]
+
+    def wait_item(self, queue: str, seconds: float, link: Link, *, drained: bool = False) -> None:
+        """Wait for something to take, or (`drained`) until perhaps nothing is unfinished any more; as `wait_bell`."""
+        key = keys.of(queue)
+        link.call("BRPOP", key.bell, *([key.drained] if drained else []), max(0.01, min(seconds, LONGEST_BLOCK)))
+
+    def patiently(self, step: Callable[[], T], link: Link, patience: float | None = None) -> T:
+        """Try a step that uses a link of the caller's own again after weather; raises BrokerError as others do."""
+        return self._patiently(step, link, patience)
 
     def ring(self, queue: str, link: Link) -> None:
         """Hand a wake-up on that came to one who has no room."""

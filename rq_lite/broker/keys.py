@@ -34,6 +34,7 @@ CATALOGUE = (
     Key(SCHEDULES_DUE, "zset", False),
     Key(SCHEDULES_LAST, "hash", False),
     Key("rq:{<queue>}:pending", "list", False),
+    Key("rq:{<queue>}:pending", "zset", False),  # of a priority queue
     Key("rq:{<queue>}:scheduled", "zset", False),
     Key("rq:{<queue>}:inflight:<consumer>", "hash", False),
     Key("rq:{<queue>}:consumers", "zset", False),
@@ -62,7 +63,7 @@ class QueueKeys:
     def __init__(self, queue: str) -> None:
         self.queue = queue
         self.prefix = prefix = f"rq:{{{queue}}}:"
-        self.pending = prefix + "pending"  # list: encoded jobs; put = LPUSH, take = RPOP
+        self.pending = prefix + "pending"  # list: encoded jobs; put = LPUSH, take = RPOP (by priority: a zset)
         self.scheduled = prefix + "scheduled"  # zset: "<s|p><16 digits of a tag>|<encoded job>" by due time in ms
         self.consumers = prefix + "consumers"  # zset: consumer by the end of its lease in ms
         self.dead = prefix + "dead"  # hash: delivery tag -> "<report as JSON>\n<encoded job>"

@@ -25,7 +25,7 @@ import gevent.os
 import gevent.socket
 import socket
 
-from rq_lite import moments
+from rq_lite import leasing, moments
 from rq_lite.app import import_app, own_traceback
 from rq_lite.broker import Broker, inspection
 from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
@@ -68,6 +68,7 @@ def main() -> None:
     except BaseException:
         log.exception("a fault of the consumer itself: it ends, its jobs run again")
         leave(1)
+    leasing.leave()
     Report("left").send(reports)
     leave(0)
 
@@ -85,10 +86,9 @@ def prepare(plan: Plan, reports: int, board: Board) -> Consumer:
     through_weather(plan, lambda: check_queues(plan, broker, weights))
     bounds = through_weather(plan, lambda: {queue: declare(queue, broker) for queue in weights})
     through_weather(plan, lambda: declare_schedules(weights, broker))
-    opened = None if broker.signer is None else broker.signer.opened
     elsewhere = Elsewhere(Hire(settings=plan.settings, app=plan.app, number=plan.number))
     executor = Executor(
-        registry.tasks, name, elsewhere, verbose=plan.verbose, opened=opened, max_result=plan.settings.max_result
+        registry.tasks, name, elsewhere, verbose=plan.verbose, signer=broker.signer, max_result=plan.settings.max_result
     )
     run = watched(executor.run, name) if moments.watchers else executor.run
     kind = Loner if plan.alone else Consumer

@@ -230,7 +230,7 @@ class Consumer:
             self.name, [Acks(lane.queue, acks) for lane, acks in zip(lanes, sent, strict=True)], want, self._link
         )
         came = 0
-        for lane, acks, (code, stale, tag, jobs, cancels) in zip(lanes, sent, replies, strict=True):
+        for lane, acks, (code, stale, tag, jobs, cancels, _) in zip(lanes, sent, replies, strict=True):
             del lane.acks[: len(acks)]
             if stale:
                 self._note_stale(lane, stale)

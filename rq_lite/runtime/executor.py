@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from rq_lite import moments
-from rq_lite.broker.codec import Message, Undecodable, decode
+from rq_lite.broker.codec import Message, Undecodable, as_is, decode
+from rq_lite.broker.signing import Signer
 from rq_lite.broker.telling import id_of
 from rq_lite.errors import JobTimeout
 from rq_lite.outcome import Buried, Crashed, Dropped, Finished, Outcome, Parked, Retried
@@ -44,14 +45,17 @@ class Executor:
         *,
         verbose: bool = False,
         max_result: int = 1_000_000,
-        opened: Callable[[str, bytes], bytes] | None = None,
+        signer: Signer | None = None,
     ) -> None:
         self._tasks = tasks
         self._elsewhere = elsewhere
-        self._opened = opened  # checks the signature of a queue's entry, before anything else of it is looked at
+        self._opened = (
+            None if signer is None else signer.opened
+        )  # checks the signature of a queue's entry, before anything else of it is looked at
         self._consumer = consumer
         self._verbose = verbose
         self._max_result = max_result
+        self._puts = ending.Puts(self._says, as_is if signer is None else signer.seal)
         self._seldom = Seldom(log)
 
     def run(self, slot: Slot[Any], entry: bytes) -> Outcome:
@@ -69,6 +73,11 @@ class Executor:
             return self._poison(message, attempts, crashes, slot)
         task = self._tasks.get(message.task)
         if task is None:
+            if not message.task:
+                self._seldom.warn(
+                    "item", f"parked: an item, which is for Queue.get, not for a worker ({self._consumer})"
+                )
+                return Parked("(an item, for Queue.get)")
             self._seldom.warn(
                 message.task, f"parked: task {message.task!r} is not known to this worker ({self._consumer})"
             )
@@ -111,7 +120,7 @@ class Executor:
         # From another process it comes as it is to be kept.
         raw = isinstance(result, msgspec.Raw)
         text = bytes(result) if raw else ending.encoded(message, result, task.arguments, self._max_result)
-        return ending.done(message, queue_of(slot), attempts, text, self._says)
+        return ending.done(message, queue_of(slot), attempts, text, self._puts)
 
     def _judged(
         self, message: Message, attempts: int, crashes: int, chances: Chances, failure: Failure, slot: Slot[Any]
@@ -119,7 +128,7 @@ class Executor:
         outcome, line = judge(message, attempts, crashes, chances, failure, self._consumer)
         self._seldom.warn(type(outcome).__name__, line)
         if isinstance(outcome, Buried) and ending.is_tracked(message):
-            return ending.given_up(message, queue_of(slot), attempts + crashes + 1, failure, outcome, self._says)
+            return ending.given_up(message, queue_of(slot), attempts + crashes + 1, failure, outcome, self._puts)
         return outcome
 
     def _poison(self, message: Message, attempts: int, crashes: int, slot: Slot[Any]) -> Outcome:
@@ -129,7 +138,7 @@ class Executor:
             message.id, message.task, failure.error, "", attempts + crashes, crashes, self._consumer
         ).buried()
         self._seldom.warn("poison", f"job {message.id} {message.task}: {failure.error}; buried")
-        return ending.given_up(message, queue_of(slot), attempts + crashes, failure, outcome, self._says)
+        return ending.given_up(message, queue_of(slot), attempts + crashes, failure, outcome, self._puts)
 
     def _says(self, name: str) -> dict[str, Any]:
         """What a put of this task says beside its arguments, where this worker knows it."""

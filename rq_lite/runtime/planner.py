@@ -34,12 +34,12 @@ def declare(broker: Broker, tasks: Iterable[Task[Any, Any]]) -> None:
 
 def write(broker: Broker, name: str, schedule: Schedule) -> bool:
     """Whether it is there now: not if the name is taken by an operator's and this is an app's, or the reverse."""
-    wanted = to_json(schedule)
+    wanted = to_json(name, schedule, broker.seal)
     for _ in range(TRIES):
         known = broker.planned(name)
         if known is not None and known.definition == wanted:
             return True
-        before = from_json(known.definition) if known is not None else None
+        before = from_json(name, known.definition, broker.opened) if known is not None else None
         if before is not None and before.origin != schedule.origin:
             log.warning("schedule %s stands as the %s has planned it", one_line(name), before.origin)
             return False
@@ -66,14 +66,17 @@ def fire_due(broker: Broker) -> float:
 
 def fire(broker: Broker, planned: Planned, now: int) -> None:
     """One schedule that is due; another supervisor may be faster."""
-    schedule = from_json(planned.definition)
+    schedule = from_json(planned.name, planned.definition, broker.opened)
     if schedule is None:
-        log.error("schedule %s is not understood by this version of rq_lite; it waits", one_line(planned.name))
+        log.error(
+            "schedule %s is not understood by this version of rq_lite, or not signed with this secret; it waits",
+            one_line(planned.name),
+        )
         broker.fire(planned, "-", [], now + HOUR, None)
         return
     slots = schedule.to_fire(planned.slot, now)
     upcoming = schedule.after(now)
-    entries = [schedule.entry(job_id(planned.name, slot)) for slot in slots]
+    entries = [schedule.entry(job_id(planned.name, slot), broker.seal) for slot in slots]
     last = slots[-1] if slots else None
     if broker.fire(planned, schedule.queue, entries, now + HOUR if upcoming is None else upcoming, last):
         tell(planned, slots, now)

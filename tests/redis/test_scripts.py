@@ -21,7 +21,7 @@ from tests.redis.steps import KEY, entry, put, took
 PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
 NAMES = scripts.names()
 PARTS = {"purpose", "KEYS", "ARGV", "returns", "oom", "callers"}
-WITHOUT_ARGV = {"resume", "unfinished"}
+WITHOUT_ARGV = {"resume", "size", "unfinished"}
 
 
 def body(name: str) -> str:
@@ -37,7 +37,7 @@ def listed(name: str) -> list[str]:
 
 
 def test_there_are_scripts() -> None:
-    assert len(NAMES) == 27
+    assert len(NAMES) == 29
     assert "lib" not in NAMES
 
 
@@ -128,6 +128,8 @@ def test_every_script_is_sent_the_keys_that_its_head_lists(
         lambda: broker.purge("q"),
         lambda: broker.plan("s", b"", b"{}", 1),
         lambda: broker.fire(Planned("s", b"{}", 1), "q", [], 2, None),
+        lambda: broker.size("q"),
+        lambda: broker.shutdown("q"),
     ]
     for step in steps:
         step()
@@ -218,7 +220,7 @@ def test_the_protocol_names_every_field_of_meta_that_scripts_use() -> None:
     ]
     fields = {field for line in calls for field in re.findall(r"'([a-z_]{2,})'", line)}
     fields |= {"seen", "paused", "unknown:<task>", "maxsize", "declared_maxsize", "declared_maxbytes"}
-    fields -= {"declared_"}
+    fields -= {"declared_", "fifo"}
     assert {"wanted", "rate_done", "parked", "bytes", "tag"} < fields
     assert [field for field in sorted(fields) if not re.search(rf"`{field}`", text)] == []
 
