@@ -14,6 +14,7 @@ from rq_lite.testing import worker
 pages = Queue("crawl", maxsize=1_000)
 under_way = 0  # downloads, in this process
 seen: set[str] = set()  # likewise; several processes would keep this in Redis
+asked: Counter[str] = Counter()  # by the site
 
 
 @dataclass
@@ -53,10 +54,8 @@ def fetch(url: str) -> Page:
 class Site(BaseHTTPRequestHandler):
     """Page N links to 2N and 2N + 1, there are 40 of them; a page takes a while."""
 
-    asked: Counter[str] = Counter()
-
     def do_GET(self) -> None:
-        self.asked[self.path] += 1
+        asked[self.path] += 1
         number = int(self.path[1:])
         time.sleep(0.05 + number % 5 * 0.03)
         links = [f'<a href="/{n}">' for n in (2 * number, 2 * number + 1, number // 2) if 0 < n <= 41]
@@ -76,7 +75,7 @@ def main() -> None:
         # A callback waits from the moment that its job has ended, so nothing is overlooked here.
         pages.join()
         lines = running.said.splitlines()
-    print("pages:", len(Site.asked), "downloaded more than once:", [p for p, n in Site.asked.items() if n > 1])
+    print("pages:", len(asked), "downloaded more than once:", [p for p, n in asked.items() if n > 1])
     parsed = [line for line in lines if line.startswith("parsed")]
     print("parsed:", len(parsed), "while others were under way:", any("while 0 were" not in line for line in parsed))
     print(*[line.split("/")[-1] for line in lines if line.startswith("gave up")])

@@ -1,4 +1,4 @@
-"""`concurrent.futures.Executor` on a queue: the same code as with a pool of threads, on as many machines as there are."""
+"""`concurrent.futures.Executor` on a queue: as with a pool of threads, but on as many machines as there are."""
 
 import math
 

@@ -13,7 +13,7 @@ def divide(a: int, b: int) -> float:
     return a / b
 
 
-async def ask() -> float:
+async def ask() -> object:
     return await divide.put(9, 2)
 
 
