@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from rq_lite.broker import Broker
@@ -52,31 +52,38 @@ def write(broker: Broker, name: str, schedule: Schedule) -> bool:
     return False
 
 
-def fire_due(broker: Broker) -> float:
-    """Fire what is due by Redis' clock; seconds until there is something again, as far as is known."""
-    now, due, upcoming = broker.due(AT_A_TIME)
+def fire_due(broker: Broker, queues: Collection[str]) -> float:
+    """Fire what is due by Redis' clock, of these queues; seconds until there is something again, as far as is known.
+
+    Where nobody works on a queue nothing is put there: its slots are missed ones for whoever begins to.
+    """
+    now, due, upcoming = broker.due()
+    fired = 0
     for planned in due:
-        fire(broker, planned, now)
-    if len(due) == AT_A_TIME:
-        return 0.0
-    if due:
-        now, _, upcoming = broker.due(0)
+        if fired == AT_A_TIME:
+            return 0.0
+        fired += fire(broker, planned, now, queues)
+    if fired:
+        now, due, upcoming = broker.due()
     return LOOK if upcoming is None else min(LOOK, max(0.0, (upcoming - now) / 1000))
 
 
-def fire(broker: Broker, planned: Planned, now: int) -> None:
-    """One schedule that is due; another supervisor may be faster."""
+def fire(broker: Broker, planned: Planned, now: int, queues: Collection[str]) -> bool:
+    """Whether it was fired; another supervisor may be faster."""
     schedule = from_json(planned.definition)
     if schedule is None:
         log.error("schedule %s is not understood by this version of rq_lite; it waits", one_line(planned.name))
-        broker.fire(planned, "-", [], now + HOUR, None)
-        return
+        return broker.fire(planned, "-", [], now + HOUR, None)
+    if schedule.queue not in queues:
+        return False
     slots = schedule.to_fire(planned.slot, now)
     upcoming = schedule.after(now)
     entries = [schedule.entry(job_id(planned.name, slot)) for slot in slots]
     last = slots[-1] if slots else None
-    if broker.fire(planned, schedule.queue, entries, now + HOUR if upcoming is None else upcoming, last):
-        tell(planned, slots, now)
+    if not broker.fire(planned, schedule.queue, entries, now + HOUR if upcoming is None else upcoming, last):
+        return False
+    tell(planned, slots, now)
+    return True
 
 
 def tell(planned: Planned, slots: list[int], now: int) -> None:
