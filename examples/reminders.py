@@ -15,11 +15,11 @@ def remind(text: str) -> None:
 
 
 def main() -> None:
-    now = datetime.now(ZoneInfo("Europe/Berlin"))
     with worker("examples.reminders") as running:
+        now = datetime.now(ZoneInfo("Europe/Berlin"))
+        remind.using(at=now - timedelta(days=1)).put("buy tea")  # is over: now
         remind.using(delay=2).put("the tea is ready")
         remind.using(at=now + timedelta(seconds=1)).put("pour the water")
-        remind.using(at=now - timedelta(days=1)).put("buy tea")  # is over: now
         reminders.join()
         print(*(line for line in running.said.splitlines() if line.startswith("reminder")), sep="\n")
 

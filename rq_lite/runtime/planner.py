@@ -71,19 +71,29 @@ def fire_due(broker: Broker, queues: Collection[str]) -> float:
 def fire(broker: Broker, planned: Planned, now: int, queues: Collection[str]) -> bool:
     """Whether it was fired; another supervisor may be faster."""
     schedule = from_json(planned.definition)
-    if schedule is None:
+    if schedule is not None and schedule.queue not in queues:
+        return False
+    try:
+        made = None if schedule is None else jobs_of(planned, schedule, now)
+    except Exception:  # one that anybody may have written must not hold up the others
+        log.exception("schedule %s", one_line(planned.name))
+        made = None
+    if schedule is None or made is None:
         log.error("schedule %s is not understood by this version of rq_lite; it waits", one_line(planned.name))
         return broker.fire(planned, "-", [], now + HOUR, None)
-    if schedule.queue not in queues:
-        return False
-    slots = schedule.to_fire(planned.slot, now)
-    upcoming = schedule.after(now)
-    entries = [schedule.entry(job_id(planned.name, slot)) for slot in slots]
-    last = slots[-1] if slots else None
-    if not broker.fire(planned, schedule.queue, entries, now + HOUR if upcoming is None else upcoming, last):
+    slots, entries, upcoming = made
+    if not broker.fire(planned, schedule.queue, entries, upcoming, slots[-1] if slots else None):
         return False
     tell(planned, slots, now)
     return True
+
+
+def jobs_of(planned: Planned, schedule: Schedule, now: int) -> tuple[list[int], list[bytes], int]:
+    """The slots that are fired now, the job of each, and the next slot."""
+    slots = schedule.to_fire(planned.slot, now)
+    upcoming = schedule.after(now)
+    entries = [schedule.entry(job_id(planned.name, slot)) for slot in slots]
+    return slots, entries, now + HOUR if upcoming is None else upcoming
 
 
 def tell(planned: Planned, slots: list[int], now: int) -> None:

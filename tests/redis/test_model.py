@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from rq_lite.broker import Broker, Code, Death
 from rq_lite.broker.codec import decode
+from rq_lite.broker.planning import Planned
 from tests.conftest import undocumented, until
 from tests.redis.steps import KEY, entry, everything, now_ms, owned, put_by_hand, take
 
@@ -40,6 +41,7 @@ class Model(RuleBasedStateMachine):
         self.broker.declare("q", 20, 0)
         self.jobs = self.sequence = self.incarnations = 0
         self.maxsize, self.maxbytes, self.paused = 20, 0, False
+        self.planned = False
         self.pending: list[bytes] = []  # the next to be taken first
         self.scheduled: dict[bytes, str] = {}  # entry to kind
         self.suspects: list[bytes] = []  # likewise
@@ -123,6 +125,22 @@ class Model(RuleBasedStateMachine):
         else:
             self.pending += accepted
         self.counters["put"] += len(accepted)
+
+    @rule(late=st.booleans())
+    def fire(self, late: bool) -> None:
+        """A schedule's slot: put whatever the bound, and once, however often it is sent."""
+        raw = entry(self.jobs)
+        self.jobs += 1
+        seen = Planned("s", b"{}", self.jobs)
+        assert self.broker.plan("s", b"{}" if self.planned else b"", b"{}", seen.slot)
+        self.planned = True
+        if late:
+            assert not self.broker.fire(seen._replace(slot=seen.slot - 1), "q", [raw], 1, None)
+            assert not self.broker.fire(seen._replace(definition=b"[]"), "q", [raw], 1, None)
+        assert self.broker.fire(seen, "q", [raw], LATER, seen.slot)
+        assert not self.broker.fire(seen, "q", [raw], LATER, seen.slot)
+        self.pending.append(raw)
+        self.counters["put"] += 1
 
     # -- consumers
 

@@ -168,13 +168,14 @@ def test_a_clock_that_is_put_back_fires_no_slot_again(broker: Broker) -> None:
 
 def test_a_definition_that_is_not_understood_holds_nobody_up(broker: Broker, caplog: Any) -> None:
     broker.plan("broken", b"", b'{"v":9}', 1)
+    broker.plan("odd", b"", b'{"every":60000,"queue":"q","task":"t","job":{"no":"field"}}', 1)
     broker.read(("ZADD", keys.SCHEDULES_DUE, 2, "orphan"))
     plan(broker)
     for _ in range(3):
         planner.fire_due(broker, ["q"])
     assert len(jobs(broker)) == 1
     assert broker.due()[1] == []
-    assert caplog.text.count("is not understood") == 2
+    assert caplog.text.count("is not understood") == 3
 
 
 def test_at_maxmemory_it_waits(broker: Broker) -> None:
