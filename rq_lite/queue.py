@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from rq_lite.broker import Broker, Code, Feed, Put, inspection, keys
 from rq_lite.broker.connection import LONGEST_BLOCK
 from rq_lite.errors import BrokerError, BrokerUnavailable, FeedMoved, PayloadTooLarge, QueueFull, UsageError
+from rq_lite.job import Job
 from rq_lite.process import this
 from rq_lite.settings import Settings
 from rq_lite.task import UNSET, Options, Policy, Task, TaskOptions, name_of, registry, types
@@ -88,6 +89,11 @@ class Queue:
     @property
     def broker(self) -> Broker:
         return self._broker or this.broker
+
+    @property
+    def chosen_broker(self) -> Broker | None:
+        """The one it was given; None: the process's default one, whichever that is then."""
+        return self._broker
 
     @cached_property
     def settings(self) -> Settings:
@@ -217,6 +223,13 @@ class Queue:
     def declare(self) -> tuple[int, int]:
         """Make the queue known in Redis; the bounds in force, in jobs and in bytes."""
         return self.broker.declare(self.name, *self._declared)
+
+    def job(self, job_id: str) -> Job:
+        """A handle for a job that any process has put here with a `result_ttl`.
+
+        A job that was never put, or whose result is kept no more, looks like one that has not ended yet.
+        """
+        return Job(id=job_id, queue=self.name, task="", broker=self._broker, result_ttl=0.0)
 
     # -- the whole queue
 

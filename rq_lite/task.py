@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeAlias
 
 import msgspec
 
-from rq_lite.arguments import Arguments
+from rq_lite.arguments import Arguments, signature_of
 from rq_lite.batches import batches
 from rq_lite.broker.codec import VERSION, Message, encode, marked, new_id
 from rq_lite.errors import PayloadTooLarge, UsageError
@@ -53,8 +53,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         if self.result_ttl is not None and not 0 < self.result_ttl < float("inf"):
             raise UsageError(f"result_ttl must be above 0 seconds (or None for no result), not {self.result_ttl}")
         for name in CALLBACKS:
-            if not (getattr(self, name) is None or isinstance(getattr(self, name), Task)):
-                raise UsageError(f"{name} takes a task (a function with @queue.task), not {getattr(self, name)!r}")
+            check_callback(name, getattr(self, name))
         if self.retries < 0:
             raise UsageError(f"retries must be 0 or more, not {self.retries}")
         if self.timeout is not None and not self.timeout > 0:
@@ -66,6 +65,19 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     def is_retried(self, error: BaseException) -> bool:
         """Whether an error of this type is worth another attempt."""
         return isinstance(error, self.retry_on) and not isinstance(error, self.no_retry_on)
+
+
+def check_callback(name: str, task: Any) -> None:
+    """Raises UsageError for what is no task of one argument."""
+    if task is None:
+        return
+    if not isinstance(task, Task):
+        raise UsageError(f"{name} takes a task (a function with @queue.task), not {task!r}")
+    try:
+        signature_of(task.function).bind(None)
+    except TypeError as error:
+        gets = "the result" if name == "on_success" else "an Ended"
+        raise UsageError(f"{name}: {task.name} gets one argument, {gets}: {error}") from None
 
 
 def nanoseconds(timeout: float | None) -> int:
@@ -199,6 +211,15 @@ class Task(Generic[P, R]):
         task._extras = task._extras_of(task._options)
         return task
 
+    def onto(self, queue: Queue, result_ttl: float | None) -> Task[P, R]:
+        """The same task with its jobs on another queue, and with results where it keeps none itself."""
+        task = copy.copy(self)
+        task.queue = queue
+        if "result_ttl" not in self.says:
+            task._options = msgspec.structs.replace(self._options, result_ttl=result_ttl)
+            task._extras = task._extras_of(task._options)
+        return task
+
     def _extras_of(self, options: Options) -> Extras:
         """What its puts say beside name and arguments: of the options, or else the policy where it must be said."""
 
@@ -241,12 +262,39 @@ class Task(Generic[P, R]):
             count += self.queue.put_entries(batch, self._options, before=count)
         return count
 
+    def put_jobs(self, items: Iterable[tuple[Any, ...]]) -> list[Job]:
+        """Put a job for each tuple of arguments, in batches, waiting for room. Raises as `put` does."""
+        jobs, entries = [], []
+        for args in items:
+            job_id = new_id()
+            self.arguments.check(args, {})
+            entries.append(self.encoded(args, {}, job_id))
+            jobs.append(self.job(job_id, args))
+        settings = self.queue.settings
+        count = 0
+        for batch in batches(entries, len, most=settings.batch, heaviest=settings.max_payload):
+            count += self.queue.put_entries(batch, self._options, before=count)
+        return jobs
+
     def _put_one(self, args: tuple[Any, ...], kwargs: dict[str, Any], wait: Any) -> Job:
         job_id = new_id()
         self.arguments.check(args, kwargs)
         entry = self.encoded(args, kwargs, job_id)
         self.queue.put_entries([entry], self._options, wait=wait)
-        return Job(id=job_id, queue=self.queue.name, task=self.name, args=args, kwargs=kwargs)
+        return self.job(job_id, args, kwargs)
+
+    def job(self, job_id: str, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Job:
+        """A handle for a job of this task, also for one that another process has put."""
+        return Job(
+            id=job_id,
+            queue=self.queue.name,
+            task=self.name,
+            args=args,
+            kwargs=kwargs,
+            broker=self.queue.chosen_broker,
+            result_ttl=self._extras.fields.get("result_ttl"),
+            returns=self.arguments.returns,
+        )
 
     def _entries(self, items: Iterable[Any]) -> Iterator[bytes]:
         check, encoded = self.arguments.check, self.encoded
@@ -262,6 +310,8 @@ class Task(Generic[P, R]):
             entry = encode(Message(VERSION, job_id, self.name, list(args), kwargs, **fields))
         except Exception as error:
             raise self.arguments.blame(args, kwargs, error) from None
+        if tracked:
+            self.queue.broker.expect_tracked(self.queue.name)
         if priority is not None or tracked:
             entry = marked(entry, job_id, priority=priority, tracked=tracked)
         if len(entry) > self.queue.settings.max_payload:

@@ -17,6 +17,8 @@ from rq_lite.errors import BrokerUnavailable
 REMEMBER = 600_000
 # A process hears of jobs for this long, ms, after it has asked for the last time.
 WATCHED = 3_600_000
+# An inbox that nobody empties is kept for this long, ms, as in lib.lua.
+INBOX = 60_000
 
 
 class Producing(Runner):
