@@ -30,6 +30,7 @@ import socket
 from rq_lite import moments
 from rq_lite.app import import_app, own_traceback
 from rq_lite.broker import Broker, inspection
+from rq_lite.current import found_by
 from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
 from rq_lite.process import this
 from rq_lite.runtime.board import Board
@@ -39,6 +40,7 @@ from rq_lite.runtime.identity import mine
 from rq_lite.runtime.leave import leave, vital
 from rq_lite.runtime.plan import REBUILD, RETIRE, Plan, Report, read_plan
 from rq_lite.runtime.verdict import Chances
+from rq_lite.runtime.reporter import Reporter
 from rq_lite.task import Task, registry
 
 log = logging.getLogger("rq_lite.consumer")
@@ -88,6 +90,7 @@ def prepare(plan: Plan, reports: int, board: Board) -> Consumer:
     bounds = through_weather(plan, lambda: {queue: declare(queue, broker) for queue in weights})
     executor = Executor(registry.tasks, name, verbose=plan.verbose, max_result=plan.settings.max_result)
     run = watched(executor.run, name) if moments.watchers else executor.run
+    found_by(Reporter(broker, name).find)
     kind = Loner if plan.alone else Consumer
     consumer = kind(broker, name, Order(weights, strict=plan.strict), board, run, grace=plan.settings.grace)
     stop_on_signals(consumer)
