@@ -1,11 +1,11 @@
-"""Items through a Queue, beside the standard library's queue for several processes, multiprocessing.Manager().Queue()."""
+"""Items through a Queue beside the standard library's for several processes, `multiprocessing.Manager().Queue()`."""
 
 from __future__ import annotations
 
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import redis
@@ -14,8 +14,10 @@ from benchmarks.figures.figure import Figure, Site
 from rq_lite import Queue, leasing
 from rq_lite.broker import Broker
 
-SLICE = 200  # items, then it is the other's turn
-TRANSPORT = "both on Unix sockets"
+SLICE = 200  # items, then it is the next one's turn
+AHEAD = 100
+TRANSPORT = "all on Unix sockets"
+OURS, AT_ONCE, THEIRS = "Queue()", f"Queue(ahead={AHEAD})", "Manager().Queue()"
 
 
 class Items(Protocol):
@@ -28,68 +30,63 @@ class Items(Protocol):
 def beside_a_manager(site: Site) -> Iterator[Figure]:
     with site.producer() as producer, multiprocessing.get_context("fork").Manager() as manager:
         broker = Broker(on_a_socket(producer.client) or site.url)
-        ours, theirs = Queue("items", maxsize=0, broker=broker), manager.Queue()
+        queues = {
+            OURS: Queue("one-by-one", maxsize=0, broker=broker),
+            AT_ONCE: Queue("ahead", maxsize=0, broker=broker, ahead=AHEAD),
+            THEIRS: manager.Queue(),
+        }
         try:
-            yield from one_process(site, ours, theirs)
-            yield from two_processes(site, ours, theirs)
+            yield from one_process(site, queues)
+            yield from two_processes(site, queues)
         finally:
             leasing.leave()
             broker.close()
 
 
-def one_process(site: Site, ours: Queue, theirs: Items) -> Iterator[Figure]:
-    rounds: dict[str, list[float]] = {"rq_lite": [], "Manager().Queue()": [], "rq_lite with task_done": []}
+def one_process(site: Site, queues: dict[str, Items]) -> Iterator[Figure]:
+    rounds: dict[str, list[float]] = {name: [] for name in queues}
     for _ in range(site.size(50, 5)):
-        rounds["rq_lite"].append(rate(lambda: there_and_back(ours)))
-        rounds["Manager().Queue()"].append(rate(lambda: there_and_back(theirs)))
-        for _ in range(SLICE):
-            ours.task_done()
-        rounds["rq_lite with task_done"].append(rate(lambda: there_and_settled(ours)))
+        for name, queue in queues.items():
+            rounds[name].append(there_and_back(queue))
+            settle(queue, SLICE)
     found = {name: statistics.median(rates) for name, rates in rounds.items()}
-    how = (
-        f"small items, put and got one by one in one process, {TRANSPORT}: medians of slices of {SLICE} in turn; "
-        f"{found['rq_lite']:,.0f}/s beside {found['Manager().Queue()']:,.0f}/s, and "
-        f"{found['rq_lite with task_done']:,.0f}/s with task_done"
-    )
-    ratio = found["rq_lite"] / found["Manager().Queue()"]
-    yield Figure("put and get beside Manager().Queue(), one process", ratio, "×", how, 1.0)
+    how = f"small items, {SLICE} put and then got one by one in one process; medians of slices in turn"
+    yield from figures("one process", found, how, {})
 
 
-def two_processes(site: Site, ours: Queue, theirs: Items) -> Iterator[Figure]:
+def two_processes(site: Site, queues: dict[str, Items]) -> Iterator[Figure]:
     items = site.size(10_000, 1_000)
-    rounds: dict[str, list[float]] = {"rq_lite": [], "Manager().Queue()": []}
+    rounds: dict[str, list[float]] = {name: [] for name in queues}
     for _ in range(site.size(5, 2)):
-        rounds["rq_lite"].append(items / from_another_process(ours, items))
-        for _ in range(items):
-            ours.task_done()
-        rounds["Manager().Queue()"].append(items / from_another_process(theirs, items))
+        for name, queue in queues.items():
+            rounds[name].append(items / from_another_process(queue, items))
+            settle(queue, items)
     found = {name: max(rates) for name, rates in rounds.items()}
-    how = (
-        f"{items:,} small items that one process puts while another gets them, one by one, {TRANSPORT}; best of "
-        f"{len(rounds['rq_lite'])} rounds in turn: {found['rq_lite']:,.0f}/s beside "
-        f"{found['Manager().Queue()']:,.0f}/s"
-    )
-    ratio = found["rq_lite"] / found["Manager().Queue()"]
-    yield Figure("put and get beside Manager().Queue(), two processes", ratio, "×", how, 1.0, rounds=rounds)
+    how = f"{items:,} small items that one process puts while another gets them, one by one; best of rounds in turn"
+    yield from figures("two processes", found, how, rounds)
 
 
-def there_and_back(queue: Items) -> None:
-    for number in range(SLICE):
-        queue.put(number)
-        queue.get()
+def figures(who: str, found: dict[str, float], how: str, rounds: dict[str, list[float]]) -> Iterator[Figure]:
+    told = "; ".join(f"{name} {rate:,.0f}/s" for name, rate in found.items())
+    for name in (OURS, AT_ONCE):
+        ratio = found[name] / found[THEIRS]
+        yield Figure(f"{name} beside {THEIRS}, {who}", ratio, "×", f"{how}, {TRANSPORT}: {told}", 1.0, rounds=rounds)
 
 
-def there_and_settled(queue: Queue) -> None:
-    for number in range(SLICE):
-        queue.put(number)
-        queue.get()
-        queue.task_done()
-
-
-def rate(body: Callable[[], None]) -> float:
+def there_and_back(queue: Items) -> float:
     began = time.perf_counter()
-    body()
+    for number in range(SLICE):
+        queue.put(number)
+    for _ in range(SLICE):
+        queue.get()
     return SLICE / (time.perf_counter() - began)
+
+
+def settle(queue: Items, items: int) -> None:
+    """Not counted: the other has nothing like it."""
+    if isinstance(queue, Queue):
+        for _ in range(items):
+            queue.task_done()
 
 
 def from_another_process(queue: Items, items: int) -> float:

@@ -337,6 +337,32 @@ def test_getting_a_task_s_job_gives_the_job(queue: Queue) -> None:
     assert queue.get() == Job(id=job.id, queue="q", task="t", args=(1,), kwargs={"b": 2})
 
 
+def test_items_taken_ahead_are_this_process_s_for_a_moment(
+    queue: Queue, broker: Broker, others: Callable[[int], list[int]]
+) -> None:
+    hasty = Queue("q", ahead=4)
+    for i in range(8):
+        queue.put(i)
+    assert hasty.get() == 0
+    assert (broker.size("q")[0], hasty.qsize(), inflight(broker)) == (3, 7, 5)
+    assert [hasty.get(), hasty.get(), hasty.get_nowait()] == [1, 2, 3]
+    until(lambda: inflight(broker) == 4, "what nobody gets goes back")
+    assert len(others(1)) == 1
+    assert [hasty.get(timeout=60) for _ in range(3)] == [5, 6, 7], "4 was next, and is theirs"
+
+
+def test_a_loop_settles_what_it_took_ahead(queue: Queue, broker: Broker) -> None:
+    queue.maxsize = 0
+    for i in range(100):
+        queue.put(i)
+    queue.shutdown()
+    broker.read(("CONFIG", "RESETSTAT"))
+    assert [*Queue("q", ahead=20)] == list(range(100))
+    calls = int(broker.read(("INFO", "commandstats"))[0].decode().split("evalsha:calls=")[1].split(",")[0])
+    assert calls < 50
+    assert (inflight(broker), counter(broker, "done"), counter(broker, "stale")) == (0, 100, 0)
+
+
 # -- threads
 
 
