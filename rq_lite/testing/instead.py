@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from rq_lite.broker.codec import Message, decode
+from rq_lite.current import CurrentJob, Progress, given
 from rq_lite.errors import UsageError
 from rq_lite.job import Job
 from rq_lite.outcome import Buried, Bury, Finished, Retry
@@ -34,6 +36,7 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     value: Any = None
     error: BaseException | None = None
     attempts: int = 1
+    progress: Progress | None = None  # what it said last
 
 
 @contextmanager
@@ -162,20 +165,32 @@ def run(job: PutJob, queue: Queue, entry: bytes) -> tuple[Ran, Message]:
     if task is None:
         raise UsageError(f"inline: no task {job.task!r} is known here; import the module that defines it")
     attempt = 0
+    said: list[Progress] = []
     while True:
         attempt += 1
         # Decoded anew each time: what an attempt did to its arguments, the next does not see.
         message = decode(queue.broker.opened(queue.name, entry))[0]
         try:
             args, kwargs = arguments_of(message)
-            value = Context().run(task.function, *args, **kwargs)
+            context = Context()
+            context.run(given.set, current(message, task, attempt, said))
+            value = context.run(task.function, *args, **kwargs)
             ending.encoded(message, value, task.arguments, queue.settings.max_result)
         except FAILURES as error:
             retries = task.policy.retries if message.retries is None else message.retries
             if attempt > retries or not is_retried(task, error):
-                return Ran(job=job, error=error, attempts=attempt), message
+                return Ran(job=job, error=error, attempts=attempt, progress=said[-1] if said else None), message
         else:
-            return Ran(job=job, value=value, attempts=attempt), message
+            return Ran(job=job, value=value, attempts=attempt, progress=said[-1] if said else None), message
+
+
+def current(message: Message, task: Task[Any, Any], attempt: int, said: list[Progress]) -> CurrentJob:
+    """What `current_job` gives it."""
+    timeout = task.policy.timeout if message.timeout is None else message.timeout
+    deadline = None if timeout is None else time.time() + timeout
+    return CurrentJob(
+        id=message.id, queue=task.queue.name, task=task.name, attempt=attempt, deadline=deadline, tell=said.append
+    )
 
 
 def is_retried(task: Task[Any, Any], error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from rq_lite import embedded, leasing
 from rq_lite.broker import Broker
 from rq_lite.process import this
 from rq_lite.queue import Queue
+from rq_lite.results import readers
 from rq_lite.settings import checked
 from rq_lite.task import registry
 
@@ -56,7 +57,9 @@ def pointed_to(broker: Broker) -> Iterator[None]:
     try:
         yield
     finally:
-        leasing.leave()  # what was got with Queue.get; also its threads, which would go on in the next test's Redis
+        # What was got with Queue.get goes back, and no thread goes on in the next test's Redis.
+        leasing.leave()
+        readers.stop()
         this.use(*before)
         forget_settings()
         del os.environ[URL]

@@ -12,7 +12,19 @@ from unittest.mock import ANY
 
 import pytest
 
-from rq_lite import BadArgument, Bury, Ended, JobFailed, PriorityQueue, Queue, Retry, Settings, UsageError, gather
+from rq_lite import (
+    BadArgument,
+    Bury,
+    Ended,
+    JobFailed,
+    PriorityQueue,
+    Queue,
+    Retry,
+    Settings,
+    UsageError,
+    current_job,
+    gather,
+)
 from rq_lite.broker import Broker
 from rq_lite.process import this
 from rq_lite.task import Task, registry
@@ -260,6 +272,25 @@ def test_callbacks(queue: Queue, seen: list[Any]) -> None:
         half.put(0)
         assert seen[2:] == [("failed", "ZeroDivisionError: division by zero", 2)]
         assert [job.task for job in put_jobs(after)] == ["good", "bad", "bad"]
+
+
+def test_the_current_job(queue: Queue, seen: list[Any]) -> None:
+    @queue.task(timeout=100, name="own", retries=1)
+    def own() -> None:
+        job = current_job()
+        assert job is not None
+        assert 90 < (job.remaining() or 0) <= 100
+        job.progress(job.attempt, 2, "half")
+        seen.append((job.id, job.queue, job.task, job.attempt))
+        if job.attempt == 1:
+            raise ValueError
+
+    with inline() as ran:
+        put = own.put()
+    assert seen == [(put.id, "nowhere", "own", 1), (put.id, "nowhere", "own", 2)]
+    assert ran[0].progress is not None
+    assert (ran[0].progress.done, ran[0].progress.note) == (2, "half")
+    assert current_job() is None
 
 
 def test_items_are_only_kept(queue: Queue) -> None:
