@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rq_lite.broker import Broker
+    from rq_lite.current import CurrentJob, current_job
     from rq_lite.errors import (
         BadArgument,
         BrokerError,
         BrokerOutOfMemory,
         BrokerUnavailable,
+        Empty,
+        Full,
         JobFailed,
         JobTimeout,
         PayloadTooLarge,
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from rq_lite.job import Job
     from rq_lite.outcome import Bury, Ended, Retry
     from rq_lite.pool import Executor
-    from rq_lite.queue import Queue
+    from rq_lite.queue import LifoQueue, PriorityQueue, Queue
     from rq_lite.settings import Settings, load_settings
     from rq_lite.task import Task
     from rq_lite.waiting import as_completed, gather, wait
@@ -42,12 +45,17 @@ __all__ = [
     "BrokerOutOfMemory",
     "BrokerUnavailable",
     "Bury",
+    "CurrentJob",
+    "Empty",
     "Ended",
     "Executor",
+    "Full",
     "Job",
     "JobFailed",
     "JobTimeout",
+    "LifoQueue",
     "PayloadTooLarge",
+    "PriorityQueue",
     "Queue",
     "QueueEmpty",
     "QueueFull",
@@ -59,6 +67,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "as_completed",
+    "current_job",
     "gather",
     "load_settings",
     "wait",
@@ -68,14 +77,18 @@ __all__ = [
 _HOMES = {
     "Broker": "broker",
     "Bury": "outcome",
+    "CurrentJob": "current",
     "Ended": "outcome",
     "Executor": "pool",
     "Job": "job",
+    "LifoQueue": "queue",
+    "PriorityQueue": "queue",
     "Queue": "queue",
     "Retry": "outcome",
     "Settings": "settings",
     "Task": "task",
     "as_completed": "waiting",
+    "current_job": "current",
     "gather": "waiting",
     "load_settings": "settings",
     "wait": "waiting",

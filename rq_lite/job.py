@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from rq_lite.broker import Broker
+from rq_lite.broker import Broker, Cancelled
+from rq_lite.current import Progress
 from rq_lite.errors import JobFailed, UsageError
 from rq_lite.process import this
 from rq_lite.results import readers
@@ -40,6 +41,8 @@ class Result(msgspec.Struct):
 
 
 decode = msgspec.json.Decoder(Result).decode
+as_progress = msgspec.json.Decoder(Progress).decode
+PASSING = b'{"state":"progress"'
 
 
 class Job(Future[Any]):
@@ -48,6 +51,8 @@ class Job(Future[Any]):
     A future costs nothing until somebody asks for it: with the first question the job is watched, from then on its end
     is pushed to this process. Callbacks of `add_done_callback` run in the thread that reads results: be brief there.
     """
+
+    _progress: Progress | None = None  # the last that was heard
 
     def __init__(
         self,
@@ -123,6 +128,10 @@ class Job(Future[Any]):
 
     def hear(self, result: bytes) -> None:
         """How it has ended, as JSON; from the reader."""
+        if result.startswith(PASSING):
+            with contextlib.suppress(msgspec.DecodeError):
+                self._progress = as_progress(result)
+            return
         with contextlib.suppress(concurrent.futures.InvalidStateError):  # heard of already
             try:
                 try:
@@ -171,12 +180,17 @@ class Job(Future[Any]):
 
     def cancel(self) -> bool:
         """Have it removed where it waits, or interrupted where it runs; False if it has ended already."""
-        cancel = getattr(self.broker, "cancel", None)
-        if cancel is None:
-            raise UsageError("jobs cannot be cancelled")
         if self.result_ttl is not None and self.done():
             return super().cancelled()
-        return bool(cancel(self.queue, self.id))
+        return self.broker.cancel(self.queue, self.id) is not Cancelled.UNKNOWN
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far it says that it is (see `current_job`); None when it has not said so."""
+        if self.result_ttl is not None and (self.done() or self._progress is not None):
+            return self._progress
+        told = self.broker.progress_of(self.queue, self.id)
+        return None if told is None else as_progress(told)
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Call `fn` with this job when it has ended."""
@@ -213,7 +227,7 @@ class State(enum.Enum):
     INFLIGHT = "inflight"  # taken, owned by one consumer
     SUSPECT = "suspects"  # its consumers died twice: waits to run alone
     DEAD = "dead"  # buried, with its error
-    GONE = "gone"  # acked, purged, forgotten or trimmed
+    GONE = "gone"  # acked, cancelled, purged, forgotten or trimmed
 
 
 # Every transition: verb, from (None: from nowhere), to. Each is one script of that name;
@@ -221,6 +235,7 @@ class State(enum.Enum):
 EDGES: tuple[tuple[str, State | None, State], ...] = (
     ("put", None, State.PENDING),
     ("put", None, State.SCHEDULED),
+    ("fire", None, State.PENDING),
     ("promote", State.SCHEDULED, State.PENDING),
     ("promote", State.SCHEDULED, State.SUSPECT),
     ("take", State.PENDING, State.INFLIGHT),
@@ -234,12 +249,19 @@ EDGES: tuple[tuple[str, State | None, State], ...] = (
     ("bury", State.INFLIGHT, State.DEAD),
     ("give_back", State.INFLIGHT, State.PENDING),
     ("give_back", State.INFLIGHT, State.SUSPECT),
+    ("crashed", State.INFLIGHT, State.PENDING),
+    ("crashed", State.INFLIGHT, State.SUSPECT),
+    ("crashed", State.INFLIGHT, State.DEAD),
     ("reclaim", State.INFLIGHT, State.PENDING),
     ("reclaim", State.INFLIGHT, State.SUSPECT),
     ("reclaim", State.INFLIGHT, State.DEAD),
     ("requeue", State.DEAD, State.PENDING),
     ("forget", State.DEAD, State.GONE),
     ("trim", State.DEAD, State.GONE),
+    ("cancel", State.PENDING, State.GONE),
+    ("cancel", State.SCHEDULED, State.GONE),
+    ("cancel", State.SUSPECT, State.GONE),
+    ("drop", State.INFLIGHT, State.GONE),
     ("purge", State.PENDING, State.GONE),
     ("purge", State.SCHEDULED, State.GONE),
     ("purge", State.SUSPECT, State.GONE),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rq_lite import moments
@@ -10,7 +10,7 @@ from rq_lite.broker import keys, telling
 from rq_lite.broker.connection import LONGEST_BLOCK, Link
 from rq_lite.broker.producing import Producing
 from rq_lite.broker.replies import Lane, Taken
-from rq_lite.broker.runner import FAULTS, firsts, flat, ms
+from rq_lite.broker.runner import FAULTS, T, firsts, flat, ms
 from rq_lite.broker.scripts import Code
 from rq_lite.outcome import Finished
 
@@ -43,7 +43,7 @@ class Consuming(Producing):
         except FAULTS:
             telling.exchange_failed(consumer, lanes, want, link)
             raise
-        replies = [Taken(Code(code), stale, tag, jobs) for code, stale, tag, jobs in reply]
+        replies = [Taken(Code(code), *rest) for code, *rest in reply]
         if moments.watchers:
             telling.exchange_ended(consumer, lanes, replies, want, link)
         return replies
@@ -68,16 +68,22 @@ class Consuming(Producing):
     def retry(self, queue: str, consumer: str, delays: Sequence[tuple[int, int]], link: Link | None = None) -> int:
         """Let deliveries (tag, delay in ms) run again later, charged an attempt; how many were not ours."""
         key = keys.of(queue)
-        names = (key.inflight(consumer), key.scheduled, key.meta)
+        names = (key.inflight(consumer), key.scheduled, key.meta, key.alarm)
         return self._settle("retry", queue, consumer, firsts(delays), names, *flat(delays), link=link)
 
     def park(self, queue: str, consumer: str, unknown: Sequence[tuple[int, str]], link: Link) -> int:
         """Put deliveries (tag, task) of unknown tasks aside, uncharged; how many were not the consumer's."""
         key = keys.of(queue)
-        names = (key.inflight(consumer), key.scheduled, key.meta, key.pending, key.drained)
+        names = (key.inflight(consumer), key.scheduled, key.meta, key.pending, key.drained, key.alarm)
         return self._settle(
             "park", queue, consumer, firsts(unknown), names, ms(self.settings.park), consumer, *flat(unknown), link=link
         )
+
+    def drop(self, queue: str, consumer: str, jobs: Sequence[tuple[int, str]], link: Link | None = None) -> int:
+        """End deliveries (tag, job id) of jobs that were cancelled; how many were no longer the consumer's."""
+        key = keys.of(queue)
+        names = (key.inflight(consumer), key.meta, key.pending, key.scheduled, key.drained, key.cancelled)
+        return self._settle("drop", queue, consumer, firsts(jobs), names, *flat(jobs), link=link)
 
     def give_back(self, queue: str, consumer: str, tags: Sequence[int], *, link: Link | None = None) -> int:
         """Return unfinished deliveries to the head of the queue, uncharged; how many were not the consumer's."""
@@ -108,6 +114,21 @@ class Consuming(Producing):
         if queue not in self._known:
             self.declare(queue)
             self._known.add(queue)
+
+    def crashed(
+        self, queue: str, consumer: str, deaths: Sequence[tuple[int, str, str]], link: Link | None = None
+    ) -> int:
+        """Return deliveries (tag, how their process died, where it was) charged a crash; how many were not ours."""
+        key = keys.of(queue)
+        names = (
+            key.inflight(consumer), key.pending, key.meta, key.bell, key.suspects,
+            key.dead, key.dead_index, key.scheduled, key.drained,
+        )  # fmt: skip
+        deaths = sorted(deaths)
+        return self._settle(
+            "crashed", queue, consumer, [tag for tag, *_ in deaths], names, consumer, *self._caps,
+            *(part for death in deaths for part in death), link=link,
+        )  # fmt: skip
 
     def _settle(
         self,
@@ -141,11 +162,54 @@ class Consuming(Producing):
             facts["jobs"] = [(tag, telling.id_of(job)) for tag, job in found]
         return found
 
+    def progress(
+        self, queue: str, consumer: str, job_id: str, tag: int, head: bytes, detail: bytes, link: Link
+    ) -> None:
+        """Say how far a running job is: who runs it and what it says, as JSON without braces; b"": it has stopped.
+
+        Nothing is written for a job that is not this consumer's (any more).
+        """
+        key = keys.of(queue)
+        names = (key.inflight(consumer), key.progress, key.job(job_id), key.meta)
+        self._run("progress", names, job_id, tag, head, detail, link=link)
+
+    def marked(self, queue: str, ids: Sequence[str], link: Link | None = None) -> set[str]:
+        """Which of these jobs were cancelled and are to be dropped."""
+        if not ids:
+            return set()
+        scores = self._read(("ZMSCORE", keys.of(queue).cancelled, *ids), link)
+        return {job_id for job_id, score in zip(ids, scores, strict=True) if score is not None}
+
+    def marks(self, queue: str, since: bytes, link: Link) -> set[str]:
+        """The jobs that were cancelled after a time (ms, as `Taken.cancels`; empty: all that are remembered)."""
+        found = link.call("ZRANGEBYSCORE", keys.of(queue).cancelled, b"(" + since if since else "-inf", "+inf")
+        return {job_id.decode(errors="replace") for job_id in found}
+
+    def cancels(self, queue: str, link: Link) -> bytes:
+        """When a job was last cancelled, as in `Taken`."""
+        return link.call("HGET", keys.of(queue).meta, "cancels") or b""
+
+    def wait_call(self, queues: Sequence[str], consumer: str, link: Link) -> tuple[str, str] | None:
+        """Wait up to two seconds for a job that this consumer is to interrupt: its queue and id."""
+        calls = {keys.of(queue).calls(consumer).encode(): queue for queue in queues}
+        # Not BRPOP: who looks at Redis' list of clients can tell it from a wait for jobs.
+        reply = link.call("BLPOP", *calls, LONGEST_BLOCK)
+        return None if reply is None else (calls[reply[0]], reply[1].decode(errors="replace"))
+
     def wait_bell(self, queues: Sequence[str], seconds: float, link: Link) -> str | None:
         """Wait for something to take, at most so long (below the links' own timeout); the queue that rang."""
         bells = {keys.of(queue).bell.encode(): queue for queue in queues}
         reply = link.call("BRPOP", *bells, min(seconds, LONGEST_BLOCK))
         return None if reply is None else bells[reply[0]]
+
+    def wait_item(self, queue: str, seconds: float, link: Link, *, drained: bool = False) -> None:
+        """Wait for something to take, or (`drained`) until perhaps nothing is unfinished any more; as `wait_bell`."""
+        key = keys.of(queue)
+        link.call("BRPOP", key.bell, *([key.drained] if drained else []), max(0.01, min(seconds, LONGEST_BLOCK)))
+
+    def patiently(self, step: Callable[[], T], link: Link, patience: float | None = None) -> T:
+        """Try a step that uses a link of the caller's own again after weather; raises BrokerError as others do."""
+        return self._patiently(step, link, patience)
 
     def ring(self, queue: str, link: Link) -> None:
         """Hand a wake-up on that came to one who has no room."""
