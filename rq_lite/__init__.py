@@ -16,6 +16,8 @@ if TYPE_CHECKING:
         BrokerError,
         BrokerOutOfMemory,
         BrokerUnavailable,
+        Empty,
+        Full,
         JobFailed,
         JobTimeout,
         PayloadTooLarge,
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
         UsageError,
     )
     from rq_lite.job import Job
-    from rq_lite.outcome import Bury, Retry
-    from rq_lite.queue import Queue
+    from rq_lite.outcome import Bury, Ended, Retry
+    from rq_lite.pool import Executor
+    from rq_lite.queue import LifoQueue, PriorityQueue, Queue
     from rq_lite.settings import Settings, load_settings
     from rq_lite.task import Task
+    from rq_lite.waiting import as_completed, gather, wait
 
 __version__ = "0.1.0"
 
@@ -40,10 +44,16 @@ __all__ = [
     "BrokerOutOfMemory",
     "BrokerUnavailable",
     "Bury",
+    "Empty",
+    "Ended",
+    "Executor",
+    "Full",
     "Job",
     "JobFailed",
     "JobTimeout",
+    "LifoQueue",
     "PayloadTooLarge",
+    "PriorityQueue",
     "Queue",
     "QueueEmpty",
     "QueueFull",
@@ -54,19 +64,29 @@ __all__ = [
     "Task",
     "UsageError",
     "__version__",
+    "as_completed",
+    "gather",
     "load_settings",
+    "wait",
 ]
 
 # Where the names live; what is not listed is an error.
 _HOMES = {
     "Broker": "broker",
     "Bury": "outcome",
+    "Ended": "outcome",
+    "Executor": "pool",
     "Job": "job",
+    "LifoQueue": "queue",
+    "PriorityQueue": "queue",
     "Queue": "queue",
     "Retry": "outcome",
     "Settings": "settings",
     "Task": "task",
+    "as_completed": "waiting",
+    "gather": "waiting",
     "load_settings": "settings",
+    "wait": "waiting",
 }
 
 

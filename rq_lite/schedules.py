@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone, tzinfo
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -19,8 +19,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 from cronsim import CronSim
 
-from rq_lite.broker.codec import VERSION, Message, encode, marked
+from rq_lite.broker.codec import VERSION, Message, entry_of, unsigned
 from rq_lite.errors import UsageError
+
+# Signs JSON for a queue, or checks the signature: as a broker does.
+Seal = Callable[[str, bytes], bytes]
 
 MISSED = ("skip", "once", "all")
 LATE = 60_000  # ms: a slot that is fired within so long was not missed
@@ -106,24 +109,27 @@ class Schedule(Recurrence, frozen=True, kw_only=True, omit_defaults=True):
     job: dict[str, Any] = {}  # other fields of the message: result_ttl, then
     origin: str = "app"  # or "operator"
 
-    def entry(self, job_id: str) -> bytes:
+    def entry(self, job_id: str, seal: Seal) -> bytes:
         """A job of this schedule, encoded."""
-        tracked = "result_ttl" in self.job or "then" in self.job
-        entry = encode(Message(VERSION, job_id, self.task, self.args, self.kwargs, **self.job))
-        return marked(entry, job_id, tracked=tracked)
+        message = Message(VERSION, job_id, self.task, self.args, self.kwargs, **self.job)
+        return entry_of(message, partial(seal, self.queue))
 
     def same_times(self, other: Recurrence) -> bool:
         return (self.cron, self.every, self.tz) == (other.cron, other.every, other.tz)
 
 
-to_json = msgspec.json.Encoder().encode
 _schedule = msgspec.json.Decoder(Schedule)
 
 
-def from_json(definition: bytes) -> Schedule | None:
-    """The schedule; None for what this version does not understand."""
+def to_json(name: str, schedule: Schedule, seal: Seal) -> bytes:
+    """The definition as it stands in Redis: signed, if there is a secret, for nothing but a schedule of this name."""
+    return seal(f"schedule {name}", msgspec.json.encode(schedule))
+
+
+def from_json(name: str, definition: bytes, opened: Seal) -> Schedule | None:
+    """The schedule; None for what this version does not understand, and what its secret forbids it to believe."""
     try:
-        return _schedule.decode(definition)
+        return _schedule.decode(unsigned(opened(f"schedule {name}", definition)))
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
 

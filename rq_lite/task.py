@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import functools
+import importlib
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeAlias
 
 import msgspec
 
-from rq_lite.arguments import Arguments
+from rq_lite.arguments import Arguments, signature_of
 from rq_lite.batches import batches
 from rq_lite.broker.codec import VERSION, Message, encode, marked, new_id
 from rq_lite.errors import PayloadTooLarge, UsageError
@@ -56,8 +56,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         if self.result_ttl is not None and not 0 < self.result_ttl < float("inf"):
             raise UsageError(f"result_ttl must be above 0 seconds (or None for no result), not {self.result_ttl}")
         for name in CALLBACKS:
-            if not (getattr(self, name) is None or isinstance(getattr(self, name), Task)):
-                raise UsageError(f"{name} takes a task (a function with @queue.task), not {getattr(self, name)!r}")
+            check_callback(name, getattr(self, name))
         if self.retries < 0:
             raise UsageError(f"retries must be 0 or more, not {self.retries}")
         if self.timeout is not None and not self.timeout > 0:
@@ -69,6 +68,19 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     def is_retried(self, error: BaseException) -> bool:
         """Whether an error of this type is worth another attempt."""
         return isinstance(error, self.retry_on) and not isinstance(error, self.no_retry_on)
+
+
+def check_callback(name: str, task: Any) -> None:
+    """Raises UsageError for what is no task of one argument."""
+    if task is None:
+        return
+    if not isinstance(task, Task):
+        raise UsageError(f"{name} takes a task (a function with @queue.task), not {task!r}")
+    try:
+        signature_of(task.function).bind(None)
+    except TypeError as error:
+        gets = "the result" if name == "on_success" else "an Ended"
+        raise UsageError(f"{name}: {task.name} gets one argument, {gets}: {error}") from None
 
 
 def nanoseconds(timeout: float | None) -> int:
@@ -217,6 +229,15 @@ class Task(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<Task {self.name} on queue {self.queue.name!r}>"
 
+    @property
+    def says(self) -> dict[str, Any]:
+        """What its puts say beside name and arguments, as fields of the message."""
+        return self._extras.fields
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its name, as functions are pickled; with the options that `using` gave it."""
+        return _unpickled, (self.__module__, self.function.__qualname__, self.name, self._options)
+
     @functools.cached_property
     def arguments(self) -> Arguments:
         return Arguments(self.name, self.function)
@@ -254,12 +275,30 @@ class Task(Generic[P, R]):
         most `wait` s (None: for ever), and have another `timeout`, number of `retries`, `result_ttl` or callbacks than
         the task. `priority` counts on a PriorityQueue: the lowest goes first.
         """
-        task = copy.copy(self)
-        task._options = Options(
+        if priority is not UNSET and self.queue.order != "priority":
+            raise UsageError(
+                f"task {self.name}: priority counts on a PriorityQueue, and {self.queue!r} is none: make it one"
+            )
+        options = Options(
             delay=delay, at=at, wait=wait, timeout=timeout, retries=retries, priority=priority, result_ttl=result_ttl,
             on_success=on_success, on_failure=on_failure, on_done=on_done,
         )  # fmt: skip
-        task._extras = task._extras_of(task._options)
+        return self._with(options)
+
+    def _with(self, options: Options) -> Task[P, R]:
+        task: Task[P, R] = object.__new__(type(self))  # copy.copy would go by the name, as pickle does
+        task.__dict__.update(self.__dict__)
+        task._options = options
+        task._extras = task._extras_of(options)
+        return task
+
+    def onto(self, queue: Queue, result_ttl: float | None) -> Task[P, R]:
+        """The same task with its jobs on another queue, and with results where it keeps none itself."""
+        options = self._options
+        if "result_ttl" not in self.says:
+            options = msgspec.structs.replace(options, result_ttl=result_ttl)
+        task = self._with(options)
+        task.queue = queue
         return task
 
     def _extras_of(self, options: Options) -> Extras:
@@ -304,12 +343,39 @@ class Task(Generic[P, R]):
             count += self.queue.put_entries(batch, self._options, before=count)
         return count
 
+    def put_jobs(self, items: Iterable[tuple[Any, ...]]) -> list[Job]:
+        """Put a job for each tuple of arguments, in batches, waiting for room. Raises as `put` does."""
+        jobs, entries = [], []
+        for args in items:
+            job_id = new_id()
+            self.arguments.check(args, {})
+            entries.append(self.encoded(args, {}, job_id))
+            jobs.append(self.job(job_id, args))
+        settings = self.queue.settings
+        count = 0
+        for batch in batches(entries, len, most=settings.batch, heaviest=settings.max_payload):
+            count += self.queue.put_entries(batch, self._options, before=count)
+        return jobs
+
     def _put_one(self, args: tuple[Any, ...], kwargs: dict[str, Any], wait: Any) -> Job:
         job_id = new_id()
         self.arguments.check(args, kwargs)
         entry = self.encoded(args, kwargs, job_id)
         self.queue.put_entries([entry], self._options, wait=wait)
-        return Job(id=job_id, queue=self.queue.name, task=self.name, args=args, kwargs=kwargs)
+        return self.job(job_id, args, kwargs)
+
+    def job(self, job_id: str, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Job:
+        """A handle for a job of this task, also for one that another process has put."""
+        return Job(
+            id=job_id,
+            queue=self.queue.name,
+            task=self.name,
+            args=args,
+            kwargs=kwargs,
+            broker=self.queue.chosen_broker,
+            result_ttl=self._extras.fields.get("result_ttl"),
+            returns=self.arguments.returns,
+        )
 
     def _entries(self, items: Iterable[Any]) -> Iterator[bytes]:
         check, encoded = self.arguments.check, self.encoded
@@ -325,6 +391,11 @@ class Task(Generic[P, R]):
             entry = encode(Message(VERSION, job_id, self.name, list(args), kwargs, **fields))
         except Exception as error:
             raise self.arguments.blame(args, kwargs, error) from None
+        seal = self.queue.seal
+        if seal is not None:
+            entry = seal(entry)
+        if tracked:
+            self.queue.broker.expect_tracked(self.queue.name)
         if priority is not None or tracked:
             entry = marked(entry, job_id, priority=priority, tracked=tracked)
         if len(entry) > self.queue.settings.max_payload:
@@ -357,6 +428,16 @@ class Registry:
 
 
 registry = Registry()
+
+
+def _unpickled(module: str, path: str, name: str, options: Options) -> Task[Any, Any]:
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    task = found if isinstance(found, Task) else registry.tasks.get(name)
+    if task is None:
+        raise UsageError(f"task {name} is not at {module}:{path}; only tasks that can be imported can be pickled")
+    return task if options == task._options else task._with(options)
 
 
 def where(function: Callable[..., object]) -> str:

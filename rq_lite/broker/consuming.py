@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rq_lite import moments
 from rq_lite.broker import keys, telling
 from rq_lite.broker.connection import LONGEST_BLOCK, Link
+from rq_lite.broker.producing import Producing
 from rq_lite.broker.replies import Lane, Taken
-from rq_lite.broker.runner import FAULTS, Runner, firsts, flat, ms
+from rq_lite.broker.runner import FAULTS, T, firsts, flat, ms
 from rq_lite.broker.scripts import Code
+from rq_lite.outcome import Finished
 
 
-class Consuming(Runner):
-    """Leases, taking and settling."""
+class Consuming(Producing):
+    """Leases, taking and settling; what settles may also put (callbacks)."""
 
     def register(self, queue: str, consumer: str, *, link: Link | None = None) -> None:
         """Begin (or begin anew) the lease without which nothing can be taken."""
@@ -41,7 +43,7 @@ class Consuming(Runner):
         except FAULTS:
             telling.exchange_failed(consumer, lanes, want, link)
             raise
-        replies = [Taken(Code(code), stale, tag, jobs) for code, stale, tag, jobs in reply]
+        replies = [Taken(Code(code), *rest) for code, *rest in reply]
         if moments.watchers:
             telling.exchange_ended(consumer, lanes, replies, want, link)
         return replies
@@ -77,11 +79,41 @@ class Consuming(Runner):
             "park", queue, consumer, firsts(unknown), names, ms(self.settings.park), consumer, *flat(unknown), link=link
         )
 
+    def drop(self, queue: str, consumer: str, jobs: Sequence[tuple[int, str]], link: Link | None = None) -> int:
+        """End deliveries (tag, job id) of jobs that were cancelled; how many were no longer the consumer's."""
+        key = keys.of(queue)
+        names = (key.inflight(consumer), key.meta, key.pending, key.scheduled, key.drained, key.cancelled)
+        return self._settle("drop", queue, consumer, firsts(jobs), names, *flat(jobs), link=link)
+
     def give_back(self, queue: str, consumer: str, tags: Sequence[int], *, link: Link | None = None) -> int:
         """Return unfinished deliveries to the head of the queue, uncharged; how many were not the consumer's."""
         key = keys.of(queue)
         names = (key.inflight(consumer), key.pending, key.meta, key.bell, key.suspects)
         return self._settle("give_back", queue, consumer, sorted(tags), names, *sorted(tags), link=link)
+
+    def finish(self, queue: str, consumer: str, ends: Sequence[tuple[int, Finished]], link: Link | None = None) -> int:
+        """End deliveries of which somebody wants to hear, with results and callbacks; how many were not ours."""
+        key = keys.of(queue)
+        targets = list(dict.fromkeys(target for _, end in ends for target, _ in end.puts))
+        for target in targets:
+            self._make_known(target)
+        names = [
+            key.inflight(consumer), key.dead, key.dead_index, key.meta, key.pending, key.scheduled, key.drained,
+        ]  # fmt: skip
+        for its in map(keys.of, targets):
+            names += (its.pending, its.meta, its.bell)
+        args: list[Any] = [*self._caps]
+        for tag, end in ends:
+            args += (tag, end.ttl, end.state, end.detail, end.report, len(end.puts))
+            for target, entry in end.puts:
+                args += (targets.index(target) + 1, entry)
+        return self._settle("finish", queue, consumer, firsts(ends), tuple(names), *args, link=link)
+
+    def _make_known(self, queue: str) -> None:
+        """A queue that callbacks go to may not have been used yet."""
+        if queue not in self._known:
+            self.declare(queue)
+            self._known.add(queue)
 
     def _settle(
         self,
@@ -115,11 +147,43 @@ class Consuming(Runner):
             facts["jobs"] = [(tag, telling.id_of(job)) for tag, job in found]
         return found
 
+    def marked(self, queue: str, ids: Sequence[str], link: Link | None = None) -> set[str]:
+        """Which of these jobs were cancelled and are to be dropped."""
+        if not ids:
+            return set()
+        scores = self._read(("ZMSCORE", keys.of(queue).cancelled, *ids), link)
+        return {job_id for job_id, score in zip(ids, scores, strict=True) if score is not None}
+
+    def marks(self, queue: str, since: bytes, link: Link) -> set[str]:
+        """The jobs that were cancelled after a time (ms, as `Taken.cancels`; empty: all that are remembered)."""
+        found = link.call("ZRANGEBYSCORE", keys.of(queue).cancelled, b"(" + since if since else "-inf", "+inf")
+        return {job_id.decode(errors="replace") for job_id in found}
+
+    def cancels(self, queue: str, link: Link) -> bytes:
+        """When a job was last cancelled, as in `Taken`."""
+        return link.call("HGET", keys.of(queue).meta, "cancels") or b""
+
+    def wait_call(self, queues: Sequence[str], consumer: str, link: Link) -> tuple[str, str] | None:
+        """Wait up to two seconds for a job that this consumer is to interrupt: its queue and id."""
+        calls = {keys.of(queue).calls(consumer).encode(): queue for queue in queues}
+        # Not BRPOP: who looks at Redis' list of clients can tell it from a wait for jobs.
+        reply = link.call("BLPOP", *calls, LONGEST_BLOCK)
+        return None if reply is None else (calls[reply[0]], reply[1].decode(errors="replace"))
+
     def wait_bell(self, queues: Sequence[str], seconds: float, link: Link) -> str | None:
         """Wait for something to take, at most so long (below the links' own timeout); the queue that rang."""
         bells = {keys.of(queue).bell.encode(): queue for queue in queues}
         reply = link.call("BRPOP", *bells, min(seconds, LONGEST_BLOCK))
         return None if reply is None else bells[reply[0]]
+
+    def wait_item(self, queue: str, seconds: float, link: Link, *, drained: bool = False) -> None:
+        """Wait for something to take, or (`drained`) until perhaps nothing is unfinished any more; as `wait_bell`."""
+        key = keys.of(queue)
+        link.call("BRPOP", key.bell, *([key.drained] if drained else []), max(0.01, min(seconds, LONGEST_BLOCK)))
+
+    def patiently(self, step: Callable[[], T], link: Link, patience: float | None = None) -> T:
+        """Try a step that uses a link of the caller's own again after weather; raises BrokerError as others do."""
+        return self._patiently(step, link, patience)
 
     def ring(self, queue: str, link: Link) -> None:
         """Hand a wake-up on that came to one who has no room."""

@@ -34,6 +34,7 @@ CATALOGUE = (
     Key(SCHEDULES_DUE, "zset", False),
     Key(SCHEDULES_LAST, "hash", False),
     Key("rq:{<queue>}:pending", "list", False),
+    Key("rq:{<queue>}:pending", "zset", False),  # of a priority queue
     Key("rq:{<queue>}:scheduled", "zset", False),
     Key("rq:{<queue>}:inflight:<consumer>", "hash", False),
     Key("rq:{<queue>}:consumers", "zset", False),
@@ -47,6 +48,12 @@ CATALOGUE = (
     Key("rq:{<queue>}:alarm", "list", False),
     Key("rq:{<queue>}:producer:<id>", "string", True),
     Key("rq:{<queue>}:feed:<name>", "hash", False),
+    Key("rq:{<queue>}:cancelled", "zset", False),
+    Key("rq:{<queue>}:calls:<consumer>", "list", True),
+    Key("rq:{<queue>}:progress", "hash", True),
+    Key("rq:{<queue>}:job:<id>", "hash", True),
+    Key("rq:{<queue>}:result:<id>", "string", True),
+    Key("rq:{<queue>}:inbox:<client>", "list", True),
 )
 
 
@@ -56,7 +63,7 @@ class QueueKeys:
     def __init__(self, queue: str) -> None:
         self.queue = queue
         self.prefix = prefix = f"rq:{{{queue}}}:"
-        self.pending = prefix + "pending"  # list: encoded jobs; put = LPUSH, take = RPOP
+        self.pending = prefix + "pending"  # list: encoded jobs; put = LPUSH, take = RPOP (by priority: a zset)
         self.scheduled = prefix + "scheduled"  # zset: "<s|p><16 digits of a tag>|<encoded job>" by due time in ms
         self.consumers = prefix + "consumers"  # zset: consumer by the end of its lease in ms
         self.dead = prefix + "dead"  # hash: delivery tag -> "<report as JSON>\n<encoded job>"
@@ -66,11 +73,17 @@ class QueueKeys:
         self.bell = prefix + "bell"  # list of wake-up tokens: something to take
         self.room = prefix + "room"  # list of wake-up tokens: room to put
         self.drained = prefix + "drained"  # list of wake-up tokens: nothing unfinished
+        self.cancelled = prefix + "cancelled"  # zset: id of a job to drop -> when it was cancelled, in ms
+        self.progress = prefix + "progress"  # hash with a TTL: id of a running job -> how far it is, as JSON
         self.alarm = prefix + "alarm"  # list of wake-up tokens: something is due before all else that is scheduled
 
     def inflight(self, consumer: str) -> str:
         """Hash: delivery tag -> encoded job, owned by one consumer incarnation."""
         return f"{self.prefix}inflight:{consumer}"
+
+    def calls(self, consumer: str) -> str:
+        """List with a TTL: ids of jobs that this consumer is to interrupt, if it runs them."""
+        return f"{self.prefix}calls:{consumer}"
 
     def producer(self, producer: str) -> str:
         """String with a TTL: "<sequence number>:<accepted>" of this producer's last put."""
@@ -79,6 +92,18 @@ class QueueKeys:
     def feed(self, name: str) -> str:
         """Hash: how far a resumable source has been fed, or which packages of a folder."""
         return f"{self.prefix}feed:{name}"
+
+    def job(self, job_id: str) -> str:
+        """Hash with a TTL: who has a tracked job, and who waits for its end."""
+        return f"{self.prefix}job:{job_id}"
+
+    def result(self, job_id: str) -> str:
+        """String with a TTL: how a tracked job has ended, as JSON."""
+        return f"{self.prefix}result:{job_id}"
+
+    def inbox(self, client: str) -> str:
+        """List with a TTL: "<id>\\n<result as JSON>" of jobs that a process waits for."""
+        return f"{self.prefix}inbox:{client}"
 
 
 def worker(worker_id: str) -> str:

@@ -11,24 +11,44 @@ from rq_lite.broker.connection import Link
 from rq_lite.broker.replies import Feed, Put
 from rq_lite.broker.runner import Runner, blank, ms
 from rq_lite.broker.scripts import Code
-from rq_lite.errors import BrokerUnavailable
+from rq_lite.errors import BrokerUnavailable, UsageError
 
 # A producer's last put is remembered for this long, ms: longer than anybody goes on repeating one.
 REMEMBER = 600_000
+# A process hears of jobs for this long, ms, after it has asked for the last time.
+WATCHED = 3_600_000
+# An inbox that nobody empties is kept for this long, ms, as in lib.lua.
+INBOX = 60_000
+# The orders of queues, and what makes them.
+KINDS = {"fifo": "a Queue", "lifo": "a LifoQueue", "priority": "a PriorityQueue"}
 
 
 class Producing(Runner):
     """Making queues known, putting, and the marks of feeds."""
 
-    def declare(self, queue: str, maxsize: int | None = None, maxbytes: int | None = None) -> tuple[int, int]:
-        """Make the queue known; the bound in force, in jobs and in bytes (0: none)."""
+    def declare(
+        self, queue: str, maxsize: int | None = None, maxbytes: int | None = None, order: str = ""
+    ) -> tuple[int, int]:
+        """Make the queue known; the bound in force, in jobs and in bytes (0: none).
+
+        `order` is "fifo", "lifo" or "priority" ("": as it is). Raises UsageError if jobs wait in another one.
+        """
         key = keys.of(queue)
         # A queue that is listed needs no write: at maxmemory a worker must be able to start and drain it.
         if not self.read(("SISMEMBER", keys.QUEUES, queue))[0]:
             self.read(("SADD", keys.QUEUES, queue))
         defaults = (self.settings.maxsize, self.settings.maxbytes)
         with moments.step("declare", None, queue=queue):
-            _, jobs, size = self._run("declare", (key.meta,), *map(blank, (maxsize, maxbytes)), *defaults)
+            names = (key.meta, key.pending, key.scheduled)
+            reply = self._run("declare", names, *map(blank, (maxsize, maxbytes)), *defaults, order)
+        _, jobs, size, found = reply
+        in_force = found.decode(errors="replace")
+        if order not in ("", in_force):
+            raise UsageError(
+                f"queue {queue!r} is {KINDS.get(in_force, in_force)}, and jobs wait in it; this program makes it "
+                f"{KINDS[order]}: let them be done (or drop them with `rq-lite queue purge {queue}`), or choose "
+                "another name"
+            )
         return jobs, size
 
     def put(
@@ -103,6 +123,39 @@ class Producing(Runner):
                 moments.reach("put.failed", link, queue=queue, jobs=jobs, outcome=outcome)
             said = "whether it was put is not known" if unknown else "nothing was put"
             raise BrokerUnavailable(f"{error}; {said}", outcome=outcome) from None
+
+    def expect_tracked(self, queue: str) -> None:
+        """Before jobs are put of which somebody wants to hear: a purge has to tell them. Once for each queue."""
+        if queue not in self._tracked:
+            self.read(("HSET", keys.of(queue).meta, "tracked", 1))
+            self._tracked.add(queue)
+
+    def watch(self, queue: str, client: str, ids: Sequence[str]) -> list[bytes]:
+        """Hear how jobs (at most 1000) end, in this client's inbox, for an hour unless it asks again.
+
+        For each what its result is (as JSON) if it has ended, "+" if that is large (see `result`), or "".
+        """
+        results: list[bytes] = self._run("watch", (keys.of(queue).meta,), client, WATCHED, *ids)[1]
+        return results
+
+    def result(self, queue: str, job_id: str) -> bytes | None:
+        """How a tracked job has ended, as JSON; None if it has not, or its result was not kept until now."""
+        found: bytes | None = self.read(("GET", keys.of(queue).result(job_id)))[0]
+        return found
+
+    def is_running(self, queue: str, job_id: str) -> bool:
+        """Whether a consumer has this tracked job just now."""
+        key = keys.of(queue)
+        consumer, tag = self.read(("HMGET", key.job(job_id), "consumer", "tag"))[0]
+        if consumer is None or tag is None:
+            return False
+        return bool(self.read(("HEXISTS", key.inflight(consumer.decode()), tag))[0])
+
+    def size(self, queue: str) -> tuple[int, bool]:
+        """How many jobs wait (pending and scheduled), and whether a put would have to."""
+        key = keys.of(queue)
+        reply = self._run("size", (key.pending, key.scheduled, key.meta))
+        return reply[1], reply[2] == 1
 
     def wait_room(self, queue: str, seconds: float) -> bool:
         """Wait until the queue may have room; False after the time (about 2 s at most), or after weather."""

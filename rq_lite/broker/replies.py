@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,12 +37,17 @@ class Lane(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """A queue's part in the answer: the first job has the delivery tag `tag + 1`, the next one more."""
+    """A queue's part in the answer: the first job has the delivery tag `tag + 1`, the next one more.
+
+    `closed`: of a queue that was shut down, when nothing was taken, how many jobs wait somewhere; else -1.
+    """
 
     code: Code
     stale: int
     tag: int
     jobs: list[bytes]
+    cancels: bytes = b""  # when a job was last cancelled (ms); empty: never, or nothing was to be taken
+    closed: int = -1
 
 
 class Renewed(NamedTuple):
@@ -77,6 +83,15 @@ class Requeued(NamedTuple):
     maxsize: int = 0
     bytes: int = 0
     maxbytes: int = 0
+
+
+class Cancelled(enum.Enum):
+    """What could be done to cancel a job."""
+
+    REMOVED = "removed"  # it waited, and will never run
+    INTERRUPTING = "interrupting"  # it runs, and its consumer was told
+    MARKED = "marked"  # it runs, or waits far from both ends of the queue: it is interrupted, or dropped at its turn
+    UNKNOWN = "unknown"  # it has ended, or never was
 
 
 class Death(NamedTuple):

@@ -64,7 +64,9 @@ def list_schedules(as_json: bool, url: str | None) -> None:
     On a terminal a table; on a pipe a line each, with tabs between the columns.
     """
     with opened(url, quiet=as_json) as broker:
-        known = [(planned, from_json(planned.definition)) for planned in broker.all_planned()]
+        known = [
+            (planned, from_json(planned.name, planned.definition, broker.opened)) for planned in broker.all_planned()
+        ]
     if as_json:
         for planned, schedule in known:
             click.echo(json.dumps(facts(planned, schedule)))
@@ -201,7 +203,7 @@ def remove(names: tuple[str, ...], url: str | None) -> None:
             current: Planned | None = planned
             while current is not None and not broker.plan(current.name, current.definition, b"", None):
                 current = broker.planned(planned.name)
-            schedule = from_json(planned.definition)
+            schedule = from_json(planned.name, planned.definition, broker.opened)
             comes_back = schedule is not None and schedule.origin == "app"
             note = "; it is an app's own, and comes back when a worker with it begins" if comes_back else ""
             click.echo(f"schedule {planned.name!r} is removed{note}")
@@ -213,11 +215,11 @@ def remove(names: tuple[str, ...], url: str | None) -> None:
 def run(name: str, url: str | None) -> None:
     """Put the job of schedule NAME once, now; its slots stay as they are."""
     with opened(url) as broker:
-        schedule = from_json(known(broker, name).definition)
+        schedule = from_json(name, known(broker, name).definition, broker.opened)
         if schedule is None:
             raise UsageError(f"schedule {name!r} is not understood by this version of rq_lite")
         job_id = new_id()
-        Queue(schedule.queue, broker=broker).put_entries([schedule.entry(job_id)], Options(), wait=0.0)
+        Queue(schedule.queue, broker=broker).put_entries([schedule.entry(job_id, broker.seal)], Options(), wait=0.0)
     click.echo(f"schedule {name!r}: job {job_id} is put on queue {schedule.queue!r}")
 
 

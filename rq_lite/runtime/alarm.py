@@ -24,10 +24,16 @@ class Alarm:
         self._over = threading.Event()
         self._link: Link | None = None
         self._thread: threading.Thread | None = None
+        self._queues: tuple[str, ...] = ()
 
     def start(self, queues: Sequence[str]) -> None:
-        self._thread = threading.Thread(target=self._listen, args=(tuple(queues),), name="alarm", daemon=True)
+        self._queues = tuple(queues)
+        self._thread = threading.Thread(target=self._listen, name="alarm", daemon=True)
         self._thread.start()
+
+    def serve(self, queue: str) -> None:
+        """Another queue, from the next wait on."""
+        self._queues += (queue,)
 
     def stop(self) -> None:
         """End, without waiting for Redis."""
@@ -37,12 +43,12 @@ class Alarm:
                 self._link.drop()
             self._thread.join(timeout=1.0)
 
-    def _listen(self, queues: Sequence[str]) -> None:
+    def _listen(self) -> None:
         while not self._over.is_set():
             try:
                 if self._link is None:
                     self._link = self._broker.link()
-                queue = self._broker.wait_alarm(queues, BLOCK, self._link)
+                queue = self._broker.wait_alarm(self._queues, BLOCK, self._link)
             except (*FAULTS, RqLiteError):
                 if self._link is not None:
                     self._link.close()

@@ -19,14 +19,15 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import msgspec
 import gevent
 import gevent.os
 import gevent.socket
 import socket
 
-from rq_lite import moments
+from rq_lite import leasing, moments
 from rq_lite.app import import_app, own_traceback
 from rq_lite.broker import Broker, inspection
 from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
@@ -38,7 +39,8 @@ from rq_lite.runtime.executor import Executor, chances, watched
 from rq_lite.runtime.identity import mine
 from rq_lite.runtime.leave import leave, vital
 from rq_lite.runtime.plan import REBUILD, RETIRE, Plan, Report, read_plan
-from rq_lite.task import registry
+from rq_lite.runtime.verdict import Chances
+from rq_lite.task import Task, registry
 
 log = logging.getLogger("rq_lite.consumer")
 
@@ -69,6 +71,7 @@ def main() -> None:
     except BaseException:
         log.exception("a fault of the consumer itself: it ends, its jobs run again")
         leave(1)
+    leasing.leave()
     Report("left").send(reports)
     leave(0)
 
@@ -86,14 +89,21 @@ def prepare(plan: Plan, reports: int, board: Board) -> Consumer:
     through_weather(plan, lambda: check_queues(plan, broker, weights))
     bounds = through_weather(plan, lambda: {queue: declare(queue, broker) for queue in weights})
     through_weather(plan, lambda: declare_schedules(weights, broker))
-    executor = Executor(registry.tasks, name, verbose=plan.verbose)
+    executor = Executor(
+        registry.tasks, name, verbose=plan.verbose, signer=broker.signer, max_result=plan.settings.max_result
+    )
     run = watched(executor.run, name) if moments.watchers else executor.run
     kind = Loner if plan.alone else Consumer
     consumer = kind(broker, name, Order(weights, strict=plan.strict), board, run, grace=plan.settings.grace)
     stop_on_signals(consumer)
-    tasks = {task.name: chances(task.policy, JobTimeout()) for task in registry.tasks.values()}
+    tasks = {task.name: known(task) for task in registry.tasks.values()}
     Report("ready", consumer=name, queues=bounds, tasks=tasks).send(reports)
     return consumer
+
+
+def known(task: Task[Any, Any]) -> Chances:
+    """What the supervisor must know of a task, to end a job of it by force."""
+    return msgspec.structs.replace(chances(task.policy, JobTimeout()), says=task.says)
 
 
 def through_weather(plan: Plan, step: Callable[[], T]) -> T:

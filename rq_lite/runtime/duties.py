@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -26,6 +26,7 @@ from rq_lite.errors import RqLiteError
 from rq_lite.outcome import Buried
 from rq_lite.runtime import planner
 from rq_lite.runtime.alarm import Alarm
+from rq_lite.runtime.ending import Puts, given_up, is_tracked
 from rq_lite.runtime.identity import surely_dead
 from rq_lite.runtime.seldom import Seldom, one_line
 from rq_lite.runtime.verdict import Chances, Failure, judge
@@ -75,18 +76,28 @@ class Chore:
 class Duties:
     """Starts with `start`, does everything in its own thread, ends with `stop`.
 
-    `drained` is called (in that thread) once nothing is left to do, in burst mode only. What it learns on the way is
+    `drained` is called (in that thread) once nothing is left to do, in burst mode only; `chores` are done beside the
+    others, each with how often (s). What it learns on the way is
     there to be read from other threads: `waiting_since` (time.monotonic() since when jobs wait to be taken; None: none
     do, or Redis does not say) and `suspects` (how many).
     """
 
-    def __init__(self, broker: Broker, worker_id: str, facts: dict[str, str | int], drained: Callable[[], None] | None):
+    def __init__(
+        self,
+        broker: Broker,
+        worker_id: str,
+        facts: dict[str, str | int],
+        drained: Callable[[], None] | None,
+        *,
+        chores: Sequence[tuple[float, Callable[[], None]]] = (),
+    ):
         # No second try within a chore: the next one comes soon enough, and an outage must not become a storm.
         self._broker = Broker(broker.url, settings=msgspec.structs.replace(broker.settings, patience=0.0))
         self._revive = broker.revive
         self._worker = worker_id
         self._facts = {**facts, "host": socket.gethostname(), "pid": os.getpid()}
         self._drained = drained
+        self._more = chores
         self._every = min(RENEW, broker.settings.lease / 6)
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._undone: list[Callable[[], None]] = []
@@ -110,6 +121,10 @@ class Duties:
         self._facts["queues"] = ",".join(queues)
         self._thread.start()
         self._alarm.start(queues)
+
+    def serve(self, queue: str) -> None:
+        """Another queue, from now on."""
+        self._inbox.put(lambda: self._serve(queue))
 
     def born(self, consumer: str) -> None:
         """Keep the lease of this consumer from now on."""
@@ -146,6 +161,7 @@ class Duties:
             Chore(RECLAIM, self._reclaim_the_dead),
             Chore(AGAIN, self._try_again),
             Chore(TRIM, self._trim),
+            *[Chore(every, do) for every, do in self._more],
         ]
         if self._drained is not None:
             chores.append(Chore(BURST, self._look_whether_drained))
@@ -185,6 +201,13 @@ class Duties:
     def _try_again(self) -> None:
         undone, self._undone = self._undone, []
         self._undone = [errand for errand in undone if not self._guarded(errand)]
+
+    def _serve(self, queue: str) -> None:
+        if queue not in self._queues:
+            self._queues.append(queue)
+            self._alarm.serve(queue)
+            self._facts = {**self._facts, "queues": ",".join(self._queues)}
+        self._reclaim_my_dead()
 
     def _renew(self) -> None:
         found = [self._broker.renew(name, sorted(self._living)) for name in self._queues]
@@ -247,15 +270,27 @@ class Duties:
         """A job that its consumer was killed for: another attempt, or the dead set."""
         for _, entry in self._broker.booked(name, end.consumer, [tag]):
             try:
-                message, attempts, crashes = decode(entry)
+                message, attempts, crashes = decode(self._broker.opened(name, entry))
             except Undecodable:
                 continue  # whoever runs it next buries it
+            if self._broker.marked(name, [message.id]):
+                log.error("job %s: cancelled, and ended with its consumer", one_line(message.id))
+                self._broker.drop(name, end.consumer, [(tag, message.id)])
+                continue
             failure = Failure(f"JobTimeout: {end.death.how}", end.death.where)
             outcome, line = judge(
                 message, attempts, crashes, end.tasks.get(message.task, Chances(0)), failure, end.consumer
             )
             log.error("%s", one_line(line))
-            if isinstance(outcome, Buried):
+            if isinstance(outcome, Buried) and is_tracked(message):
+
+                def says(task: str) -> dict[str, Any]:
+                    return end.tasks.get(task, Chances(0)).says
+
+                puts = Puts(says, self._broker.seal)
+                finished = given_up(message, name, attempts + crashes + 1, failure, outcome, puts)
+                self._broker.finish(name, end.consumer, [(tag, finished)])
+            elif isinstance(outcome, Buried):
                 self._broker.bury(name, end.consumer, [(tag, outcome.report)])
             else:
                 self._broker.retry(name, end.consumer, [(tag, outcome.delay)])
@@ -270,12 +305,12 @@ class Duties:
         self.suspects += suspects
         if total:
             log.warning(
-                "queue %r: %d jobs of dead consumer %s are waiting again%s%s",
+                "queue %r: jobs of dead consumer %s that wait again: %d%s%s",
                 name,
-                total - buried,
                 consumer,
+                total - buried,
                 f", {suspects} of them alone" if suspects else "",
-                f"; {buried} were buried as poison" if buried else "",
+                f"; buried as poison: {buried}" if buried else "",
             )
 
     def _reclaim_the_dead(self) -> None:

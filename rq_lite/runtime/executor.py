@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from rq_lite import moments
-from rq_lite.broker.codec import Message, Undecodable, decode
+from rq_lite.broker.codec import Message, Undecodable, as_is, decode
+from rq_lite.broker.signing import Signer
 from rq_lite.broker.telling import id_of
 from rq_lite.errors import JobTimeout
-from rq_lite.outcome import Buried, Bury, Outcome, Parked, Retried, Retry
+from rq_lite.outcome import Buried, Bury, Dropped, Finished, Outcome, Parked, Retried, Retry
+from rq_lite.runtime import ending
 from rq_lite.runtime.board import NEVER, SECOND
 from rq_lite.runtime.consumer import Lane
 from rq_lite.runtime.seldom import Seldom, one_line
@@ -25,28 +27,52 @@ from rq_lite.task import Policy, Task, nanoseconds
 log = logging.getLogger("rq_lite.consumer")
 OURS = str(Path(__file__).parents[1])
 LONGEST_TRACEBACK = 16_000
-ENDED: dict[type, str] = {type(None): "done", Retried: "retry", Buried: "bury", Parked: "park"}
+ENDED: dict[type, str] = {type(None): "done", Retried: "retry", Buried: "bury", Parked: "park", Dropped: "drop"}
+POISON = 3  # crashes with which a job is not run any more, as in lib.lua
 
 
 class Executor:
     """Runs jobs of the given tasks; each in a fresh contextvars context, none of them sees another's."""
 
-    def __init__(self, tasks: Mapping[str, Task[Any, Any]], consumer: str, *, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, Task[Any, Any]],
+        consumer: str,
+        *,
+        verbose: bool = False,
+        max_result: int = 1_000_000,
+        signer: Signer | None = None,
+    ) -> None:
         self._tasks = tasks
+        self._opened = (
+            None if signer is None else signer.opened
+        )  # checks the signature of a queue's entry, before anything else of it is looked at
         self._consumer = consumer
         self._verbose = verbose
+        self._max_result = max_result
+        self._puts = ending.Puts(self._says, as_is if signer is None else signer.seal)
         self._seldom = Seldom(log)
 
     def run(self, slot: Slot[Any], entry: bytes) -> Outcome:
         """How the run ended. Raises nothing but Stopped, which says that the job goes back unfinished."""
         began = time.monotonic_ns()
         try:
+            if self._opened is not None:
+                assert slot.lane is not None
+                entry = self._opened(slot.lane.queue, entry)
             message, attempts, crashes = decode(entry)
         except Undecodable as error:
-            self._seldom.warn("undecodable", f"buried an entry that is no job: {error}")
-            return Report(None, None, f"not a job: {error}", consumer=self._consumer).buried()
+            self._seldom.warn(error.said, f"buried an entry: {error.said}: {error}")
+            return Report(None, None, f"{error.said}: {error}", consumer=self._consumer).buried()
+        if crashes >= POISON and ending.is_tracked(message):
+            return self._poison(message, attempts, crashes, slot)
         task = self._tasks.get(message.task)
         if task is None:
+            if not message.task:
+                self._seldom.warn(
+                    "item", f"parked: an item, which is for Queue.get, not for a worker ({self._consumer})"
+                )
+                return Parked("(an item, for Queue.get)")
             self._seldom.warn(
                 message.task, f"parked: task {message.task!r} is not known to this worker ({self._consumer})"
             )
@@ -57,24 +83,51 @@ class Executor:
             args, kwargs = message.args, message.kwargs
             if not task.arguments.plain:
                 args, kwargs = task.arguments.restore(args, kwargs)
-            Context().run(task.function, *args, **kwargs)
+            result = Context().run(task.function, *args, **kwargs)
             slot.deadline = NEVER
+            tracked = message.result_ttl is not None or message.then
+            ended = self._ended(message, attempts + crashes + 1, slot, task, result) if tracked else None
         except Stopped:
             slot.deadline = NEVER
             raise
         except BaseException as error:  # also SystemExit: it would end the whole consumer
             slot.deadline = NEVER
+            if slot.cancelled:
+                self._seldom.warn("cancelled", f"cancelled: job {message.id} {message.task}")
+                return Dropped(message.id)
             failure = failed(error, timeout / SECOND, (time.monotonic_ns() - began) / SECOND)
-            return self._judged(message, attempts, crashes, chances(task.policy, error), failure)
+            return self._judged(message, attempts, crashes, chances(task.policy, error), failure, slot)
         if self._verbose:
             log.info("done %s %s in %.3f s", message.id, message.task, (time.monotonic_ns() - began) / SECOND)
         # The last line, and the only one that says "done": a run that was cut short anywhere is not.
-        return None
+        return ended
 
-    def _judged(self, message: Message, attempts: int, crashes: int, chances: Chances, failure: Failure) -> Outcome:
+    def _ended(self, message: Message, attempts: int, slot: Slot[Any], task: Task[Any, Any], result: Any) -> Finished:
+        text = ending.encoded(message, result, task.arguments, self._max_result)
+        return ending.done(message, queue_of(slot), attempts, text, self._puts)
+
+    def _judged(
+        self, message: Message, attempts: int, crashes: int, chances: Chances, failure: Failure, slot: Slot[Any]
+    ) -> Outcome:
         outcome, line = judge(message, attempts, crashes, chances, failure, self._consumer)
         self._seldom.warn(type(outcome).__name__, line)
+        if isinstance(outcome, Buried) and ending.is_tracked(message):
+            return ending.given_up(message, queue_of(slot), attempts + crashes + 1, failure, outcome, self._puts)
         return outcome
+
+    def _poison(self, message: Message, attempts: int, crashes: int, slot: Slot[Any]) -> Outcome:
+        """Too many consumers have died of it; it comes here once more only for its callbacks, and is not run."""
+        failure = Failure(f"poison: {crashes} consumers died while it ran")
+        outcome = Report(
+            message.id, message.task, failure.error, "", attempts + crashes, crashes, self._consumer
+        ).buried()
+        self._seldom.warn("poison", f"job {message.id} {message.task}: {failure.error}; buried")
+        return ending.given_up(message, queue_of(slot), attempts + crashes, failure, outcome, self._puts)
+
+    def _says(self, name: str) -> dict[str, Any]:
+        """What a put of this task says beside its arguments, where this worker knows it."""
+        task = self._tasks.get(name)
+        return {} if task is None else task.says
 
 
 def watched(run: Callable[[Slot[Lane], bytes], Outcome], consumer: str) -> Callable[[Slot[Lane], bytes], Outcome]:
@@ -82,12 +135,12 @@ def watched(run: Callable[[Slot[Lane], bytes], Outcome], consumer: str) -> Calla
 
     def told(slot: Slot[Lane], entry: bytes) -> Outcome:
         assert slot.lane is not None
-        facts = {"consumer": consumer, "queue": slot.lane.queue, "tag": slot.tag, "job": id_of(entry)}
+        facts = {"consumer": consumer, "queue": queue_of(slot), "tag": slot.tag, "job": id_of(entry)}
         ended = "cut"
         moments.reach("run.before", None, **facts)
         try:
             outcome = run(slot, entry)
-            ended = ENDED[type(outcome)]
+            ended = ended_as(outcome)
         finally:
             moments.reach("run.after", None, **facts, outcome=ended)
         return outcome
@@ -95,11 +148,24 @@ def watched(run: Callable[[Slot[Lane], bytes], Outcome], consumer: str) -> Calla
     return told
 
 
+def queue_of(slot: Slot[Any]) -> str:
+    assert slot.lane is not None
+    queue: str = slot.lane.queue
+    return queue
+
+
+def ended_as(outcome: Outcome) -> str:
+    """A word for the history."""
+    if isinstance(outcome, Finished):
+        return "bury" if outcome.report else "done"
+    return ENDED[type(outcome)]
+
+
 def chances(policy: Policy, error: BaseException) -> Chances:
     """How often a job that raised this is tried again."""
     if isinstance(error, Expired):
         error = JobTimeout()
-    final = isinstance(error, Bury) or not (isinstance(error, Retry) or policy.is_retried(error))
+    final = isinstance(error, (Bury, ending.BadResult)) or not (isinstance(error, Retry) or policy.is_retried(error))
     return Chances(policy.retries, policy.backoff, policy.backoff_max, final)
 
 

@@ -34,12 +34,12 @@ def declare(broker: Broker, tasks: Iterable[Task[Any, Any]]) -> None:
 
 def write(broker: Broker, name: str, schedule: Schedule) -> bool:
     """Whether it is there now: not if the name is taken by an operator's and this is an app's, or the reverse."""
-    wanted = to_json(schedule)
+    wanted = to_json(name, schedule, broker.seal)
     for _ in range(TRIES):
         known = broker.planned(name)
         if known is not None and known.definition == wanted:
             return True
-        before = from_json(known.definition) if known is not None else None
+        before = from_json(name, known.definition, broker.opened) if known is not None else None
         if before is not None and before.origin != schedule.origin:
             log.warning("schedule %s stands as the %s has planned it", one_line(name), before.origin)
             return False
@@ -70,16 +70,19 @@ def fire_due(broker: Broker, queues: Collection[str]) -> float:
 
 def fire(broker: Broker, planned: Planned, now: int, queues: Collection[str]) -> bool:
     """Whether it was fired; another supervisor may be faster."""
-    schedule = from_json(planned.definition)
+    schedule = from_json(planned.name, planned.definition, broker.opened)
     if schedule is not None and schedule.queue not in queues:
         return False
     try:
-        made = None if schedule is None else jobs_of(planned, schedule, now)
+        made = None if schedule is None else jobs_of(broker, planned, schedule, now)
     except Exception:  # one that anybody may have written must not hold up the others
         log.exception("schedule %s", one_line(planned.name))
         made = None
     if schedule is None or made is None:
-        log.error("schedule %s is not understood by this version of rq_lite; it waits", one_line(planned.name))
+        log.error(
+            "schedule %s is not understood by this version of rq_lite, or not signed with this secret; it waits",
+            one_line(planned.name),
+        )
         return broker.fire(planned, "-", [], now + HOUR, None)
     slots, entries, upcoming = made
     if not broker.fire(planned, schedule.queue, entries, upcoming, slots[-1] if slots else None):
@@ -88,11 +91,11 @@ def fire(broker: Broker, planned: Planned, now: int, queues: Collection[str]) ->
     return True
 
 
-def jobs_of(planned: Planned, schedule: Schedule, now: int) -> tuple[list[int], list[bytes], int]:
+def jobs_of(broker: Broker, planned: Planned, schedule: Schedule, now: int) -> tuple[list[int], list[bytes], int]:
     """The slots that are fired now, the job of each, and the next slot."""
     slots = schedule.to_fire(planned.slot, now)
     upcoming = schedule.after(now)
-    entries = [schedule.entry(job_id(planned.name, slot)) for slot in slots]
+    entries = [schedule.entry(job_id(planned.name, slot), broker.seal) for slot in slots]
     return slots, entries, now + HOUR if upcoming is None else upcoming
 
 

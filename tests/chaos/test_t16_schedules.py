@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rq_lite.broker import Broker, keys
-from rq_lite.broker.codec import decode
+from rq_lite.broker.codec import as_is, decode
 from rq_lite.schedules import Schedule, job_id, to_json
 from tests.acceptance.conftest import APP, Lab
 from tests.chaos.conftest import Tell
@@ -29,7 +29,7 @@ def scene(lab: Lab, tmp_path: Path) -> Scene:
 def plan(broker: Broker, every: int, slot: int) -> None:
     schedule = Schedule(every=every, queue="work", task=f"{APP}:do", args=["slot"], missed="all")
     broker.declare("work")
-    assert broker.plan("s", b"", to_json(schedule), slot)
+    assert broker.plan("s", b"", to_json("s", schedule, as_is), slot)
 
 
 def fired(broker: Broker) -> list[str]:

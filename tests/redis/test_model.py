@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -17,7 +18,7 @@ from hypothesis.stateful import (
 from msgspec.structs import replace
 
 from rq_lite.broker import Broker, Code, Death
-from rq_lite.broker.codec import decode
+from rq_lite.broker.codec import decode, marked
 from rq_lite.broker.planning import Planned
 from tests.conftest import undocumented, until
 from tests.redis.steps import KEY, entry, everything, now_ms, owned, put_by_hand, take
@@ -33,12 +34,13 @@ class Model(RuleBasedStateMachine):
     """What should be in Redis; every job is known by its entry, and every entry is another."""
 
     broker: Broker
+    order = "fifo"
 
     def __init__(self) -> None:
         super().__init__()
         self.link = self.broker.link()
         self.broker.read(("FLUSHALL",))
-        self.broker.declare("q", 20, 0)
+        self.broker.declare("q", 20, 0, self.order)
         self.jobs = self.sequence = self.incarnations = 0
         self.maxsize, self.maxbytes, self.paused = 20, 0, False
         self.planned = False
@@ -70,8 +72,29 @@ class Model(RuleBasedStateMachine):
 
     def to_head(self, entries: list[bytes]) -> None:
         """They wait again: suspects alone, the others at the head of the queue; the first in the list goes first."""
-        self.pending = [raw for raw in entries if crashes(raw) < 2] + self.pending
+        usual = [raw for raw in entries if crashes(raw) < 2]
+        if self.order == "priority":
+            for raw in reversed(usual):
+                at = sum(score(other) < score(raw) for other in self.pending)
+                self.pending.insert(at, raw)
+        else:
+            self.pending = usual + self.pending
         self.suspects = [raw for raw in entries if crashes(raw) >= 2] + self.suspects
+
+    def arrive(self, entries: list[bytes]) -> None:
+        """New ones wait, or such as are due, where the queue's order wants them."""
+        for raw in entries:
+            if self.order == "fifo":
+                at = len(self.pending)
+            elif self.order == "lifo":
+                at = 0
+            else:
+                at = sum(score(other) <= score(raw) for other in self.pending)
+            self.pending.insert(at, raw)
+
+    def entry(self, number: int) -> bytes:
+        mark = (number * 7 % 5) - 2.5 if self.order == "priority" and number % 4 else None
+        return marked(entry(number), "", priority=mark)
 
     def settled(self, slot: int, data: Any) -> tuple[str, list[int], list[bytes]]:
         """A consumer, some tags (perhaps one that is not its own), and the entries that it really has."""
@@ -108,22 +131,22 @@ class Model(RuleBasedStateMachine):
         numbers = range(self.jobs, self.jobs + count)
         self.jobs += count
         self.sequence += 1
-        reply = put_by_hand(self.broker, self.sequence, numbers, delay=delay)
+        reply = put_by_hand(self.broker, self.sequence, numbers, delay=delay, entry=self.entry)
         room = max(0, self.maxsize - self.waiting()) if self.maxsize else count
         accepted: list[bytes] = []
         used = self.weight()
-        for raw in map(entry, numbers):
+        for raw in map(self.entry, numbers):
             used += len(raw)
             if len(accepted) == room or (self.maxbytes and used > self.maxbytes):
                 break
             accepted.append(raw)
         assert reply[:2] == [Code.OK, len(accepted)]
         if repeated and accepted:
-            assert put_by_hand(self.broker, self.sequence, numbers, delay=delay)[:2] == reply[:2]
+            assert put_by_hand(self.broker, self.sequence, numbers, delay=delay, entry=self.entry)[:2] == reply[:2]
         if delay:
             self.scheduled |= dict.fromkeys(accepted, "later" if delay == LATER else "soon")
         else:
-            self.pending += accepted
+            self.arrive(accepted)
         self.counters["put"] += len(accepted)
 
     @rule(late=st.booleans())
@@ -139,7 +162,7 @@ class Model(RuleBasedStateMachine):
             assert not self.broker.fire(seen._replace(definition=b"[]"), "q", [raw], 1, None)
         assert self.broker.fire(seen, "q", [raw], LATER, seen.slot)
         assert not self.broker.fire(seen, "q", [raw], LATER, seen.slot)
-        self.pending.append(raw)
+        self.arrive([raw])
         self.counters["put"] += 1
 
     # -- consumers
@@ -287,7 +310,7 @@ class Model(RuleBasedStateMachine):
         assert moved == min(most, len(due))
         for raw, _ in due[:moved]:
             del self.scheduled[raw]
-            (self.pending if crashes(raw) < 2 else self.suspects).append(raw)
+            self.promoted(raw)
 
     @precondition(lambda self: "parked" in self.scheduled.values())
     @rule()
@@ -299,7 +322,13 @@ class Model(RuleBasedStateMachine):
                 self.broker.read(("ZADD", KEY.scheduled, "XX", 0, name))
                 assert self.broker.promote("q", 1)[0] == 1
                 del self.scheduled[raw]
-                (self.pending if crashes(raw) < 2 else self.suspects).append(raw)
+                self.promoted(raw)
+
+    def promoted(self, raw: bytes) -> None:
+        if crashes(raw) < 2:
+            self.arrive([raw])
+        else:
+            self.suspects.append(raw)
 
     @precondition(lambda self: self.waiting() + len(self.suspects) > 2)
     @rule()
@@ -324,7 +353,7 @@ class Model(RuleBasedStateMachine):
                     full = 1
                     break
                 else:
-                    self.pending.append(raw)
+                    self.arrive([raw])
                     moved.append(tag)
                     del self.dead[tag]
             seen.append(tag)
@@ -366,7 +395,11 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def every_job_is_in_its_one_place(self) -> None:
-        assert self.broker.read(("LRANGE", KEY.pending, 0, -1))[0][::-1] == self.pending
+        if self.order == "priority":
+            waiting = [member[18:] for member in self.broker.read(("ZRANGE", KEY.pending, 0, -1))[0]]
+        else:
+            waiting = self.broker.read(("LRANGE", KEY.pending, 0, -1))[0][::-1]
+        assert waiting == self.pending
         assert self.broker.read(("LRANGE", KEY.suspects, 0, -1))[0][::-1] == self.suspects
         assert sorted(raw for raw, _ in scheduled(self.broker)) == sorted(self.scheduled)
         for name, held in self.inflight.items():
@@ -403,12 +436,21 @@ class Model(RuleBasedStateMachine):
 
 def charged(raw: bytes, attempts: int, crashed: int) -> bytes:
     _, *before = decode(raw)
-    return b"%d.%d%s" % (before[0] + attempts, before[1] + crashed, raw[raw.index(b"{") :])
+    return b"%d.%d%s%s" % (before[0] + attempts, before[1] + crashed, marks(raw), raw[raw.index(b"{") :])
 
 
 def plain(raw: bytes) -> bytes:
     """The job without its attempts and crashes."""
-    return raw[raw.index(b"{") :]
+    return (b"0.0" + marks(raw) if marks(raw) else b"") + raw[raw.index(b"{") :]
+
+
+def marks(raw: bytes) -> bytes:
+    at = raw[: raw.index(b"{")].find(b"@")
+    return b"" if at < 0 else raw[at : raw.index(b"{")]
+
+
+def score(raw: bytes) -> float:
+    return float(marks(raw)[1:] or 0)
 
 
 def crashes(raw: bytes) -> int:
@@ -421,15 +463,16 @@ def scheduled(broker: Broker) -> list[tuple[bytes, int]]:
     return [(flat[i].partition(b"|")[2], int(flat[i + 1])) for i in range(0, len(flat), 2)]
 
 
-def test_the_scripts_do_what_the_model_says(broker: Broker) -> None:
+@pytest.mark.parametrize("order", ["fifo", "lifo", "priority"])
+def test_the_scripts_do_what_the_model_says(broker: Broker, order: str) -> None:
     class Bound(Model):
         pass
 
-    Bound.broker = broker
+    Bound.broker, Bound.order = broker, order
     run_state_machine_as_test(
         Bound,
         settings=settings(
-            max_examples=100,
+            max_examples=100 if order == "fifo" else 40,
             stateful_step_count=30,
             deadline=None,
             print_blob=True,

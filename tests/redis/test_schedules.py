@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rq_lite.broker import Broker, keys
-from rq_lite.broker.codec import decode
+from rq_lite.broker.codec import as_is, decode
 from rq_lite.errors import BadArgument, BrokerOutOfMemory, UsageError
 from rq_lite.queue import Queue
 from rq_lite.runtime import planner
@@ -30,7 +30,7 @@ def schedule(**options: Any) -> Schedule:
 def plan(broker: Broker, name: str = "s", slot: int = 0, **options: Any) -> int:
     """A schedule that is due since its slot, in ms; by default one that has just come."""
     slot = slot or broker.clock() // HOUR * HOUR
-    assert broker.plan(name, b"", to_json(schedule(**options)), slot)
+    assert broker.plan(name, b"", to_json("s", schedule(**options), as_is), slot)
     return slot
 
 
@@ -121,7 +121,7 @@ def test_a_fire_whose_answer_is_lost_is_done_once(broker: Broker, proxy: Proxy) 
 def test_a_schedule_that_was_changed_meanwhile_is_not_fired_as_it_was(broker: Broker) -> None:
     plan(broker)
     now, (seen,), _ = broker.due()
-    assert broker.plan("s", seen.definition, to_json(schedule(args=[8])), None)
+    assert broker.plan("s", seen.definition, to_json("s", schedule(args=[8]), as_is), None)
     planner.fire(broker, seen, now, ["q"])
     assert jobs(broker) == []
     planner.fire_due(broker, ["q"])
@@ -208,7 +208,7 @@ def hourly(queue: Queue) -> Task[..., Any]:
 def planned(broker: Broker, name: str) -> tuple[Schedule, int]:
     found = broker.planned(name)
     assert found is not None
-    definition = from_json(found.definition)
+    definition = from_json("s", found.definition, as_is)
     assert definition is not None
     return definition, found.slot
 

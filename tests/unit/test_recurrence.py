@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rq_lite.broker.codec import decode, made_at
+from rq_lite.broker.codec import as_is, decode, made_at
 from rq_lite.errors import UsageError
 from rq_lite.schedules import (
     LATE,
@@ -196,15 +196,15 @@ def test_names_that_cannot_be(name: str) -> None:
 
 def test_a_definition_comes_back_from_json() -> None:
     schedule = Schedule(cron="0 0 * * *", tz=BERLIN, queue="q", task="m:f", args=[1], job={"result_ttl": 5.0})
-    assert from_json(to_json(schedule)) == schedule
-    assert b"missed" not in to_json(schedule)
+    assert from_json("s", to_json("s", schedule, as_is), as_is) == schedule
+    assert b"missed" not in to_json("s", schedule, as_is)
 
 
 @pytest.mark.parametrize(
     "text", [b"", b"{}", b"no", b'{"queue":"q","task":"t"}', b'{"queue":"q","task":"t","cron":"no"}']
 )
 def test_what_is_no_definition_is_told_apart(text: bytes) -> None:
-    assert from_json(text) is None
+    assert from_json("s", text, as_is) is None
 
 
 def test_a_job_of_a_slot_has_the_same_id_everywhere() -> None:
@@ -215,10 +215,10 @@ def test_a_job_of_a_slot_has_the_same_id_everywhere() -> None:
 
 
 def test_a_job_says_what_is_asked_for() -> None:
-    plain = Schedule(every=1000, queue="q", task="m:f", args=[1], kwargs={"x": 2}).entry("id-1")
+    plain = Schedule(every=1000, queue="q", task="m:f", args=[1], kwargs={"x": 2}).entry("id-1", as_is)
     message, attempts, _ = decode(plain)
     assert (message.id, message.task, message.args, message.kwargs, attempts) == ("id-1", "m:f", [1], {"x": 2}, 0)
     assert plain.startswith(b"{")
-    tracked = Schedule(every=1000, queue="q", task="m:f", job={"then": {"done": ["q", "m:g"]}}).entry("id-2")
+    tracked = Schedule(every=1000, queue="q", task="m:f", job={"then": {"done": ["q", "m:g"]}}).entry("id-2", as_is)
     assert tracked.startswith(b"0.0#id-2{")
     assert decode(tracked)[0].then == {"done": ["q", "m:g"]}

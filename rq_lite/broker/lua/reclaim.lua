@@ -1,6 +1,7 @@
 -- reclaim: return the jobs of a dead consumer to the head of the queue, a batch at a time. Those that may have
 --          killed it are charged a crash: with the second they are suspects and run alone, with the third they
---          are buried. Once its jobs are gone the consumer is forgotten.
+--          are buried (by the next consumer, if callbacks are to be put). Once its jobs are gone the consumer is
+--          forgotten.
 -- KEYS    1 inflight:<consumer>  2 pending  3 meta  4 consumers  5 bell  6 suspects  7 dead  8 dead:index
 --         9 scheduled  10 drained
 -- ARGV    1 consumer  2 jobs at most  3 certain (1: known to be dead; 0: only if its lease has ended)
@@ -33,14 +34,19 @@ end
 
 local function text_of(value) return type(value) == 'string' and value or cjson.null end
 
-local function report(entry, attempts, crashes)
-  local _, _, body = header(entry)
-  local known, job = pcall(cjson.decode, body or '')
-  if not known or type(job) ~= 'table' then job = {} end
+local function why(crashes)
+  return string.format('%d consumers died while it ran; the last: %s', crashes, ARGV[5])
+end
+
+local function report(job, attempts, crashes)
   return cjson.encode({
     id = text_of(job.id), task = text_of(job.task), attempts = attempts, crashes = crashes, consumer = consumer,
-    error = string.format('poison: %d consumers died while it ran; the last: %s', crashes, ARGV[5]), traceback = ARGV[6],
+    error = 'poison: ' .. why(crashes), traceback = ARGV[6],
   })
+end
+
+local function failed(crashes)
+  return '"error":' .. cjson.encode({type = 'poison', message = why(crashes), traceback = ARGV[6]})
 end
 
 -- Newest first, so that the oldest ends up at the head.
@@ -52,9 +58,13 @@ for _, tag in ipairs(tags) do
     entry = charged(entry, 0, 1)
     local attempts, crashes = counts(entry)
     if crashes >= POISON then
-      local n = #buried
-      buried[n + 1], buried[n + 2], buried[n + 3] = tag, report(entry, attempts + crashes, crashes), entry
-      entry = nil
+      local job, n = job_of(entry), #buried
+      -- With callbacks it stays a suspect: whoever takes it puts them, and buries it without running it.
+      if not (tracked(entry) and type(job['then']) == 'table' and next(job['then'])) then
+        buried[n + 1], buried[n + 2], buried[n + 3] = tag, report(job, attempts + crashes, crashes), entry
+        end_entry(prefix_of(meta), entry, 'failed', failed(crashes))
+        entry = nil
+      end
     end
   end
   if entry then entries[#entries + 1] = entry end

@@ -248,3 +248,14 @@ def flaky(what: object) -> None:
 def nap(seconds: float) -> None:
     time.sleep(seconds)
     note("done", "nap")
+
+
+@work.task
+def deaf(what: object) -> None:
+    """Goes on whatever is raised in it, and has all the time that it wants."""
+    note("begun", what)
+    while True:
+        try:
+            time.sleep(600)
+        except BaseException:
+            note("swallowed", what)
