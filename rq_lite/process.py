@@ -12,6 +12,9 @@ from typing import Any
 from rq_lite.broker import Broker
 from rq_lite.settings import Settings, load_settings
 
+# Jobs that a running job's own puts may go beyond a bound: they never wait, or a pool could wait for itself.
+OVERDRAFT = 1000
+
 
 class Process:
     """One per interpreter: `this`."""

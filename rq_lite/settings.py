@@ -54,6 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # Workers.
     procs: int = 0  # consumers; 0: one per core
     greenlets: int = 200  # slots per consumer
+    cpu_procs: int = 0  # processes, and threads, of each for jobs with run_in; 0: cores / procs, at least 1
     grace: float = 25.0  # a stop waits this long for running jobs (Kubernetes kills after 30)
     lease: float = 30.0  # a consumer not renewed for this long is dead
     stall: float = 10.0  # a consumer whose loop has not turned for this long is reported
@@ -112,6 +113,7 @@ LEAST: dict[str, float] = {
     "batch": 1,
     "procs": 0,
     "greenlets": 1,
+    "cpu_procs": 0,
     "grace": 0,
     "lease": 1,
     "stall": 0.5,

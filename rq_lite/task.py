@@ -220,6 +220,7 @@ class Task(Generic[P, R]):
         self.policy = policy
         self.again = again
         self.timeout_ns = nanoseconds(policy.timeout)
+        self.elsewhere = policy.run_in != "greenlet"
         self._options = Options()
         self._extras = self._extras_of(self._options)
 

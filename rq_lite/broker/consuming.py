@@ -115,6 +115,21 @@ class Consuming(Producing):
             self.declare(queue)
             self._known.add(queue)
 
+    def crashed(
+        self, queue: str, consumer: str, deaths: Sequence[tuple[int, str, str]], link: Link | None = None
+    ) -> int:
+        """Return deliveries (tag, how their process died, where it was) charged a crash; how many were not ours."""
+        key = keys.of(queue)
+        names = (
+            key.inflight(consumer), key.pending, key.meta, key.bell, key.suspects,
+            key.dead, key.dead_index, key.scheduled, key.drained,
+        )  # fmt: skip
+        deaths = sorted(deaths)
+        return self._settle(
+            "crashed", queue, consumer, [tag for tag, *_ in deaths], names, consumer, *self._caps,
+            *(part for death in deaths for part in death), link=link,
+        )  # fmt: skip
+
     def _settle(
         self,
         verb: str,
@@ -146,6 +161,17 @@ class Consuming(Producing):
             found = [(tag, job) for tag, job in zip(tags, jobs, strict=True) if job is not None]
             facts["jobs"] = [(tag, telling.id_of(job)) for tag, job in found]
         return found
+
+    def progress(
+        self, queue: str, consumer: str, job_id: str, tag: int, head: bytes, detail: bytes, link: Link
+    ) -> None:
+        """Say how far a running job is: who runs it and what it says, as JSON without braces; b"": it has stopped.
+
+        Nothing is written for a job that is not this consumer's (any more).
+        """
+        key = keys.of(queue)
+        names = (key.inflight(consumer), key.progress, key.job(job_id), key.meta)
+        self._run("progress", names, job_id, tag, head, detail, link=link)
 
     def marked(self, queue: str, ids: Sequence[str], link: Link | None = None) -> set[str]:
         """Which of these jobs were cancelled and are to be dropped."""

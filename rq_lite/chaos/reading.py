@@ -55,7 +55,7 @@ class RunBefore(Moment, frozen=True, gc=False):
 
 
 class RunAfter(Moment, frozen=True, gc=False):
-    outcome: str  # done, retry, bury, park; cut: interrupted, goes back
+    outcome: str  # done, retry, bury, park, crash; cut: interrupted, goes back
 
 
 class SettleBefore(Moment, frozen=True, gc=False):

@@ -21,7 +21,7 @@ from rq_lite.backoff import pauses
 from rq_lite.broker import FAULTS, Broker, Code, Link, weather
 from rq_lite.broker import Lane as Acks
 from rq_lite.broker.codec import id_in
-from rq_lite.outcome import Buried, Dropped, Finished, Outcome, Parked, Retried
+from rq_lite.outcome import Buried, Crashed, Dropped, Finished, Outcome, Parked, Retried
 from rq_lite.runtime.board import ANSWERED, LANE, ROOM, TAKEN, TOOK, Board
 from rq_lite.runtime.leave import vital
 from rq_lite.runtime.seldom import Seldom
@@ -51,7 +51,7 @@ class Lane:
         self.queue = queue
         self.base = number * LANE
         self.acks: list[int] = []
-        self.others: list[tuple[int, Buried | Retried | Parked | Dropped | Finished]] = []
+        self.others: list[tuple[int, Buried | Retried | Parked | Crashed | Dropped | Finished]] = []
         self.cancels = b""  # up to when the marks of cancelled jobs are known, as Redis told it
         self.marks: set[str] = set()  # jobs that may be cancelled: Redis is asked before one is dropped
 
@@ -105,6 +105,7 @@ class Consumer:
         self._news = Event()  # something has changed for the exchange
         self._dry = False  # the last take came up short, and no bell has rung since
         self._hungry = Event()  # listen for the bell
+        self._busy = Event()  # there may be something to interrupt
         self._registered = False
         self._leaving = False
         self._stops = 0
@@ -265,6 +266,7 @@ class Consumer:
         reports = [(tag, outcome.report) for tag, outcome in batch if isinstance(outcome, Buried)]
         delays = [(tag, outcome.delay) for tag, outcome in batch if isinstance(outcome, Retried)]
         unknown = [(tag, outcome.task) for tag, outcome in batch if isinstance(outcome, Parked)]
+        deaths = [(tag, *outcome) for tag, outcome in batch if isinstance(outcome, Crashed)]
         dropped = [(tag, outcome.job) for tag, outcome in batch if isinstance(outcome, Dropped)]
         stale = 0
         if dropped:
@@ -276,6 +278,8 @@ class Consumer:
             stale += self._broker.retry(lane.queue, self.name, delays, self._link)
         if unknown:
             stale += self._broker.park(lane.queue, self.name, unknown, self._link)
+        if deaths:
+            stale += self._broker.crashed(lane.queue, self.name, deaths, self._link)
         ends = [(tag, outcome) for tag, outcome in batch if isinstance(outcome, Finished)]
         for some in portions(ends):
             stale += self._broker.finish(lane.queue, self.name, some, self._link)
@@ -351,6 +355,8 @@ class Consumer:
 
         `marks` is as new as the jobs are: it was read after they were taken, and calls that came since are in it.
         """
+        if not self._busy.is_set():
+            self._busy.set()
         if not lane.marks:
             self._slots.feed(lane, tag, jobs)
             return
@@ -397,6 +403,11 @@ class Consumer:
         link = self._broker.link()
         queues = self._order.queues
         while True:
+            self._busy.wait()
+            gevent.sleep(0)  # most jobs are done at once
+            if self._slots.idle:
+                self._busy.clear()
+                continue
             try:
                 call = self._broker.wait_call(queues, self.name, link)
             except FAULTS:

@@ -9,7 +9,7 @@ from typing import Any
 from rq_lite.broker import Broker
 from rq_lite.broker.planning import Planned
 from rq_lite.runtime.seldom import one_line
-from rq_lite.schedules import MOST, Schedule, from_json, job_id, to_json
+from rq_lite.schedules import MOST, Schedule, Seal, from_json, job_id, to_json
 from rq_lite.task import Task
 
 log = logging.getLogger("rq_lite.worker")
@@ -74,15 +74,12 @@ def fire(broker: Broker, planned: Planned, now: int, queues: Collection[str]) ->
     if schedule is not None and schedule.queue not in queues:
         return False
     try:
-        made = None if schedule is None else jobs_of(broker, planned, schedule, now)
+        made = None if schedule is None else jobs_of(planned, schedule, now, broker.seal)
     except Exception:  # one that anybody may have written must not hold up the others
         log.exception("schedule %s", one_line(planned.name))
         made = None
     if schedule is None or made is None:
-        log.error(
-            "schedule %s is not understood by this version of rq_lite, or not signed with this secret; it waits",
-            one_line(planned.name),
-        )
+        log.error("schedule %s is of another version, or not signed with this secret: it waits", one_line(planned.name))
         return broker.fire(planned, "-", [], now + HOUR, None)
     slots, entries, upcoming = made
     if not broker.fire(planned, schedule.queue, entries, upcoming, slots[-1] if slots else None):
@@ -91,11 +88,11 @@ def fire(broker: Broker, planned: Planned, now: int, queues: Collection[str]) ->
     return True
 
 
-def jobs_of(broker: Broker, planned: Planned, schedule: Schedule, now: int) -> tuple[list[int], list[bytes], int]:
+def jobs_of(planned: Planned, schedule: Schedule, now: int, seal: Seal) -> tuple[list[int], list[bytes], int]:
     """The slots that are fired now, the job of each, and the next slot."""
     slots = schedule.to_fire(planned.slot, now)
     upcoming = schedule.after(now)
-    entries = [schedule.entry(job_id(planned.name, slot), broker.seal) for slot in slots]
+    entries = [schedule.entry(job_id(planned.name, slot), seal) for slot in slots]
     return slots, entries, now + HOUR if upcoming is None else upcoming
 
 

@@ -36,7 +36,15 @@ L = TypeVar("L", bound=Queued)
 
 
 class Expired(BaseException):
-    """Raised in a job at its deadline. Private: a class that jobs or libraries catch would be retried away."""
+    """Raised in a job at its deadline. Private: a class that jobs or libraries catch would be retried away.
+
+    `said` and `where`: what to report instead, and the traceback, of a job that ran in another process.
+    """
+
+    def __init__(self, said: str = "", where: str = "") -> None:
+        super().__init__(said)
+        self.said = said
+        self.where = where
 
 
 class Interrupted(BaseException):
@@ -51,8 +59,8 @@ class Slot(Generic[L]):
     """Room for one running job; times in time.monotonic_ns()."""
 
     __slots__ = (
-        "again", "cancelled", "deadline", "disowned", "due", "entry", "greenlet", "job", "lane", "number", "spoiled",
-        "tag", "words",
+        "again", "began", "cancelled", "current", "deadline", "disowned", "due", "entry", "greenlet", "job", "lane",
+        "number", "spoiled", "tag", "words",
     )  # fmt: skip
 
     def __init__(self, number: int, board: Board) -> None:
@@ -64,9 +72,11 @@ class Slot(Generic[L]):
         self.tag = 0
         self.entry = b""
         self.deadline = NEVER
+        self.began = 0  # of a job that runs elsewhere: when it really began
         self.again = 0  # not before this is Expired raised once more
         self.greenlet: gevent.Greenlet | None = None
         self.disowned = False  # Redis does not know of its delivery any more: how it ends counts for nothing
+        self.current: Any = None  # what the job knows of itself, once it has asked: tag and CurrentJob
         self.cancelled = False  # its job is to end, whatever it makes of that
         self.spoiled = False  # an exception was thrown into it: a fresh greenlet takes over
 
@@ -100,6 +110,7 @@ class Slots(Generic[L]):
 
     def _open(self, slot: Slot[L]) -> None:
         slot.greenlet = vital(gevent.spawn(entrance(slot.number), self._work, slot))
+        slot.greenlet.rq_lite_slot = slot  # for `current_job`
 
     def _turn(self) -> None:
         self._turned = self._words[TURNED] = time.monotonic_ns()

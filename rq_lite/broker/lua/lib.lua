@@ -231,13 +231,8 @@ local function note_taken(prefix, id, consumer, tag, now)
   redis.call('PEXPIRE', job, KEPT)
 end
 
--- A tracked job has ended (done, failed, cancelled): keep its result for ttl ms (0: not at all) and tell all who watch
--- it. `detail` is what its result holds beside the state, as JSON without the braces. Large results are not pushed:
--- who hears of one fetches it.
-local function end_job(prefix, id, state, detail, ttl)
-  local job = prefix .. 'job:' .. id
-  local result = '{"state":"' .. state .. (detail == '' and '"}' or '",' .. detail .. '}')
-  local note = id .. '\n' .. (#result > LARGE and ttl > 0 and '' or result)
+-- Tell all who watch a job.
+local function push_to_watchers(prefix, job, note)
   for _, field in ipairs(redis.call('HKEYS', job)) do
     if field:sub(1, 6) == 'watch:' then
       local inbox = prefix .. 'inbox:' .. field:sub(7)
@@ -245,6 +240,32 @@ local function end_job(prefix, id, state, detail, ttl)
       redis.call('PEXPIRE', inbox, PUSHED)
     end
   end
+end
+
+-- Whether there is a place for this job among the running ones whose progress status shows: 20, those that have said
+-- nothing for ten minutes make room.
+local function shown(progress, id, now)
+  local SHOWN, SILENT = 20, 600000
+  if redis.call('HEXISTS', progress, id) == 1 or redis.call('HLEN', progress) < SHOWN then return true end
+  local flat = redis.call('HGETALL', progress)
+  for i = 1, #flat, 2 do
+    local at = tonumber(flat[i + 1]:match('"at":(%d+)}$') or 0)
+    if at < now - SILENT then
+      redis.call('HDEL', progress, flat[i])
+      return true
+    end
+  end
+  return false
+end
+
+-- A tracked job has ended (done, failed, cancelled): keep its result for ttl ms (0: not at all) and tell all who watch
+-- it. `detail` is what its result holds beside the state, as JSON without the braces. Large results are not pushed:
+-- who hears of one fetches it.
+local function end_job(prefix, id, state, detail, ttl)
+  local job = prefix .. 'job:' .. id
+  local result = '{"state":"' .. state .. (detail == '' and '"}' or '",' .. detail .. '}')
+  local note = id .. '\n' .. (#result > LARGE and ttl > 0 and '' or result)
+  push_to_watchers(prefix, job, note)
   redis.call('DEL', job)
   if ttl > 0 then redis.call('SET', prefix .. 'result:' .. id, result, 'PX', ttl) end
 end
@@ -295,4 +316,23 @@ local function drop_waiting(most, pending, scheduled, meta, bell, room, drained,
   ring_room(pending, scheduled, meta, room)
   ring_drained(pending, scheduled, meta, drained)
   return before - left, left
+end
+
+local function text_of(value) return type(value) == 'string' and value or cjson.null end
+
+-- Charge an entry with a crash; with it comes a report (JSON, one line) if it is to be buried for it. `died`: what did.
+-- One with callbacks stays a suspect instead: whoever takes it puts them, and buries it without running it.
+local function crash(entry, meta, consumer, died, how, where)
+  entry = charged(entry, 0, 1)
+  local attempts, crashes = counts(entry)
+  if crashes < POISON then return entry end
+  local job = job_of(entry)
+  if tracked(entry) and type(job['then']) == 'table' and next(job['then']) then return entry end
+  local why = string.format('%d %s died while it ran; the last: %s', crashes, died, how)
+  local ended = '"error":' .. cjson.encode({type = 'poison', message = why, traceback = where})
+  end_entry(prefix_of(meta), entry, 'failed', ended)
+  return entry, cjson.encode({
+    id = text_of(job.id), task = text_of(job.task), attempts = attempts + crashes, crashes = crashes,
+    error = 'poison: ' .. why, traceback = where, consumer = consumer,
+  })
 end
