@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import msgspec
@@ -15,6 +16,17 @@ class UnknownTask(msgspec.Struct, frozen=True):
 
     task: str
     worker: str
+    seconds_ago: float
+
+
+class Underway(msgspec.Struct, frozen=True):
+    """A job that runs and says how far it is."""
+
+    id: str
+    task: str
+    done: float
+    total: float | None
+    note: str
     seconds_ago: float
 
 
@@ -48,6 +60,7 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     oldest_waiting: float | None  # by the producer's clock; None: nothing waits, or its id tells no time
     paused: bool
     warnings: list[str]
+    progress: list[Underway] = []  # at most 20 of those that run
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,7 +168,7 @@ def signs_of_life(broker: Broker, queue: str) -> tuple[int, float | None]:
 
 
 def states(broker: Broker, names: list[str]) -> dict[str, QueueState]:
-    """The state of each queue, read in one round trip: eight plain commands for each."""
+    """The state of each queue, read in one round trip: nine plain commands for each."""
     commands: list[tuple[Any, ...]] = [("TIME",)]
     for name in names:
         key = keys.of(name)
@@ -166,9 +179,46 @@ def states(broker: Broker, names: list[str]) -> dict[str, QueueState]:
             ("HGETALL", key.meta),
             ("LINDEX", key.pending, -1),
             ("ZRANGE", key.consumers, 0, -1, "WITHSCORES"),
+            ("HGETALL", key.progress),
         ]
     clock, *replies = broker.read(*commands)
-    return {name: state(clock, *replies[6 * i : 6 * i + 6]) for i, name in enumerate(names)}
+    return {
+        name: msgspec.structs.replace(
+            state(clock, *replies[7 * i : 7 * i + 6]), progress=underway(broker, name, clock, replies[7 * i + 6])
+        )
+        for i, name in enumerate(names)
+    }
+
+
+class Said(msgspec.Struct):
+    """What stands in `progress`."""
+
+    consumer: str
+    tag: int
+    at: int
+    task: str = ""
+    done: float = 0
+    total: float | None = None
+    note: str = ""
+
+
+def underway(broker: Broker, queue: str, clock: list[bytes], flat: list[bytes]) -> list[Underway]:
+    """Those that do run: one whose consumer died said something, and waits again."""
+    said: list[tuple[str, Said]] = []
+    for i in range(0, len(flat), 2):
+        with contextlib.suppress(msgspec.DecodeError, ValueError):
+            said.append((flat[i].decode(errors="replace"), msgspec.json.decode(flat[i + 1], type=Said)))
+    if not said:
+        return []
+    key = keys.of(queue)
+    runs = broker.read(*(("HEXISTS", key.inflight(one.consumer), one.tag) for _, one in said))
+    now = ms_of(clock)
+    found = [
+        Underway(job_id, one.task, one.done, one.total, one.note, max(0.0, (now - one.at) / 1000))
+        for (job_id, one), running in zip(said, runs, strict=True)
+        if running
+    ]
+    return sorted(found, key=lambda one: one.id)
 
 
 def state(
