@@ -17,6 +17,8 @@ if TYPE_CHECKING:
         BrokerError,
         BrokerOutOfMemory,
         BrokerUnavailable,
+        Empty,
+        Full,
         JobFailed,
         JobTimeout,
         PayloadTooLarge,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from rq_lite.job import Job
     from rq_lite.outcome import Bury, Ended, Retry
     from rq_lite.pool import Executor
-    from rq_lite.queue import Queue
+    from rq_lite.queue import LifoQueue, PriorityQueue, Queue
     from rq_lite.settings import Settings, load_settings
     from rq_lite.task import Task
     from rq_lite.waiting import as_completed, gather, wait
@@ -44,12 +46,16 @@ __all__ = [
     "BrokerUnavailable",
     "Bury",
     "CurrentJob",
+    "Empty",
     "Ended",
     "Executor",
+    "Full",
     "Job",
     "JobFailed",
     "JobTimeout",
+    "LifoQueue",
     "PayloadTooLarge",
+    "PriorityQueue",
     "Queue",
     "QueueEmpty",
     "QueueFull",
@@ -75,6 +81,8 @@ _HOMES = {
     "Ended": "outcome",
     "Executor": "pool",
     "Job": "job",
+    "LifoQueue": "queue",
+    "PriorityQueue": "queue",
     "Queue": "queue",
     "Retry": "outcome",
     "Settings": "settings",

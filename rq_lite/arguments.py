@@ -17,6 +17,7 @@ import msgspec
 
 from rq_lite.errors import BadArgument
 
+ANNOTATE = "; annotate the parameter with the type to have it restored"
 SCALARS = frozenset({str, int, bool, type(None)})
 PLAIN = frozenset({str, int, float, bool, type(None), list, dict, Any, object, inspect.Parameter.empty})
 
@@ -160,7 +161,7 @@ def json_trouble(value: Any) -> str | None:
         if odd is not None:
             return f"JSON has no word for {odd!r} as a key: only str"
         return next(filter(None, map(json_trouble, value.values())), None)
-    return f"JSON has no word for {kind.__qualname__}; annotate the parameter with the type to have it restored"
+    return f"JSON has no word for {kind.__qualname__}{ANNOTATE}"
 
 
 def round_trip_trouble(value: Any, wanted: Any) -> str | None:

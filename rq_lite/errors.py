@@ -38,7 +38,9 @@ __all__ = [
     "BrokerOutOfMemory",
     "BrokerUnavailable",
     "BrokerUnsuitable",
+    "Empty",
     "FeedMoved",
+    "Full",
     "JobFailed",
     "JobTimeout",
     "PayloadTooLarge",
@@ -124,6 +126,10 @@ class QueueFull(RqLiteError, queue.Full):
 
 class QueueEmpty(RqLiteError, queue.Empty):
     """Nothing to get within the time one was ready to wait."""
+
+
+# As the standard library calls them.
+Full, Empty = QueueFull, QueueEmpty
 
 
 class ShutDown(RqLiteError, _ShutDown):

@@ -233,6 +233,7 @@ class State(enum.Enum):
 EDGES: tuple[tuple[str, State | None, State], ...] = (
     ("put", None, State.PENDING),
     ("put", None, State.SCHEDULED),
+    ("fire", None, State.PENDING),
     ("promote", State.SCHEDULED, State.PENDING),
     ("promote", State.SCHEDULED, State.SUSPECT),
     ("take", State.PENDING, State.INFLIGHT),
@@ -246,6 +247,9 @@ EDGES: tuple[tuple[str, State | None, State], ...] = (
     ("bury", State.INFLIGHT, State.DEAD),
     ("give_back", State.INFLIGHT, State.PENDING),
     ("give_back", State.INFLIGHT, State.SUSPECT),
+    ("crashed", State.INFLIGHT, State.PENDING),
+    ("crashed", State.INFLIGHT, State.SUSPECT),
+    ("crashed", State.INFLIGHT, State.DEAD),
     ("reclaim", State.INFLIGHT, State.PENDING),
     ("reclaim", State.INFLIGHT, State.SUSPECT),
     ("reclaim", State.INFLIGHT, State.DEAD),

@@ -63,6 +63,13 @@ class Parked(NamedTuple):
     task: str
 
 
+class Crashed(NamedTuple):
+    """The process that ran it died, and its consumer did not: charged a crash."""
+
+    how: str
+    where: str = ""  # the stack, where it is known
+
+
 class Dropped(NamedTuple):
     """It was cancelled; its id."""
 
@@ -79,4 +86,4 @@ class Finished(NamedTuple):
     puts: Sequence[tuple[str, bytes]] = ()  # callbacks: queue and entry
 
 
-Outcome: TypeAlias = Buried | Retried | Parked | Dropped | Finished | None
+Outcome: TypeAlias = Buried | Retried | Parked | Crashed | Dropped | Finished | None

@@ -6,9 +6,14 @@ A consumer sets these before it imports the app; everywhere else they come from 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import Any
 
 from rq_lite.broker import Broker
 from rq_lite.settings import Settings, load_settings
+
+# Jobs that a running job's own puts may go beyond a bound: they never wait, or a pool could wait for itself.
+OVERDRAFT = 1000
 
 
 class Process:
@@ -20,6 +25,8 @@ class Process:
         self._broker: Broker | None = None
         # Jobs that a put may go beyond the bound: 0, but in a consumer a job must not wait for its own pool.
         self.overdraft = 0
+        # In tests: takes queue, encoded jobs and options of every put, in place of Redis; how many were put.
+        self.instead: Callable[[Any, Any, Any], int] | None = None
 
     @property
     def settings(self) -> Settings:
@@ -36,11 +43,12 @@ class Process:
                     self._broker = Broker(settings=self.settings)
         return self._broker
 
-    def use(self, settings: Settings, broker: Broker | None = None) -> None:
-        """Go on with these settings (and this broker), whatever the environment says."""
+    def use(self, settings: Settings | None, broker: Broker | None = None) -> tuple[Settings | None, Broker | None]:
+        """Go on with these settings (and this broker), whatever the environment says; what there was before."""
         with self._lock:
-            self._settings = settings
-            self._broker = broker
+            before = self._settings, self._broker
+            self._settings, self._broker = settings, broker
+        return before
 
 
 this = Process()

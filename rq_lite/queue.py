@@ -1,26 +1,33 @@
-"""The producer's side of a queue: put, and what to do while it is full."""
+"""A queue: what a program puts and gets, what waits when it is full or empty, and the whole of it."""
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+from rq_lite import items, leasing
+from rq_lite.arguments import Arguments
 from rq_lite.broker import Broker, Code, Feed, Put, inspection, keys
 from rq_lite.broker.connection import LONGEST_BLOCK
-from rq_lite.errors import BrokerError, BrokerUnavailable, FeedMoved, PayloadTooLarge, QueueFull, UsageError
+from rq_lite.errors import BrokerError, BrokerUnavailable, FeedMoved, PayloadTooLarge, QueueFull, ShutDown, UsageError
 from rq_lite.job import Job
 from rq_lite.process import this
 from rq_lite.settings import Settings
-from rq_lite.task import UNSET, Options, Policy, Task, TaskOptions, name_of, registry, types
+from rq_lite.task import UNSET, Options, Policy, Task, TaskOptions, again, name_of, registry, types
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 P = ParamSpec("P")
 R = TypeVar("R")
+NO_OPTIONS = Options()
+
+RECURRENCE = ("cron", "every", "tz", "missed", "args", "kwargs")  # of a task's options
 
 
 class Progress:
@@ -64,8 +71,14 @@ class Queue:
     """A bounded queue by its name; the bound lives in Redis, every producer everywhere sees the same one.
 
     `maxsize` jobs (0: unbounded) and `maxbytes` (0: no bound) may wait; where no program names a bound it is
-    the settings' (10,000 jobs). With no `broker` it is the process's default one.
+    the settings' (10,000 jobs). With no `broker` it is the process's default one. `pickle`: items may be whatever
+    can be pickled, which needs a `secret` in the settings.
+
+    Tasks' jobs and plain items may wait in it: workers run the former, `get` returns either. The interface is that of
+    `queue.Queue`; docs/queue.md says where it differs.
     """
+
+    order = "fifo"
 
     def __init__(
         self,
@@ -74,6 +87,7 @@ class Queue:
         maxbytes: int | None = None,
         *,
         broker: Broker | None = None,
+        pickle: bool = False,
     ) -> None:
         self.name = keys.checked_name(name, "queue")
         for what, number in (("maxsize", maxsize), ("maxbytes", maxbytes)):
@@ -81,10 +95,25 @@ class Queue:
                 raise UsageError(f"queue {name!r}: {what} must be 0 (no bound) or more, not {number}")
         self._declared = (maxsize, maxbytes)
         self._broker = broker
+        self._pickle = pickle
+        self._known = False  # it was made known by this object
+        self._closed_in: int | None = None  # the process that closed it
         registry.queues.setdefault(name, self)
 
     def __repr__(self) -> str:
-        return f"Queue({self.name!r})"
+        return f"{type(self).__name__}({self.name!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process: the same queue, also where this program was told of its Redis by hand.
+
+        A default broker's URL goes along with a process that is being started, and nowhere else: it may hold a
+        password. One that was given explicitly always does.
+        """
+        broker = self._broker
+        if broker is None and spawning():
+            broker = this.broker
+        where = None if broker is None else (broker.url, broker.settings)
+        return _unpickled, (type(self), self.name, self._declared, where, self._pickle)
 
     @property
     def broker(self) -> Broker:
@@ -98,6 +127,17 @@ class Queue:
     @cached_property
     def settings(self) -> Settings:
         return self.broker.settings
+
+    @cached_property
+    def seal(self) -> Callable[[bytes], bytes] | None:
+        """What signs the JSON of its jobs, if there is a secret."""
+        signer = self.broker.signer
+        return None if signer is None else partial(signer.seal, self.name)
+
+    def forget_settings(self) -> None:
+        """The default broker is another one now."""
+        for name in ("settings", "seal"):
+            self.__dict__.pop(name, None)
 
     # -- defining tasks
 
@@ -123,19 +163,28 @@ class Queue:
         on_done      a task that is put in either case, with an `Ended`
         run_in       "greenlet", or "thread" or "process" for what computes
 
+        cron         runs it by itself: "*/5 * * * *", in the zone `tz` (UTC)
+        every        likewise: so many seconds, or a timedelta, counted from 1970-01-01 UTC
+        missed       of the times at which no worker was there: "once" for all of them, "all" (the last 100), or "skip"
+        args, kwargs  what it is then called with
+
         Raises UsageError for what cannot be right.
         """
         chosen: dict[str, Any] = dict(options)
         name = chosen.pop("name", None)
+        recurrence = {option: chosen.pop(option) for option in RECURRENCE if option in chosen}
         for kinds, default in (("retry_on", (BaseException,)), ("no_retry_on", ())):
             chosen[kinds] = types(kinds, chosen.get(kinds), default)
         unknown = sorted(chosen.keys() - set(Policy.__struct_fields__))
         if unknown:
             raise UsageError(f"@queue.task: no option is called {', '.join(unknown)}")
         policy = Policy(**chosen)
+        repeated = again(**recurrence)
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
-            task: Task[..., Any] = Task(function, self, name or name_of(function), policy)
+            if repeated is not None:
+                Arguments(name or name_of(function), function).check(repeated.args, repeated.kwargs)
+            task: Task[..., Any] = Task(function, self, name or name_of(function), policy, repeated)
             registry.add(task)
             return task
 
@@ -158,6 +207,11 @@ class Queue:
         The wait begins anew with every job that found room. `before` is what QueueFull adds to its count,
         `feed` moves with the jobs.
         """
+        self._check_open()
+        if this.instead is not None:
+            return this.instead(self, entries, options)
+        if self.order != "fifo" and not self._known:
+            self.declare()
         for candidate in (wait, options.wait, self.settings.wait):
             if candidate is not UNSET:
                 patience_for_room = candidate
@@ -195,7 +249,8 @@ class Queue:
             reply = self.broker.put(
                 self.name,
                 entries,
-                delay=round(options.delay * 1000),
+                delay=max(0, round(options.delay * 1000)),
+                at=options.due,
                 woken=woken,
                 overdraft=this.overdraft,
                 feed=feed,
@@ -203,6 +258,11 @@ class Queue:
             if reply.code is not Code.UNDECLARED:
                 break
             self.declare()
+        if reply.code is Code.CLOSED:
+            raise ShutDown(
+                f"queue {self.name!r} was shut down: nothing is put until somebody reopens it "
+                f"(`rq-lite queue open {self.name}`)"
+            )
         if reply.code is Code.MOVED:
             assert feed is not None
             raise FeedMoved(f"feed {feed.name!r} was moved by another producer meanwhile; only one may feed it")
@@ -222,7 +282,129 @@ class Queue:
 
     def declare(self) -> tuple[int, int]:
         """Make the queue known in Redis; the bounds in force, in jobs and in bytes."""
-        return self.broker.declare(self.name, *self._declared)
+        bounds = self.broker.declare(self.name, *self._declared, self.order)
+        self._known = True
+        return bounds
+
+    # -- items, as in the standard library
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Put an item, waiting for room for ever, or up to `timeout` s, or (without `block`) not at all.
+
+        Raises Full after that, ShutDown if the queue was shut down, BadArgument and PayloadTooLarge for what can
+        never be put, and BrokerError when Redis does not answer.
+        """
+        self._put_item(item, None, block, timeout)
+
+    def put_nowait(self, item: Any) -> None:
+        """Put an item, or raise Full at once."""
+        self._put_item(item, None, False, None)
+
+    def _put_item(self, item: Any, priority: float | None, block: bool, timeout: float | None) -> None:
+        wait = seconds(block, timeout)
+        self.put_entries([items.encoded(self, item, priority, pickled=self._pickle)], NO_OPTIONS, wait=wait)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """The next item (of a task's job: the Job), waiting for ever, or up to `timeout` s, or not at all.
+
+        It is leased to this process until `task_done`: if the process dies before, it waits again, for everybody.
+        Raises Empty after the wait, and ShutDown once the queue was shut down and nothing waits.
+        """
+        return self._value(self._lane.get(seconds(block, timeout)))
+
+    def get_nowait(self) -> Any:
+        """The next item, or raise Empty at once."""
+        return self.get(False)
+
+    def task_done(self) -> None:
+        """Settle what this thread got first and has not settled, or else what the process got first.
+
+        Raises ValueError when nothing is left.
+        """
+        self._lane.task_done()
+
+    @contextmanager
+    def lease(self, timeout: float | None = None) -> Iterator[Any]:
+        """An item for the time of a block: settled at its end, given back to the head of the queue on an exception.
+
+        Waits like `get`: for ever, or up to `timeout` s.
+        """
+        lane = self._lane
+        held = lane.get(seconds(True, timeout))
+        try:
+            yield self._value(held)
+        except BaseException:
+            lane.give_back(held)
+            raise
+        lane.settle(held)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Items until the queue was shut down and is empty, also of what others hold and may give back.
+
+        Each is settled when the loop asks for the next; who leaves the loop before gives it back, unless `task_done`
+        was called for it.
+        """
+        for held in leasing.each(lambda done: self._lane.get(None, done=done, lingering=True), self._lane):
+            yield self._value(held)
+
+    def close(self) -> None:
+        """This process has done with the queue: what it holds goes back, and it puts and gets no more."""
+        if self._closed_in != os.getpid():
+            lane = self._lane
+            self._closed_in = os.getpid()
+            lane.give_all_back()
+
+    def join_thread(self) -> None:
+        """Nothing to wait for: what `put` has put is in Redis."""
+
+    def cancel_join_thread(self) -> None:
+        """Nothing to cancel."""
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """Nothing more is put, by nobody; who gets, gets what is left and then ShutDown. `immediate` drops that, too.
+
+        Workers go on until nothing is left. `reopen` undoes it.
+        """
+        self.declare()
+        self.broker.shutdown(self.name, immediate=immediate)
+
+    def reopen(self) -> None:
+        """Undo a shutdown."""
+        self.broker.reopen(self.name)
+
+    @property
+    def maxsize(self) -> int:
+        """The bound in force, in jobs (0: none); to set it is to set it for everybody, as `rq-lite queue set` does."""
+        found = self.broker.read(("HGET", keys.of(self.name).meta, "maxsize"))[0]
+        return self.declare()[0] if found is None else int(found)
+
+    @maxsize.setter
+    def maxsize(self, number: int) -> None:
+        if number < 0:
+            raise UsageError(f"queue {self.name!r}: maxsize must be 0 (no bound) or more, not {number}")
+        self.declare()
+        self.broker.configure(self.name, number)
+
+    @property
+    def _lane(self) -> leasing.Lane:
+        self._check_open()
+        if not self._known:
+            self.declare()
+        return leasing.lane_of(self.broker, self.name)
+
+    def _check_open(self) -> None:
+        if self._closed_in is not None and self._closed_in == os.getpid():
+            raise UsageError(f"queue {self.name!r} is closed in this process; make another Queue object to go on")
+
+    def _value(self, held: leasing.Held) -> Any:
+        try:
+            return items.value(self, held.message, pickled=self._pickle)
+        except UsageError:
+            self._lane.give_back(held)
+            raise
+        except Exception as error:  # whatever a pickle raises
+            self._lane.bury(held, error)
+            raise
 
     def job(self, job_id: str) -> Job:
         """A handle for a job that any process has put here with a `result_ttl`.
@@ -243,7 +425,7 @@ class Queue:
 
     def full(self) -> bool:
         """Whether a put would have to wait now."""
-        return inspection.is_full(self.broker, self.name)
+        return self.broker.size(self.name)[1]
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until every job is finished: acked, or buried. False if that took longer than `timeout` s."""
@@ -258,3 +440,57 @@ class Queue:
     def clear(self) -> int:
         """Drop every job that waits or is scheduled; how many. Running ones go on."""
         return self.broker.purge(self.name)
+
+
+class LifoQueue(Queue):
+    """A queue from which the newest is taken first, by `get` and by workers."""
+
+    order = "lifo"
+
+
+class PriorityQueue(Queue):
+    """A queue from which the lowest priority is taken first, the oldest among equals, by `get` and by workers.
+
+    Items have theirs from `put(item, priority=…)`, jobs from `task.using(priority=…)`: any number, else 0.
+    """
+
+    order = "priority"
+
+    def put(
+        self, item: Any, block: bool = True, timeout: float | None = None, *, priority: float | None = None
+    ) -> None:
+        """As Queue.put; the lowest `priority` is got first."""
+        self._put_item(item, priority, block, timeout)
+
+    def put_nowait(self, item: Any, *, priority: float | None = None) -> None:
+        """Put an item, or raise Full at once."""
+        self._put_item(item, priority, False, None)
+
+
+def seconds(block: bool, timeout: float | None) -> float | None:
+    """How long to wait (None: for ever) when told so in the standard library's words."""
+    if not block:
+        return 0.0
+    if timeout is not None and not timeout >= 0:
+        raise UsageError(f"'timeout' must be a non-negative number, not {timeout}")
+    return timeout
+
+
+def spawning() -> bool:
+    """Whether multiprocessing pickles for a process that it starts just now."""
+    context = sys.modules.get("multiprocessing.context")
+    return context is not None and context.get_spawning_popen() is not None
+
+
+def _unpickled(
+    kind: type[Queue],
+    name: str,
+    declared: tuple[int | None, int | None],
+    where: tuple[str, Settings] | None,
+    pickle: bool,
+) -> Queue:
+    known = registry.queues.get(name)
+    if type(known) is kind and where is None and (known._declared, known._pickle) == (declared, pickle):
+        return known
+    broker = None if where is None else Broker(where[0], settings=where[1])
+    return kind(name, *declared, broker=broker, pickle=pickle)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import functools
+import importlib
 import io
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeAlias, TypedDict, TypeVar
 
@@ -17,6 +18,7 @@ from rq_lite.batches import batches
 from rq_lite.broker.codec import VERSION, Message, encode, marked, new_id
 from rq_lite.errors import PayloadTooLarge, UsageError
 from rq_lite.job import Job
+from rq_lite.schedules import Recurrence, Schedule, defined, job_id, recurring
 
 if TYPE_CHECKING:
     from rq_lite.queue import Queue
@@ -26,6 +28,7 @@ R = TypeVar("R")
 
 UNSET: Any = msgspec.UNSET
 FOREVER = 2e9  # seconds: more than any run can last
+MOST_DELAY = 3.2e9  # seconds
 
 
 CALLBACKS = {"on_success": "success", "on_failure": "failure", "on_done": "done"}  # what they are in a job's `then`
@@ -118,12 +121,23 @@ class TaskOptions(TypedDict, total=False):
     on_failure: Task[Any, Any] | None
     on_done: Task[Any, Any] | None
     run_in: str
+    cron: str | None
+    every: float | timedelta | None
+    tz: str
+    missed: str
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+MILLISECOND = timedelta(milliseconds=1)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What one put says otherwise than its task. Times in seconds."""
 
-    delay: float = 0.0
+    delay: float = 0.0  # 0 or less: now
+    at: datetime | None = None
     wait: Any = UNSET  # float | None; not given: the settings' `wait`
     timeout: Any = UNSET
     retries: Any = UNSET
@@ -134,16 +148,34 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     on_done: Any = UNSET
 
     def __post_init__(self) -> None:
-        for name in ("delay", "wait"):
-            value = getattr(self, name)
-            if value is not UNSET and value is not None and value < 0:
-                raise UsageError(f"{name} must be 0 or more, not {value}")
+        if self.wait is not UNSET and self.wait is not None and self.wait < 0:
+            raise UsageError(f"wait must be 0 or more, not {self.wait}")
+        if not abs(self.delay) < MOST_DELAY:
+            raise UsageError(f"delay must be a number of seconds, up to 100 years, not {self.delay}")
+        if self.at is not None:
+            self._check_at(self.at)
         given = {n: v for n in LIKE_POLICY if (v := getattr(self, n)) is not UNSET}
         if given.get("timeout", 1.0) is None:
             raise UsageError("timeout=None is for the task's definition; a put can only name a number of seconds")
         Policy(**given)
         if self.priority is not UNSET and not -INFINITE <= self.priority <= INFINITE:
             raise UsageError(f"priority must be a number, not {self.priority}")
+
+    def _check_at(self, at: datetime) -> None:
+        if not isinstance(at, datetime):
+            raise UsageError(f"at must be a datetime, not {at!r}")
+        if at.utcoffset() is None:
+            raise UsageError(
+                f"at={at} is a different moment in each time zone: say the zone, as in "
+                'datetime(…, tzinfo=ZoneInfo("Europe/Berlin")), or at.astimezone() for this machine\'s'
+            )
+        if self.delay:
+            raise UsageError("a put has either delay= or at=, not both")
+
+    @property
+    def due(self) -> int | None:
+        """The moment in `at`, ms since 1970, never too early; None where there is none."""
+        return None if self.at is None else max(0, -((EPOCH - self.at) // MILLISECOND))
 
 
 class Extras(NamedTuple):
@@ -154,16 +186,41 @@ class Extras(NamedTuple):
     tracked: bool  # somebody wants to hear how they end
 
 
+class Again(NamedTuple):
+    """A task that runs again and again: when, and with which arguments."""
+
+    when: Recurrence
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+
+def again(cron: Any = None, every: Any = None, tz: Any = None, missed: Any = None, **with_: Any) -> Again | None:
+    """From what `@queue.task(…)` says of it; None where it says nothing. Raises UsageError."""
+    when = recurring(cron, every, tz, missed)
+    if when is None:
+        if with_:
+            raise UsageError(f"{'= and '.join(with_)}= belong to a schedule: say cron= or every=, too")
+        return None
+    args = with_.get("args", ())
+    if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
+        raise UsageError(f"args must be a list or tuple, not {args!r}")
+    return Again(when, args, with_.get("kwargs", {}))
+
+
 class Task(Generic[P, R]):
     """A function and the queue its jobs go to. Calling it calls the function, here and now."""
 
-    def __init__(self, function: Callable[P, R], queue: Queue, name: str, policy: Policy) -> None:
+    def __init__(
+        self, function: Callable[P, R], queue: Queue, name: str, policy: Policy, again: Again | None = None
+    ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.queue = queue
         self.name = name
         self.policy = policy
+        self.again = again
         self.timeout_ns = nanoseconds(policy.timeout)
+        self.elsewhere = policy.run_in != "greenlet"
         self._options = Options()
         self._extras = self._extras_of(self._options)
 
@@ -178,9 +235,24 @@ class Task(Generic[P, R]):
         """What its puts say beside name and arguments, as fields of the message."""
         return self._extras.fields
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its name, as functions are pickled; with the options that `using` gave it."""
+        return _unpickled, (self.__module__, self.function.__qualname__, self.name, self._options)
+
     @functools.cached_property
     def arguments(self) -> Arguments:
         return Arguments(self.name, self.function)
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """What its worker writes to Redis; None for a task that does not run by itself. Raises as `put` does."""
+        return None if self.again is None else self.scheduled(*self.again)
+
+    def scheduled(self, when: Recurrence, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Schedule:
+        """A schedule that puts this task with these arguments; raises as `put` does."""
+        self.arguments.check(args, kwargs)
+        self.encoded(tuple(args), dict(kwargs), job_id(self.name, 0))  # refused here, not each time it is due
+        return defined(when, self.queue.name, self.name, args, kwargs, job=self._extras.fields)
 
     # -- producing
 
@@ -188,6 +260,7 @@ class Task(Generic[P, R]):
         self,
         *,
         delay: float = 0.0,
+        at: datetime | None = None,
         wait: float | None = UNSET,
         timeout: float = UNSET,
         retries: int = UNSET,
@@ -199,25 +272,34 @@ class Task(Generic[P, R]):
     ) -> Task[P, R]:
         """The same task with options for its puts.
 
-        They are due in `delay` s, wait for room at most `wait` s (None: for ever), and have another `timeout`,
-        number of `retries`, `result_ttl` or callbacks than the task. `priority` counts on a PriorityQueue: the
-        lowest goes first.
+        They are due in `delay` s, or `at` a moment (a datetime with its zone; one that is over: now), wait for room at
+        most `wait` s (None: for ever), and have another `timeout`, number of `retries`, `result_ttl` or callbacks than
+        the task. `priority` counts on a PriorityQueue: the lowest goes first.
         """
-        task = copy.copy(self)
-        task._options = Options(
-            delay=delay, wait=wait, timeout=timeout, retries=retries, priority=priority, result_ttl=result_ttl,
+        if priority is not UNSET and self.queue.order != "priority":
+            raise UsageError(
+                f"task {self.name}: priority counts on a PriorityQueue, and {self.queue!r} is none: make it one"
+            )
+        options = Options(
+            delay=delay, at=at, wait=wait, timeout=timeout, retries=retries, priority=priority, result_ttl=result_ttl,
             on_success=on_success, on_failure=on_failure, on_done=on_done,
         )  # fmt: skip
-        task._extras = task._extras_of(task._options)
+        return self._with(options)
+
+    def _with(self, options: Options) -> Task[P, R]:
+        task: Task[P, R] = object.__new__(type(self))  # copy.copy would go by the name, as pickle does
+        task.__dict__.update(self.__dict__)
+        task._options = options
+        task._extras = task._extras_of(options)
         return task
 
     def onto(self, queue: Queue, result_ttl: float | None) -> Task[P, R]:
         """The same task with its jobs on another queue, and with results where it keeps none itself."""
-        task = copy.copy(self)
-        task.queue = queue
+        options = self._options
         if "result_ttl" not in self.says:
-            task._options = msgspec.structs.replace(self._options, result_ttl=result_ttl)
-            task._extras = task._extras_of(task._options)
+            options = msgspec.structs.replace(options, result_ttl=result_ttl)
+        task = self._with(options)
+        task.queue = queue
         return task
 
     def _extras_of(self, options: Options) -> Extras:
@@ -310,6 +392,9 @@ class Task(Generic[P, R]):
             entry = encode(Message(VERSION, job_id, self.name, list(args), kwargs, **fields))
         except Exception as error:
             raise self.arguments.blame(args, kwargs, error) from None
+        seal = self.queue.seal
+        if seal is not None:
+            entry = seal(entry)
         if tracked:
             self.queue.broker.expect_tracked(self.queue.name)
         if priority is not None or tracked:
@@ -344,6 +429,16 @@ class Registry:
 
 
 registry = Registry()
+
+
+def _unpickled(module: str, path: str, name: str, options: Options) -> Task[Any, Any]:
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    task = found if isinstance(found, Task) else registry.tasks.get(name)
+    if task is None:
+        raise UsageError(f"task {name} is not at {module}:{path}; only tasks that can be imported can be pickled")
+    return task if options == task._options else task._with(options)
 
 
 def where(function: Callable[..., object]) -> str:

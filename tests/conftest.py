@@ -17,6 +17,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from rq_lite import leasing
 from rq_lite.broker import Broker, Link
 from rq_lite.chaos.rest import pattern as pattern
 from rq_lite.chaos.rest import undocumented as undocumented
@@ -25,6 +26,8 @@ from rq_lite.queue import Queue
 from rq_lite.settings import Settings
 from rq_lite.task import registry
 from tests.faults.proxy import Proxy
+
+pytest_plugins = ["rq_lite.pytest_plugin"]
 
 ROOT = Path(__file__).parents[1]
 # For a Redis that is killed. With `everysec` it puts a write off while its disk is slow: what it answered may be gone.
@@ -143,6 +146,7 @@ def broker(server: Server) -> Iterator[Broker]:
     made = server.broker().open()
     made.read(("FLUSHALL",), ("CONFIG", "SET", "maxmemory", 0))
     yield made
+    leasing.leave()
     strangers = undocumented(made)
     made.close()
     assert not strangers
@@ -178,13 +182,18 @@ def link(broker: Broker) -> Iterator[Link]:
 
 @pytest.fixture
 def queue(broker: Broker) -> Iterator[Queue]:
-    """An empty queue of bound 10, made known to Redis."""
+    """An empty queue of bound 10, made known to Redis; nothing else is registered during the test."""
     this.use(broker.settings, broker)
+    tasks, queues = dict(registry.tasks), dict(registry.queues)
+    registry.tasks.clear()
+    registry.queues.clear()
     made = Queue("q", maxsize=10)
     made.declare()
     yield made
-    registry.queues.clear()
     registry.tasks.clear()
+    registry.tasks.update(tasks)
+    registry.queues.clear()
+    registry.queues.update(queues)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rq_lite import moments
@@ -10,7 +10,7 @@ from rq_lite.broker import keys, telling
 from rq_lite.broker.connection import LONGEST_BLOCK, Link
 from rq_lite.broker.producing import Producing
 from rq_lite.broker.replies import Lane, Taken
-from rq_lite.broker.runner import FAULTS, firsts, flat, ms
+from rq_lite.broker.runner import FAULTS, T, firsts, flat, ms
 from rq_lite.broker.scripts import Code
 from rq_lite.outcome import Finished
 
@@ -68,13 +68,13 @@ class Consuming(Producing):
     def retry(self, queue: str, consumer: str, delays: Sequence[tuple[int, int]], link: Link | None = None) -> int:
         """Let deliveries (tag, delay in ms) run again later, charged an attempt; how many were not ours."""
         key = keys.of(queue)
-        names = (key.inflight(consumer), key.scheduled, key.meta)
+        names = (key.inflight(consumer), key.scheduled, key.meta, key.alarm)
         return self._settle("retry", queue, consumer, firsts(delays), names, *flat(delays), link=link)
 
     def park(self, queue: str, consumer: str, unknown: Sequence[tuple[int, str]], link: Link) -> int:
         """Put deliveries (tag, task) of unknown tasks aside, uncharged; how many were not the consumer's."""
         key = keys.of(queue)
-        names = (key.inflight(consumer), key.scheduled, key.meta, key.pending, key.drained)
+        names = (key.inflight(consumer), key.scheduled, key.meta, key.pending, key.drained, key.alarm)
         return self._settle(
             "park", queue, consumer, firsts(unknown), names, ms(self.settings.park), consumer, *flat(unknown), link=link
         )
@@ -114,6 +114,21 @@ class Consuming(Producing):
         if queue not in self._known:
             self.declare(queue)
             self._known.add(queue)
+
+    def crashed(
+        self, queue: str, consumer: str, deaths: Sequence[tuple[int, str, str]], link: Link | None = None
+    ) -> int:
+        """Return deliveries (tag, how their process died, where it was) charged a crash; how many were not ours."""
+        key = keys.of(queue)
+        names = (
+            key.inflight(consumer), key.pending, key.meta, key.bell, key.suspects,
+            key.dead, key.dead_index, key.scheduled, key.drained,
+        )  # fmt: skip
+        deaths = sorted(deaths)
+        return self._settle(
+            "crashed", queue, consumer, [tag for tag, *_ in deaths], names, consumer, *self._caps,
+            *(part for death in deaths for part in death), link=link,
+        )  # fmt: skip
 
     def _settle(
         self,
@@ -186,6 +201,15 @@ class Consuming(Producing):
         bells = {keys.of(queue).bell.encode(): queue for queue in queues}
         reply = link.call("BRPOP", *bells, min(seconds, LONGEST_BLOCK))
         return None if reply is None else bells[reply[0]]
+
+    def wait_item(self, queue: str, seconds: float, link: Link, *, drained: bool = False) -> None:
+        """Wait for something to take, or (`drained`) until perhaps nothing is unfinished any more; as `wait_bell`."""
+        key = keys.of(queue)
+        link.call("BRPOP", key.bell, *([key.drained] if drained else []), max(0.01, min(seconds, LONGEST_BLOCK)))
+
+    def patiently(self, step: Callable[[], T], link: Link, patience: float | None = None) -> T:
+        """Try a step that uses a link of the caller's own again after weather; raises BrokerError as others do."""
+        return self._patiently(step, link, patience)
 
     def ring(self, queue: str, link: Link) -> None:
         """Hand a wake-up on that came to one who has no room."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import Any
 
 import msgspec
@@ -58,7 +59,9 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     last_seen: float | None
     jobs_per_second: float  # over the last seconds
     oldest_waiting: float | None  # by the producer's clock; None: nothing waits, or its id tells no time
+    order: str  # fifo, lifo or priority
     paused: bool
+    closed: bool  # shut down: nothing more is put
     warnings: list[str]
     progress: list[Underway] = []  # at most 20 of those that run
 
@@ -76,6 +79,8 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     stuck: int  # consumers whose loop does not turn
     idle: int  # consumers that take nothing though jobs wait
 
+
+RANK = re.compile(rb"^[rs]\d{16}\|")  # before an entry that waits in a priority queue
 
 # Keys that a look for workers goes through, in steps; beyond that it gives up rather than hold Redis up.
 MOST_KEYS, STEP = 200_000, 1000
@@ -146,17 +151,13 @@ def eviction(broker: Broker) -> str | None:
 
 
 def size(broker: Broker, queue: str) -> int:
-    key = keys.of(queue)
-    return sum(broker.read(("LLEN", key.pending), ("ZCARD", key.scheduled)))
+    return broker.size(queue)[0]
 
 
-def is_full(broker: Broker, queue: str) -> bool:
-    key = keys.of(queue)
-    waiting, scheduled, bound = broker.read(
-        ("LLEN", key.pending), ("ZCARD", key.scheduled), ("HMGET", key.meta, "maxsize", "maxbytes", "bytes")
-    )
-    maxsize, maxbytes, used = (int(number or 0) for number in bound)
-    return 0 < maxsize <= waiting + scheduled or 0 < maxbytes <= used
+def orders(broker: Broker, names: list[str]) -> dict[str, str]:
+    """In which order each queue is taken from: fifo, lifo or priority (there `pending` is a zset)."""
+    found = broker.read(*(("HGET", keys.of(name).meta, "order") for name in names)) if names else []
+    return {name: (order or b"fifo").decode(errors="replace") for name, order in zip(names, found, strict=True)}
 
 
 def signs_of_life(broker: Broker, queue: str) -> tuple[int, float | None]:
@@ -168,16 +169,17 @@ def signs_of_life(broker: Broker, queue: str) -> tuple[int, float | None]:
 
 
 def states(broker: Broker, names: list[str]) -> dict[str, QueueState]:
-    """The state of each queue, read in one round trip: nine plain commands for each."""
+    """The state of each queue, read in two round trips: eight plain commands for each."""
     commands: list[tuple[Any, ...]] = [("TIME",)]
-    for name in names:
+    for name, order in orders(broker, names).items():
         key = keys.of(name)
+        ranked = order == "priority"
         commands += [
-            ("LLEN", key.pending),
+            ("ZCARD" if ranked else "LLEN", key.pending),
             ("ZCARD", key.scheduled),
             ("ZCARD", key.dead_index),
             ("HGETALL", key.meta),
-            ("LINDEX", key.pending, -1),
+            ("ZRANGE", key.pending, 0, 0) if ranked else ("LRANGE", key.pending, -1, -1),
             ("ZRANGE", key.consumers, 0, -1, "WITHSCORES"),
             ("HGETALL", key.progress),
         ]
@@ -227,7 +229,7 @@ def state(
     scheduled: int,
     dead: int,
     flat: list[bytes],
-    head: bytes | None,
+    head: list[bytes],
     leases: list[bytes],
 ) -> QueueState:
     # The name of an unknown task may be cut in the middle of a character.
@@ -267,8 +269,10 @@ def state(
         consumers=sum(float(leases[i + 1]) > now for i in range(0, len(leases), 2)),
         last_seen=age(clock, meta.get("seen")),
         jobs_per_second=float(meta.get("rate", 0)) if rate_age is not None and rate_age < 15 else 0.0,
-        oldest_waiting=waiting_since(head, now),
+        oldest_waiting=waiting_since(RANK.sub(b"", head[0]) if head else None, now),
+        order=meta.get("order", b"fifo").decode(errors="replace"),
         paused=meta.get("paused") == b"1",
+        closed="closed" in meta,
         warnings=[],
     )
     return msgspec.structs.replace(found, warnings=warnings(found, declared="maxsize" in meta))
@@ -281,6 +285,8 @@ def warnings(found: QueueState, *, declared: bool) -> list[str]:
         lines.append("unbounded: a producer that is too fast fills Redis")
     if found.paused:
         lines.append("paused: nothing is taken")
+    if found.closed:
+        lines.append("shut down: nothing is put")
     if found.consumers == 0 and found.pending + found.scheduled + found.inflight > 0:
         seen = "" if found.last_seen is None else f"; the last one was seen {found.last_seen:,.0f} s ago"
         lines.append(f"jobs wait and nobody consumes{seen}")

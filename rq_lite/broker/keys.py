@@ -12,6 +12,9 @@ from typing import NamedTuple
 from rq_lite.errors import UsageError
 
 QUEUES = "rq:queues"  # set: the names of all queues; written by declare
+SCHEDULES = "rq:schedules"  # hash: name of a schedule -> its definition as JSON
+SCHEDULES_DUE = "rq:schedules:due"  # zset: name of a schedule by its next slot in ms
+SCHEDULES_LAST = "rq:schedules:last"  # hash: name of a schedule -> the last slot that was fired, ms
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 
 
@@ -27,7 +30,11 @@ class Key(NamedTuple):
 CATALOGUE = (
     Key(QUEUES, "set", False),
     Key("rq:worker:<id>", "hash", True),
+    Key(SCHEDULES, "hash", False),
+    Key(SCHEDULES_DUE, "zset", False),
+    Key(SCHEDULES_LAST, "hash", False),
     Key("rq:{<queue>}:pending", "list", False),
+    Key("rq:{<queue>}:pending", "zset", False),  # of a priority queue
     Key("rq:{<queue>}:scheduled", "zset", False),
     Key("rq:{<queue>}:inflight:<consumer>", "hash", False),
     Key("rq:{<queue>}:consumers", "zset", False),
@@ -38,6 +45,7 @@ CATALOGUE = (
     Key("rq:{<queue>}:bell", "list", False),
     Key("rq:{<queue>}:room", "list", False),
     Key("rq:{<queue>}:drained", "list", False),
+    Key("rq:{<queue>}:alarm", "list", False),
     Key("rq:{<queue>}:producer:<id>", "string", True),
     Key("rq:{<queue>}:feed:<name>", "hash", False),
     Key("rq:{<queue>}:cancelled", "zset", False),
@@ -55,7 +63,7 @@ class QueueKeys:
     def __init__(self, queue: str) -> None:
         self.queue = queue
         self.prefix = prefix = f"rq:{{{queue}}}:"
-        self.pending = prefix + "pending"  # list: encoded jobs; put = LPUSH, take = RPOP
+        self.pending = prefix + "pending"  # list: encoded jobs; put = LPUSH, take = RPOP (by priority: a zset)
         self.scheduled = prefix + "scheduled"  # zset: "<s|p><16 digits of a tag>|<encoded job>" by due time in ms
         self.consumers = prefix + "consumers"  # zset: consumer by the end of its lease in ms
         self.dead = prefix + "dead"  # hash: delivery tag -> "<report as JSON>\n<encoded job>"
@@ -67,6 +75,7 @@ class QueueKeys:
         self.drained = prefix + "drained"  # list of wake-up tokens: nothing unfinished
         self.cancelled = prefix + "cancelled"  # zset: id of a job to drop -> when it was cancelled, in ms
         self.progress = prefix + "progress"  # hash with a TTL: id of a running job -> how far it is, as JSON
+        self.alarm = prefix + "alarm"  # list of wake-up tokens: something is due before all else that is scheduled
 
     def inflight(self, consumer: str) -> str:
         """Hash: delivery tag -> encoded job, owned by one consumer incarnation."""

@@ -11,7 +11,7 @@ from rq_lite.broker.connection import Link
 from rq_lite.broker.replies import Feed, Put
 from rq_lite.broker.runner import Runner, blank, ms
 from rq_lite.broker.scripts import Code
-from rq_lite.errors import BrokerUnavailable
+from rq_lite.errors import BrokerUnavailable, UsageError
 
 # A producer's last put is remembered for this long, ms: longer than anybody goes on repeating one.
 REMEMBER = 600_000
@@ -19,20 +19,36 @@ REMEMBER = 600_000
 WATCHED = 3_600_000
 # An inbox that nobody empties is kept for this long, ms, as in lib.lua.
 INBOX = 60_000
+# The orders of queues, and what makes them.
+KINDS = {"fifo": "a Queue", "lifo": "a LifoQueue", "priority": "a PriorityQueue"}
 
 
 class Producing(Runner):
     """Making queues known, putting, and the marks of feeds."""
 
-    def declare(self, queue: str, maxsize: int | None = None, maxbytes: int | None = None) -> tuple[int, int]:
-        """Make the queue known; the bound in force, in jobs and in bytes (0: none)."""
+    def declare(
+        self, queue: str, maxsize: int | None = None, maxbytes: int | None = None, order: str = ""
+    ) -> tuple[int, int]:
+        """Make the queue known; the bound in force, in jobs and in bytes (0: none).
+
+        `order` is "fifo", "lifo" or "priority" ("": as it is). Raises UsageError if jobs wait in another one.
+        """
         key = keys.of(queue)
         # A queue that is listed needs no write: at maxmemory a worker must be able to start and drain it.
         if not self.read(("SISMEMBER", keys.QUEUES, queue))[0]:
             self.read(("SADD", keys.QUEUES, queue))
         defaults = (self.settings.maxsize, self.settings.maxbytes)
         with moments.step("declare", None, queue=queue):
-            _, jobs, size = self._run("declare", (key.meta,), *map(blank, (maxsize, maxbytes)), *defaults)
+            names = (key.meta, key.pending, key.scheduled)
+            reply = self._run("declare", names, *map(blank, (maxsize, maxbytes)), *defaults, order)
+        _, jobs, size, found = reply
+        in_force = found.decode(errors="replace")
+        if order not in ("", in_force):
+            raise UsageError(
+                f"queue {queue!r} is {KINDS.get(in_force, in_force)}, and jobs wait in it; this program makes it "
+                f"{KINDS[order]}: let them be done (or drop them with `rq-lite queue purge {queue}`), or choose "
+                "another name"
+            )
         return jobs, size
 
     def put(
@@ -41,12 +57,14 @@ class Producing(Runner):
         entries: Sequence[bytes],
         *,
         delay: int = 0,
+        at: int | None = None,
         woken: bool = False,
         overdraft: int = 0,
         feed: Feed | None = None,
         patience: float | None = None,
     ) -> Put:
-        """Add encoded jobs, at most 1000, as many as fit; they are due in `delay` ms.
+        """Add encoded jobs, at most 1000, as many as fit; they are due in `delay` ms, or
+        `at` a moment (ms since 1970 by Redis' clock; one that is over: now).
 
         Repeating it after a lost answer never adds a job twice. Raises BrokerUnavailable when patience is over;
         its `outcome` is "not put", or "unknown" when an answer was lost.
@@ -58,9 +76,17 @@ class Producing(Runner):
         link = self._links.borrow()
         try:
             link.sequence += 1
-            names = [key.pending, key.scheduled, key.meta, key.bell, key.room, key.producer(link.producer)]
+            names = [key.pending, key.scheduled, key.meta, key.bell, key.room, key.producer(link.producer), key.alarm]
             remember = max(REMEMBER, 2 * ms(self.settings.patience if patience is None else patience))
-            args = [link.sequence, remember, int(woken), delay, overdraft, len(entries), *entries]
+            args = [
+                link.sequence,
+                remember,
+                int(woken),
+                delay if at is None else f"@{at}",
+                overdraft,
+                len(entries),
+                *entries,
+            ]
             if feed is not None:
                 names.append(key.feed(feed.name))
                 args += [feed.field, feed.expected, *feed.values]
@@ -129,6 +155,12 @@ class Producing(Runner):
         if consumer is None or tag is None:
             return False
         return bool(self.read(("HEXISTS", key.inflight(consumer.decode()), tag))[0])
+
+    def size(self, queue: str) -> tuple[int, bool]:
+        """How many jobs wait (pending and scheduled), and whether a put would have to."""
+        key = keys.of(queue)
+        reply = self._run("size", (key.pending, key.scheduled, key.meta))
+        return reply[1], reply[2] == 1
 
     def wait_room(self, queue: str, seconds: float) -> bool:
         """Wait until the queue may have room; False after the time (about 2 s at most), or after weather."""

@@ -37,13 +37,17 @@ class Lane(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """A queue's part in the answer: the first job has the delivery tag `tag + 1`, the next one more."""
+    """A queue's part in the answer: the first job has the delivery tag `tag + 1`, the next one more.
+
+    `closed`: of a queue that was shut down, when nothing was taken, how many jobs wait somewhere; else -1.
+    """
 
     code: Code
     stale: int
     tag: int
     jobs: list[bytes]
     cancels: bytes = b""  # when a job was last cancelled (ms); empty: never, or nothing was to be taken
+    closed: int = -1
 
 
 class Renewed(NamedTuple):

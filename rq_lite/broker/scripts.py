@@ -30,6 +30,7 @@ class Code(enum.IntEnum):
     UNDECLARED = -3  # the queue has no bound yet: declare first
     MOVED = -4  # the feed is not where the caller left it
     ALIVE = -5  # the consumer's lease has not ended
+    CLOSED = -6  # the queue was shut down: nothing more is put
 
 
 class Script:

@@ -92,6 +92,17 @@ class Tending(Runner):
         key = keys.of(queue)
         self._run("resume", (key.meta, key.pending, key.bell))
 
+    def shutdown(self, queue: str, *, immediate: bool = False) -> int:
+        """Nothing more is put, for everybody, until `reopen`; `immediate` drops what waits: how many jobs."""
+        key = keys.of(queue)
+        names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
+        _, dropped, left = self._run("shutdown", names, PURGED if immediate else "")
+        return int(dropped) + (self.purge(queue) if left else 0)
+
+    def reopen(self, queue: str) -> None:
+        """Undo a shutdown."""
+        self.read(("HDEL", keys.of(queue).meta, "closed"))
+
     def purge(self, queue: str) -> int:
         """Drop everything that waits or is scheduled; how many jobs that were.
 

@@ -9,7 +9,7 @@ from rq_lite.broker.telling import id_of
 from rq_lite.chaos.place import scan
 from rq_lite.chaos.reading import QueueAtRest
 
-MARK = re.compile(rb"^[sp]\d{16}\|")  # before an entry in `scheduled`
+MARK = re.compile(rb"^[rsp]\d{16}\|")  # before an entry in `scheduled`, and in `pending` by priority
 
 
 def at_rest(broker: Broker, queue: str) -> QueueAtRest:
@@ -17,7 +17,7 @@ def at_rest(broker: Broker, queue: str) -> QueueAtRest:
     key = keys.of(queue)
     state = inspection.states(broker, [queue])[queue]
     pending, scheduled, suspects, dead = broker.read(
-        ("LRANGE", key.pending, 0, -1),
+        ("ZRANGE" if state.order == "priority" else "LRANGE", key.pending, 0, -1),
         ("ZRANGE", key.scheduled, 0, -1),
         ("LRANGE", key.suspects, 0, -1),
         ("HVALS", key.dead),
@@ -27,7 +27,7 @@ def at_rest(broker: Broker, queue: str) -> QueueAtRest:
         done=state.done,
         purged=state.purged + state.cancelled,
         dropped=state.dropped,
-        pending=ids(pending),
+        pending=ids([MARK.sub(b"", entry) for entry in pending]),
         scheduled=ids([MARK.sub(b"", entry) for entry in scheduled]),
         suspects=ids(suspects),
         dead=ids([value.partition(b"\n")[2] for value in dead]),

@@ -19,6 +19,7 @@ COMMANDS = {
     "jobs": "Jobs wherever they are: list, show, cancel, retry.",
     "dead": "Buried jobs: list, show, requeue, purge.",
     "queue": "Change a queue: its bound, pause, resume, purge.",
+    "schedule": "What runs again and again: list, add, remove, run.",
     "health": "Whether a consumer of this host works: for healthchecks.",
     "redis": "The embedded Redis: status, stop, cli.",
     "bench": "Measure and prove, with faults if asked for: jobs/s, lost, run twice.",

@@ -1,4 +1,4 @@
-"""rq-lite queue: set, pause, resume, purge"""
+"""rq-lite queue: set, pause, resume, shutdown, open, purge"""
 
 from __future__ import annotations
 
@@ -76,18 +76,51 @@ def resume(name: str, url: str | None) -> None:
 
 @command.command()
 @click.argument("name")
+@click.option("--immediate", is_flag=True, help="Drop what waits, too.")
+@click.option("--yes", is_flag=True, help="Do not ask before dropping.")
+@url_option
+def shutdown(name: str, immediate: bool, yes: bool, url: str | None) -> None:
+    """Let nobody put into queue NAME any more; what waits is still taken. Undone by `rq-lite queue open`."""
+    with opened(name, url) as broker:
+        if immediate:
+            ask("shutdown --immediate", broker, name, yes)
+        count = broker.shutdown(name, immediate=immediate)
+        left = inspection.size(broker, name)
+    outcome = f"{count:,} job{plural(count)} dropped" if immediate else waiting(left)
+    click.echo(f"queue {name!r} is shut down; {outcome}")
+
+
+@command.command("open")
+@click.argument("name")
+@url_option
+def reopen(name: str, url: str | None) -> None:
+    """Undo a shutdown."""
+    with opened(name, url) as broker:
+        broker.reopen(name)
+        count = inspection.size(broker, name)
+    click.echo(f"queue {name!r} is open; {waiting(count)}")
+
+
+@command.command()
+@click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @url_option
 def purge(name: str, yes: bool, url: str | None) -> None:
     """Drop every job of queue NAME that waits or is scheduled; running ones go on."""
-    if not yes and not sys.stdin.isatty():
-        raise UsageError("purge asks before it drops jobs, and there is no terminal to ask on: say --yes")
     with opened(name, url) as broker:
-        if not yes:
-            count = inspection.size(broker, name)
-            click.confirm(f"queue {name!r}: drop {count:,} job{plural(count)} for good?", abort=True, err=True)
+        ask("purge", broker, name, yes)
         count = broker.purge(name)
     click.echo(f"queue {name!r}: {count:,} job{plural(count)} dropped")
+
+
+def ask(what: str, broker: Broker, name: str, yes: bool) -> None:
+    """Whether jobs may be dropped; Ctrl-C and "no" end the command."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"{what} asks before it drops jobs, and there is no terminal to ask on: say --yes")
+    count = inspection.size(broker, name)
+    click.confirm(f"queue {name!r}: drop {count:,} job{plural(count)} for good?", abort=True, err=True)
 
 
 def waiting(count: int) -> str:

@@ -21,7 +21,7 @@ from rq_lite.backoff import pauses
 from rq_lite.broker import FAULTS, Broker, Code, Link, weather
 from rq_lite.broker import Lane as Acks
 from rq_lite.broker.codec import id_in
-from rq_lite.outcome import Buried, Dropped, Finished, Outcome, Parked, Retried
+from rq_lite.outcome import Buried, Crashed, Dropped, Finished, Outcome, Parked, Retried
 from rq_lite.runtime.board import ANSWERED, LANE, ROOM, TAKEN, TOOK, Board
 from rq_lite.runtime.leave import vital
 from rq_lite.runtime.seldom import Seldom
@@ -51,7 +51,7 @@ class Lane:
         self.queue = queue
         self.base = number * LANE
         self.acks: list[int] = []
-        self.others: list[tuple[int, Buried | Retried | Parked | Dropped | Finished]] = []
+        self.others: list[tuple[int, Buried | Retried | Parked | Crashed | Dropped | Finished]] = []
         self.cancels = b""  # up to when the marks of cancelled jobs are known, as Redis told it
         self.marks: set[str] = set()  # jobs that may be cancelled: Redis is asked before one is dropped
 
@@ -231,7 +231,7 @@ class Consumer:
             self.name, [Acks(lane.queue, acks) for lane, acks in zip(lanes, sent, strict=True)], want, self._link
         )
         came = 0
-        for lane, acks, (code, stale, tag, jobs, cancels) in zip(lanes, sent, replies, strict=True):
+        for lane, acks, (code, stale, tag, jobs, cancels, _) in zip(lanes, sent, replies, strict=True):
             del lane.acks[: len(acks)]
             if stale:
                 self._note_stale(lane, stale)
@@ -266,6 +266,7 @@ class Consumer:
         reports = [(tag, outcome.report) for tag, outcome in batch if isinstance(outcome, Buried)]
         delays = [(tag, outcome.delay) for tag, outcome in batch if isinstance(outcome, Retried)]
         unknown = [(tag, outcome.task) for tag, outcome in batch if isinstance(outcome, Parked)]
+        deaths = [(tag, *outcome) for tag, outcome in batch if isinstance(outcome, Crashed)]
         dropped = [(tag, outcome.job) for tag, outcome in batch if isinstance(outcome, Dropped)]
         stale = 0
         if dropped:
@@ -277,6 +278,8 @@ class Consumer:
             stale += self._broker.retry(lane.queue, self.name, delays, self._link)
         if unknown:
             stale += self._broker.park(lane.queue, self.name, unknown, self._link)
+        if deaths:
+            stale += self._broker.crashed(lane.queue, self.name, deaths, self._link)
         ends = [(tag, outcome) for tag, outcome in batch if isinstance(outcome, Finished)]
         for some in portions(ends):
             stale += self._broker.finish(lane.queue, self.name, some, self._link)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,8 +15,12 @@ from rq_lite.runtime.verdict import Failure
 
 LONGEST_TTL = 10**9  # seconds
 
-# What a put of the task of this name says beside its arguments (fields of the message); nothing, where that is unknown.
-Says = Callable[[str], dict[str, Any]]
+
+class Puts(NamedTuple):
+    """How callbacks are put."""
+
+    says: Callable[[str], dict[str, Any]]  # what a put of this task says beside its arguments; nothing: not known here
+    seal: Callable[[str, bytes], bytes]  # JSON as it may lie on this queue: signed, if there is a secret
 
 
 class BadResult(ValueError):
@@ -27,20 +32,20 @@ def is_tracked(message: Message) -> bool:
     return message.result_ttl is not None or bool(message.then)
 
 
-def done(message: Message, queue: str, attempts: int, result: bytes, says: Says) -> Finished:
+def done(message: Message, queue: str, attempts: int, result: bytes, puts: Puts) -> Finished:
     """It has returned; `result` is JSON, as `encoded` makes it."""
     kept = message.result_ttl is not None
     ended = ended_of(message, queue, attempts, "done", result=msgspec.Raw(result))
-    return Finished("done", b'"value":' + result if kept else b"", ttl(message), b"", callbacks(message, ended, says))
+    return Finished("done", b'"value":' + result if kept else b"", ttl(message), b"", callbacks(message, ended, puts))
 
 
-def given_up(message: Message, queue: str, attempts: int, failure: Failure, outcome: Buried, says: Says) -> Finished:
+def given_up(message: Message, queue: str, attempts: int, failure: Failure, outcome: Buried, puts: Puts) -> Finished:
     """It is buried; `attempts` are the runs that were begun."""
     kind, _, text = failure.error.partition(": ")
     error = {"type": kind, "message": text, "traceback": failure.traceback}
     ended = ended_of(message, queue, attempts, "failed", result=None, error=failure.error, traceback=failure.traceback)
     detail = b'"error":' + msgspec.json.encode(error)
-    return Finished("failed", detail, ttl(message), outcome.report, callbacks(message, ended, says))
+    return Finished("failed", detail, ttl(message), outcome.report, callbacks(message, ended, puts))
 
 
 def encoded(message: Message, result: Any, arguments: Arguments, most: int) -> bytes:
@@ -79,15 +84,15 @@ def ended_of(message: Message, queue: str, attempts: int, state: str, **more: An
     )
 
 
-def callbacks(message: Message, ended: Ended, says: Says) -> list[tuple[str, bytes]]:
+def callbacks(message: Message, ended: Ended, puts: Puts) -> list[tuple[str, bytes]]:
     """Queue and entry of what is put now. The ids derive from the job's: they are known when they are met again."""
-    puts = []
+    found = []
     for word, (queue, task) in message.then.items():
         if word in ("done", "success" if ended.state == "done" else "failure"):
             argument = ended.result if word == "success" else ended
-            about = Message(VERSION, offspring(message.id, word), task, [argument], **says(task))
-            puts.append((queue, entry_of(about)))
-    return puts
+            about = Message(VERSION, offspring(message.id, word), task, [argument], **puts.says(task))
+            found.append((queue, entry_of(about, partial(puts.seal, queue))))
+    return found
 
 
 def ttl(message: Message) -> int:

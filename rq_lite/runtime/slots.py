@@ -36,7 +36,15 @@ L = TypeVar("L", bound=Queued)
 
 
 class Expired(BaseException):
-    """Raised in a job at its deadline. Private: a class that jobs or libraries catch would be retried away."""
+    """Raised in a job at its deadline. Private: a class that jobs or libraries catch would be retried away.
+
+    `said` and `where`: what to report instead, and the traceback, of a job that ran in another process.
+    """
+
+    def __init__(self, said: str = "", where: str = "") -> None:
+        super().__init__(said)
+        self.said = said
+        self.where = where
 
 
 class Interrupted(BaseException):
@@ -51,7 +59,7 @@ class Slot(Generic[L]):
     """Room for one running job; times in time.monotonic_ns()."""
 
     __slots__ = (
-        "again", "cancelled", "current", "deadline", "disowned", "due", "entry", "greenlet", "job", "lane",
+        "again", "began", "cancelled", "current", "deadline", "disowned", "due", "entry", "greenlet", "job", "lane",
         "number", "spoiled", "tag", "words",
     )  # fmt: skip
 
@@ -64,6 +72,7 @@ class Slot(Generic[L]):
         self.tag = 0
         self.entry = b""
         self.deadline = NEVER
+        self.began = 0  # of a job that runs elsewhere: when it really began
         self.again = 0  # not before this is Expired raised once more
         self.greenlet: gevent.Greenlet | None = None
         self.disowned = False  # Redis does not know of its delivery any more: how it ends counts for nothing

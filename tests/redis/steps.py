@@ -28,9 +28,16 @@ def put(broker: Broker, *numbers: int, **options: Any) -> Put:
     return broker.put("q", [entry(number) for number in numbers], **options)
 
 
-def put_by_hand(broker: Broker, sequence: int, numbers: Sequence[int], *, delay: int = 0) -> list[Any]:
+def put_by_hand(
+    broker: Broker,
+    sequence: int,
+    numbers: Sequence[int],
+    *,
+    delay: int = 0,
+    entry: Callable[[int], bytes] = entry,
+) -> list[Any]:
     """The reply of the script to producer "p": as Broker.put repeats it after a lost answer."""
-    names = (KEY.pending, KEY.scheduled, KEY.meta, KEY.bell, KEY.room, KEY.producer("p"))
+    names = (KEY.pending, KEY.scheduled, KEY.meta, KEY.bell, KEY.room, KEY.producer("p"), KEY.alarm)
     return broker._run("put", names, sequence, 60_000, 0, delay, 0, len(numbers), *map(entry, numbers))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -17,7 +18,8 @@ from hypothesis.stateful import (
 from msgspec.structs import replace
 
 from rq_lite.broker import Broker, Code, Death
-from rq_lite.broker.codec import decode
+from rq_lite.broker.codec import decode, marked
+from rq_lite.broker.planning import Planned
 from rq_lite.outcome import Finished
 from tests.conftest import undocumented, until
 from tests.redis.steps import KEY, entry, everything, now_ms, owned, put_by_hand, take
@@ -26,27 +28,29 @@ LATER = 3_600_000  # ms: never due in a test
 SLOTS = 2  # consumers
 
 
-SETTLING = ("ack", "retry", "bury", "park", "give_back")
+SETTLING = ("ack", "retry", "bury", "park", "give_back", "crashed")
 
 
 class Model(RuleBasedStateMachine):
     """What should be in Redis; every job is known by its entry, and every entry is another."""
 
     broker: Broker
+    order = "fifo"
 
     def __init__(self) -> None:
         super().__init__()
         self.link = self.broker.link()
         self.broker.read(("FLUSHALL",))
-        self.broker.declare("q", 20, 0)
+        self.broker.declare("q", 20, 0, self.order)
         self.jobs = self.sequence = self.incarnations = 0
         self.maxsize, self.maxbytes, self.paused = 20, 0, False
+        self.planned = False
         self.pending: list[bytes] = []  # the next to be taken first
         self.scheduled: dict[bytes, str] = {}  # entry to kind
         self.suspects: list[bytes] = []  # likewise
         self.inflight: dict[str, dict[int, bytes]] = {}  # consumer to tag to entry
         self.dead: dict[int, bytes] = {}
-        counted = ("put", "done", "failed", "retried", "reclaimed", "stale", "purged", "requeued", "dropped")
+        counted = ("put", "done", "failed", "retried", "reclaimed", "crashed", "stale", "purged", "requeued", "dropped")
         self.counters = dict.fromkeys(counted, 0)
         for slot in range(SLOTS):
             self.born(slot)
@@ -69,8 +73,29 @@ class Model(RuleBasedStateMachine):
 
     def to_head(self, entries: list[bytes]) -> None:
         """They wait again: suspects alone, the others at the head of the queue; the first in the list goes first."""
-        self.pending = [raw for raw in entries if crashes(raw) < 2] + self.pending
+        usual = [raw for raw in entries if crashes(raw) < 2]
+        if self.order == "priority":
+            for raw in reversed(usual):
+                at = sum(score(other) < score(raw) for other in self.pending)
+                self.pending.insert(at, raw)
+        else:
+            self.pending = usual + self.pending
         self.suspects = [raw for raw in entries if crashes(raw) >= 2] + self.suspects
+
+    def arrive(self, entries: list[bytes]) -> None:
+        """New ones wait, or such as are due, where the queue's order wants them."""
+        for raw in entries:
+            if self.order == "fifo":
+                at = len(self.pending)
+            elif self.order == "lifo":
+                at = 0
+            else:
+                at = sum(score(other) <= score(raw) for other in self.pending)
+            self.pending.insert(at, raw)
+
+    def entry(self, number: int) -> bytes:
+        mark = (number * 7 % 5) - 2.5 if self.order == "priority" and number % 4 else None
+        return marked(entry(number), "", priority=mark)
 
     def settled(self, slot: int, data: Any) -> tuple[str, list[int], list[bytes]]:
         """A consumer, some tags (perhaps one that is not its own), and the entries that it really has."""
@@ -107,23 +132,39 @@ class Model(RuleBasedStateMachine):
         numbers = range(self.jobs, self.jobs + count)
         self.jobs += count
         self.sequence += 1
-        reply = put_by_hand(self.broker, self.sequence, numbers, delay=delay)
+        reply = put_by_hand(self.broker, self.sequence, numbers, delay=delay, entry=self.entry)
         room = max(0, self.maxsize - self.waiting()) if self.maxsize else count
         accepted: list[bytes] = []
         used = self.weight()
-        for raw in map(entry, numbers):
+        for raw in map(self.entry, numbers):
             used += len(raw)
             if len(accepted) == room or (self.maxbytes and used > self.maxbytes):
                 break
             accepted.append(raw)
         assert reply[:2] == [Code.OK, len(accepted)]
         if repeated and accepted:
-            assert put_by_hand(self.broker, self.sequence, numbers, delay=delay)[:2] == reply[:2]
+            assert put_by_hand(self.broker, self.sequence, numbers, delay=delay, entry=self.entry)[:2] == reply[:2]
         if delay:
             self.scheduled |= dict.fromkeys(accepted, "later" if delay == LATER else "soon")
         else:
-            self.pending += accepted
+            self.arrive(accepted)
         self.counters["put"] += len(accepted)
+
+    @rule(late=st.booleans())
+    def fire(self, late: bool) -> None:
+        """A schedule's slot: put whatever the bound, and once, however often it is sent."""
+        raw = entry(self.jobs)
+        self.jobs += 1
+        seen = Planned("s", b"{}", self.jobs)
+        assert self.broker.plan("s", b"{}" if self.planned else b"", b"{}", seen.slot)
+        self.planned = True
+        if late:
+            assert not self.broker.fire(seen._replace(slot=seen.slot - 1), "q", [raw], 1, None)
+            assert not self.broker.fire(seen._replace(definition=b"[]"), "q", [raw], 1, None)
+        assert self.broker.fire(seen, "q", [raw], LATER, seen.slot)
+        assert not self.broker.fire(seen, "q", [raw], LATER, seen.slot)
+        self.arrive([raw])
+        self.counters["put"] += 1
 
     # -- consumers
 
@@ -193,6 +234,20 @@ class Model(RuleBasedStateMachine):
         assert self.broker.give_back("q", name, tags) == len(tags) - len(found)
         self.to_head([before[tag] for tag in sorted(tags) if tag in before])
 
+    @precondition(lambda self: any(self.inflight.values()))
+    @rule(slot=st.integers(0, SLOTS - 1), data=st.data())
+    def engines_die(self, slot: int, data: Any) -> None:
+        """The processes of some jobs die, and the consumer lives to tell."""
+        before = dict(self.inflight[self.consumers[slot]])
+        name, tags, found = self.settled(slot, data)
+        assert self.broker.crashed("q", name, [(tag, "d", "") for tag in tags], self.link) == len(tags) - len(found)
+        after = {tag: charged(before[tag], 0, 1) for tag in sorted(tags) if tag in before}
+        poison = {tag: raw for tag, raw in after.items() if crashes(raw) >= 3}
+        self.dead |= poison
+        self.to_head([raw for tag, raw in after.items() if tag not in poison])
+        self.counters["failed"] += len(poison)
+        self.counters["crashed"] += len(found)
+
     @rule(slot=st.integers(0, SLOTS - 1))
     def isolate(self, slot: int) -> None:
         name = self.consumers[slot]
@@ -238,12 +293,13 @@ class Model(RuleBasedStateMachine):
 
     @rule(
         slot=st.integers(0, SLOTS - 1),
-        verb=st.sampled_from(["ack", "retry", "bury", "park", "give_back"]),
+        verb=st.sampled_from(["ack", "retry", "bury", "park", "give_back", "crashed"]),
         data=st.data(),
     )
     def resend(self, slot: int, verb: str, data: Any) -> None:
         """What settles a delivery arrives once more after it was done: it changes nothing, and says so."""
-        (self.exchange if verb == "ack" else getattr(self, verb))(slot, *self.arguments(verb), data)
+        rule_of = {"ack": "exchange", "crashed": "engines_die"}
+        getattr(self, rule_of.get(verb, verb))(slot, *self.arguments(verb), data)
         name = self.consumers[slot]
         gone = [tag for tag in range(1, 60) if tag not in self.inflight[name]][-5:]
         before = everything(self.broker)
@@ -253,6 +309,7 @@ class Model(RuleBasedStateMachine):
             "bury": lambda: self.broker.bury("q", name, [(tag, b"{}") for tag in gone], self.link),
             "park": lambda: self.broker.park("q", name, [(tag, "t") for tag in gone], self.link),
             "give_back": lambda: self.broker.give_back("q", name, gone),
+            "crashed": lambda: self.broker.crashed("q", name, [(tag, "d", "") for tag in gone], self.link),
         }[verb]()
         assert stale == len(gone)
         self.counters["stale"] += stale
@@ -290,7 +347,7 @@ class Model(RuleBasedStateMachine):
         assert moved == min(most, len(due))
         for raw, _ in due[:moved]:
             del self.scheduled[raw]
-            (self.pending if crashes(raw) < 2 else self.suspects).append(raw)
+            self.promoted(raw)
 
     @precondition(lambda self: "parked" in self.scheduled.values())
     @rule()
@@ -302,7 +359,13 @@ class Model(RuleBasedStateMachine):
                 self.broker.read(("ZADD", KEY.scheduled, "XX", 0, name))
                 assert self.broker.promote("q", 1)[0] == 1
                 del self.scheduled[raw]
-                (self.pending if crashes(raw) < 2 else self.suspects).append(raw)
+                self.promoted(raw)
+
+    def promoted(self, raw: bytes) -> None:
+        if crashes(raw) < 2:
+            self.arrive([raw])
+        else:
+            self.suspects.append(raw)
 
     @precondition(lambda self: self.waiting() + len(self.suspects) > 2)
     @rule()
@@ -327,7 +390,7 @@ class Model(RuleBasedStateMachine):
                     full = 1
                     break
                 else:
-                    self.pending.append(raw)
+                    self.arrive([raw])
                     moved.append(tag)
                     del self.dead[tag]
             seen.append(tag)
@@ -369,7 +432,11 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def every_job_is_in_its_one_place(self) -> None:
-        assert self.broker.read(("LRANGE", KEY.pending, 0, -1))[0][::-1] == self.pending
+        if self.order == "priority":
+            waiting = [member[18:] for member in self.broker.read(("ZRANGE", KEY.pending, 0, -1))[0]]
+        else:
+            waiting = self.broker.read(("LRANGE", KEY.pending, 0, -1))[0][::-1]
+        assert waiting == self.pending
         assert self.broker.read(("LRANGE", KEY.suspects, 0, -1))[0][::-1] == self.suspects
         assert sorted(raw for raw, _ in scheduled(self.broker)) == sorted(self.scheduled)
         for name, held in self.inflight.items():
@@ -406,12 +473,21 @@ class Model(RuleBasedStateMachine):
 
 def charged(raw: bytes, attempts: int, crashed: int) -> bytes:
     _, *before = decode(raw)
-    return b"%d.%d%s" % (before[0] + attempts, before[1] + crashed, raw[raw.index(b"{") :])
+    return b"%d.%d%s%s" % (before[0] + attempts, before[1] + crashed, marks(raw), raw[raw.index(b"{") :])
 
 
 def plain(raw: bytes) -> bytes:
     """The job without its attempts and crashes."""
-    return raw[raw.index(b"{") :]
+    return (b"0.0" + marks(raw) if marks(raw) else b"") + raw[raw.index(b"{") :]
+
+
+def marks(raw: bytes) -> bytes:
+    at = raw[: raw.index(b"{")].find(b"@")
+    return b"" if at < 0 else raw[at : raw.index(b"{")]
+
+
+def score(raw: bytes) -> float:
+    return float(marks(raw)[1:] or 0)
 
 
 def crashes(raw: bytes) -> int:
@@ -424,15 +500,16 @@ def scheduled(broker: Broker) -> list[tuple[bytes, int]]:
     return [(flat[i].partition(b"|")[2], int(flat[i + 1])) for i in range(0, len(flat), 2)]
 
 
-def test_the_scripts_do_what_the_model_says(broker: Broker) -> None:
+@pytest.mark.parametrize("order", ["fifo", "lifo", "priority"])
+def test_the_scripts_do_what_the_model_says(broker: Broker, order: str) -> None:
     class Bound(Model):
         pass
 
-    Bound.broker = broker
+    Bound.broker, Bound.order = broker, order
     run_state_machine_as_test(
         Bound,
         settings=settings(
-            max_examples=100,
+            max_examples=100 if order == "fifo" else 40,
             stateful_step_count=30,
             deadline=None,
             print_blob=True,

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from rq_lite.broker import Broker, Feed, Lane, Link, consuming, keys, producing, scripts, tending
+from rq_lite.broker import Broker, Feed, Lane, Link, consuming, keys, planning, producing, scripts, tending
+from rq_lite.broker.planning import Planned
 from rq_lite.broker.scripts import Code
 from rq_lite.outcome import Finished
 from tests.conftest import pattern
@@ -20,7 +21,7 @@ from tests.redis.steps import KEY, entry, put, took
 PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
 NAMES = scripts.names()
 PARTS = {"purpose", "KEYS", "ARGV", "returns", "oom", "callers"}
-WITHOUT_ARGV = {"resume", "unfinished"}
+WITHOUT_ARGV = {"resume", "size", "unfinished"}
 
 
 def body(name: str) -> str:
@@ -36,7 +37,7 @@ def listed(name: str) -> list[str]:
 
 
 def test_there_are_scripts() -> None:
-    assert len(NAMES) == 25
+    assert len(NAMES) == 30
     assert "lib" not in NAMES
 
 
@@ -61,7 +62,7 @@ def test_every_method_that_runs_a_script_stands_in_its_head() -> None:
     found: dict[str, set[str]] = {name: set() for name in NAMES}
     methods = [
         method
-        for side in (producing, consuming, tending)
+        for side in (producing, consuming, tending, planning)
         for node in ast.parse(inspect.getsource(side)).body
         if isinstance(node, ast.ClassDef)
         for method in node.body
@@ -110,6 +111,7 @@ def test_every_script_is_sent_the_keys_that_its_head_lists(
         lambda: broker.retry("q", "c", [(1, 1)], link),
         lambda: broker.park("q", "c", [(1, "t")], link),
         lambda: broker.give_back("q", "c", [1]),
+        lambda: broker.crashed("q", "c", [(1, "how", "where")], link),
         lambda: broker.reclaim("q", "c", certain=True),
         lambda: broker.isolate("q", "c", link),
         lambda: broker.finish("q", "c", [(1, Finished("done", b"", 0, b""))], link),
@@ -125,6 +127,10 @@ def test_every_script_is_sent_the_keys_that_its_head_lists(
         lambda: broker.progress("q", "c", "some id", 1, b'"tag":1', b'"done":1', link),
         lambda: broker.drop("q", "c", [(1, "some id")]),
         lambda: broker.purge("q"),
+        lambda: broker.plan("s", b"", b"{}", 1),
+        lambda: broker.fire(Planned("s", b"{}", 1), "q", [], 2, None),
+        lambda: broker.size("q"),
+        lambda: broker.shutdown("q"),
     ]
     for step in steps:
         step()
@@ -137,7 +143,7 @@ def test_every_script_is_sent_the_keys_that_its_head_lists(
                 short = key.removeprefix(KEY.prefix)
                 assert pattern(expected[i % count]).fullmatch(short), (name, key)
             assert len(names) == {"exchange": 2 * count, "put": len(names)}.get(name, count)
-    assert [len(names) for names in sent["put"]] == [6, 7]
+    assert [len(names) for names in sent["put"]] == [7, 8]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -215,7 +221,7 @@ def test_the_protocol_names_every_field_of_meta_that_scripts_use() -> None:
     ]
     fields = {field for line in calls for field in re.findall(r"'([a-z_]{2,})'", line)}
     fields |= {"seen", "paused", "unknown:<task>", "maxsize", "declared_maxsize", "declared_maxbytes"}
-    fields -= {"declared_"}
+    fields -= {"declared_", "fifo"}
     assert {"wanted", "rate_done", "parked", "bytes", "tag"} < fields
     assert [field for field in sorted(fields) if not re.search(rf"`{field}`", text)] == []
 

@@ -1,11 +1,13 @@
--- declare: make a queue known with the bound that the program names. The bound in Redis changes only when the
---          program names another number than last time: what an operator has set meanwhile stands.
--- KEYS    1 meta
+-- declare: make a queue known with the bound and the order that the program names. The bound in Redis changes only when
+--          the program names another number than last time: what an operator has set meanwhile stands. The order
+--          changes only while no job waits: the caller compares what is in force with what it named.
+-- KEYS    1 meta  2 pending  3 scheduled
 -- ARGV    1 maxsize ('': not named)  2 maxbytes ('': not named)  3 maxsize where nobody names one  4 maxbytes likewise
--- returns {OK, maxsize, maxbytes}
+--         5 order: fifo, lifo or priority ('': not named)
+-- returns {OK, maxsize, maxbytes, order}
 -- oom     refused, but a queue that is known as it stands needs no write: a worker can start
 -- callers Broker.declare
-local meta = KEYS[1]
+local meta, pending, scheduled = unpack(KEYS)
 local function bound(field, named, default)
   if named ~= '' and redis.call('HGET', meta, 'declared_' .. field) ~= named then
     redis.call('HSET', meta, 'declared_' .. field, named, field, named)
@@ -14,4 +16,10 @@ local function bound(field, named, default)
   end
   return tonumber(redis.call('HGET', meta, field))
 end
-return {OK, bound('maxsize', ARGV[1], ARGV[3]), bound('maxbytes', ARGV[2], ARGV[4])}
+local order, named = redis.call('HGET', meta, 'order') or 'fifo', ARGV[5]
+if named ~= '' and named ~= order then
+  if waiting(pending, order) + redis.call('ZCARD', scheduled) > 0 then return {OK, 0, 0, order} end
+  redis.call('HSET', meta, 'order', named)
+  order = named
+end
+return {OK, bound('maxsize', ARGV[1], ARGV[3]), bound('maxbytes', ARGV[2], ARGV[4]), order}

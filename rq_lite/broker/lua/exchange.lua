@@ -1,7 +1,9 @@
 -- exchange: settle what a consumer has finished and take what it has room for; several queues, in this order.
 -- KEYS    for each queue: pending  scheduled  meta  consumers  inflight:<consumer>  bell  room  drained
 -- ARGV    1 consumer  2 want, jobs at most in all (0: settle only)  then for each queue: n  n delivery tags to ack
--- returns for each queue {OK | NOLEASE, stale acks, tag before the first job, jobs, meta `cancels` ('': not asked, none)}
+-- returns for each queue {OK | NOLEASE, stale acks, tag before the first job, jobs, cancels, closed}; `cancels` is that of
+--         meta ('': not asked, none); `closed` is -1, or, once the queue was shut down and nothing was taken, how many
+--         jobs wait somewhere
 -- oom     allowed
 -- callers Broker.exchange
 local consumer, want, now = ARGV[1], tonumber(ARGV[2]), now_ms()
@@ -30,17 +32,20 @@ for q = 1, #KEYS, 8 do
   local pending, scheduled, meta, consumers, inflight, bell, room, drained = unpack(KEYS, q, q + 7)
   local acks = tonumber(ARGV[at])
   local acked = ack(inflight, at + 1, at + acks)
-  local code, tag, jobs, cancels = OK, 0, {}, ''
+  local code, tag, jobs, cancels, closed = OK, 0, {}, '', -1
   if want > 0 then
     local lease = redis.call('ZSCORE', consumers, consumer)
     if not lease or tonumber(lease) <= now then
       code = NOLEASE
     else
-      local state = redis.call('HMGET', meta, 'paused', 'cancels')
-      cancels = state[2] or ''
-      if state[1] ~= '1' then
-        jobs = redis.call('RPOP', pending, want) or {}
-        if #jobs == 0 then redis.call('DEL', bell) end
+      local state = redis.call('HMGET', meta, 'paused', 'order', 'closed', 'suspects', 'cancels')
+      cancels = state[5] or ''
+      if state[1] ~= '1' then jobs = take(pending, state[2], want) end
+      if #jobs == 0 then
+        if state[1] ~= '1' then redis.call('DEL', bell) end
+        if state[3] then
+          closed = waiting(pending, state[2]) + redis.call('ZCARD', scheduled) + tonumber(state[4] or 0)
+        end
       end
     end
   end
@@ -56,7 +61,7 @@ for q = 1, #KEYS, 8 do
   if acked ~= #jobs then redis.call('HINCRBY', meta, 'inflight', #jobs - acked) end
   if acked > 0 and #jobs == 0 then ring_drained(pending, scheduled, meta, drained) end
   if acks > acked then redis.call('HINCRBY', meta, 'stale', acks - acked) end
-  replies[#replies + 1] = {code, acks - acked, tag, jobs, cancels}
+  replies[#replies + 1] = {code, acks - acked, tag, jobs, cancels, closed}
   at = at + 1 + acks
 end
 return replies

@@ -1,6 +1,6 @@
 -- What several scripts need; the loader puts it in front of each of them.
 
-local OK, STALE, NOLEASE, UNDECLARED, MOVED, ALIVE = 0, -1, -2, -3, -4, -5
+local OK, STALE, NOLEASE, UNDECLARED, MOVED, ALIVE, CLOSED = 0, -1, -2, -3, -4, -5, -6
 
 -- Redis' own clock, in ms: no machine's clock is ever compared with another's.
 local function now_ms()
@@ -34,6 +34,11 @@ local function header(entry)
   return tonumber(attempts or 0), tonumber(crashes or 0), body, marks
 end
 
+-- The JSON of a body without the signature that may follow it.
+local function json_of(body)
+  return body:match('^(.*})' .. string.rep('%x', 64) .. '$') or body
+end
+
 -- The same without the body, which costs a copy.
 local function counts(entry)
   if entry:byte(1) == 123 then return 0, 0 end
@@ -56,13 +61,45 @@ end
 -- What stands in a job's JSON; an empty table for what is no job.
 local function job_of(entry)
   local _, _, body = header(entry)
-  local known, job = pcall(cjson.decode, body or '')
+  local known, job = pcall(cjson.decode, json_of(body or ''))
   return known and type(job) == 'table' and job or {}
 end
 
 -- More values than some thousand at once are too many for `unpack`.
 local function push_all(push, list, values)
   for i = 1, #values, 1000 do redis.call(push, list, unpack(values, i, math.min(i + 999, #values))) end
+end
+
+-- `pending` is a list, or a zset where the queue's order is "priority" (others: "fifo", which is also none, "lifo").
+local function waiting(pending, order)
+  return redis.call(order == 'priority' and 'ZCARD' or 'LLEN', pending)
+end
+
+-- Members are an r (returned: before its equals) or an s, 16 digits that keep equals in order, "|" and the entry.
+local function rank(returned, entries, pending, meta)
+  if #entries == 0 then return end
+  local tag, members = redis.call('HINCRBY', meta, 'tag', #entries) - #entries, {}
+  for i, entry in ipairs(entries) do
+    local priority = tonumber(entry:match('^%d+%.%d+@([^#{]*)') or 0) or 0
+    if priority ~= priority then priority = 0 end
+    -- The newest comes first among those that return, as at the head of a list; 9e15 is still counted exactly.
+    local mark = returned and string.format('r%016d|', 9e15 - tag - i) or string.format('s%016d|', tag + i)
+    members[2 * i - 1], members[2 * i] = string.format('%.17g', priority), mark .. entry
+  end
+  push_all('ZADD', pending, members)
+end
+
+-- Let new jobs wait where the queue's order wants them.
+local function add(entries, pending, order, meta)
+  if order == 'priority' then return rank(false, entries, pending, meta) end
+  push_all(order == 'lifo' and 'RPUSH' or 'LPUSH', pending, entries)
+end
+
+local function take(pending, order, want)
+  if order ~= 'priority' then return redis.call('RPOP', pending, want) or {} end
+  local popped, entries = redis.call('ZPOPMIN', pending, want), {}
+  for i = 1, #popped, 2 do entries[(i + 1) / 2] = popped[i]:sub(19) end
+  return entries
 end
 
 -- Let jobs wait (again): `push` is RPUSH for the head of the queue and LPUSH for its end. Suspects wait elsewhere;
@@ -78,7 +115,14 @@ local function wait_again(push, entries, pending, suspects, meta)
       length = length + #entry
     end
   end
-  push_all(push, pending, usual)
+  local order = redis.call('HGET', meta, 'order')
+  if push == 'LPUSH' then
+    add(usual, pending, order, meta)
+  elseif order == 'priority' then
+    rank(true, usual, pending, meta)
+  else
+    push_all(push, pending, usual)
+  end
   push_all(push, suspects, lone)
   if #lone > 0 then redis.call('HINCRBY', meta, 'suspects', #lone) end
   return #usual, length, #lone
@@ -113,8 +157,8 @@ end
 
 -- Jobs that nobody has finished: waiting (suspects, too), scheduled or in flight.
 local function unfinished(pending, scheduled, meta)
-  local elsewhere = redis.call('HMGET', meta, 'inflight', 'suspects')
-  return redis.call('LLEN', pending) + redis.call('ZCARD', scheduled)
+  local elsewhere = redis.call('HMGET', meta, 'inflight', 'suspects', 'order')
+  return waiting(pending, elsewhere[3]) + redis.call('ZCARD', scheduled)
     + tonumber(elsewhere[1] or 0) + tonumber(elsewhere[2] or 0)
 end
 
@@ -125,10 +169,10 @@ end
 
 -- Wake the producer that waits longest, if there is room for as many jobs as it wanted.
 local function ring_room(pending, scheduled, meta, room)
-  local bound = redis.call('HMGET', meta, 'wanted', 'maxsize', 'maxbytes', 'bytes')
+  local bound = redis.call('HMGET', meta, 'wanted', 'maxsize', 'maxbytes', 'bytes', 'order')
   local wanted, maxsize, maxbytes = tonumber(bound[1] or 0), tonumber(bound[2] or 0), tonumber(bound[3] or 0)
   if wanted == 0 then return end
-  local size = redis.call('LLEN', pending) + redis.call('ZCARD', scheduled)
+  local size = waiting(pending, bound[5]) + redis.call('ZCARD', scheduled)
   local fits = maxsize == 0 or maxsize - size >= wanted
   if size == 0 or (fits and (maxbytes == 0 or tonumber(bound[4] or 0) < maxbytes)) then
     redis.call('HDEL', meta, 'wanted')
@@ -233,4 +277,62 @@ local function end_entry(prefix, entry, state, detail)
   if not id then return end
   local ttl = tonumber(job_of(entry).result_ttl) or 0
   end_job(prefix, id, state, detail, ttl >= 0.001 and math.floor(math.min(ttl, 1e9) * 1000) or 0)
+end
+
+-- When the first of what is scheduled is due, ms; beyond all times when there is nothing.
+local function first_due(scheduled)
+  return tonumber(redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')[2] or math.huge)
+end
+
+-- Drop what waits; how much that was, and what is left: where somebody may want to hear of jobs (`tracked` of meta) at
+-- most so many from each place, which end as cancelled.
+local function drop_waiting(most, pending, scheduled, meta, bell, room, drained, suspects)
+  local state = redis.call('HMGET', meta, 'order', 'tracked')
+  local function size() return waiting(pending, state[1]) + redis.call('ZCARD', scheduled) + redis.call('LLEN', suspects) end
+  local before = size()
+  if state[2] == '1' then
+    local entries, length, parked = take(pending, state[1], most), 0, 0
+    local flat, lone = redis.call('ZPOPMIN', scheduled, most), redis.call('RPOP', suspects, most) or {}
+    for i = 1, #flat, 2 do
+      if flat[i]:sub(1, 1) == 'p' then parked = parked + 1 end
+      entries[#entries + 1] = flat[i]:match('^%a%d+|(.*)$') or flat[i]
+    end
+    for _, entry in ipairs(entries) do length = length + #entry end
+    for _, list in ipairs({entries, lone}) do
+      for _, entry in ipairs(list) do end_entry(prefix_of(meta), entry, 'cancelled', '') end
+    end
+    redis.call('HINCRBY', meta, 'bytes', -length)
+    if parked > 0 then redis.call('HINCRBY', meta, 'parked', -parked) end
+    if #lone > 0 then redis.call('HINCRBY', meta, 'suspects', -#lone) end
+  else
+    redis.call('UNLINK', pending, scheduled, suspects)
+  end
+  local left = size()
+  if left == 0 then
+    redis.call('UNLINK', bell)
+    redis.call('HDEL', meta, 'bytes', 'parked', 'suspects')
+  end
+  if before > left then redis.call('HINCRBY', meta, 'purged', before - left) end
+  ring_room(pending, scheduled, meta, room)
+  ring_drained(pending, scheduled, meta, drained)
+  return before - left, left
+end
+
+local function text_of(value) return type(value) == 'string' and value or cjson.null end
+
+-- Charge an entry with a crash; with it comes a report (JSON, one line) if it is to be buried for it. `died`: what did.
+-- One with callbacks stays a suspect instead: whoever takes it puts them, and buries it without running it.
+local function crash(entry, meta, consumer, died, how, where)
+  entry = charged(entry, 0, 1)
+  local attempts, crashes = counts(entry)
+  if crashes < POISON then return entry end
+  local job = job_of(entry)
+  if tracked(entry) and type(job['then']) == 'table' and next(job['then']) then return entry end
+  local why = string.format('%d %s died while it ran; the last: %s', crashes, died, how)
+  local ended = '"error":' .. cjson.encode({type = 'poison', message = why, traceback = where})
+  end_entry(prefix_of(meta), entry, 'failed', ended)
+  return entry, cjson.encode({
+    id = text_of(job.id), task = text_of(job.task), attempts = attempts + crashes, crashes = crashes,
+    error = 'poison: ' .. why, traceback = where, consumer = consumer,
+  })
 end

@@ -32,39 +32,18 @@ for _ = 1, 10 do
   if cursor == '0' or #tags >= most / 2 then break end
 end
 
-local function text_of(value) return type(value) == 'string' and value or cjson.null end
-
-local function why(crashes)
-  return string.format('%d consumers died while it ran; the last: %s', crashes, ARGV[5])
-end
-
-local function report(job, attempts, crashes)
-  return cjson.encode({
-    id = text_of(job.id), task = text_of(job.task), attempts = attempts, crashes = crashes, consumer = consumer,
-    error = 'poison: ' .. why(crashes), traceback = ARGV[6],
-  })
-end
-
-local function failed(crashes)
-  return '"error":' .. cjson.encode({type = 'poison', message = why(crashes), traceback = ARGV[6]})
-end
-
 -- Newest first, so that the oldest ends up at the head.
 table.sort(tags, function(a, b) return a > b end)
 local entries, buried = {}, {}
 for _, tag in ipairs(tags) do
   local entry = found[tag]
   if blamed == 'all' or blamed == tag then
-    entry = charged(entry, 0, 1)
-    local attempts, crashes = counts(entry)
-    if crashes >= POISON then
-      local job, n = job_of(entry), #buried
-      -- With callbacks it stays a suspect: whoever takes it puts them, and buries it without running it.
-      if not (tracked(entry) and type(job['then']) == 'table' and next(job['then'])) then
-        buried[n + 1], buried[n + 2], buried[n + 3] = tag, report(job, attempts + crashes, crashes), entry
-        end_entry(prefix_of(meta), entry, 'failed', failed(crashes))
-        entry = nil
-      end
+    local report
+    entry, report = crash(entry, meta, consumer, 'consumers', ARGV[5], ARGV[6])
+    if report then
+      local n = #buried
+      buried[n + 1], buried[n + 2], buried[n + 3] = tag, report, entry
+      entry = nil
     end
   end
   if entry then entries[#entries + 1] = entry end

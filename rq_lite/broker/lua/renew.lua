@@ -23,6 +23,6 @@ if renewed > 0 then
     redis.call('HSET', meta, 'rate', string.format('%.1f', rate), 'rate_done', done, 'rate_at', now)
   end
 end
-local state = redis.call('HMGET', meta, 'paused', 'suspects')
+local state = redis.call('HMGET', meta, 'paused', 'suspects', 'order')
 if state[1] == '1' then return {OK, renewed, 0, 0} end
-return {OK, renewed, redis.call('LLEN', pending), tonumber(state[2] or 0)}
+return {OK, renewed, waiting(pending, state[3]), tonumber(state[2] or 0)}

@@ -9,10 +9,10 @@
 -- callers Broker.requeue
 local dead, index, pending, scheduled, meta, bell, room, cancelled = unpack(KEYS)
 local SLICE = 1000000
-local known = redis.call('HMGET', meta, 'maxsize', 'maxbytes', 'bytes')
+local known = redis.call('HMGET', meta, 'maxsize', 'maxbytes', 'bytes', 'order')
 local maxsize, maxbytes, bytes = tonumber(known[1]), tonumber(known[2] or 0), tonumber(known[3] or 0)
 if not maxsize then return {UNDECLARED} end
-local size = redis.call('LLEN', pending) + redis.call('ZCARD', scheduled)
+local size = waiting(pending, known[4]) + redis.call('ZCARD', scheduled)
 if size == 0 then bytes = 0 end
 local marked = redis.call('EXISTS', cancelled) == 1
 
@@ -47,7 +47,7 @@ redis.call('HDEL', dead, '', unpack(tags))
 for _, id in ipairs(again) do redis.call('DEL', prefix_of(meta) .. 'result:' .. id) end
 if #tags > 0 then
   redis.call('ZREM', index, unpack(tags))
-  push_all('LPUSH', pending, entries)
+  add(entries, pending, known[4], meta)
   bytes, size = bytes + length, size + #entries
   redis.call('HSET', meta, 'bytes', bytes)
   redis.call('HINCRBY', meta, 'requeued', #entries)

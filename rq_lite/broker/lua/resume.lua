@@ -3,6 +3,7 @@
 -- returns {OK}
 -- oom     allowed
 -- callers Broker.resume
-redis.call('HDEL', KEYS[1], 'paused')
-ring_bell(KEYS[3], redis.call('LLEN', KEYS[2]))
+local meta, pending, bell = unpack(KEYS)
+redis.call('HDEL', meta, 'paused')
+ring_bell(bell, waiting(pending, redis.call('HGET', meta, 'order')))
 return {OK}

@@ -1,0 +1,441 @@
+"""What this process has got with `Queue.get` and not settled yet.
+
+Towards each Redis it is one consumer (Lessee) with a lease that a thread renews, and has a lane for each queue. Threads
+that get at the same time ask Redis together: who is first takes for all that wait.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import random
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from rq_lite.broker import FAULTS, Broker, Code, Death, Taken
+from rq_lite.broker import Lane as Acks
+from rq_lite.broker.codec import ITEM, Message, Undecodable, decode
+from rq_lite.errors import QueueEmpty as Empty
+from rq_lite.errors import RqLiteError, ShutDown
+from rq_lite.runtime.duties import Duties
+from rq_lite.runtime.identity import mine
+from rq_lite.runtime.seldom import Seldom
+from rq_lite.runtime.verdict import Report
+
+log = logging.getLogger("rq_lite.leasing")
+
+BLOCK = 1.5  # seconds a wait for the bell lasts; a wake-up that was lost heals after it
+AUDIT = 10.0  # seconds between two looks at what Redis says we own; sooner after an error
+SOON = 2.0
+LAST = 1.0  # seconds that Redis has at the end of the process to hear what goes back
+ENDED = Death("it has ended", charged="none")
+T = TypeVar("T")
+
+
+class Held:
+    """An item that this process has, on lease."""
+
+    __slots__ = ("lost", "message", "owner", "settled", "tag")
+
+    def __init__(self, tag: int, message: Message) -> None:
+        self.tag = tag
+        self.message = message
+        self.owner = 0  # the thread that got it
+        self.settled = False
+        self.lost = False  # its lease has ended: somebody else has it, or will have
+
+
+class Lane:
+    """This process's part of one queue. `_news` guards what threads share; who holds `_talk` uses the link."""
+
+    def __init__(self, broker: Broker, consumer: str, queue: str, suspects: Callable[[], int]) -> None:
+        self.queue = queue
+        self._broker = broker
+        self._consumer = consumer
+        self._suspects = suspects
+        self._news = threading.Condition(threading.Lock())
+        self._waiting = 0  # threads in `get`
+        self._listening = False  # one of them waits for the bell, the others for it
+        self._ready: deque[Held] = deque()  # taken, for who waits
+        self._held: dict[int, dict[Held, None]] = {}  # by the thread that got them, the oldest first
+        self._acks: list[int] = []
+        self._talk = threading.Lock()
+        self._link = broker.link()
+        self._ear = broker.link()
+        self._registered = False
+        self._unsure = False  # nobody knows whether the last request was done
+        self._audit_at = time.monotonic() + AUDIT
+        self._seldom = Seldom(log)
+
+    # -- getting
+
+    def get(self, timeout: float | None, *, done: Held | None = None, lingering: bool = False) -> Held:
+        """The next item, waiting up to `timeout` s (None: for ever); `done` is settled in the same step.
+
+        Raises Empty, and ShutDown once the queue was shut down and nothing waits in it; `lingering`: and nothing is
+        held by others either, who might give it back.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        if done is not None:
+            self._done(done)
+        with self._news:
+            self._waiting += 1
+        try:
+            while True:
+                held, closed = self._fetch()
+                if held is not None:
+                    return held
+                if closed == 0 and not (lingering and self._elsewhere()):
+                    raise ShutDown(f"queue {self.queue!r} was shut down and is empty")
+                left = BLOCK if until is None else until - time.monotonic()
+                if left <= 0:
+                    raise Empty(f"queue {self.queue!r} is empty")
+                self._wait(left, lingering and closed >= 0)
+        finally:
+            with self._news:
+                self._waiting -= 1
+                spare = [self._ready.pop() for _ in range(len(self._ready) - self._waiting)]
+                if self._waiting:
+                    self._news.notify()
+            if spare:  # this thread was interrupted while another took for it
+                self._return([held.tag for held in spare])
+
+    def _fetch(self) -> tuple[Held | None, int]:
+        """What is there for this thread, and how much waits somewhere in a queue that was shut down (else -1)."""
+        closed = -1
+        with self._talk:
+            if not self._ready or self._acks:
+                closed = self._take()
+            with self._news:
+                if not self._ready:
+                    return None, closed
+                held = self._ready.popleft()
+                held.owner = threading.get_ident()
+                self._held.setdefault(held.owner, {})[held] = None
+                return held, closed
+
+    def _take(self) -> int:
+        reply = self._exchange(max(0, self._waiting - len(self._ready)))
+        if reply.jobs:
+            self._arrived([(reply.tag + n, entry) for n, entry in enumerate(reply.jobs, 1)])
+        elif not self._ready and (reply.closed > 0 or self._suspects()):
+            self._isolate()
+        return reply.closed
+
+    def _isolate(self) -> None:
+        """Take an item whose consumers have died twice, as our only one: if it kills us too, no other is charged."""
+        with self._news:
+            if any(self._held.values()):
+                return
+        code, tag, entry = self._surely(lambda: self._broker.isolate(self.queue, self._consumer, self._link))
+        if code is Code.OK and tag:
+            self._arrived([(tag, entry)])
+
+    def _arrived(self, jobs: list[tuple[int, bytes]]) -> None:
+        found, none = [], []
+        for tag, entry in jobs:
+            try:
+                message = decode(self._broker.opened(self.queue, entry))[0]
+                if not message.task and len(message.args) != 1 and ITEM not in message.kwargs:
+                    raise Undecodable("neither a task's name nor an item")
+                found.append(Held(tag, message))
+            except Undecodable as error:
+                report = Report(None, None, f"{error.said}: {error}", consumer=self._consumer)
+                none.append((tag, report.buried().report))
+        with self._news:
+            self._ready += found
+            if self._waiting > 1:
+                self._news.notify(len(found))
+        if none:
+            self._seldom.warn("undecodable", f"queue {self.queue!r}: buried {len(none)} entries that are no job")
+            self._surely(lambda: self._broker.bury(self.queue, self._consumer, none, self._link))
+
+    def _wait(self, seconds: float, drained: bool) -> None:
+        """Until perhaps there is something; one thread waits for the bell, the others for that one."""
+        with self._news:
+            if self._ready:
+                return
+            if self._listening:
+                self._news.wait(min(seconds, 4 * BLOCK))
+                return
+            self._listening = True
+        try:
+            self._broker.wait_item(self.queue, min(seconds, BLOCK), self._ear, drained=drained)
+        except FAULTS:
+            self._ear.close()
+            time.sleep(random.uniform(0.02, min(seconds, 0.5)))
+        except BaseException:
+            self._ear.close()
+            raise
+        finally:
+            with self._news:
+                self._listening = False
+                self._news.notify()
+
+    def _elsewhere(self) -> bool:
+        """Whether somebody else has an item that may come back."""
+        with self._news:
+            own = sum(not held.lost for held in self._held.get(threading.get_ident(), ()))
+        return self._broker.unfinished(self.queue)[0] > own
+
+    # -- settling
+
+    def task_done(self) -> None:
+        """Settle what this thread got first, or else the process; raises ValueError when nothing is left."""
+        with self._news:
+            own = self._held.get(threading.get_ident()) or min(
+                filter(None, self._held.values()), key=lambda those: next(iter(those)).tag, default=None
+            )
+        if not own:
+            raise ValueError(f"queue {self.queue!r}: task_done() called too many times: nothing that was got is left")
+        self.settle(next(iter(own)))
+
+    def settle(self, held: Held) -> None:
+        self._done(held)
+        self.flush()
+
+    def flush(self, patience: float | None = None) -> None:
+        """Tell Redis what is done."""
+        with self._talk:
+            if self._acks:
+                self._exchange(0, patience)
+
+    def _done(self, held: Held) -> None:
+        """It is settled with the next exchange."""
+        with self._news:
+            if held.settled:
+                return
+            self._drop(held)
+            if not held.lost:
+                self._acks.append(held.tag)
+        if held.lost:
+            self._note_stale(1)
+
+    def give_back(self, held: Held) -> None:
+        with self._news:
+            if held.settled:
+                return
+            self._drop(held)
+        if not held.lost:
+            self._return([held.tag])
+
+    def bury(self, held: Held, error: BaseException) -> None:
+        """To the dead set: it cannot even be read."""
+        with self._news:
+            self._drop(held)
+        report = Report(held.message.id, None, f"{type(error).__name__}: {error}", consumer=self._consumer).buried()
+        with self._talk:
+            self._surely(lambda: self._broker.bury(self.queue, self._consumer, [(held.tag, report.report)], self._link))
+
+    def give_all_back(self, patience: float | None = None) -> None:
+        """What was got here and is not settled, and what was taken for threads that are no more."""
+        with self._news:
+            every = [held for those in self._held.values() for held in those] + [*self._ready]
+            for held in every:
+                held.settled = True
+            self._held.clear()
+            self._ready.clear()
+        self.flush(patience)
+        tags = [held.tag for held in every if not held.lost]
+        if tags:
+            self._return(tags, patience)
+
+    def _drop(self, held: Held) -> None:
+        held.settled = True
+        those = self._held.get(held.owner, {})
+        those.pop(held, None)
+        if not those:
+            self._held.pop(held.owner, None)
+
+    def _return(self, tags: list[int], patience: float | None = None) -> None:
+        with self._talk:
+            self._surely(lambda: self._broker.give_back(self.queue, self._consumer, tags, link=self._link), patience)
+
+    # -- Redis; whoever calls these holds `_talk`
+
+    def _exchange(self, want: int, patience: float | None = None) -> Taken:
+        def attempt() -> Taken:
+            sent = self._acks[:]
+            reply = self._broker.exchange(self._consumer, [Acks(self.queue, sent)], want, self._link)[0]
+            with self._news:
+                del self._acks[: len(sent)]
+            return reply
+
+        if time.monotonic() > self._audit_at:
+            self._unsure = True
+        while True:
+            reply = self._surely(attempt, patience)
+            if reply.stale:
+                self._note_stale(reply.stale)
+            if reply.code is not Code.NOLEASE:
+                return reply
+            # It has ended, perhaps with what we hold: look before we go on.
+            self._registered, self._unsure = False, True
+
+    def _surely(self, attempt: Callable[[], T], patience: float | None = None) -> T:
+        """Do something with Redis, through weather; once nobody knows what was done, look first what we own."""
+
+        def step() -> T:
+            if not self._registered:
+                self._broker.register(self.queue, self._consumer, link=self._link)
+                self._registered = True
+            if self._unsure:
+                self._reconcile()
+            self._unsure = True
+            reply = attempt()
+            self._unsure = False
+            return reply
+
+        try:
+            return self._broker.patiently(step, self._link, patience)
+        except BaseException:  # also a thread that is interrupted while the answer is on its way
+            self._link.close()
+            raise
+        finally:
+            if self._unsure:
+                self._audit_at = time.monotonic() + SOON
+
+    def _reconcile(self) -> None:
+        """Learn what we own: what came in an answer that was lost is there for who waits; what is lost is marked."""
+        owned = self._broker.inflight(self.queue, self._consumer, self._link)
+        with self._news:
+            self._acks = [tag for tag in self._acks if tag in owned]
+            here = [held for those in self._held.values() for held in those]
+            for held in here:
+                held.lost = held.lost or held.tag not in owned
+            self._ready = deque(held for held in self._ready if held.tag in owned)
+            known = {*self._acks, *(held.tag for held in (*here, *self._ready) if not held.lost)}
+        found = self._broker.booked(self.queue, self._consumer, sorted(owned - known), self._link)
+        self._unsure = False
+        self._audit_at = time.monotonic() + AUDIT
+        if found:
+            self._arrived(found)
+
+    def audit(self) -> None:
+        """Now and then, also when nobody gets: a request that was held up may be done long after we gave it up."""
+        if not self._talk.acquire(blocking=False):
+            return
+        try:
+            if time.monotonic() > self._audit_at or self._acks:
+                self._unsure = True
+                self._exchange(0)
+        finally:
+            self._talk.release()
+        with self._news:
+            spare = [self._ready.pop() for _ in range(len(self._ready) - self._waiting)]
+        if spare:
+            self._return([held.tag for held in spare])
+
+    def _note_stale(self, count: int) -> None:
+        self._seldom.warn("stale", f"queue {self.queue!r}: {count} items were done after their lease had ended")
+
+    def leave(self) -> None:
+        """The end: everything goes back, and Redis forgets this consumer."""
+        with contextlib.suppress(RqLiteError):
+            self.give_all_back(LAST)
+            self._broker.reclaim(self.queue, self._consumer, certain=True, death=ENDED)
+        self._link.close()
+        self._ear.close()
+
+
+class Lessee:
+    """This process as a consumer of one Redis."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.consumer = str(mine())
+        self._broker = broker
+        self._lanes: dict[str, Lane] = {}
+        self._lock = threading.Lock()
+        facts: dict[str, str | int] = {"procs": 1, "slots": "get", "since": round(time.time())}
+        self._duties = Duties(broker, self.consumer, facts, None, chores=[(SOON, self._audit)])
+        self._duties.born(self.consumer)
+
+    def lane(self, queue: str) -> Lane:
+        with self._lock:
+            lane = self._lanes.get(queue)
+            if lane is None:
+                made = Lane(self._broker, self.consumer, queue, lambda: self._duties.suspects)
+                if self._lanes:
+                    self._duties.serve(queue)
+                else:
+                    self._duties.start([queue])
+                lane = self._lanes[queue] = made
+            return lane
+
+    def _audit(self) -> None:
+        for lane in list(self._lanes.values()):
+            lane.audit()
+
+    def leave(self) -> None:
+        self._duties.stop()
+        for lane in self._lanes.values():
+            lane.leave()
+
+
+class _Here:
+    """The lessees of this very process: a fork begins with none, its parent's leases are not its own."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lessees: dict[str, Lessee] = {}
+        self.hooked = False
+
+
+_here = _Here()
+
+
+def lane_of(broker: Broker, queue: str) -> Lane:
+    """This process's lane of a queue."""
+    with _here.lock:
+        found = _here.lessees.get(broker.url)
+        if found is None:
+            _hook()
+            found = _here.lessees[broker.url] = Lessee(broker)
+    return found.lane(queue)
+
+
+def leave() -> None:
+    """Give everything back that this process holds; a later `get` begins anew."""
+    with _here.lock:
+        leaving = list(_here.lessees.values())
+        _here.lessees.clear()
+    for one in leaving:
+        one.leave()
+
+
+def _hook() -> None:
+    if _here.hooked:
+        return
+    _here.hooked = True
+    atexit.register(leave)
+    # Processes of multiprocessing leave without atexit; they have these of their own.
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, leave, exitpriority=100)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_here.__init__)  # type: ignore[misc]
+
+
+def each(take: Callable[[Held | None], Held], lane: Lane) -> Iterator[Held]:
+    """Items for a loop: each is settled when the loop asks for the next, and goes back when it is left before."""
+    held: Held | None = None
+    while True:
+        try:
+            held = take(held)
+        except ShutDown:
+            return
+        finished = False
+        try:
+            yield held
+            finished = True
+        finally:
+            if not finished:
+                lane.give_back(held)
