@@ -25,8 +25,8 @@ class Underway(msgspec.Struct, frozen=True):
 
     id: str
     task: str
-    done: float
-    total: float | None
+    done: int | float
+    total: int | float | None
     note: str
     seconds_ago: float
 
@@ -199,8 +199,8 @@ class Said(msgspec.Struct):
     tag: int
     at: int
     task: str = ""
-    done: float = 0
-    total: float | None = None
+    done: int | float = 0
+    total: int | float | None = None
     note: str = ""
 
 
