@@ -67,10 +67,15 @@ def long(text: str) -> str:
     return text[::-1]
 
 
-@both()
+@both(retries=2)
 def result(kind: str) -> object:
-    note("done", kind)
-    return {"plain": [1, 2.5, None, "ä"], "none": object()}[kind]
+    note("begun", kind)
+    return {"plain": [1, 2.5, None, "ä"], "no number": float("nan"), "object": object()}[kind]
+
+
+@both()
+def tomorrow(day: datetime.date) -> datetime.date:
+    return day + datetime.timedelta(days=1)
 
 
 @both()
@@ -150,6 +155,15 @@ def compute(what: object) -> None:
 
 @both(timeout=0.3)
 def swallow(what: object) -> None:
+    swallow_all(what)
+
+
+@both(timeout=600)
+def swallow_long(what: object) -> None:
+    swallow_all(what)
+
+
+def swallow_all(what: object) -> None:
     """Goes on whatever is raised in it."""
     note("begun", what)
     while True:
