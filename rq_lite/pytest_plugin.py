@@ -52,7 +52,18 @@ def rq_queue(rq_redis: Broker, request: pytest.FixtureRequest) -> Iterator[Queue
 
 @pytest.fixture
 def rq_worker(rq_redis: Broker) -> Iterator[Callable[..., Part]]:
-    """Starts a real worker, as `rq_lite.testing.worker` does, that is stopped at the end of the test."""
+    """Starts a real worker, as `rq_lite.testing.worker` does, that is stopped at the end of the test.
+
+    What it said is shown with a test that fails.
+    """
     workers = part("workers")
+    started: list[Part] = []
+
+    def start(app: str, **options: Any) -> Part:
+        started.append(running.enter_context(workers.worker(app, broker=rq_redis, **options)))
+        return started[-1]
+
     with ExitStack() as running:
-        yield lambda app, **options: running.enter_context(workers.worker(app, broker=rq_redis, **options))
+        yield start
+        for worker in started:
+            print(worker.said)

@@ -63,6 +63,8 @@ class Reader:
         self._turns: deque[tuple[float, Key]] = deque()  # when each is watched anew, the next one first
         self._queues: dict[str, None] = {}  # those whose inboxes are listened to
         self._thread: threading.Thread | None = None
+        self._link: Link | None = None
+        self._stopped = threading.Event()
         self._asked = 0.0
         self._seldom = Seldom(log)
 
@@ -127,17 +129,25 @@ class Reader:
         for waiter in waiters:
             waiter.hear(result)
 
+    def stop(self) -> None:
+        """Listen no more; who waits now waits in vain."""
+        self._stopped.set()
+        if self._link is not None:
+            self._link.drop()
+
     # -- in the thread
 
     def _run(self) -> None:
-        link = self._broker.link()
+        link = self._link = self._broker.link()
         idle_since = 0.0
-        while True:
+        while not self._stopped.is_set():
             try:
                 self._listen(link)
                 self._watch_again()
             except FAULTS as error:
                 link.close()
+                if self._stopped.is_set():
+                    break
                 self._all_are_due()
                 self._seldom.warn("redis", f"Redis: {error}; results are waited for")
                 time.sleep(random.uniform(0.05, 1.0))
@@ -148,8 +158,8 @@ class Reader:
             if self._waiters:
                 idle_since = now
             elif now - idle_since > LINGER and self._ended():
-                link.close()
-                return
+                break
+        link.close()
 
     def _ended(self) -> bool:
         """Whether the thread may end: nobody waits, and whoever comes now starts another."""
@@ -215,6 +225,12 @@ class _Readers:
     def forget(self) -> None:
         self._lock = threading.Lock()
         self._readers: weakref.WeakKeyDictionary[Broker, Reader] = weakref.WeakKeyDictionary()
+
+    def stop(self) -> None:
+        """All of them."""
+        for reader in list(self._readers.values()):
+            reader.stop()
+        self.forget()
 
     def of(self, broker: Broker) -> Reader:
         reader = self._readers.get(broker)

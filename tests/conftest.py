@@ -182,13 +182,18 @@ def link(broker: Broker) -> Iterator[Link]:
 
 @pytest.fixture
 def queue(broker: Broker) -> Iterator[Queue]:
-    """An empty queue of bound 10, made known to Redis."""
+    """An empty queue of bound 10, made known to Redis; nothing else is registered during the test."""
     this.use(broker.settings, broker)
+    tasks, queues = dict(registry.tasks), dict(registry.queues)
+    registry.tasks.clear()
+    registry.queues.clear()
     made = Queue("q", maxsize=10)
     made.declare()
     yield made
-    registry.queues.clear()
     registry.tasks.clear()
+    registry.tasks.update(tasks)
+    registry.queues.clear()
+    registry.queues.update(queues)
 
 
 @pytest.fixture

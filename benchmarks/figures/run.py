@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from benchmarks import machine
-from benchmarks.figures import feeding, latency, lateness, size, throughput
+from benchmarks.figures import feeding, latency, lateness, results, size, throughput
 from benchmarks.figures.figure import Figure, Site
 
 
@@ -25,6 +25,8 @@ def groups(known: throughput.Rates) -> dict[str, Callable[[Site], Iterable[Figur
         "put → body": latency.hop,
         "delayed jobs": lateness.late,
         "a million due at once": lateness.at_once,
+        "put → result": results.round_trip,
+        "Executor.map": results.mapped,
         "memory in Redis": size.redis_memory,
         "an idle consumer": size.consumer,
         "--help": size.help_time,

@@ -70,8 +70,13 @@ class Record:
         self.puts: list[PutJob] = []
 
     def __call__(self, queue: Queue, entries: Sequence[bytes], options: Options) -> int:
-        self.puts += [job_of(queue, entry, delay=options.delay) for entry in entries]
+        self.note(queue, entries, options)
         return len(entries)
+
+    def note(self, queue: Queue, entries: Sequence[bytes], options: Options) -> list[PutJob]:
+        jobs = [job_of(queue, entry, delay=options.delay) for entry in entries]
+        self.puts += jobs
+        return jobs
 
 
 class Inline(Record):
@@ -84,9 +89,8 @@ class Inline(Record):
         self._here = threading.local()
 
     def __call__(self, queue: Queue, entries: Sequence[bytes], options: Options) -> int:
-        before = len(self.puts)
-        super().__call__(queue, entries, options)
-        jobs = [(job, queue, entry) for job, entry in zip(self.puts[before:], entries, strict=True)]
+        noted = self.note(queue, entries, options)
+        jobs = [(job, queue, entry) for job, entry in zip(noted, entries, strict=True)]
         waiting: deque[tuple[PutJob, Queue, bytes]] | None = getattr(self._here, "waiting", None)
         if waiting is not None:  # this is a job that puts
             waiting.extend(jobs)

@@ -125,3 +125,44 @@ def test_a_short_secret_is_refused_by_every_command_and_not_shown(lab: Lab, comm
     assert ended.returncode == 2
     assert "shorter than 16 characters" in ended.stderr
     assert "hunter2" not in ended.stderr + ended.stdout
+
+
+CALLING = """
+from pathlib import Path
+from rq_lite import Ended, Queue
+
+work, after = Queue("work"), Queue("after")
+
+@after.task
+def good(result): note(f"good {result}")
+
+@after.task
+def bad(ended: Ended): note(f"bad {ended.error}")
+
+@work.task(on_success=good, on_failure=bad, result_ttl=60)
+def half(n): return 10 / n
+
+@after.task(every=1, args=["again"])
+def tick(what): note(what)
+
+def note(what):
+    with open("notes", "a") as file:
+        file.write(f"{what}\\n")
+"""
+
+
+def test_callbacks_and_schedules_are_run_too(lab: Lab, signer: Signer) -> None:
+    (lab.folder / "calling.py").write_text(CALLING)
+    for n in (2, 0):
+        message = Message(
+            VERSION, f"id-{n}", "calling:half", [n], result_ttl=60.0,
+            then={"success": ["after", "calling:good"], "failure": ["after", "calling:bad"]},
+        )  # fmt: skip
+        lab.put_raw(b"0.0#id-%d" % n + signer.seal("work", encode(message)))
+    worker = lab.work(app="calling")
+    notes = lab.folder / "notes"
+    wanted = {"good 5.0", "bad ZeroDivisionError: division by zero", "again"}
+    until(lambda: notes.exists() and set(notes.read_text().splitlines()) == wanted, "all of it is run")
+    worker.stop()
+    assert [dead.report["error"][:17] for dead in lab.dead()] == ["ZeroDivisionError"]
+    assert lab.dead("after") == []

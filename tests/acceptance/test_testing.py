@@ -257,7 +257,7 @@ def test_each_process_of_xdist_has_a_redis_of_its_own(tmp_path: Path) -> None:
     assert "20 passed" in said
 
 
-def run_pytest(folder: Path, test: str, *options: str) -> str:
+def run_pytest(folder: Path, test: str, *options: str, code: int = 0) -> str:
     """What a run of its own says, with the plugin named as an installed one would be."""
     lines = test.strip("\n").splitlines()
     indent = len(lines[0]) - len(lines[0].lstrip())
@@ -272,5 +272,12 @@ def run_pytest(folder: Path, test: str, *options: str) -> str:
         timeout=100,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
+
+
+def test_what_a_worker_said_is_shown_with_a_test_that_fails(tmp_path: Path, app: str) -> None:
+    test = f"def test_one(rq_worker):\n    rq_worker('{app}')\n    assert 'one' == 'other'\n"
+    said = run_pytest(tmp_path, test, code=1)
+    assert "1 failed" in said
+    assert "ready (pid " in said

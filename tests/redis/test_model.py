@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from rq_lite.broker import Broker, Code, Death
 from rq_lite.broker.codec import decode, marked
+from rq_lite.outcome import Finished
 from tests.conftest import undocumented, until
 from tests.redis.steps import KEY, entry, everything, now_ms, owned, put_by_hand, take
 
@@ -186,6 +187,26 @@ class Model(RuleBasedStateMachine):
         assert self.broker.bury("q", name, [(tag, b"{}") for tag in tags], self.link) == len(tags) - len(found)
         self.dead |= {tag: before[tag] for tag in tags if tag in before}
         self.counters["failed"] += len(found)
+
+    @precondition(lambda self: any(self.inflight.values()))
+    @rule(slot=st.integers(0, SLOTS - 1), given_up=st.booleans(), called=st.integers(0, 2), data=st.data())
+    def finish(self, slot: int, given_up: bool, called: int, data: Any) -> None:
+        """The ends of several at once, each with callbacks, which no bound refuses."""
+        before = dict(self.inflight[self.consumers[slot]])
+        name, tags, found = self.settled(slot, data)
+        ends, put = [], []
+        for tag in tags:
+            callbacks = [entry(number) for number in range(self.jobs, self.jobs + called)]
+            self.jobs += called
+            put += callbacks if tag in before else []
+            puts = [("q", raw) for raw in callbacks]
+            ends.append((tag, Finished("failed" if given_up else "done", b"", 0, b"{}" if given_up else b"", puts)))
+        assert self.broker.finish("q", name, ends, self.link) == len(tags) - len(found)
+        self.pending += put
+        self.counters["put"] += len(put)
+        self.counters["failed" if given_up else "done"] += len(found)
+        if given_up:
+            self.dead |= {tag: before[tag] for tag in tags if tag in before}
 
     @precondition(lambda self: any(self.inflight.values()))
     @rule(slot=st.integers(0, SLOTS - 1), data=st.data())

@@ -24,9 +24,12 @@ DEAD = Settings(url="redis://127.0.0.1:1", patience=0.0)  # whoever asks this Re
 @pytest.fixture(params=[None, "a secret of some length"], ids=["unsigned", "signed"])
 def queue(request: pytest.FixtureRequest) -> Iterator[Queue]:
     settings = Settings(url=DEAD.url, patience=0.0, secret=request.param)
-    yield Queue("nowhere", broker=Broker(settings=settings))
-    registry.queues.clear()
+    known, queues = dict(registry.tasks), dict(registry.queues)
     registry.tasks.clear()
+    yield Queue("nowhere", broker=Broker(settings=settings))
+    for now, before in ((registry.tasks, known), (registry.queues, queues)):
+        now.clear()
+        now.update(before)  # type: ignore[arg-type]
 
 
 @pytest.fixture
