@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rq_lite.broker import Broker
+    from rq_lite.current import CurrentJob, current_job
     from rq_lite.errors import (
         BadArgument,
         BrokerError,
@@ -44,6 +45,7 @@ __all__ = [
     "BrokerOutOfMemory",
     "BrokerUnavailable",
     "Bury",
+    "CurrentJob",
     "Empty",
     "Ended",
     "Executor",
@@ -65,6 +67,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "as_completed",
+    "current_job",
     "gather",
     "load_settings",
     "wait",
@@ -74,6 +77,7 @@ __all__ = [
 _HOMES = {
     "Broker": "broker",
     "Bury": "outcome",
+    "CurrentJob": "current",
     "Ended": "outcome",
     "Executor": "pool",
     "Job": "job",
@@ -84,6 +88,7 @@ _HOMES = {
     "Settings": "settings",
     "Task": "task",
     "as_completed": "waiting",
+    "current_job": "current",
     "gather": "waiting",
     "load_settings": "settings",
     "wait": "waiting",

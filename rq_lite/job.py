@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from rq_lite.broker import Broker
+from rq_lite.broker import Broker, Cancelled
+from rq_lite.current import Progress
 from rq_lite.errors import JobFailed, UsageError
 from rq_lite.process import this
 from rq_lite.results import readers
@@ -40,6 +41,8 @@ class Result(msgspec.Struct):
 
 
 decode = msgspec.json.Decoder(Result).decode
+as_progress = msgspec.json.Decoder(Progress).decode
+PASSING = b'{"state":"progress"'
 
 
 class Job(Future[Any]):
@@ -48,6 +51,8 @@ class Job(Future[Any]):
     A future costs nothing until somebody asks for it: with the first question the job is watched, from then on its end
     is pushed to this process. Callbacks of `add_done_callback` run in the thread that reads results: be brief there.
     """
+
+    _progress: Progress | None = None  # the last that was heard
 
     def __init__(
         self,
@@ -121,6 +126,10 @@ class Job(Future[Any]):
 
     def hear(self, result: bytes) -> None:
         """How it has ended, as JSON; from the reader."""
+        if result.startswith(PASSING):
+            with contextlib.suppress(msgspec.DecodeError):
+                self._progress = as_progress(result)
+            return
         with contextlib.suppress(concurrent.futures.InvalidStateError):  # heard of already
             try:
                 try:
@@ -169,12 +178,17 @@ class Job(Future[Any]):
 
     def cancel(self) -> bool:
         """Have it removed where it waits, or interrupted where it runs; False if it has ended already."""
-        cancel = getattr(self.broker, "cancel", None)
-        if cancel is None:
-            raise UsageError("jobs cannot be cancelled")
         if self.result_ttl is not None and self.done():
             return super().cancelled()
-        return bool(cancel(self.queue, self.id))
+        return self.broker.cancel(self.queue, self.id) is not Cancelled.UNKNOWN
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far it says that it is (see `current_job`); None when it has not said so."""
+        if self.result_ttl is not None and (self.done() or self._progress is not None):
+            return self._progress
+        told = self.broker.progress_of(self.queue, self.id)
+        return None if told is None else as_progress(told)
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Call `fn` with this job when it has ended."""
@@ -219,6 +233,7 @@ class State(enum.Enum):
 EDGES: tuple[tuple[str, State | None, State], ...] = (
     ("put", None, State.PENDING),
     ("put", None, State.SCHEDULED),
+    ("fire", None, State.PENDING),
     ("promote", State.SCHEDULED, State.PENDING),
     ("promote", State.SCHEDULED, State.SUSPECT),
     ("take", State.PENDING, State.INFLIGHT),

@@ -31,6 +31,8 @@ from rq_lite.runtime.verdict import Report
 log = logging.getLogger("rq_lite.leasing")
 
 BLOCK = 1.5  # seconds a wait for the bell lasts; a wake-up that was lost heals after it
+PROMPT = 0.01  # seconds that a loop's settled items may wait to be told together, while more are here already
+IDLE = 1.0  # seconds after which items that were taken ahead go back if nobody gets any more
 AUDIT = 10.0  # seconds between two looks at what Redis says we own; sooner after an error
 SOON = 2.0
 LAST = 1.0  # seconds that Redis has at the end of the process to hear what goes back
@@ -65,6 +67,8 @@ class Lane:
         self._ready: deque[Held] = deque()  # taken, for who waits
         self._held: dict[int, dict[Held, None]] = {}  # by the thread that got them, the oldest first
         self._acks: list[int] = []
+        self._acked_at = 0.0  # when the first of them was
+        self._got_at = 0.0  # when somebody last asked for an item
         self._talk = threading.Lock()
         self._link = broker.link()
         self._ear = broker.link()
@@ -75,8 +79,10 @@ class Lane:
 
     # -- getting
 
-    def get(self, timeout: float | None, *, done: Held | None = None, lingering: bool = False) -> Held:
-        """The next item, waiting up to `timeout` s (None: for ever); `done` is settled in the same step.
+    def get(self, timeout: float | None, *, done: Held | None = None, lingering: bool = False, ahead: int = 0) -> Held:
+        """The next item, waiting up to `timeout` s (None: for ever), and up to `ahead` more for later calls.
+
+        `done` is settled in the same step.
 
         Raises Empty, and ShutDown once the queue was shut down and nothing waits in it; `lingering`: and nothing is
         held by others either, who might give it back.
@@ -88,7 +94,7 @@ class Lane:
             self._waiting += 1
         try:
             while True:
-                held, closed = self._fetch()
+                held, closed = self._fetch(ahead)
                 if held is not None:
                     return held
                 if closed == 0 and not (lingering and self._elsewhere()):
@@ -100,18 +106,24 @@ class Lane:
         finally:
             with self._news:
                 self._waiting -= 1
-                spare = [self._ready.pop() for _ in range(len(self._ready) - self._waiting)]
+                spare = [self._ready.pop() for _ in range(len(self._ready) - self._waiting - ahead)]
                 if self._waiting:
                     self._news.notify()
             if spare:  # this thread was interrupted while another took for it
                 self._return([held.tag for held in spare])
 
-    def _fetch(self) -> tuple[Held | None, int]:
+    @property
+    def ready(self) -> int:
+        """How many were taken ahead and not got yet."""
+        return len(self._ready)
+
+    def _fetch(self, ahead: int) -> tuple[Held | None, int]:
         """What is there for this thread, and how much waits somewhere in a queue that was shut down (else -1)."""
         closed = -1
         with self._talk:
-            if not self._ready or self._acks:
-                closed = self._take()
+            self._got_at = now = time.monotonic()
+            if not self._ready or (self._acks and now - self._acked_at > PROMPT):
+                closed = self._take(ahead)
             with self._news:
                 if not self._ready:
                     return None, closed
@@ -120,8 +132,8 @@ class Lane:
                 self._held.setdefault(held.owner, {})[held] = None
                 return held, closed
 
-    def _take(self) -> int:
-        reply = self._exchange(max(0, self._waiting - len(self._ready)))
+    def _take(self, ahead: int) -> int:
+        reply = self._exchange(max(0, self._waiting + ahead - len(self._ready)))
         if reply.jobs:
             self._arrived([(reply.tag + n, entry) for n, entry in enumerate(reply.jobs, 1)])
         elif not self._ready and (reply.closed > 0 or self._suspects()):
@@ -131,7 +143,7 @@ class Lane:
     def _isolate(self) -> None:
         """Take an item whose consumers have died twice, as our only one: if it kills us too, no other is charged."""
         with self._news:
-            if any(self._held.values()):
+            if any(self._held.values()) or self._ready:
                 return
         code, tag, entry = self._surely(lambda: self._broker.isolate(self.queue, self._consumer, self._link))
         if code is Code.OK and tag:
@@ -213,6 +225,8 @@ class Lane:
                 return
             self._drop(held)
             if not held.lost:
+                if not self._acks:
+                    self._acked_at = time.monotonic()
                 self._acks.append(held.tag)
         if held.lost:
             self._note_stale(1)
@@ -323,12 +337,12 @@ class Lane:
             return
         try:
             if time.monotonic() > self._audit_at or self._acks:
-                self._unsure = True
                 self._exchange(0)
         finally:
             self._talk.release()
         with self._news:
-            spare = [self._ready.pop() for _ in range(len(self._ready) - self._waiting)]
+            idle = time.monotonic() - self._got_at > IDLE
+            spare = [self._ready.pop() for _ in range(len(self._ready) - self._waiting)] if idle else []
         if spare:
             self._return([held.tag for held in spare])
 
@@ -353,7 +367,7 @@ class Lessee:
         self._lanes: dict[str, Lane] = {}
         self._lock = threading.Lock()
         facts: dict[str, str | int] = {"procs": 1, "slots": "get", "since": round(time.time())}
-        self._duties = Duties(broker, self.consumer, facts, None, chores=[(SOON, self._audit)])
+        self._duties = Duties(broker, self.consumer, facts, None, chores=[(IDLE, self._audit)])
         self._duties.born(self.consumer)
 
     def lane(self, queue: str) -> Lane:

@@ -162,6 +162,17 @@ class Consuming(Producing):
             facts["jobs"] = [(tag, telling.id_of(job)) for tag, job in found]
         return found
 
+    def progress(
+        self, queue: str, consumer: str, job_id: str, tag: int, head: bytes, detail: bytes, link: Link
+    ) -> None:
+        """Say how far a running job is: who runs it and what it says, as JSON without braces; b"": it has stopped.
+
+        Nothing is written for a job that is not this consumer's (any more).
+        """
+        key = keys.of(queue)
+        names = (key.inflight(consumer), key.progress, key.job(job_id), key.meta)
+        self._run("progress", names, job_id, tag, head, detail, link=link)
+
     def marked(self, queue: str, ids: Sequence[str], link: Link | None = None) -> set[str]:
         """Which of these jobs were cancelled and are to be dropped."""
         if not ids:

@@ -78,12 +78,12 @@ class Planning(Runner):
             if name in known
         ]
 
-    def due(self, most: int) -> tuple[int, list[Planned], int | None]:
-        """What Redis' clock says; the schedules that are due by it, at most so many; when the next one will be."""
-        (seconds, micros), flat = self.read(("TIME",), ("ZRANGE", keys.SCHEDULES_DUE, 0, most, "WITHSCORES"))
-        now = int(seconds) * 1000 + int(micros) // 1000
+    def due(self) -> tuple[int, list[Planned], int | None]:
+        """What Redis' clock says; the schedules that are due by it; when the next of the others will be."""
+        clock, flat = self.read(("TIME",), ("ZRANGE", keys.SCHEDULES_DUE, 0, -1, "WITHSCORES"))
+        now = int(clock[0]) * 1000 + int(clock[1]) // 1000
         found = [(name, int(slot)) for name, slot in zip(flat[::2], flat[1::2], strict=True)]
-        names = [name for name, slot in found if slot <= now][:most]
+        names = [name for name, slot in found if slot <= now]
         known = self.read(("HMGET", keys.SCHEDULES, *names))[0] if names else []
         due = [Planned(name.decode(), text or b"", at) for (name, at), text in zip(found, known, strict=False)]
         return now, due, next((slot for _, slot in found[len(names) :]), None)

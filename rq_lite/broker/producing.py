@@ -143,6 +143,11 @@ class Producing(Runner):
         found: bytes | None = self.read(("GET", keys.of(queue).result(job_id)))[0]
         return found
 
+    def progress_of(self, queue: str, job_id: str) -> bytes | None:
+        """How far this job says it is, as JSON; None: it has not said so, or does not run."""
+        found: bytes | None = self.read(("HGET", keys.of(queue).job(job_id), "progress"))[0]
+        return found
+
     def is_running(self, queue: str, job_id: str) -> bool:
         """Whether a consumer has this tracked job just now."""
         key = keys.of(queue)

@@ -28,6 +28,7 @@ import socket
 from rq_lite import leasing, moments
 from rq_lite.app import import_app, own_traceback
 from rq_lite.broker import Broker, inspection
+from rq_lite.current import found_by
 from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
 from rq_lite.process import OVERDRAFT, this
 from rq_lite.runtime import planner
@@ -41,6 +42,7 @@ from rq_lite.runtime.leave import leave, vital
 from rq_lite.runtime.mortal import die_with
 from rq_lite.runtime.plan import REBUILD, RETIRE, Plan, Report, read_plan
 from rq_lite.runtime.verdict import Chances
+from rq_lite.runtime.reporter import Reporter
 from rq_lite.task import Task, registry
 
 log = logging.getLogger("rq_lite.consumer")
@@ -91,6 +93,7 @@ def prepare(plan: Plan, reports: int, board: Board) -> Consumer:
         registry.tasks, name, elsewhere, verbose=plan.verbose, signer=broker.signer, max_result=plan.settings.max_result
     )
     run = watched(executor.run, name) if moments.watchers else executor.run
+    found_by(Reporter(broker, name).find)
     kind = Loner if plan.alone else Consumer
     consumer = kind(broker, name, Order(weights, strict=plan.strict), board, run, grace=plan.settings.grace)
     stop_on_signals(consumer)

@@ -105,6 +105,7 @@ class Consumer:
         self._news = Event()  # something has changed for the exchange
         self._dry = False  # the last take came up short, and no bell has rung since
         self._hungry = Event()  # listen for the bell
+        self._busy = Event()  # there may be something to interrupt
         self._registered = False
         self._leaving = False
         self._stops = 0
@@ -354,6 +355,8 @@ class Consumer:
 
         `marks` is as new as the jobs are: it was read after they were taken, and calls that came since are in it.
         """
+        if not self._busy.is_set():
+            self._busy.set()
         if not lane.marks:
             self._slots.feed(lane, tag, jobs)
             return
@@ -400,6 +403,11 @@ class Consumer:
         link = self._broker.link()
         queues = self._order.queues
         while True:
+            self._busy.wait()
+            gevent.sleep(0)  # most jobs are done at once
+            if self._slots.idle:
+                self._busy.clear()
+                continue
             try:
                 call = self._broker.wait_call(queues, self.name, link)
             except FAULTS:

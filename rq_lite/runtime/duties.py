@@ -104,7 +104,7 @@ class Duties:
         self._thread = threading.Thread(target=self._run, name="duties", daemon=True)
         self._alarm = Alarm(self._broker, self._hear_alarm)
         self._promoting = Chore(PROMOTE, self._promote)
-        self._planning = Chore(planner.LOOK, lambda: planner.fire_due(self._broker))
+        self._planning = Chore(planner.LOOK, lambda: planner.fire_due(self._broker, self._queues))
         self._looked = 0.0  # when all queues were looked at
         self._next: dict[str, float] = {}  # queue to when the next of its scheduled jobs is due, in time.monotonic()
         self._queues: list[str] = []

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from rq_lite.broker import Broker
 from rq_lite.broker.planning import Planned
 from rq_lite.runtime.seldom import one_line
-from rq_lite.schedules import MOST, Schedule, from_json, job_id, to_json
+from rq_lite.schedules import MOST, Schedule, Seal, from_json, job_id, to_json
 from rq_lite.task import Task
 
 log = logging.getLogger("rq_lite.worker")
@@ -52,34 +52,48 @@ def write(broker: Broker, name: str, schedule: Schedule) -> bool:
     return False
 
 
-def fire_due(broker: Broker) -> float:
-    """Fire what is due by Redis' clock; seconds until there is something again, as far as is known."""
-    now, due, upcoming = broker.due(AT_A_TIME)
+def fire_due(broker: Broker, queues: Collection[str]) -> float:
+    """Fire what is due by Redis' clock, of these queues; seconds until there is something again, as far as is known.
+
+    Where nobody works on a queue nothing is put there: its slots are missed ones for whoever begins to.
+    """
+    now, due, upcoming = broker.due()
+    fired = 0
     for planned in due:
-        fire(broker, planned, now)
-    if len(due) == AT_A_TIME:
-        return 0.0
-    if due:
-        now, _, upcoming = broker.due(0)
+        if fired == AT_A_TIME:
+            return 0.0
+        fired += fire(broker, planned, now, queues)
+    if fired:
+        now, due, upcoming = broker.due()
     return LOOK if upcoming is None else min(LOOK, max(0.0, (upcoming - now) / 1000))
 
 
-def fire(broker: Broker, planned: Planned, now: int) -> None:
-    """One schedule that is due; another supervisor may be faster."""
+def fire(broker: Broker, planned: Planned, now: int, queues: Collection[str]) -> bool:
+    """Whether it was fired; another supervisor may be faster."""
     schedule = from_json(planned.name, planned.definition, broker.opened)
-    if schedule is None:
-        log.error(
-            "schedule %s is not understood by this version of rq_lite, or not signed with this secret; it waits",
-            one_line(planned.name),
-        )
-        broker.fire(planned, "-", [], now + HOUR, None)
-        return
+    if schedule is not None and schedule.queue not in queues:
+        return False
+    try:
+        made = None if schedule is None else jobs_of(planned, schedule, now, broker.seal)
+    except Exception:  # one that anybody may have written must not hold up the others
+        log.exception("schedule %s", one_line(planned.name))
+        made = None
+    if schedule is None or made is None:
+        log.error("schedule %s is of another version, or not signed with this secret: it waits", one_line(planned.name))
+        return broker.fire(planned, "-", [], now + HOUR, None)
+    slots, entries, upcoming = made
+    if not broker.fire(planned, schedule.queue, entries, upcoming, slots[-1] if slots else None):
+        return False
+    tell(planned, slots, now)
+    return True
+
+
+def jobs_of(planned: Planned, schedule: Schedule, now: int, seal: Seal) -> tuple[list[int], list[bytes], int]:
+    """The slots that are fired now, the job of each, and the next slot."""
     slots = schedule.to_fire(planned.slot, now)
     upcoming = schedule.after(now)
-    entries = [schedule.entry(job_id(planned.name, slot), broker.seal) for slot in slots]
-    last = slots[-1] if slots else None
-    if broker.fire(planned, schedule.queue, entries, now + HOUR if upcoming is None else upcoming, last):
-        tell(planned, slots, now)
+    entries = [schedule.entry(job_id(planned.name, slot), seal) for slot in slots]
+    return slots, entries, now + HOUR if upcoming is None else upcoming
 
 
 def tell(planned: Planned, slots: list[int], now: int) -> None:

@@ -59,8 +59,8 @@ class Slot(Generic[L]):
     """Room for one running job; times in time.monotonic_ns()."""
 
     __slots__ = (
-        "again", "began", "cancelled", "deadline", "disowned", "due", "entry", "greenlet", "job", "lane", "number",
-        "spoiled", "tag", "words",
+        "again", "began", "cancelled", "current", "deadline", "disowned", "due", "entry", "greenlet", "job", "lane",
+        "number", "spoiled", "tag", "words",
     )  # fmt: skip
 
     def __init__(self, number: int, board: Board) -> None:
@@ -76,6 +76,7 @@ class Slot(Generic[L]):
         self.again = 0  # not before this is Expired raised once more
         self.greenlet: gevent.Greenlet | None = None
         self.disowned = False  # Redis does not know of its delivery any more: how it ends counts for nothing
+        self.current: Any = None  # what the job knows of itself, once it has asked: tag and CurrentJob
         self.cancelled = False  # its job is to end, whatever it makes of that
         self.spoiled = False  # an exception was thrown into it: a fresh greenlet takes over
 
@@ -109,6 +110,7 @@ class Slots(Generic[L]):
 
     def _open(self, slot: Slot[L]) -> None:
         slot.greenlet = vital(gevent.spawn(entrance(slot.number), self._work, slot))
+        slot.greenlet.rq_lite_slot = slot  # for `current_job`
 
     def _turn(self) -> None:
         self._turned = self._words[TURNED] = time.monotonic_ns()

@@ -18,6 +18,7 @@ from tests.chaos.test_t02_failpoints import ACTIONS, Scene, around
 from tests.conftest import until
 
 HOUR = 3_600_000  # ms
+RECURRING = "tests.acceptance.apps.recurring"
 
 
 @pytest.fixture
@@ -57,6 +58,22 @@ def test_of_a_worker_that_fires(scene: Scene, moment: str, action: str) -> None:
     assert planned.last == slot
     assert lab.state().put == 1
     assert set(lab.seen("done")) == {"slot"}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("moment", around("plan"))
+def test_of_a_consumer_that_writes_its_apps_schedules(scene: Scene, moment: str, action: str) -> None:
+    """Whatever happens to it there, the next one finds or writes what should be there."""
+    lab = scene.lab
+    scene.arm(moment, action)
+    worker = lab.work(app=RECURRING)
+    until(lambda: scene.reached, "the moment comes")
+    if action in ("raise", "stop"):  # no app that begins like this begins at all; or it was told to go
+        worker.wait()
+        scene.use(scene.calm)
+        lab.work(app=RECURRING)
+    lab.until_seen("ticks", 2)
+    assert sorted(planned.name for planned in lab.broker.all_planned()) == ["tick", "yearly"]
 
 
 def test_each_slot_is_fired_once_while_supervisors_come_and_go(

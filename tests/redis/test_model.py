@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from rq_lite.broker import Broker, Code, Death
 from rq_lite.broker.codec import decode, marked
+from rq_lite.broker.planning import Planned
 from rq_lite.outcome import Finished
 from tests.conftest import undocumented, until
 from tests.redis.steps import KEY, entry, everything, now_ms, owned, put_by_hand, take
@@ -43,6 +44,7 @@ class Model(RuleBasedStateMachine):
         self.broker.declare("q", 20, 0, self.order)
         self.jobs = self.sequence = self.incarnations = 0
         self.maxsize, self.maxbytes, self.paused = 20, 0, False
+        self.planned = False
         self.pending: list[bytes] = []  # the next to be taken first
         self.scheduled: dict[bytes, str] = {}  # entry to kind
         self.suspects: list[bytes] = []  # likewise
@@ -147,6 +149,22 @@ class Model(RuleBasedStateMachine):
         else:
             self.arrive(accepted)
         self.counters["put"] += len(accepted)
+
+    @rule(late=st.booleans())
+    def fire(self, late: bool) -> None:
+        """A schedule's slot: put whatever the bound, and once, however often it is sent."""
+        raw = entry(self.jobs)
+        self.jobs += 1
+        seen = Planned("s", b"{}", self.jobs)
+        assert self.broker.plan("s", b"{}" if self.planned else b"", b"{}", seen.slot)
+        self.planned = True
+        if late:
+            assert not self.broker.fire(seen._replace(slot=seen.slot - 1), "q", [raw], 1, None)
+            assert not self.broker.fire(seen._replace(definition=b"[]"), "q", [raw], 1, None)
+        assert self.broker.fire(seen, "q", [raw], LATER, seen.slot)
+        assert not self.broker.fire(seen, "q", [raw], LATER, seen.slot)
+        self.arrive([raw])
+        self.counters["put"] += 1
 
     # -- consumers
 

@@ -49,7 +49,7 @@ def declared(broker: Broker) -> None:
 
 def test_what_is_due_is_put_and_moves_on(broker: Broker) -> None:
     slot = plan(broker)
-    planner.fire_due(broker)
+    planner.fire_due(broker, ["q"])
     assert jobs(broker) == [job_id("s", slot)]
     now = broker.planned("s")
     assert now is not None
@@ -60,16 +60,16 @@ def test_what_is_due_is_put_and_moves_on(broker: Broker) -> None:
 
 def test_what_is_not_due_is_left_alone(broker: Broker) -> None:
     slot = plan(broker, slot=broker.clock() + 5000)
-    left = planner.fire_due(broker)
+    left = planner.fire_due(broker, ["q"])
     assert 4 < left <= 5
     assert jobs(broker) == []
-    assert broker.due(5)[1:] == ([], slot)
+    assert broker.due()[1:] == ([], slot)
 
 
 def test_no_bound_refuses_it(broker: Broker) -> None:
     put(broker, 1, 2, 3)
     plan(broker)
-    planner.fire_due(broker)
+    planner.fire_due(broker, ["q"])
     assert len(jobs(broker)) == 4
 
 
@@ -78,14 +78,14 @@ def test_each_slot_is_fired_once_however_many_try_at_once(broker: Broker, server
     count = 20
     for number in range(count):
         plan(broker, f"s{number}")
-    now, due, _ = broker.due(100)
+    now, due, _ = broker.due()
     brokers = [server.broker().open() for _ in range(8)]
     gate = threading.Barrier(8)
 
     def race(own: Broker) -> None:
         gate.wait()
         for planned in due:
-            planner.fire(own, planned, now)
+            planner.fire(own, planned, now, ["q"])
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(race, brokers))
@@ -96,43 +96,43 @@ def test_each_slot_is_fired_once_however_many_try_at_once(broker: Broker, server
 
 def test_a_fire_that_is_sent_again_changes_nothing(broker: Broker) -> None:
     plan(broker)
-    now, (seen,), _ = broker.due(5)
-    planner.fire(broker, seen, now)
+    now, (seen,), _ = broker.due()
+    planner.fire(broker, seen, now, ["q"])
     before = everything(broker)
-    planner.fire(broker, seen, now)
+    planner.fire(broker, seen, now, ["q"])
     assert everything(broker) == before
 
 
 def test_a_fire_whose_answer_is_lost_is_done_once(broker: Broker, proxy: Proxy) -> None:
     plan(broker)
     own = Broker(proxy.url, settings=broker.settings)
-    now, due, _ = own.due(5)
+    now, due, _ = own.due()
     assert own._scripts is not None
     proxy.swallow_replies(own._scripts["fire"].digest)
     with pytest.raises(Exception, match="cannot be reached"):
-        planner.fire(own, due[0], now)
+        planner.fire(own, due[0], now, ["q"])
     proxy.calm()
-    planner.fire(own, due[0], now)
-    planner.fire_due(own)
+    planner.fire(own, due[0], now, ["q"])
+    planner.fire_due(own, ["q"])
     own.close()
     assert len(jobs(broker)) == 1
 
 
 def test_a_schedule_that_was_changed_meanwhile_is_not_fired_as_it_was(broker: Broker) -> None:
     plan(broker)
-    now, (seen,), _ = broker.due(5)
+    now, (seen,), _ = broker.due()
     assert broker.plan("s", seen.definition, to_json("s", schedule(args=[8]), as_is), None)
-    planner.fire(broker, seen, now)
+    planner.fire(broker, seen, now, ["q"])
     assert jobs(broker) == []
-    planner.fire_due(broker)
+    planner.fire_due(broker, ["q"])
     assert decode(broker.read(("LINDEX", KEY.pending, 0))[0])[0].args == [8]
 
 
 def test_a_schedule_that_was_removed_meanwhile_is_not_fired(broker: Broker) -> None:
     plan(broker)
-    now, (seen,), _ = broker.due(5)
+    now, (seen,), _ = broker.due()
     assert broker.plan("s", seen.definition, b"", None)
-    planner.fire(broker, seen, now)
+    planner.fire(broker, seen, now, ["q"])
     assert jobs(broker) == []
     assert broker.read(("EXISTS", keys.SCHEDULES, keys.SCHEDULES_DUE, keys.SCHEDULES_LAST))[0] == 0
 
@@ -147,7 +147,7 @@ def test_missed_slots(broker: Broker, missed: str, fired: int) -> None:
     slot = now // every * every - 4 * every
     late = now - (slot + 4 * every) > 60_000
     plan(broker, slot=slot, every=every, missed=missed)
-    planner.fire_due(broker)
+    planner.fire_due(broker, ["q"])
     assert len(jobs(broker)) == (fired if late or missed != "skip" else 1)
     assert jobs(broker) == [job_id("s", slot + n * every) for n in range(5)][5 - len(jobs(broker)) :]
     planned = broker.planned("s")
@@ -158,31 +158,40 @@ def test_missed_slots(broker: Broker, missed: str, fired: int) -> None:
 def test_a_clock_that_is_put_back_fires_no_slot_again(broker: Broker) -> None:
     """As if it had shown tomorrow for a moment: the schedule waits until that comes."""
     slot = plan(broker, slot=broker.clock() // HOUR * HOUR + 24 * HOUR)
-    _, due, upcoming = broker.due(5)
+    _, due, upcoming = broker.due()
     assert (due, upcoming) == ([], slot)
     (seen,) = broker.all_planned()
-    planner.fire(broker, seen, slot + 5)
-    planner.fire_due(broker)
+    planner.fire(broker, seen, slot + 5, ["q"])
+    planner.fire_due(broker, ["q"])
     assert jobs(broker) == [job_id("s", slot)]
 
 
 def test_a_definition_that_is_not_understood_holds_nobody_up(broker: Broker, caplog: Any) -> None:
     broker.plan("broken", b"", b'{"v":9}', 1)
+    broker.plan("odd", b"", b'{"every":60000,"queue":"q","task":"t","job":{"no":"field"}}', 1)
     broker.read(("ZADD", keys.SCHEDULES_DUE, 2, "orphan"))
     plan(broker)
     for _ in range(3):
-        planner.fire_due(broker)
+        planner.fire_due(broker, ["q"])
     assert len(jobs(broker)) == 1
-    assert broker.due(5)[1] == []
-    assert caplog.text.count("is not understood") == 2
+    assert broker.due()[1] == []
+    assert caplog.text.count("is not understood") == 3
 
 
 def test_at_maxmemory_it_waits(broker: Broker) -> None:
     plan(broker)
     with at_maxmemory(broker), pytest.raises(BrokerOutOfMemory):
-        planner.fire_due(broker)
-    planner.fire_due(broker)
+        planner.fire_due(broker, ["q"])
+    planner.fire_due(broker, ["q"])
     assert len(jobs(broker)) == 1
+
+
+def test_where_nobody_works_nothing_is_put_and_nothing_is_forgotten(broker: Broker) -> None:
+    slot = plan(broker)
+    assert planner.fire_due(broker, ["other"]) == planner.LOOK
+    assert (jobs(broker), broker.read(("LLEN", keys.of("other").pending))[0]) == ([], 0)
+    planner.fire_due(broker, ["other", "q"])
+    assert jobs(broker) == [job_id("s", slot)]
 
 
 # -- what a worker writes at its start

@@ -37,7 +37,7 @@ def listed(name: str) -> list[str]:
 
 
 def test_there_are_scripts() -> None:
-    assert len(NAMES) == 29
+    assert len(NAMES) == 30
     assert "lib" not in NAMES
 
 
@@ -124,6 +124,7 @@ def test_every_script_is_sent_the_keys_that_its_head_lists(
         lambda: broker.forget("q", [1]),
         lambda: broker.trim("q"),
         lambda: broker.cancel("q", "some id"),
+        lambda: broker.progress("q", "c", "some id", 1, b'"tag":1', b'"done":1', link),
         lambda: broker.drop("q", "c", [(1, "some id")]),
         lambda: broker.purge("q"),
         lambda: broker.plan("s", b"", b"{}", 1),

@@ -144,7 +144,7 @@ def test_what_a_schedule_puts_is_signed(broker: Broker, link: Link, job: dict[st
     assert planner.write(broker, "s", schedule(job=job))
     assert planner.write(broker, "s", schedule(job=job)), "again it is the same"
     due_now(broker, "s")
-    planner.fire_due(broker)
+    planner.fire_due(broker, ["q"])
     (entry,) = broker.read(("LRANGE", KEY.pending, 0, -1))[0]
     assert decode(broker.opened("q", entry))[0].args == [7]
 
@@ -159,10 +159,10 @@ def test_a_schedule_that_somebody_else_wrote_is_not_fired(broker: Broker, caplog
         ("a-job", broker.seal("q", encode(schedule()))),  # signed, but for a queue
     ):
         assert broker.plan(name, b"", definition, 3_600_000)
-    planner.fire_due(broker)
+    planner.fire_due(broker, ["q"])
     assert broker.read(("LLEN", KEY.pending)) == [0]
     assert caplog.text.count("or not signed with this secret; it waits") == 4
-    assert planner.fire_due(broker) > 0, "they are not looked at all the time"
+    assert planner.fire_due(broker, ["q"]) > 0, "they are not looked at all the time"
 
 
 def test_a_schedule_with_another_key_is_written_anew_and_keeps_its_slot(broker: Broker, server: Server) -> None:

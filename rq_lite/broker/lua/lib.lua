@@ -231,13 +231,8 @@ local function note_taken(prefix, id, consumer, tag, now)
   redis.call('PEXPIRE', job, KEPT)
 end
 
--- A tracked job has ended (done, failed, cancelled): keep its result for ttl ms (0: not at all) and tell all who watch
--- it. `detail` is what its result holds beside the state, as JSON without the braces. Large results are not pushed:
--- who hears of one fetches it.
-local function end_job(prefix, id, state, detail, ttl)
-  local job = prefix .. 'job:' .. id
-  local result = '{"state":"' .. state .. (detail == '' and '"}' or '",' .. detail .. '}')
-  local note = id .. '\n' .. (#result > LARGE and ttl > 0 and '' or result)
+-- Tell all who watch a job.
+local function push_to_watchers(prefix, job, note)
   for _, field in ipairs(redis.call('HKEYS', job)) do
     if field:sub(1, 6) == 'watch:' then
       local inbox = prefix .. 'inbox:' .. field:sub(7)
@@ -245,6 +240,32 @@ local function end_job(prefix, id, state, detail, ttl)
       redis.call('PEXPIRE', inbox, PUSHED)
     end
   end
+end
+
+-- Whether there is a place for this job among the running ones whose progress status shows: 20, those that have said
+-- nothing for ten minutes make room.
+local function shown(progress, id, now)
+  local SHOWN, SILENT = 20, 600000
+  if redis.call('HEXISTS', progress, id) == 1 or redis.call('HLEN', progress) < SHOWN then return true end
+  local flat = redis.call('HGETALL', progress)
+  for i = 1, #flat, 2 do
+    local at = tonumber(flat[i + 1]:match('"at":(%d+)}$') or 0)
+    if at < now - SILENT then
+      redis.call('HDEL', progress, flat[i])
+      return true
+    end
+  end
+  return false
+end
+
+-- A tracked job has ended (done, failed, cancelled): keep its result for ttl ms (0: not at all) and tell all who watch
+-- it. `detail` is what its result holds beside the state, as JSON without the braces. Large results are not pushed:
+-- who hears of one fetches it.
+local function end_job(prefix, id, state, detail, ttl)
+  local job = prefix .. 'job:' .. id
+  local result = '{"state":"' .. state .. (detail == '' and '"}' or '",' .. detail .. '}')
+  local note = id .. '\n' .. (#result > LARGE and ttl > 0 and '' or result)
+  push_to_watchers(prefix, job, note)
   redis.call('DEL', job)
   if ttl > 0 then redis.call('SET', prefix .. 'result:' .. id, result, 'PX', ttl) end
 end

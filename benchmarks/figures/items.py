@@ -1,0 +1,113 @@
+"""Items through a Queue beside the standard library's for several processes, `multiprocessing.Manager().Queue()`."""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import redis
+
+from benchmarks.figures.figure import Figure, Site
+from rq_lite import Queue, leasing
+from rq_lite.broker import Broker
+
+SLICE = 200  # items, then it is the next one's turn
+AHEAD = 100
+TRANSPORT = "all on Unix sockets"
+OURS, AT_ONCE, THEIRS = "Queue()", f"Queue(ahead={AHEAD})", "Manager().Queue()"
+
+
+class Items(Protocol):
+    """What both queues have."""
+
+    def put(self, item: Any) -> None: ...
+    def get(self) -> Any: ...
+
+
+def beside_a_manager(site: Site) -> Iterator[Figure]:
+    with site.producer() as producer, multiprocessing.get_context("fork").Manager() as manager:
+        broker = Broker(on_a_socket(producer.client) or site.url)
+        queues = {
+            OURS: Queue("one-by-one", maxsize=0, broker=broker),
+            AT_ONCE: Queue("ahead", maxsize=0, broker=broker, ahead=AHEAD),
+            THEIRS: manager.Queue(),
+        }
+        try:
+            yield from one_process(site, queues)
+            yield from two_processes(site, queues)
+        finally:
+            leasing.leave()
+            broker.close()
+
+
+def one_process(site: Site, queues: dict[str, Items]) -> Iterator[Figure]:
+    rounds: dict[str, list[float]] = {name: [] for name in queues}
+    for _ in range(site.size(50, 5)):
+        for name, queue in queues.items():
+            rounds[name].append(there_and_back(queue))
+            settle(queue, SLICE)
+    found = {name: statistics.median(rates) for name, rates in rounds.items()}
+    how = f"small items, {SLICE} put and then got one by one in one process; medians of slices in turn"
+    yield from figures("one process", found, how, {})
+
+
+def two_processes(site: Site, queues: dict[str, Items]) -> Iterator[Figure]:
+    items = site.size(10_000, 1_000)
+    rounds: dict[str, list[float]] = {name: [] for name in queues}
+    for _ in range(site.size(5, 2)):
+        for name, queue in queues.items():
+            rounds[name].append(items / from_another_process(queue, items))
+            settle(queue, items)
+    found = {name: max(rates) for name, rates in rounds.items()}
+    how = f"{items:,} small items that one process puts while another gets them, one by one; best of rounds in turn"
+    yield from figures("two processes", found, how, rounds)
+
+
+def figures(who: str, found: dict[str, float], how: str, rounds: dict[str, list[float]]) -> Iterator[Figure]:
+    told = "; ".join(f"{name} {rate:,.0f}/s" for name, rate in found.items())
+    for name in (OURS, AT_ONCE):
+        ratio = found[name] / found[THEIRS]
+        yield Figure(f"{name} beside {THEIRS}, {who}", ratio, "×", f"{how}, {TRANSPORT}: {told}", 1.0, rounds=rounds)
+
+
+def there_and_back(queue: Items) -> float:
+    began = time.perf_counter()
+    for number in range(SLICE):
+        queue.put(number)
+    for _ in range(SLICE):
+        queue.get()
+    return SLICE / (time.perf_counter() - began)
+
+
+def settle(queue: Items, items: int) -> None:
+    """Not counted: the other has nothing like it."""
+    if isinstance(queue, Queue):
+        for _ in range(items):
+            queue.task_done()
+
+
+def from_another_process(queue: Items, items: int) -> float:
+    """Seconds from the first item that was got to the last, while another process puts them."""
+    producer = multiprocessing.get_context("fork").Process(target=put_all, args=(queue, items))
+    producer.start()
+    queue.get()
+    began = time.perf_counter()
+    for _ in range(items - 1):
+        queue.get()
+    seconds = time.perf_counter() - began
+    producer.join()
+    return seconds
+
+
+def put_all(queue: Items, items: int) -> None:
+    for number in range(items):
+        queue.put(number)
+
+
+def on_a_socket(client: redis.Redis) -> str | None:
+    """The Redis' Unix socket, if it has one."""
+    path = dict(client.config_get("unixsocket")).get("unixsocket")
+    return f"unix://{path}" if path else None

@@ -1,0 +1,60 @@
+"""A program that gets items and says so: `python -m tests.acceptance.apps.getter HOW [gevent]`."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.argv[2:] == ["gevent"]:
+    from gevent import monkey
+
+    monkey.patch_all()
+
+import threading
+import time
+
+from rq_lite import Queue
+from rq_lite.moments import begin
+from tests.acceptance.apps.evidence import note
+
+begin("consumer")
+items = Queue("items")
+
+
+def hold() -> None:
+    """Gets one and never says that it is done."""
+    note("got", items.get())
+    while True:
+        time.sleep(60)
+
+
+def leave() -> None:
+    """Gets two, settles one, and ends."""
+    note("got", items.get())
+    note("got", items.get())
+    items.task_done()
+
+
+def loop() -> None:
+    for item in items:
+        note("got", item)
+
+
+def done() -> None:
+    """As a consumer that is told of the end by an empty queue."""
+    while (item := items.get()) is not None:
+        note("got", item)
+        items.task_done()
+    items.task_done()
+
+
+def many() -> None:
+    """Threads (or greenlets) that share one lease."""
+    threads = [threading.Thread(target=loop) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()

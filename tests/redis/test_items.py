@@ -1,0 +1,676 @@
+"""Queues of plain items, with the interface of the standard library, in one process on a real Redis."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import queue as stdlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from rq_lite import BadArgument, Empty, Full, LifoQueue, PriorityQueue, Queue, ShutDown, UsageError, leasing
+from rq_lite.broker import Broker, Lane, Link
+from rq_lite.job import Job
+from rq_lite.process import this
+from tests.conftest import Server, until
+from tests.faults.proxy import Proxy
+from tests.redis.steps import KEY, counter, length, started_waiting, threads
+
+
+@pytest.fixture
+def others(broker: Broker, link: Link) -> Callable[[int], list[int]]:
+    """Takes as somebody else does: the tags that came."""
+    broker.register("q", "other", link=link)
+
+    def take(want: int) -> list[int]:
+        taken = broker.exchange("other", [Lane("q", [])], want, link)[0]
+        return list(range(taken.tag + 1, taken.tag + 1 + len(taken.jobs)))
+
+    return take
+
+
+@pytest.fixture
+def rude(queue: Queue, broker: Broker) -> Iterator[Callable[[Server], tuple[Queue, Proxy]]]:
+    """The queue by way of a proxy."""
+    made: list[Proxy] = []
+
+    def make(server: Server) -> tuple[Queue, Proxy]:
+        proxy = Proxy(server.url)
+        made.append(proxy)
+        settings = broker.settings
+        this.use(settings, Broker(proxy.url, settings=type(settings)(url=proxy.url, patience=20)))
+        return Queue("q", broker=this.broker), proxy
+
+    yield make
+    leasing.leave()
+    for proxy in made:
+        proxy.end()
+
+
+def inflight(broker: Broker) -> int:
+    return counter(broker, "inflight")
+
+
+# -- the standard library's interface
+
+
+@pytest.mark.parametrize("item", [None, 0, 1.5, "", "text", True, [1, [2]], {"a": None}, 2**62, [], {}])
+def test_an_item_arrives_as_it_was_put(queue: Queue, item: Any) -> None:
+    queue.put(item)
+    found = queue.get()
+    assert (found, type(found)) == (item, type(item))
+    queue.task_done()
+    assert queue.join(5)
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ((1, "x"), "JSON has no word for tuple; put a list"),
+        (b"x", "JSON has no word for bytes; put text"),
+        ({1: 2}, "1 as a key"),
+        (float("nan"), "no word for nan"),
+        ({3}, "no word for set"),
+        (object(), "no word for object"),
+        ("\ud800", "cannot be put"),
+    ],
+)
+def test_what_json_cannot_carry_is_refused(queue: Queue, item: Any, said: str) -> None:
+    with pytest.raises(BadArgument, match=said):
+        queue.put(item)
+    assert queue.empty()
+
+
+def test_what_contains_itself_is_refused(queue: Queue) -> None:
+    ring: list[Any] = []
+    ring.append(ring)
+    with pytest.raises(BadArgument, match="contains itself"):
+        queue.put(ring)
+
+
+def test_a_full_queue_refuses_as_the_standard_library_does(queue: Queue) -> None:
+    assert queue.maxsize == 10
+    for i in range(10):
+        queue.put(i)
+    assert (queue.full(), queue.empty(), queue.qsize()) == (True, False, 10)
+    puts: list[Callable[[], None]] = [
+        lambda: queue.put_nowait(10),
+        lambda: queue.put(10, False),
+        lambda: queue.put(10, True, 0.02),
+        lambda: queue.put(10, block=False, timeout=-1),
+    ]
+    for put in puts:
+        with pytest.raises(stdlib.Full):
+            put()
+    assert issubclass(Full, stdlib.Full)
+    assert [queue.get() for _ in range(10)] == list(range(10))
+
+
+def test_an_empty_queue_refuses_likewise(queue: Queue) -> None:
+    for get in (
+        queue.get_nowait,
+        lambda: queue.get(False),
+        lambda: queue.get(timeout=0.02),
+        lambda: queue.get(block=False, timeout=-1),
+    ):
+        with pytest.raises(stdlib.Empty):
+            get()
+    assert issubclass(Empty, stdlib.Empty)
+
+
+@pytest.mark.parametrize("timeout", [-1, -0.001, float("nan")])
+def test_a_negative_timeout_is_a_value_error(queue: Queue, timeout: float) -> None:
+    with pytest.raises(ValueError, match="'timeout' must be a non-negative number"):
+        queue.put(1, timeout=timeout)
+    with pytest.raises(ValueError, match="'timeout' must be a non-negative number"):
+        queue.get(timeout=timeout)
+    with pytest.raises(ValueError, match="non-negative"), queue.lease(timeout):
+        raise AssertionError
+
+
+def test_a_put_waits_for_room_that_a_get_makes(queue: Queue, broker: Broker) -> None:
+    for i in range(10):
+        queue.put(i)
+    with threads() as pool:
+        waiting = started_waiting(broker, pool, queue.put, 10)
+        assert queue.get() == 0
+        assert waiting.result(30) is None
+    assert queue.qsize() == 10
+
+
+def test_a_get_waits_for_a_put(queue: Queue, broker: Broker) -> None:
+    with threads() as pool:
+        waiting = started_waiting(broker, pool, queue.get)
+        queue.put("at last")
+        assert waiting.result(30) == "at last"
+
+
+def test_the_bound_can_be_set(queue: Queue, broker: Broker) -> None:
+    for i in range(10):
+        queue.put(i)
+    with threads() as pool:
+        waiting = started_waiting(broker, pool, queue.put, 10)
+        queue.maxsize = 11
+        waiting.result(30)
+    assert (queue.maxsize, Queue("q").maxsize, queue.full()) == (11, 11, True)
+    with pytest.raises(UsageError, match="maxsize must be 0"):
+        queue.maxsize = -1
+
+
+def test_the_bound_of_a_new_queue_can_be_set_first(queue: Queue, broker: Broker) -> None:
+    new = Queue("new", maxsize=5)
+    new.maxsize = 7
+    new.put(1)
+    assert (new.maxsize, Queue("other", maxsize=3).maxsize) == (7, 3)
+
+
+def test_task_done_too_often_is_a_value_error(queue: Queue) -> None:
+    with pytest.raises(ValueError, match="called too many times"):
+        queue.task_done()
+    queue.put(1)
+    queue.get()
+    queue.task_done()
+    with pytest.raises(ValueError, match="called too many times"):
+        queue.task_done()
+
+
+def test_join_waits_for_task_done(queue: Queue, broker: Broker) -> None:
+    queue.put(1)
+    queue.get()
+    assert not queue.join(0.05)
+    with threads() as pool:
+        waiting = started_waiting(broker, pool, queue.join)
+        queue.task_done()
+        assert waiting.result(30)
+    assert (inflight(broker), counter(broker, "done")) == (0, 1)
+
+
+def test_task_done_settles_what_its_own_thread_got_first(queue: Queue, broker: Broker) -> None:
+    def two_of_which_one_is_done() -> list[int]:
+        found = [queue.get(), queue.get()]
+        queue.task_done()
+        return found
+
+    for i in range(4):
+        queue.put(i)
+    assert queue.get() == 0
+    with threads() as pool:
+        assert pool.submit(two_of_which_one_is_done).result(30) == [1, 2]
+    queue.task_done()
+    leasing.leave()
+    assert [queue.get(), queue.get()] == [2, 3], "0 and 1 are done"
+    with threads() as pool:  # one that has none settles the oldest of the process
+        pool.submit(queue.task_done).result(30)
+    leasing.leave()
+    assert queue.get() == 3
+
+
+# -- leases
+
+
+def test_an_item_that_was_got_is_nobody_else_s(queue: Queue, others: Callable[[int], list[int]]) -> None:
+    queue.put(1)
+    assert queue.get() == 1
+    assert others(5) == []
+    leasing.leave()
+    assert len(others(5)) == 1
+
+
+def test_a_lease_is_settled_at_the_end_of_its_block(queue: Queue, broker: Broker) -> None:
+    queue.put("a")
+    with queue.lease() as item:
+        assert (item, inflight(broker)) == ("a", 1)
+    assert (inflight(broker), counter(broker, "done")) == (0, 1)
+    with pytest.raises(Empty), queue.lease(0.01):
+        raise AssertionError
+
+
+def test_an_exception_gives_a_leased_item_back_to_the_head(queue: Queue, broker: Broker) -> None:
+    queue.put("a")
+    queue.put("b")
+    with pytest.raises(ZeroDivisionError), queue.lease():
+        raise ZeroDivisionError
+    assert (queue.qsize(), inflight(broker)) == (2, 0)
+    with queue.lease() as item:
+        assert item == "a"
+    with queue.lease() as item:
+        queue.task_done()
+    assert counter(broker, "done") == 2
+    assert counter(broker, "stale") == 0
+
+
+def test_what_the_process_holds_goes_back_in_its_order(queue: Queue, broker: Broker) -> None:
+    for i in range(4):
+        queue.put(i)
+    assert [queue.get(), queue.get()] == [0, 1]
+    leasing.leave()
+    assert broker.consumers("q") == {}
+    assert [queue.get() for _ in range(4)] == [0, 1, 2, 3]
+
+
+def test_close_is_for_this_process(queue: Queue, broker: Broker) -> None:
+    queue.put(1)
+    queue.put(2)
+    queue.get()
+    queue.close()
+    queue.close()
+    queue.join_thread()
+    queue.cancel_join_thread()
+    for call in (queue.get, lambda: queue.put(1), queue.task_done, lambda: next(iter(queue))):
+        with pytest.raises(ValueError, match="queue 'q' is closed"):
+            call()
+    assert (queue.qsize(), inflight(broker)) == (2, 0)
+    assert Queue("q").get() == 1
+
+
+def test_an_item_whose_lease_was_lost_is_no_error(
+    queue: Queue, broker: Broker, others: Callable[[int], list[int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    queue.put("a")
+    queue.get()
+    (mine,) = set(broker.consumers("q")) - {"other"}
+    assert broker.reclaim("q", mine, certain=True)
+    assert len(others(5)) == 1
+    queue.task_done()
+    assert "after their lease had ended" in caplog.text
+    queue.put("b")
+    assert queue.get() == "b"  # it registers anew
+    queue.task_done()
+    assert counter(broker, "stale") == 1
+
+
+def test_a_lost_lease_is_seen_when_the_next_item_is_got(queue: Queue, broker: Broker) -> None:
+    queue.put("a")
+    queue.get()
+    (mine,) = broker.consumers("q")
+    broker.reclaim("q", mine, certain=True)
+    assert queue.get() == "a", "it waits again"
+    queue.task_done()  # of the first: known to be lost
+    queue.task_done()
+    assert (counter(broker, "done"), counter(broker, "stale"), inflight(broker)) == (1, 0, 0)
+
+
+def test_the_lease_is_renewed(queue: Queue, broker: Broker) -> None:
+    queue.put("a")
+    queue.get()
+    (mine,) = broker.consumers("q")
+    broker.read(("ZADD", KEY.consumers, 1, mine))
+    until(lambda: broker.consumers("q")[mine] > 20, "it is prolonged")
+
+
+def test_the_items_of_a_dead_getter_are_reclaimed_by_another(queue: Queue, broker: Broker, link: Link) -> None:
+    queue.put("a")
+    broker.register("q", "dead", link=link)
+    broker.exchange("dead", [Lane("q", [])], 1, link)
+    broker.read(("ZADD", KEY.consumers, 1, "dead"))
+    assert queue.get(timeout=60) == "a"
+
+
+def test_a_suspect_is_got_when_nothing_else_waits(queue: Queue, broker: Broker, link: Link) -> None:
+    queue.put("killer")
+    for _ in range(2):
+        broker.register("q", "dead", link=link)
+        broker.exchange("dead", [Lane("q", [])], 1, link)
+        broker.reclaim("q", "dead", certain=True)
+    assert length(broker, KEY.suspects) == 1
+    queue.put("usual")
+    assert queue.get(timeout=60) == "usual"
+    queue.task_done()
+    assert queue.get(timeout=60) == "killer"
+
+
+def test_what_is_no_job_is_buried_and_the_next_is_got(queue: Queue, broker: Broker) -> None:
+    broker.put("q", [b"garbage", b'{"v":1,"id":"x","task":"","args":[1,2]}', b'{"v":1,"id":"y","task":"","args":[3]}'])
+    assert queue.get() == 3
+    assert broker.read(("HLEN", KEY.dead))[0] == 2
+
+
+def test_getting_a_task_s_job_gives_the_job(queue: Queue) -> None:
+    @queue.task(name="t")
+    def task(a: int, b: int = 0) -> None: ...
+
+    job = task.put(1, b=2)
+    assert queue.get() == Job(id=job.id, queue="q", task="t", args=(1,), kwargs={"b": 2})
+
+
+def test_items_taken_ahead_are_this_process_s_for_a_moment(
+    queue: Queue, broker: Broker, others: Callable[[int], list[int]]
+) -> None:
+    hasty = Queue("q", ahead=4)
+    for i in range(8):
+        queue.put(i)
+    assert hasty.get() == 0
+    assert (broker.size("q")[0], hasty.qsize(), inflight(broker)) == (3, 7, 5)
+    assert [hasty.get(), hasty.get(), hasty.get_nowait()] == [1, 2, 3]
+    until(lambda: inflight(broker) == 4, "what nobody gets goes back")
+    assert len(others(1)) == 1
+    assert [hasty.get(timeout=60) for _ in range(3)] == [5, 6, 7], "4 was next, and is theirs"
+
+
+def test_a_loop_settles_what_it_took_ahead(queue: Queue, broker: Broker) -> None:
+    queue.maxsize = 0
+    for i in range(100):
+        queue.put(i)
+    queue.shutdown()
+    broker.read(("CONFIG", "RESETSTAT"))
+    assert [*Queue("q", ahead=20)] == list(range(100))
+    calls = int(broker.read(("INFO", "commandstats"))[0].decode().split("evalsha:calls=")[1].split(",")[0])
+    assert calls < 50
+    assert (inflight(broker), counter(broker, "done"), counter(broker, "stale")) == (0, 100, 0)
+
+
+# -- threads
+
+
+def test_threads_that_get_at_once_share_what_comes(queue: Queue, broker: Broker) -> None:
+    queue.maxsize = 0
+    with ThreadPoolExecutor(12) as pool:
+        getters = [pool.submit(lambda: [*queue]) for _ in range(12)]
+        for i in range(300):
+            queue.put(i)
+        queue.shutdown()
+        found = [item for getter in getters for item in getter.result(60)]
+    assert sorted(found) == list(range(300))
+    assert (inflight(broker), counter(broker, "done"), counter(broker, "stale")) == (0, 300, 0)
+
+
+def test_a_thread_that_gives_up_leaves_the_bell_to_another(queue: Queue, broker: Broker) -> None:
+    with threads() as pool:
+        patient = [pool.submit(queue.get, True, 60) for _ in range(3)]
+        hasty = [pool.submit(queue.get, True, 0.05) for _ in range(3)]
+        for getter in hasty:
+            assert isinstance(getter.exception(60), stdlib.Empty)
+        for i in range(3):
+            queue.put(i)
+        assert sorted(getter.result(60) for getter in patient) == [0, 1, 2]
+
+
+def test_one_sentinel_for_each_consumer(queue: Queue) -> None:
+    queue.maxsize = 0
+    found: list[int] = []
+
+    def consume() -> None:
+        while (item := queue.get()) is not None:
+            found.append(item)
+            queue.task_done()
+        queue.task_done()
+
+    consumers = [threading.Thread(target=consume) for _ in range(5)]
+    for consumer in consumers:
+        consumer.start()
+    for i in range(50):
+        queue.put(i)
+    for _ in consumers:
+        queue.put(None)
+    for consumer in consumers:
+        consumer.join(60)
+    assert queue.join(30)
+    assert sorted(found) == list(range(50))
+
+
+# -- shutdown
+
+
+def test_a_queue_that_was_shut_down_is_drained(queue: Queue, broker: Broker) -> None:
+    queue.put(1)
+    queue.shutdown()
+    for put in (queue.put, queue.put_nowait):
+        with pytest.raises(ShutDown, match="queue 'q' was shut down"):
+            put(2)
+    assert queue.get() == 1
+    for get in (queue.get, queue.get_nowait):
+        with pytest.raises(ShutDown, match="queue 'q' was shut down and is empty"):
+            get()
+    queue.task_done()
+    assert queue.join(5)
+    queue.reopen()
+    queue.put(3)
+    assert queue.get() == 3
+
+
+def test_shutdown_wakes_all_who_wait(queue: Queue, broker: Broker) -> None:
+    with threads() as pool:
+        getters = [started_waiting(broker, pool, Queue("q").get)]
+        getters += [pool.submit(queue.get) for _ in range(3)]
+        queue.shutdown()
+        assert all(isinstance(getter.exception(60), ShutDown) for getter in getters)
+        queue.reopen()
+        for i in range(10):
+            queue.put(i)
+        putters = [started_waiting(broker, pool, queue.put, i) for i in range(3)]
+        queue.shutdown()
+        assert all(isinstance(putter.exception(60), ShutDown) for putter in putters)
+    assert queue.qsize() == 10
+
+
+def test_an_immediate_shutdown_drops_what_waits_and_ends_a_join(queue: Queue, broker: Broker) -> None:
+    for i in range(3):
+        queue.put(i)
+    with threads() as pool:
+        waiting = started_waiting(broker, pool, queue.join)
+        queue.shutdown(immediate=True)
+        assert waiting.result(30)
+    with pytest.raises(ShutDown):
+        queue.get()
+    assert (queue.qsize(), counter(broker, "purged")) == (0, 3)
+
+
+def test_a_put_that_was_done_before_the_shutdown_is_answered_as_it_was(queue: Queue, broker: Broker) -> None:
+    names = (KEY.pending, KEY.scheduled, KEY.meta, KEY.bell, KEY.room, KEY.producer("p"))
+    put = (1, 60_000, 0, 0, 0, 1, b'{"v":1,"id":"x","task":"","args":[1]}')
+    assert broker._run("put", names, *put)[:2] == [0, 1]
+    broker.shutdown("q")
+    assert broker._run("put", names, *put)[:2] == [0, 1]
+    assert broker._run("put", names, 2, *put[1:]) == [-6]
+
+
+def test_a_loop_ends_when_the_queue_is_shut_down_and_empty(queue: Queue, broker: Broker) -> None:
+    for i in range(3):
+        queue.put(i)
+    queue.shutdown()
+    found = []
+    for item in queue:
+        found.append(item)
+        if item == 1:
+            queue.task_done()
+    assert found == [0, 1, 2]
+    assert (inflight(broker), counter(broker, "done"), counter(broker, "stale")) == (0, 3, 0)
+
+
+def test_a_loop_waits_for_what_others_may_give_back(
+    queue: Queue, broker: Broker, others: Callable[[int], list[int]]
+) -> None:
+    queue.put("theirs")
+    tags = others(1)
+    queue.put("ours")
+    queue.shutdown()
+    with threads() as pool:
+        loop = started_waiting(broker, pool, lambda: [*queue])
+        broker.give_back("q", "other", tags)
+        assert loop.result(60) == ["ours", "theirs"]
+
+
+@pytest.mark.parametrize("how", ["break", "raise"])
+def test_who_leaves_a_loop_gives_its_item_back(queue: Queue, broker: Broker, how: str) -> None:
+    for i in range(3):
+        queue.put(i)
+
+    def loop() -> None:
+        for item in queue:
+            if item == 1 and how == "break":
+                break
+            if item == 1:
+                raise ZeroDivisionError
+
+    with contextlib.suppress(ZeroDivisionError):
+        loop()
+    assert (queue.qsize(), counter(broker, "done"), inflight(broker)) == (2, 1, 0)
+
+
+# -- order
+
+
+def test_the_newest_comes_first(queue: Queue) -> None:
+    lifo = LifoQueue("stack")
+    for i in range(4):
+        lifo.put(i)
+    assert [lifo.get(), lifo.get()] == [3, 2]
+    lifo.put(4)
+    leasing.leave()
+    assert [lifo.get() for _ in range(5)] == [3, 2, 4, 1, 0], "what goes back is next"
+
+
+def test_the_lowest_priority_comes_first(queue: Queue, broker: Broker) -> None:
+    ranked = PriorityQueue("ranked")
+    numbers: list[Any] = [3, float("inf"), None, -1.5, 3, float("-inf"), 1e300, 0, True, 2**70]
+    for i, number in enumerate(numbers):
+        ranked.put([i], priority=number)
+    assert (ranked.qsize(), ranked.full(), broker.size("ranked")) == (10, False, (10, False))
+    assert [ranked.get()[0] for _ in numbers] == [5, 3, 2, 7, 8, 0, 4, 9, 6, 1]
+    leasing.leave()
+    assert ranked.get() == [5]
+
+
+def test_what_goes_back_comes_before_its_equals(queue: Queue) -> None:
+    ranked = PriorityQueue("ranked")
+    for i in range(3):
+        ranked.put(i, priority=7)
+    assert [ranked.get(), ranked.get()] == [0, 1]
+    ranked.put("first", priority=1)
+    leasing.leave()
+    assert [ranked.get() for _ in range(4)] == ["first", 0, 1, 2]
+
+
+@pytest.mark.parametrize("priority", [float("nan"), "1", "x", 10**400, [1]])
+def test_a_priority_that_cannot_be_compared_is_refused(queue: Queue, priority: Any) -> None:
+    with pytest.raises(UsageError, match="priority must be a number"):
+        PriorityQueue("ranked").put(1, priority=priority)
+
+
+def test_a_task_s_priority_needs_a_priority_queue(queue: Queue) -> None:
+    ranked = PriorityQueue("ranked")
+
+    @ranked.task(name="there")
+    def there(n: int) -> None: ...
+
+    @queue.task
+    def here(n: int) -> None: ...
+
+    with pytest.raises(UsageError, match="priority counts on a PriorityQueue"):
+        here.using(priority=1)
+    there.using(priority=2).put(1)
+    there.put(2)
+    assert [job.args for job in (ranked.get(), ranked.get())] == [(2,), (1,)]
+
+
+def test_a_retry_keeps_its_priority(queue: Queue, broker: Broker) -> None:
+    ranked = PriorityQueue("ranked")
+    ranked.put("urgent", priority=-1)
+    ranked.put("usual")
+    assert ranked.get() == "urgent"
+    (mine,) = broker.consumers("ranked")
+    (tag,) = broker.inflight("ranked", mine)
+    broker.retry("ranked", mine, [(tag, 1)])
+    until(lambda: broker.promote("ranked")[0] or broker.size("ranked")[0] == 2, "it is due")
+    until(lambda: broker.read(("ZCARD", "rq:{ranked}:scheduled"))[0] == 0, "it waits")
+    assert [ranked.get(), ranked.get()] == ["urgent", "usual"]
+
+
+def test_the_order_changes_only_while_nothing_waits(queue: Queue, broker: Broker) -> None:
+    queue.put(1)
+    with pytest.raises(
+        UsageError, match=r"queue 'q' is a Queue, and jobs wait in it; this program makes it a LifoQueue"
+    ):
+        LifoQueue("q").put(2)
+    assert queue.get() == 1
+    lifo = LifoQueue("q")
+    lifo.put(2)
+    lifo.put(3)
+    with pytest.raises(UsageError, match="is a LifoQueue, and jobs wait in it; this program makes it a PriorityQueue"):
+        PriorityQueue("q").declare()
+    assert lifo.get() == 3
+
+
+def test_a_forged_priority_harms_nobody(queue: Queue, broker: Broker) -> None:
+    ranked = PriorityQueue("ranked")
+    ranked.declare()
+    body = b'{"v":1,"id":"x","task":"","args":["forged"]}'
+    broker.put("ranked", [b"0.0@abc" + body, b"0.0@nan" + body, b"0.0@" + body])
+    ranked.put("own", priority=-1)
+    assert ranked.get() == "own"
+    assert ranked.qsize() == 3
+
+
+# -- pickle
+
+
+def test_pickled_items_need_a_secret(queue: Queue) -> None:
+    anything = Queue("anything", pickle=True)
+    with pytest.raises(UsageError, match="pickle=True needs a secret"):
+        anything.put({1, 2})
+    assert anything.empty()
+
+
+def test_a_queue_and_a_task_can_be_pickled(queue: Queue, broker: Broker) -> None:
+    copy = pickle.loads(pickle.dumps(PriorityQueue("elsewhere", maxsize=4, broker=broker)))
+    assert (type(copy), copy.name, copy.maxsize, copy.broker.url) == (PriorityQueue, "elsewhere", 4, broker.url)
+    same: object = pickle.loads(pickle.dumps(queue))
+    assert same is queue
+
+    @queue.task(name="t")
+    def task(n: int) -> None: ...
+
+    assert pickle.loads(pickle.dumps(task)) is task
+    changed = pickle.loads(pickle.dumps(task.using(delay=60, retries=3)))
+    changed.put(1)
+    assert broker.read(("ZCARD", KEY.scheduled)) == [1]
+
+
+# -- faults
+
+
+def test_a_lost_reply_to_a_get_loses_nothing(
+    server: Server, broker: Broker, rude: Callable[[Server], tuple[Queue, Proxy]]
+) -> None:
+    queue, proxy = rude(server)
+    queue.put("a")
+    assert queue.get() == "a"
+    queue.task_done()
+    for i in range(5):
+        queue.put(i)
+    proxy.swallow_replies(exchange_digest(broker), nth=2)
+    found = []
+    for _ in range(5):
+        found.append(queue.get())
+        queue.task_done()
+    proxy.calm()
+    assert proxy.counters.swallowed > 0
+    assert sorted(found) == list(range(5))
+    assert (inflight(broker), counter(broker, "done"), counter(broker, "stale")) == (0, 6, 0)
+
+
+def test_a_loop_goes_on_through_bad_weather(
+    server: Server, broker: Broker, rude: Callable[[Server], tuple[Queue, Proxy]]
+) -> None:
+    queue, proxy = rude(server)
+    queue.maxsize = 0
+    for i in range(40):
+        queue.put(i)
+    queue.shutdown()
+    found = []
+    for item in queue:
+        found.append(item)
+        if item % 10 == 5:
+            proxy.reset()
+            proxy.calm()
+    assert found == list(range(40))
+    assert (inflight(broker), counter(broker, "done")) == (0, 40)
+
+
+def exchange_digest(broker: Broker) -> str:
+    assert broker._scripts is not None
+    return broker._scripts["exchange"].digest
