@@ -12,6 +12,8 @@ import msgspec
 import pytest
 
 from rq_lite.broker.codec import VERSION, Message, decode, encode, marked, new_id
+from rq_lite.current import Progress
+from rq_lite.job import Job
 from tests.acceptance.conftest import Lab, Worker, alive, children
 from tests.conftest import until
 
@@ -191,6 +193,23 @@ def test_what_a_job_prints_goes_to_the_log_and_nowhere_else(cpu: Cpu) -> None:
     assert cpu.lab.seen("done") == ["", "", "next"]
     assert cpu.errors() == []
     assert "\x00\x00\x00\x01{}" in worker.log.read_bytes().decode(errors="replace")
+
+
+@each_kind
+def test_a_job_knows_who_it_is_and_says_how_far(cpu: Cpu, kind: str) -> None:
+    name = cpu.tracked(f"introduce_{kind}", "it")
+    job = Job(id=name, queue="work", task="t", broker=cpu.lab.broker, result_ttl=60)
+    assert not job.done()
+    cpu.put(f"away_{kind}", "next")
+    worker = cpu.work("--cpu-procs", "1")
+    until(lambda: job.progress and job.progress.done == 1000, "the last that it said is written")
+    assert job.progress == Progress(1000, 2000, "half of it")
+    assert cpu.lab.seen("job") == [f"{name} work introduce_{kind} 1 True"]
+    cpu.lab.open_gate()
+    assert job.result(30) is None
+    cpu.lab.until_seen("done", 1)
+    assert worker.stop() == 0
+    assert cpu.lab.state().failed == 0
 
 
 # -- how many
