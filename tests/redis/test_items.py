@@ -168,6 +168,13 @@ def test_the_bound_of_a_new_queue_can_be_set_first(queue: Queue, broker: Broker)
     assert (new.maxsize, Queue("other", maxsize=3).maxsize) == (7, 3)
 
 
+def test_many_items_are_put_lazily_and_in_batches(queue: Queue) -> None:
+    queue.maxsize = 0
+    assert queue.put_many(i for i in range(1200)) == 1200
+    assert [queue.get() for _ in range(3)] == [0, 1, 2]
+    assert queue.qsize() == 1197
+
+
 def test_task_done_too_often_is_a_value_error(queue: Queue) -> None:
     with pytest.raises(ValueError, match="called too many times"):
         queue.task_done()
