@@ -39,12 +39,10 @@ def loop() -> None:
         note("got", item)
 
 
-def done() -> None:
-    """As a consumer that is told of the end by an empty queue."""
-    while (item := items.get()) is not None:
+def slow() -> None:
+    for item in items:
         note("got", item)
-        items.task_done()
-    items.task_done()
+        time.sleep(0.02)
 
 
 def many() -> None:
