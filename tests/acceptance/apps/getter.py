@@ -14,7 +14,7 @@ import time
 
 from rq_lite import Queue
 from rq_lite.moments import begin
-from tests.acceptance.apps.evidence import note
+from tests.acceptance.apps.evidence import note, wait_for_gate
 
 begin("consumer")
 items = Queue("items")
@@ -37,6 +37,13 @@ def leave() -> None:
 def loop() -> None:
     for item in items:
         note("got", item)
+
+
+def one() -> None:
+    """Gets one, and settles it when the gate is open."""
+    note("got", items.get())
+    wait_for_gate()
+    items.task_done()
 
 
 def slow() -> None:
