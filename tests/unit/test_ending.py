@@ -11,7 +11,7 @@ import pytest
 
 from rq_lite import Ended
 from rq_lite.arguments import Arguments
-from rq_lite.broker.codec import VERSION, Message, Undecodable, decode, encode, entry_of, offspring
+from rq_lite.broker.codec import VERSION, Message, Undecodable, as_is, decode, encode, entry_of, offspring
 from rq_lite.outcome import Buried
 from rq_lite.runtime import ending
 from rq_lite.runtime.verdict import Failure
@@ -120,7 +120,7 @@ def test_a_callback_says_what_its_task_says() -> None:
     def says(name: str) -> dict[str, Any]:
         return {"result_ttl": 9.0, "then": {"done": ["q", "next"]}} if name == "a" else {}
 
-    found = ending.done(message(then={"success": ["q1", "a"]}), "home", 1, b"1", says)
+    found = ending.done(message(then={"success": ["q1", "a"]}), "home", 1, b"1", ending.Puts(says, as_is))
     ((_, raw),) = found.puts
     assert raw.startswith(b"0.0#id-1.success{")
     assert decode(raw)[0].result_ttl == 9
@@ -132,7 +132,7 @@ def test_ids_of_callbacks_never_grow_too_long() -> None:
     for _ in range(100):
         one = offspring(one, "success")
         assert len(one) <= 150
-        assert decode(entry_of(Message(VERSION, one, "t", result_ttl=1)))[0].id == one
+        assert decode(entry_of(Message(VERSION, one, "t", result_ttl=1), bytes))[0].id == one
     assert offspring("x" * 200, "done") == offspring("x" * 200, "done") != offspring("y" * 200, "done")
 
 
