@@ -162,7 +162,7 @@ class Lane:
         found, none = [], []
         for tag, entry in jobs:
             try:
-                message = decode(self._broker.opened(self.queue, entry))[0]
+                message = decode(self.broker.opened(self.queue, entry))[0]
                 if not message.task and len(message.args) != 1 and ITEM not in message.kwargs:
                     raise Undecodable("neither a task's name nor an item")
                 found.append(Held(tag, message))

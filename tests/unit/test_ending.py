@@ -31,6 +31,9 @@ def nothing(_: str) -> dict[str, Any]:
     return {}
 
 
+PUTS = ending.Puts(nothing, as_is)
+
+
 def encoded(function: Any, result: Any, most: int = 1000, **fields: Any) -> bytes:
     about = message(**(fields or {"result_ttl": 60}))
     return ending.encoded(about, result, Arguments("f", function), most)
@@ -87,7 +90,7 @@ def test_a_result_that_nobody_asks_for_is_not_looked_at(word: str, looked_at: bo
 
 def test_done_puts_the_result_and_how_it_ended() -> None:
     then = {"success": ["q1", "a"], "failure": ["q2", "b"], "done": ["q3", "c"]}
-    found = ending.done(message(result_ttl=1.5, then=then), "home", 2, b'{"n":1}', nothing)
+    found = ending.done(message(result_ttl=1.5, then=then), "home", 2, b'{"n":1}', PUTS)
     assert (found.state, found.detail, found.ttl, found.report) == ("done", b'"value":{"n":1}', 1500, b"")
     (q1, first), (q3, second) = found.puts
     assert (q1, q3) == ("q1", "q3")
@@ -105,7 +108,7 @@ def takes_ended(ended: Ended) -> None: ...
 def test_given_up_puts_the_error() -> None:
     then = {"success": ["q1", "a"], "failure": ["q2", "b"], "done": ["q3", "c"]}
     failure = Failure("KeyError: 'a: b'", "Traceback …")
-    found = ending.given_up(message(then=then), "home", 3, failure, Buried(b"{}"), nothing)
+    found = ending.given_up(message(then=then), "home", 3, failure, Buried(b"{}"), PUTS)
     assert (found.state, found.ttl, found.report) == ("failed", 0, b"{}")
     expected = {"type": "KeyError", "message": "'a: b'", "traceback": "Traceback …"}
     assert json.loads(b"{" + found.detail + b"}") == {"error": expected}
