@@ -10,6 +10,8 @@ from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+import msgspec
+
 from rq_lite import items, leasing
 from rq_lite.arguments import Arguments
 from rq_lite.broker import Broker, Code, Feed, Put, inspection, keys
@@ -110,12 +112,12 @@ class Queue:
         """For another process: the same queue, also where this program was told of its Redis by hand.
 
         A default broker's URL goes along with a process that is being started, and nowhere else: it may hold a
-        password. One that was given explicitly always does.
+        password. One that was given explicitly always does, but without the secret.
         """
         broker = self._broker
         if broker is None and spawning():
             broker = this.broker
-        where = None if broker is None else (broker.url, broker.settings)
+        where = None if broker is None else (broker.url, broker.settings if spawning() else without(broker.settings))
         return _unpickled, (type(self), self.name, self._declared, where, self._pickle, self._ahead)
 
     @property
@@ -139,6 +141,7 @@ class Queue:
 
     def forget_settings(self) -> None:
         """The default broker is another one now."""
+        self._known = False
         for name in ("settings", "seal"):
             self.__dict__.pop(name, None)
 
@@ -490,6 +493,16 @@ def spawning() -> bool:
     return context is not None and context.get_spawning_popen() is not None
 
 
+def without(settings: Settings) -> Settings:
+    """The settings without their secret: a pickle may end up anywhere, also in Redis."""
+    return msgspec.structs.replace(settings, secret=None)
+
+
+def with_secret(settings: Settings) -> Settings:
+    """Settings that came without a secret have this process's own."""
+    return settings if settings.secret is not None else msgspec.structs.replace(settings, secret=this.settings.secret)
+
+
 def _unpickled(
     kind: type[Queue],
     name: str,
@@ -505,5 +518,5 @@ def _unpickled(
         and (known._declared, known._pickle, known._ahead) == (declared, pickle, ahead)
     ):
         return known
-    broker = None if where is None else Broker(where[0], settings=where[1])
+    broker = None if where is None else Broker(where[0], settings=with_secret(where[1]))
     return kind(name, *declared, broker=broker, pickle=pickle, ahead=ahead)

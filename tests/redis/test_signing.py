@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 
 import msgspec
 import pytest
 
+from rq_lite import Queue, Settings
 from rq_lite.broker import Broker, Link, dead, keys
 from rq_lite.broker.codec import VERSION, Message, decode, encode, marked
 from rq_lite.broker.signing import Refused
+from rq_lite.process import this
 from rq_lite.runtime import ending, planner
 from rq_lite.schedules import Schedule, from_json, to_json
+from rq_lite.task import registry
 from tests.conftest import Server, until
 from tests.redis.steps import KEY, reclaim, take
 
@@ -197,3 +201,18 @@ def test_the_first_secret_signs_what_an_app_has_written_before(broker: Broker) -
     assert broker.plan("s", b"", encode(schedule()), 3_600_000)
     planner.write(broker, "s", schedule())
     assert planned(broker, "s") == to_json("s", schedule(), broker.seal)
+
+
+# -- the secret
+
+
+def test_a_pickled_queue_does_not_hold_the_secret(broker: Broker) -> None:
+    """A pickle may end up anywhere, also as an item in Redis."""
+    raw = pickle.dumps(Queue("pickled", broker=broker))
+    assert b"a secret for these tests" not in raw
+    before = this.use(Settings(secret="the reader has its own"))
+    try:
+        assert pickle.loads(raw).settings.secret == "the reader has its own"
+    finally:
+        this.use(*before)
+        registry.queues.pop("pickled")
