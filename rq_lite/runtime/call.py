@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from contextvars import Context
 from typing import Any
 
+from rq_lite.current import Asked, given
 from rq_lite.task import Task
 
 
-def call(task: Task[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def call(task: Task[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any], asked: Asked) -> Any:
     """Run it, in the thread or process that is its own meanwhile, in a fresh context.
 
-    What a running job should find out about itself is put into that context here.
+    Whom `current_job` asks there stands in that context.
     """
-    return Context().run(task.function, *args, **kwargs)
+    context = Context()
+    context.run(given.set, asked)
+    return context.run(task.function, *args, **kwargs)

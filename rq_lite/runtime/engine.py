@@ -16,13 +16,15 @@ import sys
 import threading
 import time
 import traceback
+from functools import cache, partial
 from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
 from rq_lite.app import import_app, own_traceback
-from rq_lite.broker.codec import decode
+from rq_lite.broker.codec import Message, decode
+from rq_lite.current import CurrentJob, Progress, shortened
 from rq_lite.errors import AppFailed, UsageError
 from rq_lite.process import OVERDRAFT, this
 from rq_lite.runtime import ending
@@ -31,10 +33,11 @@ from rq_lite.runtime.failures import described, error_text, is_final
 from rq_lite.runtime.frames import Answer, Frames, Hire, Order
 from rq_lite.runtime.mortal import die_with
 from rq_lite.settings import Settings
-from rq_lite.task import registry
+from rq_lite.task import FOREVER, registry
 
 INTERRUPT = signal.SIGUSR1
 STACK = signal.SIGUSR2
+PACE = 0.2  # seconds between two words about how far a job is
 
 encode = msgspec.json.Encoder().encode
 read_order = msgspec.json.Decoder(Order).decode
@@ -52,6 +55,9 @@ class Engine:
         self._settings = settings
         self._running = False
         self._taken = 0
+        self._talker: threading.Thread | None = None
+        self._talking = threading.Lock()  # one frame at a time
+        self._latest: Progress | None = None  # what the job has said last, if the consumer has not heard it yet
         signal.signal(INTERRUPT, self._interrupt)
 
     def _interrupt(self, *_: object) -> None:
@@ -67,10 +73,39 @@ class Engine:
             for stream in (sys.stdout, sys.stderr):
                 if stream is not None:
                     stream.flush()
-            self._frames.send(answer)
+            with self._talking:
+                self._latest = None  # no word of this job after its answer
+                self._frames.send(answer)
 
-    def _run(self, _order: Order, entry: bytes) -> Answer:
-        message, _, _ = decode(entry)
+    def _who(self, order: Order, message: Message, attempts: int, until: float) -> CurrentJob:
+        return CurrentJob(
+            id=message.id,
+            queue=order.queue,
+            task=message.task,
+            attempt=attempts + 1,
+            deadline=until if order.timeout < FOREVER / 2 else None,
+            tell=self._tell,
+        )
+
+    def _tell(self, progress: Progress) -> None:
+        """An exception may strike here: so nothing is done but to leave it for another thread."""
+        self._latest = progress
+        if self._talker is None:
+            self._talker = threading.Thread(target=self._talk, name="progress", daemon=True)
+            self._talker.start()
+
+    def _talk(self) -> None:
+        while True:
+            with self._talking:
+                latest, self._latest = self._latest, None
+                if latest is not None:
+                    detail = b"{%s}" % shortened(latest)
+                    self._frames.send(encode(Answer(event="progress", result=msgspec.Raw(detail))))
+            time.sleep(PACE)
+
+    def _run(self, order: Order, entry: bytes) -> Answer:
+        message, attempts, crashes = decode(entry)
+        asked = cache(partial(self._who, order, message, attempts + crashes, time.time() + order.timeout))
         began = time.monotonic()
         task = registry.tasks.get(message.task)
         if task is None:
@@ -80,7 +115,7 @@ class Engine:
             self._running = True
             try:
                 args, kwargs = task.arguments.restore(message.args, message.kwargs)
-                value = call(task, args, kwargs)
+                value = call(task, args, kwargs, asked)
             finally:
                 self._running = False
         except BaseException as error:

@@ -23,6 +23,7 @@ import msgspec
 from gevent.lock import Semaphore
 
 from rq_lite.backoff import pauses
+from rq_lite.current import Progress, current_job
 from rq_lite.runtime.board import NEVER, SECOND, new_file
 from rq_lite.runtime.child import PRINTING, polled
 from rq_lite.runtime.engine import INTERRUPT, STACK, encode
@@ -150,7 +151,7 @@ class Engines:
             engine = self._idle.pop() if self._idle else self._started()
             try:
                 if engine.alive:
-                    engine.send(encode(Order(timeout / SECOND)), entry)
+                    engine.send(encode(Order(timeout / SECOND, getattr(slot.lane, "queue", ""))), entry)
                     slot.began = time.monotonic_ns()
                     slot.deadline = slot.began + timeout
                     return engine
@@ -188,14 +189,14 @@ class Engines:
         kill_at = NEVER
         while True:
             try:
-                answer = engine.answer()
+                answer = heard(engine)
                 break
             except Stopped:
                 slot.deadline = NEVER
                 engine.signal(INTERRUPT)
                 answer = None
                 with gevent.Timeout(FAREWELL, False):
-                    answer = engine.answer()
+                    answer = heard(engine)
                 if answer is None or answer.event == "interrupted":
                     raise
                 break
@@ -218,3 +219,13 @@ class Engines:
         said = f"hard limit: its timeout and {self._grace:g} s of grace were over; its process was killed"
         log.error("engine [%d] is killed: its job goes on beyond its hard time limit", engine.pid)
         return Expired(said, engine.stack())
+
+
+def heard(engine: Engine) -> Answer | None:
+    """How its job ended; what that says of itself meanwhile is passed on, in its slot's greenlet."""
+    while (answer := engine.answer()) is not None and answer.event == "progress":
+        job = current_job()
+        if job is not None:
+            said = msgspec.json.decode(answer.result, type=Progress)
+            job.progress(said.done, said.total, said.note)
+    return answer
