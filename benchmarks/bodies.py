@@ -1,4 +1,4 @@
-"""The three jobs that every contender runs."""
+"""The jobs that contenders run."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def nap(seconds: float) -> None:
 def ping(sent: float) -> None:
     """Say how long the way here took; `sent` is the monotonic time just before the put."""
     tally.arrived(sent)
+
+
+def echo(argument: float) -> float:
+    """For those who wait for its result."""
+    return argument

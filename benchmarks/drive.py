@@ -5,8 +5,10 @@
     python -m benchmarks.drive MODULE fill N          no-op jobs in batches where the library can, timed
     python -m benchmarks.drive MODULE nap N SECONDS   jobs that sleep
     python -m benchmarks.drive MODULE ping N          one job at a time, each after the one before has arrived
+    python -m benchmarks.drive MODULE ask N           one job at a time, each result is waited for
 
-MODULE offers `put(task, argument)`, plain or async, and perhaps `put_many(task, arguments)` and `start()`.
+MODULE offers `put(task, argument)`, plain or async, and perhaps `put_many(task, arguments)`, `start()`, and
+`ask(argument)`: the result of `echo`.
 """
 
 from __future__ import annotations
@@ -57,6 +59,20 @@ class Producer:
             self.module.put_many(task, arguments[start : start + BATCH])
         return None
 
+    async def ask(self, n: int) -> list[float]:
+        """Seconds from put to result, of each."""
+        took = []
+        for number in range(n):
+            start = time.perf_counter()
+            answer = self.module.ask(float(number))
+            if inspect.isawaitable(answer):
+                answer = await answer
+            took.append(time.perf_counter() - start)
+            if answer != number:
+                raise ValueError(f"asked for {number}, got {answer!r}")
+            await asyncio.sleep(PAUSE)
+        return took
+
 
 async def run(action: str, producer: Producer, arguments: list[str]) -> dict[str, Any]:
     await producer.start()
@@ -69,6 +85,8 @@ async def run(action: str, producer: Producer, arguments: list[str]) -> dict[str
         await producer.put_many("noop", [PAYLOAD] * n)
     elif action == "nap":
         await producer.put_many("nap", [float(arguments[1])] * n)
+    elif action == "ask":
+        return {"took": await producer.ask(n)}
     else:
         for arrived in range(n):
             await producer.put("ping", [time.monotonic()])

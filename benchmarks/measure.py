@@ -46,6 +46,7 @@ class Bench:
     folder: Path
     scale: float = 1.0  # of the number of jobs
     jobs: int | None = None  # no-op jobs, instead of the contender's own number
+    results: bool = False  # somebody asks for them: contenders that keep results elsewhere set that up
     client: redis.Redis = field(init=False)
     complaints: list[str] = field(default_factory=list)  # a contender that complains may be set up badly
 
@@ -63,6 +64,7 @@ class Bench:
             "RQ_LITE_URL": self.url,
             "BENCH_GREENLETS": str(slots),
             tally.FOLDER: str(self.folder),
+            **({"BENCH_RESULTS": "1"} if self.results else {}),
         }
 
     def drive(self, *arguments: object) -> dict[str, Any]:

@@ -13,3 +13,7 @@ def put(task: str, argument: object) -> None:
 
 def put_many(task: str, arguments: Sequence[object]) -> None:
     getattr(tasks, task).put_many(arguments)
+
+
+def ask(argument: float) -> object:
+    return tasks.echo.put(argument).result(30)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rq_lite.broker import Broker
+    from rq_lite.current import CurrentJob, current_job
     from rq_lite.errors import (
         BadArgument,
         BrokerError,
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
         UsageError,
     )
     from rq_lite.job import Job
-    from rq_lite.outcome import Bury, Retry
+    from rq_lite.outcome import Bury, Ended, Retry
+    from rq_lite.pool import Executor
     from rq_lite.queue import LifoQueue, PriorityQueue, Queue
     from rq_lite.settings import Settings, load_settings
     from rq_lite.task import Task
+    from rq_lite.waiting import as_completed, gather, wait
 
 __version__ = "0.1.0"
 
@@ -42,7 +45,10 @@ __all__ = [
     "BrokerOutOfMemory",
     "BrokerUnavailable",
     "Bury",
+    "CurrentJob",
     "Empty",
+    "Ended",
+    "Executor",
     "Full",
     "Job",
     "JobFailed",
@@ -60,13 +66,20 @@ __all__ = [
     "Task",
     "UsageError",
     "__version__",
+    "as_completed",
+    "current_job",
+    "gather",
     "load_settings",
+    "wait",
 ]
 
 # Where the names live; what is not listed is an error.
 _HOMES = {
     "Broker": "broker",
     "Bury": "outcome",
+    "CurrentJob": "current",
+    "Ended": "outcome",
+    "Executor": "pool",
     "Job": "job",
     "LifoQueue": "queue",
     "PriorityQueue": "queue",
@@ -74,7 +87,11 @@ _HOMES = {
     "Retry": "outcome",
     "Settings": "settings",
     "Task": "task",
+    "as_completed": "waiting",
+    "current_job": "current",
+    "gather": "waiting",
     "load_settings": "settings",
+    "wait": "waiting",
 }
 
 

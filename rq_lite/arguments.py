@@ -27,13 +27,16 @@ class Arguments:
 
     def __init__(self, task: str, function: Callable[..., object]) -> None:
         self.task = task
-        self.signature = inspect.signature(function)
+        self.signature = signature_of(function)
         parameters = list(self.signature.parameters.values())
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         required = [p for p in positional if p.default is p.empty]
         self._fewest, self._most = len(required), len(positional)
         self._simple = not any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
         self._hints = hints_of(function)
+        returns = self._hints.pop("return", None)
+        # What restores its result; None: it comes out of JSON as it went in.
+        self.returns = None if returns is None or is_plain(returns) or not restorable(returns) else returns
         self._special = {n: kind for n, kind in self._hints.items() if not is_plain(kind) and restorable(kind)}
         self._names = [p.name for p in positional]
         self._rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
@@ -112,13 +115,19 @@ class Arguments:
         return typed
 
 
+def signature_of(function: Callable[..., object]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError:  # some functions written in C have none
+        kinds = {"args": inspect.Parameter.VAR_POSITIONAL, "kwargs": inspect.Parameter.VAR_KEYWORD}
+        return inspect.Signature([inspect.Parameter(name, kind) for name, kind in kinds.items()])
+
+
 def hints_of(function: Callable[..., object]) -> dict[str, Any]:
     try:
-        hints = typing.get_type_hints(function)
+        return typing.get_type_hints(function)
     except Exception:  # whatever an annotation raises: it names something that exists for type checkers only
         return {}
-    hints.pop("return", None)
-    return hints
 
 
 def is_plain(kind: Any) -> bool:

@@ -30,6 +30,8 @@ def encoded(queue: Queue, item: Any, priority: float | None, *, pickled: bool) -
         entry = encode(message)
     except Exception as error:
         raise BadArgument(f"queue {queue.name!r}: this item cannot be put: {error}") from None
+    if queue.seal is not None:
+        entry = queue.seal(entry)
     if priority:  # 0 is what it counts as without one
         entry = marked(entry, message.id, priority=checked_priority(priority))
     if len(entry) > queue.settings.max_payload:

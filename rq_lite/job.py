@@ -1,21 +1,222 @@
-"""A job and the states it goes through; no input or output."""
+"""A job: what was put, and a future for how it ends; and the states that it goes through."""
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
+import contextlib
 import enum
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from typing import Any
 
 import msgspec
 
+from rq_lite.broker import Broker, Cancelled
+from rq_lite.current import Progress
+from rq_lite.errors import JobFailed, UsageError
+from rq_lite.process import this
+from rq_lite.results import watch
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One message, as it was put."""
+# What concurrent.futures keeps in a future.
+OF_A_FUTURE = frozenset({"_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks"})
+LAZY = threading.Lock()
 
-    id: str
-    queue: str
-    task: str
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}
+
+class Problem(msgspec.Struct):
+    """Why a job has failed."""
+
+    type: str = ""
+    message: str = ""
+    traceback: str = ""
+
+
+class Result(msgspec.Struct):
+    """How a job has ended: what `result:<id>` holds."""
+
+    state: str
+    value: msgspec.Raw = msgspec.Raw(b"null")
+    error: Problem = msgspec.field(default_factory=Problem)
+
+
+decode = msgspec.json.Decoder(Result).decode
+as_progress = msgspec.json.Decoder(Progress).decode
+PASSING = b'{"state":"progress"'
+
+
+class Job(Future[Any]):
+    """One job as it was put, and a `concurrent.futures.Future` of its result, if results are kept of it.
+
+    A future costs nothing until somebody asks for it: with the first question the job is watched, from then on its end
+    is pushed to this process. Callbacks of `add_done_callback` run in the thread that reads results: be brief there.
+    """
+
+    _progress: Progress | None = None  # the last that was heard
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        queue: str,
+        task: str,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        broker: Broker | None = None,
+        result_ttl: float | None = None,
+        returns: Any = None,
+    ) -> None:
+        # Not the future's own __init__: a lock and two lists, which most jobs never need. See __getattr__.
+        self.id = id
+        self.queue = queue
+        self.task = task
+        self.args = args
+        self.kwargs = {} if kwargs is None else kwargs
+        self.result_ttl = result_ttl  # None: no result is kept
+        self._broker = broker
+        self._returns = returns
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{name}={getattr(self, name)!r}" for name in ("id", "queue", "task", "args", "kwargs"))
+        return f"Job({said})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and (self.queue, self.id) == (other.queue, other.id)
+
+    def __hash__(self) -> int:
+        return hash((self.queue, self.id))
+
+    def __reduce__(self) -> Any:
+        fields = ("id", "queue", "task", "args", "kwargs", "result_ttl")
+        return _job, ({name: getattr(self, name) for name in fields}, self._returns)
+
+    @property
+    def broker(self) -> Broker:
+        return self._broker or this.broker
+
+    # -- the future
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in OF_A_FUTURE:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        # Also whoever does not ask this class: concurrent.futures.wait, asyncio.wrap_future.
+        if self.prepare() and self.result_ttl is not None:
+            watch(self.broker, [self])
+        return self.__dict__[name]
+
+    def prepare(self) -> bool:
+        """Make the future's parts; whether they were not there."""
+        if "_done_callbacks" in self.__dict__:
+            return False
+        with LAZY:
+            if "_done_callbacks" in self.__dict__:
+                return False
+            super().__init__()
+            return True
+
+    def expect(self) -> Job:
+        """Make sure that its end is heard of. Raises UsageError for a job without a result."""
+        if self.result_ttl is None:
+            raise UsageError(
+                f"job {self.id} of {self.task} keeps no result: say @queue.task(result_ttl=…), or put it with "
+                "task.using(result_ttl=…)"
+            )
+        self.prepare()
+        if not super().done():
+            watch(self.broker, [self])
+        return self
+
+    def hear(self, result: bytes) -> None:
+        """How it has ended, as JSON; from the reader."""
+        if result.startswith(PASSING):
+            with contextlib.suppress(msgspec.DecodeError):
+                self._progress = as_progress(result)
+            return
+        with contextlib.suppress(concurrent.futures.InvalidStateError):  # heard of already
+            try:
+                try:
+                    found = decode(result)
+                except msgspec.DecodeError:  # a stack may be any bytes
+                    found = decode(result.decode(errors="replace"))
+                self._settle(found)
+            except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
+                self.set_exception(JobFailed("BadResult", f"it cannot be read: {error}", job_id=self.id))
+
+    def _settle(self, found: Result) -> None:
+        if found.state == "done":
+            kind = Any if self._returns is None else self._returns
+            self.set_result(msgspec.json.decode(found.value, type=kind))
+        elif found.state == "cancelled":
+            super().cancel()
+            self.set_running_or_notify_cancel()
+        elif found.state == "failed":
+            error = found.error
+            self.set_exception(JobFailed(error.type, error.message, error.traceback, job_id=self.id))
+        elif found.state == "expired":
+            self.set_exception(JobFailed("Expired", "its result was not kept until it was asked for", job_id=self.id))
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What it returned; waits for it. Raises TimeoutError, JobFailed, or CancelledError (concurrent.futures)."""
+        self.expect()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """JobFailed, or None; waits like `result`."""
+        self.expect()
+        return super().exception(timeout)
+
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        self.expect()
+        return super().done()
+
+    def running(self) -> bool:
+        """Whether a consumer has it just now."""
+        return not self.done() and self.broker.is_running(self.queue, self.id)
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self.result_ttl is not None and self.done() and super().cancelled()
+
+    def cancel(self) -> bool:
+        """Have it removed where it waits, or interrupted where it runs; False if it has ended already."""
+        if self.result_ttl is not None and self.done():
+            return super().cancelled()
+        return self.broker.cancel(self.queue, self.id) is not Cancelled.UNKNOWN
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far it says that it is (see `current_job`); None when it has not said so."""
+        if self.result_ttl is not None and (self.done() or self._progress is not None):
+            return self._progress
+        told = self.broker.progress_of(self.queue, self.id)
+        return None if told is None else as_progress(told)
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Call `fn` with this job when it has ended."""
+        self.expect()
+        super().add_done_callback(fn)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """In asyncio: `await job`. Who stops waiting so does not cancel the job."""
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> Any:
+        loop = asyncio.get_running_loop()
+        heard = asyncio.Event()
+
+        def tell(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(heard.set)
+
+        # In a thread: it may have to wait for Redis.
+        await loop.run_in_executor(None, self.add_done_callback, tell)
+        await heard.wait()
+        return self.result(0)
+
+
+def _job(fields: dict[str, Any], returns: Any) -> Job:
+    return Job(**fields, returns=returns)
 
 
 class State(enum.Enum):
@@ -26,7 +227,7 @@ class State(enum.Enum):
     INFLIGHT = "inflight"  # taken, owned by one consumer
     SUSPECT = "suspects"  # its consumers died twice: waits to run alone
     DEAD = "dead"  # buried, with its error
-    GONE = "gone"  # acked, purged, forgotten or trimmed
+    GONE = "gone"  # acked, cancelled, purged, forgotten or trimmed
 
 
 # Every transition: verb, from (None: from nowhere), to. Each is one script of that name;
@@ -34,22 +235,33 @@ class State(enum.Enum):
 EDGES: tuple[tuple[str, State | None, State], ...] = (
     ("put", None, State.PENDING),
     ("put", None, State.SCHEDULED),
+    ("fire", None, State.PENDING),
     ("promote", State.SCHEDULED, State.PENDING),
     ("promote", State.SCHEDULED, State.SUSPECT),
     ("take", State.PENDING, State.INFLIGHT),
     ("isolate", State.SUSPECT, State.INFLIGHT),
     ("ack", State.INFLIGHT, State.GONE),
+    ("finish", State.INFLIGHT, State.GONE),
+    ("finish", State.INFLIGHT, State.DEAD),
+    ("finish", None, State.PENDING),
     ("retry", State.INFLIGHT, State.SCHEDULED),
     ("park", State.INFLIGHT, State.SCHEDULED),
     ("bury", State.INFLIGHT, State.DEAD),
     ("give_back", State.INFLIGHT, State.PENDING),
     ("give_back", State.INFLIGHT, State.SUSPECT),
+    ("crashed", State.INFLIGHT, State.PENDING),
+    ("crashed", State.INFLIGHT, State.SUSPECT),
+    ("crashed", State.INFLIGHT, State.DEAD),
     ("reclaim", State.INFLIGHT, State.PENDING),
     ("reclaim", State.INFLIGHT, State.SUSPECT),
     ("reclaim", State.INFLIGHT, State.DEAD),
     ("requeue", State.DEAD, State.PENDING),
     ("forget", State.DEAD, State.GONE),
     ("trim", State.DEAD, State.GONE),
+    ("cancel", State.PENDING, State.GONE),
+    ("cancel", State.SCHEDULED, State.GONE),
+    ("cancel", State.SUSPECT, State.GONE),
+    ("drop", State.INFLIGHT, State.GONE),
     ("purge", State.PENDING, State.GONE),
     ("purge", State.SCHEDULED, State.GONE),
     ("purge", State.SUSPECT, State.GONE),

@@ -175,12 +175,12 @@ class Lane:
         found, none = [], []
         for tag, entry in jobs:
             try:
-                message = decode(entry)[0]
+                message = decode(self.broker.opened(self.queue, entry))[0]
                 if not message.task and len(message.args) != 1 and ITEM not in message.kwargs:
                     raise Undecodable("neither a task's name nor an item")
                 found.append(Held(tag, message))
             except Undecodable as error:
-                report = Report(None, None, f"not a job: {error}", consumer=self._consumer)
+                report = Report(None, None, f"{error.said}: {error}", consumer=self._consumer)
                 none.append((tag, report.buried().report))
         with self._guard:
             self._ready += found

@@ -26,7 +26,7 @@ from rq_lite.errors import UsageError
 STEPS = (
     "declare", "put",  # producers
     "register", "take", "ack", "settle", "give_back", "reconcile",  # consumers
-    "renew", "announce", "promote", "reclaim",  # supervisors
+    "renew", "announce", "promote", "reclaim", "plan", "fire",  # supervisors
 )  # fmt: skip
 NAMES = {f"{step}.{end}" for step in STEPS for end in ("before", "after", "failed")}
 NAMES |= {"run.before", "run.after", "start.before", "start.after", "stop.before"}

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
 
 from rq_lite.errors import UsageError
 
@@ -27,6 +30,21 @@ class Bury(Exception):
     """Raise it in a job that can never succeed: it goes to the dead set at once, with this reason."""
 
 
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """How a job has ended: what callbacks get. One whose parameter has this annotation gets it as such, else a dict."""
+
+    id: str
+    queue: str
+    task: str
+    args: list[Any]  # as they stand in the JSON
+    kwargs: dict[str, Any]
+    attempts: int  # runs that were begun
+    state: str  # done, failed
+    result: Any = None
+    error: str | None = None  # one line: "ValueError: …"
+    traceback: str = ""
+
+
 class Buried(NamedTuple):
     """Given up; `report` is one line of JSON for the dead set."""
 
@@ -45,4 +63,27 @@ class Parked(NamedTuple):
     task: str
 
 
-Outcome: TypeAlias = Buried | Retried | Parked | None
+class Crashed(NamedTuple):
+    """The process that ran it died, and its consumer did not: charged a crash."""
+
+    how: str
+    where: str = ""  # the stack, where it is known
+
+
+class Dropped(NamedTuple):
+    """It was cancelled; its id."""
+
+    job: str
+
+
+class Finished(NamedTuple):
+    """Done or given up, and somebody wants to hear of it."""
+
+    state: str  # done, failed
+    detail: bytes  # what its result holds beside the state: JSON without the braces
+    ttl: int  # for how long the result is kept, ms; 0: not at all
+    report: bytes  # for the dead set; empty: it is not buried
+    puts: Sequence[tuple[str, bytes]] = ()  # callbacks: queue and entry
+
+
+Outcome: TypeAlias = Buried | Retried | Parked | Crashed | Dropped | Finished | None

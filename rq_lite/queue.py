@@ -7,17 +7,21 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+import msgspec
+
 from rq_lite import items, leasing
+from rq_lite.arguments import Arguments
 from rq_lite.batches import batches
 from rq_lite.broker import Broker, Code, Feed, Put, inspection, keys
 from rq_lite.broker.connection import LONGEST_BLOCK
 from rq_lite.errors import BrokerError, BrokerUnavailable, FeedMoved, PayloadTooLarge, QueueFull, ShutDown, UsageError
+from rq_lite.job import Job
 from rq_lite.process import this
 from rq_lite.settings import Settings
-from rq_lite.task import UNSET, Options, Policy, Task, TaskOptions, name_of, registry, types
+from rq_lite.task import UNSET, Options, Policy, Task, TaskOptions, again, name_of, registry, types
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 NO_OPTIONS = Options()
+
+RECURRENCE = ("cron", "every", "tz", "missed", "args", "kwargs")  # of a task's options
 
 
 class Progress:
@@ -107,21 +113,38 @@ class Queue:
         """For another process: the same queue, also where this program was told of its Redis by hand.
 
         A default broker's URL goes along with a process that is being started, and nowhere else: it may hold a
-        password. One that was given explicitly always does.
+        password. One that was given explicitly always does, but without the secret.
         """
         broker = self._broker
         if broker is None and spawning():
             broker = this.broker
-        where = None if broker is None else (broker.url, broker.settings)
+        where = None if broker is None else (broker.url, broker.settings if spawning() else without(broker.settings))
         return _unpickled, (type(self), self.name, self._declared, where, self._pickle, self._ahead)
 
     @property
     def broker(self) -> Broker:
         return self._broker or this.broker
 
+    @property
+    def chosen_broker(self) -> Broker | None:
+        """The one it was given; None: the process's default one, whichever that is then."""
+        return self._broker
+
     @cached_property
     def settings(self) -> Settings:
         return self.broker.settings
+
+    @cached_property
+    def seal(self) -> Callable[[bytes], bytes] | None:
+        """What signs the JSON of its jobs, if there is a secret."""
+        signer = self.broker.signer
+        return None if signer is None else partial(signer.seal, self.name)
+
+    def forget_settings(self) -> None:
+        """The default broker is another one now."""
+        self._known = False
+        for name in ("settings", "seal"):
+            self.__dict__.pop(name, None)
 
     # -- defining tasks
 
@@ -147,19 +170,28 @@ class Queue:
         on_done      a task that is put in either case, with an `Ended`
         run_in       "greenlet", or "thread" or "process" for what computes
 
+        cron         runs it by itself: "*/5 * * * *", in the zone `tz` (UTC)
+        every        likewise: so many seconds, or a timedelta, counted from 1970-01-01 UTC
+        missed       of the times at which no worker was there: "once" for all of them, "all" (the last 100), or "skip"
+        args, kwargs  what it is then called with
+
         Raises UsageError for what cannot be right.
         """
         chosen: dict[str, Any] = dict(options)
         name = chosen.pop("name", None)
+        recurrence = {option: chosen.pop(option) for option in RECURRENCE if option in chosen}
         for kinds, default in (("retry_on", (BaseException,)), ("no_retry_on", ())):
             chosen[kinds] = types(kinds, chosen.get(kinds), default)
         unknown = sorted(chosen.keys() - set(Policy.__struct_fields__))
         if unknown:
             raise UsageError(f"@queue.task: no option is called {', '.join(unknown)}")
         policy = Policy(**chosen)
+        repeated = again(**recurrence)
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
-            task: Task[..., Any] = Task(function, self, name or name_of(function), policy)
+            if repeated is not None:
+                Arguments(name or name_of(function), function).check(repeated.args, repeated.kwargs)
+            task: Task[..., Any] = Task(function, self, name or name_of(function), policy, repeated)
             registry.add(task)
             return task
 
@@ -183,6 +215,8 @@ class Queue:
         `feed` moves with the jobs.
         """
         self._check_open()
+        if this.instead is not None:
+            return this.instead(self, entries, options)
         if self.order != "fifo" and not self._known:
             self.declare()
         for candidate in (wait, options.wait, self.settings.wait):
@@ -222,7 +256,8 @@ class Queue:
             reply = self.broker.put(
                 self.name,
                 entries,
-                delay=round(options.delay * 1000),
+                delay=max(0, round(options.delay * 1000)),
+                at=options.due,
                 woken=woken,
                 overdraft=this.overdraft,
                 feed=feed,
@@ -390,6 +425,13 @@ class Queue:
             self._lane.bury(held, error)
             raise
 
+    def job(self, job_id: str) -> Job:
+        """A handle for a job that any process has put here with a `result_ttl`.
+
+        A job that was never put, or whose result is kept no more, looks like one that has not ended yet.
+        """
+        return Job(id=job_id, queue=self.name, task="", broker=self._broker, result_ttl=0.0)
+
     # -- the whole queue
 
     def qsize(self) -> int:
@@ -460,6 +502,16 @@ def spawning() -> bool:
     return context is not None and context.get_spawning_popen() is not None
 
 
+def without(settings: Settings) -> Settings:
+    """The settings without their secret: a pickle may end up anywhere, also in Redis."""
+    return msgspec.structs.replace(settings, secret=None)
+
+
+def with_secret(settings: Settings) -> Settings:
+    """Settings that came without a secret have this process's own."""
+    return settings if settings.secret is not None else msgspec.structs.replace(settings, secret=this.settings.secret)
+
+
 def _unpickled(
     kind: type[Queue],
     name: str,
@@ -475,5 +527,5 @@ def _unpickled(
         and (known._declared, known._pickle, known._ahead) == (declared, pickle, ahead)
     ):
         return known
-    broker = None if where is None else Broker(where[0], settings=where[1])
+    broker = None if where is None else Broker(where[0], settings=with_secret(where[1]))
     return kind(name, *declared, broker=broker, pickle=pickle, ahead=ahead)

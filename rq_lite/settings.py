@@ -22,6 +22,7 @@ else:
     import tomli as tomllib
 
 ENV_PREFIX = "RQ_LITE_"
+SHORTEST_KEY = 16
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +33,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # The embedded Redis: its data folder (None: the user's data folder), and its program (None: looked for).
     home: str | None = None
     redis_server: str | None = None
+
+    # Keys, separated by commas: jobs are signed with the first, and only jobs signed with one of them are run.
+    secret: str | None = None
 
     # What a command without arguments works on.
     app: str | None = None  # module that registers the tasks
@@ -44,11 +48,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     wait: float | None = 600.0  # a put gives up after this long without room; None: never
     patience: float = 30.0  # a step that Redis does not answer is tried again for this long
     max_payload: int = 1_000_000  # largest encoded job
+    max_result: int = 1_000_000  # largest encoded result
     batch: int = 500  # jobs per round trip of put_many
 
     # Workers.
     procs: int = 0  # consumers; 0: one per core
     greenlets: int = 200  # slots per consumer
+    cpu_procs: int = 0  # processes, and threads, of each for jobs with run_in; 0: cores / procs, at least 1
     grace: float = 25.0  # a stop waits this long for running jobs (Kubernetes kills after 30)
     lease: float = 30.0  # a consumer not renewed for this long is dead
     stall: float = 10.0  # a consumer whose loop has not turned for this long is reported
@@ -69,6 +75,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 raise UsageError(f"{name} must be at least {least:g}, not {value:g}")
         if self.batch > 1000:
             raise UsageError(f"batch must be at most 1000, not {self.batch}")
+        keys_of(self.secret)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"Settings({shown})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        return list((shown | ({} if self.secret is None else {"secret": "***"})).items())
+
+
+def keys_of(secret: str | None) -> list[bytes]:
+    """The keys of a secret, the one to sign with first; none without a secret. Raises UsageError, showing nothing."""
+    if secret is None:
+        return []
+    try:
+        keys = [key.strip().encode() for key in secret.split(",")]
+    except UnicodeEncodeError:
+        raise UsageError("secret: a key must be text in UTF-8") from None
+    short = sum(len(key) < SHORTEST_KEY for key in keys)
+    if short:
+        raise UsageError(
+            f"secret: {short} of {len(keys)} keys (separated by commas) shorter than {SHORTEST_KEY} characters; "
+            'make one with: python -c "import secrets; print(secrets.token_hex(32))"'
+        )
+    return keys
 
 
 LEAST: dict[str, float] = {
@@ -77,9 +109,11 @@ LEAST: dict[str, float] = {
     "wait": 0,
     "patience": 0,
     "max_payload": 1,
+    "max_result": 1,
     "batch": 1,
     "procs": 0,
     "greenlets": 1,
+    "cpu_procs": 0,
     "grace": 0,
     "lease": 1,
     "stall": 0.5,
@@ -106,6 +140,8 @@ def load_settings(
     file = find_pyproject(folder or Path.cwd())
     if file is not None:
         table = read_table(file)
+        if "secret" in table:
+            raise UsageError(f"[tool.rq-lite] in {file}: a secret does not belong into a file; set RQ_LITE_SECRET")
         # A source named in the project is meant from there, wherever the command is started.
         if isinstance(table.get("source"), str):
             table["source"] = str(file.parent / table["source"])
@@ -131,7 +167,8 @@ def checked(values: Mapping[str, Any], where: str, *, strict: bool) -> dict[str,
         try:
             typed[name] = msgspec.convert(value, FIELD_TYPES[name], strict=strict)
         except msgspec.ValidationError as error:
-            raise UsageError(f"{where}: {name} = {value!r}: {error}") from None
+            shown = "***" if name == "secret" else repr(value)
+            raise UsageError(f"{where}: {name} = {shown}: {error}") from None
     return typed
 
 

@@ -6,17 +6,20 @@ import functools
 import importlib
 import io
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 
-from rq_lite.arguments import Arguments
+from rq_lite.arguments import Arguments, signature_of
 from rq_lite.batches import batches
 from rq_lite.broker.codec import VERSION, Message, encode, marked, new_id
 from rq_lite.errors import PayloadTooLarge, UsageError
 from rq_lite.job import Job
+from rq_lite.process import this
+from rq_lite.schedules import Recurrence, Schedule, defined, job_id, recurring
 
 if TYPE_CHECKING:
     from rq_lite.queue import Queue
@@ -26,6 +29,7 @@ R = TypeVar("R")
 
 UNSET: Any = msgspec.UNSET
 FOREVER = 2e9  # seconds: more than any run can last
+MOST_DELAY = 3.2e9  # seconds
 
 
 CALLBACKS = {"on_success": "success", "on_failure": "failure", "on_done": "done"}  # what they are in a job's `then`
@@ -53,8 +57,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         if self.result_ttl is not None and not 0 < self.result_ttl < float("inf"):
             raise UsageError(f"result_ttl must be above 0 seconds (or None for no result), not {self.result_ttl}")
         for name in CALLBACKS:
-            if not (getattr(self, name) is None or isinstance(getattr(self, name), Task)):
-                raise UsageError(f"{name} takes a task (a function with @queue.task), not {getattr(self, name)!r}")
+            check_callback(name, getattr(self, name))
         if self.retries < 0:
             raise UsageError(f"retries must be 0 or more, not {self.retries}")
         if self.timeout is not None and not self.timeout > 0:
@@ -66,6 +69,19 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     def is_retried(self, error: BaseException) -> bool:
         """Whether an error of this type is worth another attempt."""
         return isinstance(error, self.retry_on) and not isinstance(error, self.no_retry_on)
+
+
+def check_callback(name: str, task: Any) -> None:
+    """Raises UsageError for what is no task of one argument."""
+    if task is None:
+        return
+    if not isinstance(task, Task):
+        raise UsageError(f"{name} takes a task (a function with @queue.task), not {task!r}")
+    try:
+        signature_of(task.function).bind(None)
+    except TypeError as error:
+        gets = "the result" if name == "on_success" else "an Ended"
+        raise UsageError(f"{name}: {task.name} gets one argument, {gets}: {error}") from None
 
 
 def nanoseconds(timeout: float | None) -> int:
@@ -106,12 +122,23 @@ class TaskOptions(TypedDict, total=False):
     on_failure: Task[Any, Any] | None
     on_done: Task[Any, Any] | None
     run_in: str
+    cron: str | None
+    every: float | timedelta | None
+    tz: str
+    missed: str
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+MILLISECOND = timedelta(milliseconds=1)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What one put says otherwise than its task. Times in seconds."""
 
-    delay: float = 0.0
+    delay: float = 0.0  # 0 or less: now
+    at: datetime | None = None
     wait: Any = UNSET  # float | None; not given: the settings' `wait`
     timeout: Any = UNSET
     retries: Any = UNSET
@@ -122,16 +149,34 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     on_done: Any = UNSET
 
     def __post_init__(self) -> None:
-        for name in ("delay", "wait"):
-            value = getattr(self, name)
-            if value is not UNSET and value is not None and value < 0:
-                raise UsageError(f"{name} must be 0 or more, not {value}")
+        if self.wait is not UNSET and self.wait is not None and self.wait < 0:
+            raise UsageError(f"wait must be 0 or more, not {self.wait}")
+        if not abs(self.delay) < MOST_DELAY:
+            raise UsageError(f"delay must be a number of seconds, up to 100 years, not {self.delay}")
+        if self.at is not None:
+            self._check_at(self.at)
         given = {n: v for n in LIKE_POLICY if (v := getattr(self, n)) is not UNSET}
         if given.get("timeout", 1.0) is None:
             raise UsageError("timeout=None is for the task's definition; a put can only name a number of seconds")
         Policy(**given)
         if self.priority is not UNSET and not -INFINITE <= self.priority <= INFINITE:
             raise UsageError(f"priority must be a number, not {self.priority}")
+
+    def _check_at(self, at: datetime) -> None:
+        if not isinstance(at, datetime):
+            raise UsageError(f"at must be a datetime, not {at!r}")
+        if at.utcoffset() is None:
+            raise UsageError(
+                f"at={at} is a different moment in each time zone: say the zone, as in "
+                'datetime(…, tzinfo=ZoneInfo("Europe/Berlin")), or at.astimezone() for this machine\'s'
+            )
+        if self.delay:
+            raise UsageError("a put has either delay= or at=, not both")
+
+    @property
+    def due(self) -> int | None:
+        """The moment in `at`, ms since 1970, never too early; None where there is none."""
+        return None if self.at is None else max(0, -((EPOCH - self.at) // MILLISECOND))
 
 
 class Extras(NamedTuple):
@@ -142,16 +187,41 @@ class Extras(NamedTuple):
     tracked: bool  # somebody wants to hear how they end
 
 
+class Again(NamedTuple):
+    """A task that runs again and again: when, and with which arguments."""
+
+    when: Recurrence
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+
+def again(cron: Any = None, every: Any = None, tz: Any = None, missed: Any = None, **with_: Any) -> Again | None:
+    """From what `@queue.task(…)` says of it; None where it says nothing. Raises UsageError."""
+    when = recurring(cron, every, tz, missed)
+    if when is None:
+        if with_:
+            raise UsageError(f"{'= and '.join(with_)}= belong to a schedule: say cron= or every=, too")
+        return None
+    args = with_.get("args", ())
+    if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
+        raise UsageError(f"args must be a list or tuple, not {args!r}")
+    return Again(when, args, with_.get("kwargs", {}))
+
+
 class Task(Generic[P, R]):
     """A function and the queue its jobs go to. Calling it calls the function, here and now."""
 
-    def __init__(self, function: Callable[P, R], queue: Queue, name: str, policy: Policy) -> None:
+    def __init__(
+        self, function: Callable[P, R], queue: Queue, name: str, policy: Policy, again: Again | None = None
+    ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.queue = queue
         self.name = name
         self.policy = policy
+        self.again = again
         self.timeout_ns = nanoseconds(policy.timeout)
+        self.elsewhere = policy.run_in != "greenlet"
         self._options = Options()
         self._extras = self._extras_of(self._options)
 
@@ -161,6 +231,11 @@ class Task(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<Task {self.name} on queue {self.queue.name!r}>"
 
+    @property
+    def says(self) -> dict[str, Any]:
+        """What its puts say beside name and arguments, as fields of the message."""
+        return self._extras.fields
+
     def __reduce__(self) -> tuple[Any, ...]:
         """By its name, as functions are pickled; with the options that `using` gave it."""
         return _unpickled, (self.__module__, self.function.__qualname__, self.name, self._options)
@@ -169,12 +244,24 @@ class Task(Generic[P, R]):
     def arguments(self) -> Arguments:
         return Arguments(self.name, self.function)
 
+    @property
+    def schedule(self) -> Schedule | None:
+        """What its worker writes to Redis; None for a task that does not run by itself. Raises as `put` does."""
+        return None if self.again is None else self.scheduled(*self.again)
+
+    def scheduled(self, when: Recurrence, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Schedule:
+        """A schedule that puts this task with these arguments; raises as `put` does."""
+        self.arguments.check(args, kwargs)
+        self.encoded(tuple(args), dict(kwargs), job_id(self.name, 0))  # refused here, not each time it is due
+        return defined(when, self.queue.name, self.name, args, kwargs, job=self._extras.fields)
+
     # -- producing
 
     def using(
         self,
         *,
         delay: float = 0.0,
+        at: datetime | None = None,
         wait: float | None = UNSET,
         timeout: float = UNSET,
         retries: int = UNSET,
@@ -186,16 +273,16 @@ class Task(Generic[P, R]):
     ) -> Task[P, R]:
         """The same task with options for its puts.
 
-        They are due in `delay` s, wait for room at most `wait` s (None: for ever), and have another `timeout`,
-        number of `retries`, `result_ttl` or callbacks than the task. `priority` counts on a PriorityQueue: the
-        lowest goes first.
+        They are due in `delay` s, or `at` a moment (a datetime with its zone; one that is over: now), wait for room at
+        most `wait` s (None: for ever), and have another `timeout`, number of `retries`, `result_ttl` or callbacks than
+        the task. `priority` counts on a PriorityQueue: the lowest goes first.
         """
         if priority is not UNSET and self.queue.order != "priority":
             raise UsageError(
                 f"task {self.name}: priority counts on a PriorityQueue, and {self.queue!r} is none: make it one"
             )
         options = Options(
-            delay=delay, wait=wait, timeout=timeout, retries=retries, priority=priority, result_ttl=result_ttl,
+            delay=delay, at=at, wait=wait, timeout=timeout, retries=retries, priority=priority, result_ttl=result_ttl,
             on_success=on_success, on_failure=on_failure, on_done=on_done,
         )  # fmt: skip
         return self._with(options)
@@ -205,6 +292,15 @@ class Task(Generic[P, R]):
         task.__dict__.update(self.__dict__)
         task._options = options
         task._extras = task._extras_of(options)
+        return task
+
+    def onto(self, queue: Queue, result_ttl: float | None) -> Task[P, R]:
+        """The same task with its jobs on another queue, and with results where it keeps none itself."""
+        options = self._options
+        if "result_ttl" not in self.says:
+            options = msgspec.structs.replace(options, result_ttl=result_ttl)
+        task = self._with(options)
+        task.queue = queue
         return task
 
     def _extras_of(self, options: Options) -> Extras:
@@ -249,12 +345,39 @@ class Task(Generic[P, R]):
             count += self.queue.put_entries(batch, self._options, before=count)
         return count
 
+    def put_jobs(self, items: Iterable[tuple[Any, ...]]) -> list[Job]:
+        """Put a job for each tuple of arguments, in batches, waiting for room. Raises as `put` does."""
+        jobs, entries = [], []
+        for args in items:
+            job_id = new_id()
+            self.arguments.check(args, {})
+            entries.append(self.encoded(args, {}, job_id))
+            jobs.append(self.job(job_id, args))
+        settings = self.queue.settings
+        count = 0
+        for batch in batches(entries, len, most=settings.batch, heaviest=settings.max_payload):
+            count += self.queue.put_entries(batch, self._options, before=count)
+        return jobs
+
     def _put_one(self, args: tuple[Any, ...], kwargs: dict[str, Any], wait: Any) -> Job:
         job_id = new_id()
         self.arguments.check(args, kwargs)
         entry = self.encoded(args, kwargs, job_id)
         self.queue.put_entries([entry], self._options, wait=wait)
-        return Job(id=job_id, queue=self.queue.name, task=self.name, args=args, kwargs=kwargs)
+        return self.job(job_id, args, kwargs)
+
+    def job(self, job_id: str, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Job:
+        """A handle for a job of this task, also for one that another process has put."""
+        return Job(
+            id=job_id,
+            queue=self.queue.name,
+            task=self.name,
+            args=args,
+            kwargs=kwargs,
+            broker=self.queue.chosen_broker,
+            result_ttl=self._extras.fields.get("result_ttl"),
+            returns=self.arguments.returns,
+        )
 
     def _entries(self, items: Iterable[Any]) -> Iterator[bytes]:
         check, encoded = self.arguments.check, self.encoded
@@ -270,6 +393,11 @@ class Task(Generic[P, R]):
             entry = encode(Message(VERSION, job_id, self.name, list(args), kwargs, **fields))
         except Exception as error:
             raise self.arguments.blame(args, kwargs, error) from None
+        seal = self.queue.seal
+        if seal is not None:
+            entry = seal(entry)
+        if tracked and this.instead is None:
+            self.queue.broker.expect_tracked(self.queue.name)
         if priority is not None or tracked:
             entry = marked(entry, job_id, priority=priority, tracked=tracked)
         if len(entry) > self.queue.settings.max_payload:

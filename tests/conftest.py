@@ -27,6 +27,8 @@ from rq_lite.settings import Settings
 from rq_lite.task import registry
 from tests.faults.proxy import Proxy
 
+pytest_plugins = ["rq_lite.pytest_plugin"]
+
 ROOT = Path(__file__).parents[1]
 # For a Redis that is killed. With `everysec` it puts a write off while its disk is slow: what it answered may be gone.
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
@@ -180,13 +182,18 @@ def link(broker: Broker) -> Iterator[Link]:
 
 @pytest.fixture
 def queue(broker: Broker) -> Iterator[Queue]:
-    """An empty queue of bound 10, made known to Redis."""
+    """An empty queue of bound 10, made known to Redis; nothing else is registered during the test."""
     this.use(broker.settings, broker)
+    tasks, queues = dict(registry.tasks), dict(registry.queues)
+    registry.tasks.clear()
+    registry.queues.clear()
     made = Queue("q", maxsize=10)
     made.declare()
     yield made
-    registry.queues.clear()
     registry.tasks.clear()
+    registry.tasks.update(tasks)
+    registry.queues.clear()
+    registry.queues.update(queues)
 
 
 @pytest.fixture

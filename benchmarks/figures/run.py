@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from benchmarks import machine
-from benchmarks.figures import feeding, items, latency, size, throughput
+from benchmarks.figures import feeding, items, latency, lateness, results, size, throughput
 from benchmarks.figures.figure import Figure, Site
 
 
@@ -23,6 +23,10 @@ def groups(known: throughput.Rates) -> dict[str, Callable[[Site], Iterable[Figur
         "putting": throughput.puts,
         "depth": throughput.depth,
         "put → body": latency.hop,
+        "delayed jobs": lateness.late,
+        "a million due at once": lateness.at_once,
+        "put → result": results.round_trip,
+        "Executor.map": results.mapped,
         "items": items.beside_a_manager,
         "memory in Redis": size.redis_memory,
         "an idle consumer": size.consumer,

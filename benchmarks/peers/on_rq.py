@@ -29,6 +29,11 @@ def put_many(task: str, arguments: list[object]) -> None:
     queue.enqueue_many([rq.Queue.prepare_data(body, (argument,), result_ttl=0) for argument in arguments])
 
 
+def ask(argument: float) -> object:
+    result = queue.enqueue(bodies.echo, argument, result_ttl=60).latest_result(timeout=30)
+    return result and result.return_value
+
+
 if __name__ == "__main__":
     tally.open_cells()
     worker = getattr(rq, sys.argv[1])([queue], connection=queue.connection)

@@ -27,14 +27,23 @@ async def ping(_: Any, *, argument: float) -> None:
     bodies.ping(argument)
 
 
+async def echo(_: Any, *, argument: float) -> float:
+    return bodies.echo(argument)
+
+
 queue = Queue.from_url(os.environ["BENCH_REDIS"], name="benchmark")
 
 settings = {
     "queue": queue,
-    "functions": [noop, nap, ping],
+    "functions": [noop, nap, ping, echo],
     "concurrency": int(os.environ.get("BENCH_GREENLETS", "200")),
 }
 
 
 async def put(task: str, argument: object) -> None:
     await queue.enqueue(task, argument=argument)
+
+
+async def ask(argument: float) -> Any:
+    # It looks for the result again and again: here every millisecond (0.5 s as it comes).
+    return await queue.apply("echo", argument=argument, poll_interval=0.001)

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from rq_lite.broker.connection import Link, is_weather
 from rq_lite.broker.consuming import Consuming
-from rq_lite.broker.producing import Producing
-from rq_lite.broker.replies import Death, Feed, Lane, Put, Reclaimed, Renewed, Requeued, Taken
+from rq_lite.broker.planning import Planning
+from rq_lite.broker.replies import Cancelled, Death, Feed, Lane, Put, Reclaimed, Renewed, Requeued, Taken
 from rq_lite.broker.runner import FAULTS
 from rq_lite.broker.scripts import Code
 from rq_lite.broker.tending import Tending
 
 __all__ = [
-    "FAULTS", "Broker", "Code", "Death", "Feed", "Lane", "Link", "Put", "Reclaimed", "Renewed", "Requeued", "Taken",
-    "weather",
+    "FAULTS", "Broker", "Cancelled", "Code", "Death", "Feed", "Lane", "Link", "Put", "Reclaimed", "Renewed",
+    "Requeued", "Taken", "weather",
 ]  # fmt: skip
 
 
-class Broker(Producing, Consuming, Tending):
+class Broker(Consuming, Tending, Planning):
     """One Redis with the scripts; connects with its first use. Safe to share between threads and greenlets.
 
     `url` wins over the settings'; with neither it is the embedded Redis, which this process then keeps alive.

@@ -12,6 +12,7 @@ import os
 import queue
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -164,21 +165,33 @@ class Links:
     """Links to lend: each caller has one for itself while it uses it.
 
     A free one is reused; there are as many as callers at the same moment, at most `most`, more callers wait.
-    After a fork the child begins with none: the parent's sockets are not its own.
+    After a fork the child begins with none: the parent's sockets are not its own. A socket that gevent has patched
+    belongs to the loop of the thread that opened it: each thread has links of its own then.
     """
 
     def __init__(self, address: Address, most: int = 32) -> None:
         self.address = address
         self._most = most
+        self._bound = socket.socket.__module__.startswith("gevent")
         self._fresh()
 
     def _fresh(self) -> None:
         self._pid = os.getpid()
+        self._pools: dict[int, queue.LifoQueue[Link | None]] = {}  # by thread; 0: any
+
+    @property
+    def _free(self) -> queue.LifoQueue[Link | None]:
+        thread = threading.get_native_id() if self._bound else 0
+        pool = self._pools.get(thread)
+        return self._pools.setdefault(thread, self._filled()) if pool is None else pool
+
+    def _filled(self) -> queue.LifoQueue[Link | None]:
         # None is a link that was not made yet; last in, first out, so those come last. A queue and no lock of our own:
         # whoever waits may be killed (a greenlet), also while it is being woken, and nobody must wait for ever then.
-        self._free: queue.LifoQueue[Link | None] = queue.LifoQueue()
+        pool: queue.LifoQueue[Link | None] = queue.LifoQueue()
         for _ in range(self._most):
-            self._free.put(None)
+            pool.put(None)
+        return pool
 
     def borrow(self) -> Link:
         """A link for the caller alone, until `give_back`."""
@@ -198,7 +211,7 @@ class Links:
             self.give_back(link)
 
     def close(self) -> None:
-        """Those that are free; each opens again with its next command."""
+        """Those that are free here; each opens again with its next command."""
         links = []
         with contextlib.suppress(queue.Empty):
             while True:

@@ -8,13 +8,15 @@ from typing import Any
 from rq_lite import moments
 from rq_lite.broker import keys, telling
 from rq_lite.broker.connection import LONGEST_BLOCK, Link
+from rq_lite.broker.producing import Producing
 from rq_lite.broker.replies import Lane, Taken
-from rq_lite.broker.runner import FAULTS, Runner, T, firsts, flat, ms
+from rq_lite.broker.runner import FAULTS, T, firsts, flat, ms
 from rq_lite.broker.scripts import Code
+from rq_lite.outcome import Finished
 
 
-class Consuming(Runner):
-    """Leases, taking and settling."""
+class Consuming(Producing):
+    """Leases, taking and settling; what settles may also put (callbacks)."""
 
     def register(self, queue: str, consumer: str, *, link: Link | None = None) -> None:
         """Begin (or begin anew) the lease without which nothing can be taken."""
@@ -66,22 +68,67 @@ class Consuming(Runner):
     def retry(self, queue: str, consumer: str, delays: Sequence[tuple[int, int]], link: Link | None = None) -> int:
         """Let deliveries (tag, delay in ms) run again later, charged an attempt; how many were not ours."""
         key = keys.of(queue)
-        names = (key.inflight(consumer), key.scheduled, key.meta)
+        names = (key.inflight(consumer), key.scheduled, key.meta, key.alarm)
         return self._settle("retry", queue, consumer, firsts(delays), names, *flat(delays), link=link)
 
     def park(self, queue: str, consumer: str, unknown: Sequence[tuple[int, str]], link: Link) -> int:
         """Put deliveries (tag, task) of unknown tasks aside, uncharged; how many were not the consumer's."""
         key = keys.of(queue)
-        names = (key.inflight(consumer), key.scheduled, key.meta, key.pending, key.drained)
+        names = (key.inflight(consumer), key.scheduled, key.meta, key.pending, key.drained, key.alarm)
         return self._settle(
             "park", queue, consumer, firsts(unknown), names, ms(self.settings.park), consumer, *flat(unknown), link=link
         )
+
+    def drop(self, queue: str, consumer: str, jobs: Sequence[tuple[int, str]], link: Link | None = None) -> int:
+        """End deliveries (tag, job id) of jobs that were cancelled; how many were no longer the consumer's."""
+        key = keys.of(queue)
+        names = (key.inflight(consumer), key.meta, key.pending, key.scheduled, key.drained, key.cancelled)
+        return self._settle("drop", queue, consumer, firsts(jobs), names, *flat(jobs), link=link)
 
     def give_back(self, queue: str, consumer: str, tags: Sequence[int], *, link: Link | None = None) -> int:
         """Return unfinished deliveries to the head of the queue, uncharged; how many were not the consumer's."""
         key = keys.of(queue)
         names = (key.inflight(consumer), key.pending, key.meta, key.bell, key.suspects)
         return self._settle("give_back", queue, consumer, sorted(tags), names, *sorted(tags), link=link)
+
+    def finish(self, queue: str, consumer: str, ends: Sequence[tuple[int, Finished]], link: Link | None = None) -> int:
+        """End deliveries of which somebody wants to hear, with results and callbacks; how many were not ours."""
+        key = keys.of(queue)
+        targets = list(dict.fromkeys(target for _, end in ends for target, _ in end.puts))
+        for target in targets:
+            self._make_known(target)
+        names = [
+            key.inflight(consumer), key.dead, key.dead_index, key.meta, key.pending, key.scheduled, key.drained,
+        ]  # fmt: skip
+        for its in map(keys.of, targets):
+            names += (its.pending, its.meta, its.bell)
+        args: list[Any] = [*self._caps]
+        for tag, end in ends:
+            args += (tag, end.ttl, end.state, end.detail, end.report, len(end.puts))
+            for target, entry in end.puts:
+                args += (targets.index(target) + 1, entry)
+        return self._settle("finish", queue, consumer, firsts(ends), tuple(names), *args, link=link)
+
+    def _make_known(self, queue: str) -> None:
+        """A queue that callbacks go to may not have been used yet."""
+        if queue not in self._known:
+            self.declare(queue)
+            self._known.add(queue)
+
+    def crashed(
+        self, queue: str, consumer: str, deaths: Sequence[tuple[int, str, str]], link: Link | None = None
+    ) -> int:
+        """Return deliveries (tag, how their process died, where it was) charged a crash; how many were not ours."""
+        key = keys.of(queue)
+        names = (
+            key.inflight(consumer), key.pending, key.meta, key.bell, key.suspects,
+            key.dead, key.dead_index, key.scheduled, key.drained,
+        )  # fmt: skip
+        deaths = sorted(deaths)
+        return self._settle(
+            "crashed", queue, consumer, [tag for tag, *_ in deaths], names, consumer, *self._caps,
+            *(part for death in deaths for part in death), link=link,
+        )  # fmt: skip
 
     def _settle(
         self,
@@ -114,6 +161,40 @@ class Consuming(Runner):
             found = [(tag, job) for tag, job in zip(tags, jobs, strict=True) if job is not None]
             facts["jobs"] = [(tag, telling.id_of(job)) for tag, job in found]
         return found
+
+    def progress(
+        self, queue: str, consumer: str, job_id: str, tag: int, head: bytes, detail: bytes, link: Link
+    ) -> None:
+        """Say how far a running job is: who runs it and what it says, as JSON without braces; b"": it has stopped.
+
+        Nothing is written for a job that is not this consumer's (any more).
+        """
+        key = keys.of(queue)
+        names = (key.inflight(consumer), key.progress, key.job(job_id), key.meta)
+        self._run("progress", names, job_id, tag, head, detail, link=link)
+
+    def marked(self, queue: str, ids: Sequence[str], link: Link | None = None) -> set[str]:
+        """Which of these jobs were cancelled and are to be dropped."""
+        if not ids:
+            return set()
+        scores = self._read(("ZMSCORE", keys.of(queue).cancelled, *ids), link)
+        return {job_id for job_id, score in zip(ids, scores, strict=True) if score is not None}
+
+    def marks(self, queue: str, since: bytes, link: Link) -> set[str]:
+        """The jobs that were cancelled after a time (ms, as `Taken.cancels`; empty: all that are remembered)."""
+        found = link.call("ZRANGEBYSCORE", keys.of(queue).cancelled, b"(" + since if since else "-inf", "+inf")
+        return {job_id.decode(errors="replace") for job_id in found}
+
+    def cancels(self, queue: str, link: Link) -> bytes:
+        """When a job was last cancelled, as in `Taken`."""
+        return link.call("HGET", keys.of(queue).meta, "cancels") or b""
+
+    def wait_call(self, queues: Sequence[str], consumer: str, link: Link) -> tuple[str, str] | None:
+        """Wait up to two seconds for a job that this consumer is to interrupt: its queue and id."""
+        calls = {keys.of(queue).calls(consumer).encode(): queue for queue in queues}
+        # Not BRPOP: who looks at Redis' list of clients can tell it from a wait for jobs.
+        reply = link.call("BLPOP", *calls, LONGEST_BLOCK)
+        return None if reply is None else (calls[reply[0]], reply[1].decode(errors="replace"))
 
     def wait_bell(self, queues: Sequence[str], seconds: float, link: Link) -> str | None:
         """Wait for something to take, at most so long (below the links' own timeout); the queue that rang."""

@@ -12,6 +12,9 @@ from typing import NamedTuple
 from rq_lite.errors import UsageError
 
 QUEUES = "rq:queues"  # set: the names of all queues; written by declare
+SCHEDULES = "rq:schedules"  # hash: name of a schedule -> its definition as JSON
+SCHEDULES_DUE = "rq:schedules:due"  # zset: name of a schedule by its next slot in ms
+SCHEDULES_LAST = "rq:schedules:last"  # hash: name of a schedule -> the last slot that was fired, ms
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 
 
@@ -27,6 +30,9 @@ class Key(NamedTuple):
 CATALOGUE = (
     Key(QUEUES, "set", False),
     Key("rq:worker:<id>", "hash", True),
+    Key(SCHEDULES, "hash", False),
+    Key(SCHEDULES_DUE, "zset", False),
+    Key(SCHEDULES_LAST, "hash", False),
     Key("rq:{<queue>}:pending", "list", False),
     Key("rq:{<queue>}:pending", "zset", False),  # of a priority queue
     Key("rq:{<queue>}:scheduled", "zset", False),
@@ -39,8 +45,15 @@ CATALOGUE = (
     Key("rq:{<queue>}:bell", "list", False),
     Key("rq:{<queue>}:room", "list", False),
     Key("rq:{<queue>}:drained", "list", False),
+    Key("rq:{<queue>}:alarm", "list", False),
     Key("rq:{<queue>}:producer:<id>", "string", True),
     Key("rq:{<queue>}:feed:<name>", "hash", False),
+    Key("rq:{<queue>}:cancelled", "zset", False),
+    Key("rq:{<queue>}:calls:<consumer>", "list", True),
+    Key("rq:{<queue>}:progress", "hash", True),
+    Key("rq:{<queue>}:job:<id>", "hash", True),
+    Key("rq:{<queue>}:result:<id>", "string", True),
+    Key("rq:{<queue>}:inbox:<client>", "list", True),
 )
 
 
@@ -60,10 +73,17 @@ class QueueKeys:
         self.bell = prefix + "bell"  # list of wake-up tokens: something to take
         self.room = prefix + "room"  # list of wake-up tokens: room to put
         self.drained = prefix + "drained"  # list of wake-up tokens: nothing unfinished
+        self.cancelled = prefix + "cancelled"  # zset: id of a job to drop -> when it was cancelled, in ms
+        self.progress = prefix + "progress"  # hash with a TTL: id of a running job -> how far it is, as JSON
+        self.alarm = prefix + "alarm"  # list of wake-up tokens: something is due before all else that is scheduled
 
     def inflight(self, consumer: str) -> str:
         """Hash: delivery tag -> encoded job, owned by one consumer incarnation."""
         return f"{self.prefix}inflight:{consumer}"
+
+    def calls(self, consumer: str) -> str:
+        """List with a TTL: ids of jobs that this consumer is to interrupt, if it runs them."""
+        return f"{self.prefix}calls:{consumer}"
 
     def producer(self, producer: str) -> str:
         """String with a TTL: "<sequence number>:<accepted>" of this producer's last put."""
@@ -72,6 +92,18 @@ class QueueKeys:
     def feed(self, name: str) -> str:
         """Hash: how far a resumable source has been fed, or which packages of a folder."""
         return f"{self.prefix}feed:{name}"
+
+    def job(self, job_id: str) -> str:
+        """Hash with a TTL: who has a tracked job, and who waits for its end."""
+        return f"{self.prefix}job:{job_id}"
+
+    def result(self, job_id: str) -> str:
+        """String with a TTL: how a tracked job has ended, as JSON."""
+        return f"{self.prefix}result:{job_id}"
+
+    def inbox(self, client: str) -> str:
+        """List with a TTL: "<id>\\n<result as JSON>" of jobs that a process waits for."""
+        return f"{self.prefix}inbox:{client}"
 
 
 def worker(worker_id: str) -> str:

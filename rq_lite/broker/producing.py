@@ -15,6 +15,10 @@ from rq_lite.errors import BrokerUnavailable, UsageError
 
 # A producer's last put is remembered for this long, ms: longer than anybody goes on repeating one.
 REMEMBER = 600_000
+# A process hears of jobs for this long, ms, after it has asked for the last time.
+WATCHED = 3_600_000
+# An inbox that nobody empties is kept for this long, ms, as in lib.lua.
+INBOX = 60_000
 # The orders of queues, and what makes them.
 KINDS = {"fifo": "a Queue", "lifo": "a LifoQueue", "priority": "a PriorityQueue"}
 
@@ -53,12 +57,14 @@ class Producing(Runner):
         entries: Sequence[bytes],
         *,
         delay: int = 0,
+        at: int | None = None,
         woken: bool = False,
         overdraft: int = 0,
         feed: Feed | None = None,
         patience: float | None = None,
     ) -> Put:
-        """Add encoded jobs, at most 1000, as many as fit; they are due in `delay` ms.
+        """Add encoded jobs, at most 1000, as many as fit; they are due in `delay` ms, or
+        `at` a moment (ms since 1970 by Redis' clock; one that is over: now).
 
         Repeating it after a lost answer never adds a job twice. Raises BrokerUnavailable when patience is over;
         its `outcome` is "not put", or "unknown" when an answer was lost.
@@ -70,9 +76,17 @@ class Producing(Runner):
         link = self._links.borrow()
         try:
             link.sequence += 1
-            names = [key.pending, key.scheduled, key.meta, key.bell, key.room, key.producer(link.producer)]
+            names = [key.pending, key.scheduled, key.meta, key.bell, key.room, key.producer(link.producer), key.alarm]
             remember = max(REMEMBER, 2 * ms(self.settings.patience if patience is None else patience))
-            args = [link.sequence, remember, int(woken), delay, overdraft, len(entries), *entries]
+            args = [
+                link.sequence,
+                remember,
+                int(woken),
+                delay if at is None else f"@{at}",
+                overdraft,
+                len(entries),
+                *entries,
+            ]
             if feed is not None:
                 names.append(key.feed(feed.name))
                 args += [feed.field, feed.expected, *feed.values]
@@ -109,6 +123,38 @@ class Producing(Runner):
                 moments.reach("put.failed", link, queue=queue, jobs=jobs, outcome=outcome)
             said = "whether it was put is not known" if unknown else "nothing was put"
             raise BrokerUnavailable(f"{error}; {said}", outcome=outcome) from None
+
+    def expect_tracked(self, queue: str) -> None:
+        """Before jobs are put of which somebody wants to hear: a purge has to tell them. Once for each queue."""
+        if queue not in self._tracked:
+            self.read(("HSET", keys.of(queue).meta, "tracked", 1))
+            self._tracked.add(queue)
+
+    def watch(self, queue: str, client: str, ids: Sequence[str]) -> list[bytes]:
+        """Hear how jobs (at most 1000) end, in this client's inbox, for an hour unless it asks again.
+
+        For each what its result is (as JSON) if it has ended, "+" if that is large (see `result`), or "".
+        """
+        results: list[bytes] = self._run("watch", (keys.of(queue).meta,), client, WATCHED, *ids)[1]
+        return results
+
+    def result(self, queue: str, job_id: str) -> bytes | None:
+        """How a tracked job has ended, as JSON; None if it has not, or its result was not kept until now."""
+        found: bytes | None = self.read(("GET", keys.of(queue).result(job_id)))[0]
+        return found
+
+    def progress_of(self, queue: str, job_id: str) -> bytes | None:
+        """How far this job says it is, as JSON; None: it has not said so, or does not run."""
+        found: bytes | None = self.read(("HGET", keys.of(queue).job(job_id), "progress"))[0]
+        return found
+
+    def is_running(self, queue: str, job_id: str) -> bool:
+        """Whether a consumer has this tracked job just now."""
+        key = keys.of(queue)
+        consumer, tag = self.read(("HMGET", key.job(job_id), "consumer", "tag"))[0]
+        if consumer is None or tag is None:
+            return False
+        return bool(self.read(("HEXISTS", key.inflight(consumer.decode()), tag))[0])
 
     def size(self, queue: str) -> tuple[int, bool]:
         """How many jobs wait (pending and scheduled), and whether a put would have to."""

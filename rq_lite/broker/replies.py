@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -45,6 +46,7 @@ class Taken(NamedTuple):
     stale: int
     tag: int
     jobs: list[bytes]
+    cancels: bytes = b""  # when a job was last cancelled (ms); empty: never, or nothing was to be taken
     closed: int = -1
 
 
@@ -81,6 +83,15 @@ class Requeued(NamedTuple):
     maxsize: int = 0
     bytes: int = 0
     maxbytes: int = 0
+
+
+class Cancelled(enum.Enum):
+    """What could be done to cancel a job."""
+
+    REMOVED = "removed"  # it waited, and will never run
+    INTERRUPTING = "interrupting"  # it runs, and its consumer was told
+    MARKED = "marked"  # it runs, or waits far from both ends of the queue: it is interrupted, or dropped at its turn
+    UNKNOWN = "unknown"  # it has ended, or never was
 
 
 class Death(NamedTuple):

@@ -14,10 +14,11 @@ from rq_lite import moments
 from rq_lite.backoff import pauses
 from rq_lite.broker import scripts
 from rq_lite.broker.connection import LONGEST_BLOCK, LOST, Address, Link, Links, explained, is_weather
+from rq_lite.broker.signing import Signer
 from rq_lite.embedded import Attached, announce, attach
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnsuitable
 from rq_lite.programs import OLDEST
-from rq_lite.settings import Settings, load_settings
+from rq_lite.settings import Settings, keys_of, load_settings
 
 WITH_FLAGS = (7, 0)
 # What a call over a link may raise.
@@ -31,10 +32,14 @@ class Runner:
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None, quiet: bool = False) -> None:
         self.settings = settings or load_settings()
+        keys = keys_of(self.settings.secret)
+        self.signer = Signer(keys) if keys else None
         self._url = url or self.settings.url
         self._quiet = quiet
         self._attached: Attached | None = None
         self._scripts: dict[str, scripts.Script] | None = None
+        self._known: set[str] = set()  # queues that were made known for callbacks
+        self._tracked: set[str] = set()  # queues that were told to expect tracked jobs
         if self._url is not None:
             self._connect_to(self._url)
 
@@ -94,6 +99,16 @@ class Runner:
         """A connection for one caller alone."""
         self.open()
         return Link(self._address)
+
+    # -- signatures
+
+    def seal(self, queue: str, text: bytes) -> bytes:
+        """A job's JSON as it may be put on this queue: signed, if there is a secret. Marks come in front later."""
+        return text if self.signer is None else self.signer.seal(queue, text)
+
+    def opened(self, queue: str, entry: bytes) -> bytes:
+        """An entry of this queue that may be looked at; raises Refused (an Undecodable) where a secret forbids it."""
+        return entry if self.signer is None else self.signer.opened(queue, entry)
 
     # -- running a script or command
 

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from rq_lite import moments
 from rq_lite.broker import keys
-from rq_lite.broker.replies import Death, Reclaimed, Renewed, Requeued
+from rq_lite.broker.codec import encode
+from rq_lite.broker.replies import Cancelled, Death, Reclaimed, Renewed, Requeued
 from rq_lite.broker.runner import Runner, blank, flat, ms
 from rq_lite.broker.scripts import Code
 
 UNSEEN = Death("nobody saw how")
+PURGED = 1000  # jobs from each place in a step of a purge that has to tell somebody
 
 
 class Tending(Runner):
@@ -94,17 +96,39 @@ class Tending(Runner):
         """Nothing more is put, for everybody, until `reopen`; `immediate` drops what waits: how many jobs."""
         key = keys.of(queue)
         names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
-        return int(self._run("shutdown", names, int(immediate))[1])
+        _, dropped, left = self._run("shutdown", names, PURGED if immediate else "")
+        return int(dropped) + (self.purge(queue) if left else 0)
 
     def reopen(self, queue: str) -> None:
         """Undo a shutdown."""
         self.read(("HDEL", keys.of(queue).meta, "closed"))
 
     def purge(self, queue: str) -> int:
-        """Drop everything that waits or is scheduled; how many jobs that were."""
+        """Drop everything that waits or is scheduled; how many jobs that were.
+
+        Jobs of which somebody wants to hear end as cancelled. Where there may be such it goes in steps, and takes what
+        is put meanwhile instead of the last of those that were there.
+        """
         key = keys.of(queue)
         names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
-        return int(self._run("purge", names)[1])
+        _, purged, left = self._run("purge", names, PURGED)
+        most, gone = purged + left, purged
+        while left and gone and purged < most:
+            _, gone, left = self._run("purge", names, PURGED)
+            purged += gone
+        return int(purged)
+
+    def cancel(self, queue: str, job_id: str) -> Cancelled:
+        """Drop a job that waits, or interrupt it; what could be done. See docs/jobs.md.
+
+        Safe to repeat, but the second time a job that was removed is unknown.
+        """
+        key = keys.of(queue)
+        names = (
+            key.pending, key.scheduled, key.suspects, key.meta, key.consumers, key.room, key.drained, key.cancelled,
+            key.job(job_id), key.result(job_id),
+        )  # fmt: skip
+        return Cancelled(self._run("cancel", names, job_id, encode(job_id))[1].decode())
 
     def requeue(self, queue: str, tags: Sequence[int], *, woken: bool = False) -> Requeued:
         """Let buried jobs, at most 500, wait again at the end of the queue, as many as fit.
@@ -112,7 +136,7 @@ class Tending(Runner):
         Repeated after a lost answer it moves nothing twice, but what was moved then counts as no longer dead.
         """
         key = keys.of(queue)
-        names = (key.dead, key.dead_index, key.pending, key.scheduled, key.meta, key.bell, key.room)
+        names = (key.dead, key.dead_index, key.pending, key.scheduled, key.meta, key.bell, key.room, key.cancelled)
         code, *figures = self._run("requeue", names, int(woken), *tags)
         return Requeued(Code(code), *figures)
 
@@ -124,4 +148,4 @@ class Tending(Runner):
     def trim(self, queue: str) -> int:
         """Drop buried jobs over the caps; how many. There may be more until it says 0."""
         key = keys.of(queue)
-        return int(self._run("trim", (key.dead, key.dead_index, key.meta), *self._caps)[1])
+        return int(self._run("trim", (key.dead, key.dead_index, key.meta, key.cancelled), *self._caps)[1])

@@ -21,9 +21,17 @@ INVOKED, PUT, UNSURE, SEEN = 1, 2, 4, 8
 # Marks of a delivery: an ack is under way; it may have been acked; it surely was acked, buried, brought back.
 ASKED, PERHAPS, ACKED, BURIED, BACK = 1, 2, 4, 8, 16
 SETTLED = ACKED | BURIED | BACK
-MARK_OF = {"ack": ACKED, "bury": BURIED, "retry": BACK, "park": BACK, "give_back": BACK}
+MARK_OF = {
+    "ack": ACKED,
+    "bury": BURIED,
+    "drop": BURIED,
+    "retry": BACK,
+    "park": BACK,
+    "give_back": BACK,
+    "crashed": BACK,
+}
 
-REPEATS = {"retry", "park", "cut"}  # outcomes after which a job is meant to run again
+REPEATS = {"retry", "park", "cut", "crash"}  # outcomes after which a job is meant to run again
 
 SHIFT = 24  # bits for the owner's number, below the job's
 OWNER = (1 << SHIFT) - 1

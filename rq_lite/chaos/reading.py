@@ -55,7 +55,7 @@ class RunBefore(Moment, frozen=True, gc=False):
 
 
 class RunAfter(Moment, frozen=True, gc=False):
-    outcome: str  # done, retry, bury, park; cut: interrupted, goes back
+    outcome: str  # done, retry, bury, park, crash; cut: interrupted, goes back
 
 
 class SettleBefore(Moment, frozen=True, gc=False):
@@ -115,6 +115,9 @@ MOMENTS: dict[str, type[Moment]] = {
     "put.before": PutBefore,
     "put.after": PutAfter,
     "put.failed": PutFailed,
+    "fire.before": PutBefore,
+    "fire.after": PutAfter,
+    "fire.failed": PutFailed,
     "take.after": Took,
     "reconcile.after": Took,
     "run.before": RunBefore,

@@ -25,7 +25,7 @@ def at_rest(broker: Broker, queue: str) -> QueueAtRest:
     return QueueAtRest(
         put=state.put,
         done=state.done,
-        purged=state.purged,
+        purged=state.purged + state.cancelled,
         dropped=state.dropped,
         pending=ids([MARK.sub(b"", entry) for entry in pending]),
         scheduled=ids([MARK.sub(b"", entry) for entry in scheduled]),

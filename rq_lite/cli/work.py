@@ -20,6 +20,7 @@ from rq_lite.runtime.watch import Limits
 log = logging.getLogger("rq_lite.worker")
 
 QUEUES = "Serve these, in strict order; with weights in proportion to them. Default: all queues of the app."
+CPU_PROCS = "Processes, and threads, of each for jobs with run_in. Default: cores / procs, at least 1."
 BURST = "Exit 0 when everything is drained: jobs scheduled for later included, parked ones not."
 
 
@@ -28,6 +29,7 @@ BURST = "Exit 0 when everything is drained: jobs scheduled for later included, p
 @click.option("-q", "--queue", "queues", multiple=True, metavar="QUEUE[=WEIGHT]", help=QUEUES)
 @click.option("--procs", type=int, help="Consumer processes. Default: one per core.")
 @click.option("--greenlets", type=int, help="Jobs at a time in each. Default: 200.")
+@click.option("--cpu-procs", type=int, help=CPU_PROCS)
 @click.option("--burst", is_flag=True, help=BURST)
 @click.option(
     "--grace",
@@ -46,6 +48,7 @@ def command(
     queues: tuple[str, ...],
     procs: int | None,
     greenlets: int | None,
+    cpu_procs: int | None,
     burst: bool,
     grace: float | None,
     stall: float | None,
@@ -61,8 +64,8 @@ def command(
     SIGHUP: replace the consumers one by one, each by one that imports APP anew.
     """
     settings = settings_from(
-        app=app, procs=procs, greenlets=greenlets, grace=grace, stall=stall, max_jobs=max_jobs, max_rss=max_rss,
-        url=url, allow_private=allow_private,
+        app=app, procs=procs, greenlets=greenlets, cpu_procs=cpu_procs, grace=grace, stall=stall, max_jobs=max_jobs,
+        max_rss=max_rss, url=url, allow_private=allow_private,
     )  # fmt: skip
     if settings.app is None:
         raise UsageError("no APP: name the module that registers your tasks, or set app in [tool.rq-lite]")
@@ -70,12 +73,14 @@ def command(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker [%(process)d] %(message)s", datefmt="%H:%M:%S")
     moments.begin("supervisor")
     broker = open_broker(settings)
+    procs = settings.procs or cores()
+    cpu_procs = settings.cpu_procs or max(1, cores() // procs)
     if warning := inspection.eviction(broker):
         log.warning("WARNING: %s", warning)
 
     def plan(number: int) -> Plan:
         return Plan(
-            settings=msgspec.structs.replace(settings, url=broker.url),
+            settings=msgspec.structs.replace(settings, url=broker.url, cpu_procs=cpu_procs),
             app=settings.app or "",
             queues=weights,
             strict=strict,
@@ -85,7 +90,7 @@ def command(
         )
 
     limits = Limits(settings.stall, settings.idle, settings.grace, settings.max_jobs, settings.max_rss * 1_000_000)
-    code = Supervisor(broker, plan, settings.procs or cores(), limits, burst=burst).run()
+    code = Supervisor(broker, plan, procs, limits, burst=burst).run()
     broker.close()
     sys.exit(code)
 

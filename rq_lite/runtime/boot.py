@@ -8,8 +8,6 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import contextlib
-import ctypes
 import faulthandler
 import logging
 import os
@@ -18,9 +16,10 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
+import msgspec
 import gevent
 import gevent.os
 import gevent.socket
@@ -29,21 +28,24 @@ import socket
 from rq_lite import leasing, moments
 from rq_lite.app import import_app, own_traceback
 from rq_lite.broker import Broker, inspection
+from rq_lite.current import found_by
 from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
-from rq_lite.process import this
+from rq_lite.process import OVERDRAFT, this
+from rq_lite.runtime import planner
 from rq_lite.runtime.board import Board
 from rq_lite.runtime.consumer import Consumer, Loner, Order
+from rq_lite.runtime.elsewhere import Elsewhere
 from rq_lite.runtime.executor import Executor, chances, watched
 from rq_lite.runtime.identity import mine
+from rq_lite.runtime.frames import Hire
 from rq_lite.runtime.leave import leave, vital
+from rq_lite.runtime.mortal import die_with
 from rq_lite.runtime.plan import REBUILD, RETIRE, Plan, Report, read_plan
-from rq_lite.task import registry
+from rq_lite.runtime.verdict import Chances
+from rq_lite.runtime.reporter import Reporter
+from rq_lite.task import Task, registry
 
 log = logging.getLogger("rq_lite.consumer")
-
-PR_SET_PDEATHSIG = 1
-# Jobs that a consumer's own puts may go beyond a bound: they never wait, or a pool could wait for itself.
-OVERDRAFT = 1000
 
 
 T = TypeVar("T")
@@ -85,14 +87,24 @@ def prepare(plan: Plan, reports: int, board: Board) -> Consumer:
     weights = plan.queues or dict.fromkeys(registry.working_queues(), 1.0)
     through_weather(plan, lambda: check_queues(plan, broker, weights))
     bounds = through_weather(plan, lambda: {queue: declare(queue, broker) for queue in weights})
-    executor = Executor(registry.tasks, name, verbose=plan.verbose)
+    through_weather(plan, lambda: declare_schedules(weights, broker))
+    elsewhere = Elsewhere(Hire(settings=plan.settings, app=plan.app, number=plan.number))
+    executor = Executor(
+        registry.tasks, name, elsewhere, verbose=plan.verbose, signer=broker.signer, max_result=plan.settings.max_result
+    )
     run = watched(executor.run, name) if moments.watchers else executor.run
+    found_by(Reporter(broker, name).find)
     kind = Loner if plan.alone else Consumer
     consumer = kind(broker, name, Order(weights, strict=plan.strict), board, run, grace=plan.settings.grace)
     stop_on_signals(consumer)
-    tasks = {task.name: chances(task.policy, JobTimeout()) for task in registry.tasks.values()}
+    tasks = {task.name: known(task) for task in registry.tasks.values()}
     Report("ready", consumer=name, queues=bounds, tasks=tasks).send(reports)
     return consumer
+
+
+def known(task: Task[Any, Any]) -> Chances:
+    """What the supervisor must know of a task, to end a job of it by force."""
+    return msgspec.structs.replace(chances(task.policy, JobTimeout()), says=task.says)
 
 
 def through_weather(plan: Plan, step: Callable[[], T]) -> T:
@@ -151,20 +163,19 @@ def declare(queue: str, broker: Broker) -> int:
         return broker.settings.maxsize
 
 
+def declare_schedules(queues: Iterable[str], broker: Broker) -> None:
+    try:
+        planner.declare(broker, [task for task in registry.tasks.values() if task.queue.name in queues])
+    except BrokerOutOfMemory as error:
+        log.warning("the schedules of the app are as they were: %s", error)
+
+
 def stop_on_signals(consumer: Consumer) -> None:
     """Handlers run inside whatever greenlet is on: they only wake the hub, which then tells the consumer."""
     wake = gevent.get_hub().loop.async_()
     wake.start(consumer.stop)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: wake.send())
-
-
-def die_with(parent: int) -> None:
-    """Be killed when the supervisor dies, however it dies (Linux; elsewhere its guard does it)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        os._exit(1)
 
 
 def check_patched() -> None:

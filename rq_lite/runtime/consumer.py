@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import gevent
 from gevent.event import Event
@@ -20,7 +20,8 @@ from gevent.event import Event
 from rq_lite.backoff import pauses
 from rq_lite.broker import FAULTS, Broker, Code, Link, weather
 from rq_lite.broker import Lane as Acks
-from rq_lite.outcome import Buried, Outcome, Parked, Retried
+from rq_lite.broker.codec import id_in
+from rq_lite.outcome import Buried, Crashed, Dropped, Finished, Outcome, Parked, Retried
 from rq_lite.runtime.board import ANSWERED, LANE, ROOM, TAKEN, TOOK, Board
 from rq_lite.runtime.leave import vital
 from rq_lite.runtime.seldom import Seldom
@@ -29,6 +30,9 @@ from rq_lite.runtime.slots import Slot, Slots
 log = logging.getLogger("rq_lite.consumer")
 
 MOST = 1000  # jobs or acks per exchange
+MARKS = 20_000  # cancelled jobs that are remembered before their list is read anew
+PORTION = 250  # jobs that end in one step with results or callbacks,
+HEAVY = 500_000  # or bytes of these
 BLOCK = 1.5  # seconds a wait for the bell lasts; a wake-up that was lost heals after it
 SWALLOWED = 1.0  # seconds that jobs have to end once Stopped was raised in them
 AUDIT = 10.0  # seconds between two looks at what Redis says we own, without any error
@@ -47,7 +51,9 @@ class Lane:
         self.queue = queue
         self.base = number * LANE
         self.acks: list[int] = []
-        self.others: list[tuple[int, Buried | Retried | Parked]] = []
+        self.others: list[tuple[int, Buried | Retried | Parked | Crashed | Dropped | Finished]] = []
+        self.cancels = b""  # up to when the marks of cancelled jobs are known, as Redis told it
+        self.marks: set[str] = set()  # jobs that may be cancelled: Redis is asked before one is dropped
 
     @property
     def finished(self) -> set[int]:
@@ -99,6 +105,7 @@ class Consumer:
         self._news = Event()  # something has changed for the exchange
         self._dry = False  # the last take came up short, and no bell has rung since
         self._hungry = Event()  # listen for the bell
+        self._busy = Event()  # there may be something to interrupt
         self._registered = False
         self._leaving = False
         self._stops = 0
@@ -115,13 +122,14 @@ class Consumer:
         """Work until stopped. Jobs that are left at the end are given back."""
         self._exchanger = gevent.getcurrent()
         self._slots.start()
-        listener = vital(gevent.spawn(self._listen))
+        listener, hearer = vital(gevent.spawn(self._listen)), vital(gevent.spawn(self._hear_calls))
         gevent.sleep(0)  # the slots wait at the door before the first jobs come
         self._news.set()
         while not self._leaving:
             self._exchange_while(lambda: not self._leaving, wait=AUDIT)
         listener.kill()
         self._wind_down()
+        hearer.kill()
 
     def stop(self) -> None:
         """Take no more, and end within the grace time; called again: give back at once. Safe from a hub callback."""
@@ -223,15 +231,17 @@ class Consumer:
             self.name, [Acks(lane.queue, acks) for lane, acks in zip(lanes, sent, strict=True)], want, self._link
         )
         came = 0
-        for lane, acks, (code, stale, tag, jobs, _) in zip(lanes, sent, replies, strict=True):
+        for lane, acks, (code, stale, tag, jobs, cancels, _) in zip(lanes, sent, replies, strict=True):
             del lane.acks[: len(acks)]
             if stale:
                 self._note_stale(lane, stale)
             if code is Code.NOLEASE:
                 self._broker.register(lane.queue, self.name, link=self._link)
                 continue
+            if cancels and cancels != lane.cancels:
+                self._read_marks(lane, cancels)
             if jobs:
-                self._slots.feed(lane, tag, jobs)
+                self._feed(lane, tag, jobs)
                 came += len(jobs)
         self._dry = came < want and all(reply.code is Code.OK for reply in replies)
         self._show(came)
@@ -256,13 +266,23 @@ class Consumer:
         reports = [(tag, outcome.report) for tag, outcome in batch if isinstance(outcome, Buried)]
         delays = [(tag, outcome.delay) for tag, outcome in batch if isinstance(outcome, Retried)]
         unknown = [(tag, outcome.task) for tag, outcome in batch if isinstance(outcome, Parked)]
+        deaths = [(tag, *outcome) for tag, outcome in batch if isinstance(outcome, Crashed)]
+        dropped = [(tag, outcome.job) for tag, outcome in batch if isinstance(outcome, Dropped)]
         stale = 0
+        if dropped:
+            stale += self._broker.drop(lane.queue, self.name, dropped, self._link)
+            lane.marks.difference_update(job for _, job in dropped)
         if reports:
             stale += self._broker.bury(lane.queue, self.name, reports, self._link)
         if delays:
             stale += self._broker.retry(lane.queue, self.name, delays, self._link)
         if unknown:
             stale += self._broker.park(lane.queue, self.name, unknown, self._link)
+        if deaths:
+            stale += self._broker.crashed(lane.queue, self.name, deaths, self._link)
+        ends = [(tag, outcome) for tag, outcome in batch if isinstance(outcome, Finished)]
+        for some in portions(ends):
+            stale += self._broker.finish(lane.queue, self.name, some, self._link)
         del lane.others[: len(batch)]
         if stale:
             self._note_stale(lane, stale)
@@ -304,6 +324,8 @@ class Consumer:
         `anew`: after an error, when Redis may have forgotten its last steps (a failover, a file that lost its tail). It
         then gives the same tags once more, and what still runs under one of them must not settle another's job.
         """
+        for lane in self._lanes.values():
+            self._look_for_marks(lane)
         held = self._slots.held()
         for lane in self._lanes.values():
             owned = self._broker.inflight(lane.queue, self.name, self._link)
@@ -323,8 +345,79 @@ class Consumer:
         """Run jobs that were booked on us by an answer that was lost."""
         found = self._broker.booked(lane.queue, self.name, tags, self._link)
         for tag, job in found:
-            self._slots.feed(lane, tag - 1, [job])
+            self._feed(lane, tag - 1, [job])
         self._seldom.warn("lost", f"queue {lane.queue!r}: an answer was lost; {len(found)} jobs in it begin now")
+
+    # -- jobs that were cancelled
+
+    def _feed(self, lane: Lane, tag: int, jobs: list[bytes]) -> None:
+        """Hand jobs to the slots, the first with the delivery tag `tag + 1`; but those that were cancelled never start.
+
+        `marks` is as new as the jobs are: it was read after they were taken, and calls that came since are in it.
+        """
+        if not self._busy.is_set():
+            self._busy.set()
+        if not lane.marks:
+            self._slots.feed(lane, tag, jobs)
+            return
+        doubtful: list[tuple[int, str, bytes]] = []
+        for number, job in enumerate(jobs, tag + 1):
+            name = id_in(job)
+            if name in lane.marks:
+                doubtful.append((number, str(name), job))
+            else:
+                self._slots.feed(lane, number - 1, [job])
+        # A mark may be gone meanwhile: somebody has requeued the job.
+        marked = self._broker.marked(lane.queue, [name for _, name, _ in doubtful], self._link)
+        for number, name, job in doubtful:
+            if name in marked:
+                self._finished(lane, number, Dropped(name))
+            else:
+                lane.marks.discard(name)
+                self._slots.feed(lane, number - 1, [job])
+
+    def _look_for_marks(self, lane: Lane) -> None:
+        """Without a reply to an exchange that would tell whether there are new ones."""
+        cancels = self._broker.cancels(lane.queue, self._link)
+        if cancels and cancels != lane.cancels:
+            self._read_marks(lane, cancels)
+
+    def _read_marks(self, lane: Lane, cancels: bytes) -> None:
+        """Learn which jobs were cancelled since the last look, and interrupt those that run here."""
+        # All of them: at first, when Redis has lost some (a failover), and now and then: most are of jobs long done.
+        anew = not lane.cancels or int(cancels) < int(lane.cancels) or len(lane.marks) > MARKS
+        known = set(lane.marks)
+        found = self._broker.marks(lane.queue, b"" if anew else lane.cancels, self._link)
+        if anew:
+            lane.marks -= known  # what was called meanwhile stays
+        lane.marks |= found
+        lane.cancels = cancels
+        self._cancel(lane, found)
+
+    def _cancel(self, lane: Lane, ids: Collection[str]) -> None:
+        for tag, name in self._slots.cancel(lane, ids):
+            self._finished(lane, tag, Dropped(name))
+
+    def _hear_calls(self) -> None:
+        """Interrupt what is cancelled, also while all slots are busy; the marks make up for a call that gets lost."""
+        link = self._broker.link()
+        queues = self._order.queues
+        while True:
+            self._busy.wait()
+            gevent.sleep(0)  # most jobs are done at once
+            if self._slots.idle:
+                self._busy.clear()
+                continue
+            try:
+                call = self._broker.wait_call(queues, self.name, link)
+            except FAULTS:
+                link.close()
+                gevent.sleep(random.uniform(0.05, 1.0))
+                continue
+            if call is not None:
+                lane = self._lanes[call[0]]
+                lane.marks.add(call[1])
+                self._cancel(lane, [call[1]])
 
     # -- the bell
 
@@ -347,6 +440,20 @@ class Consumer:
             self._news.set()
 
 
+def portions(ends: list[tuple[int, Finished]]) -> Iterator[list[tuple[int, Finished]]]:
+    """So many at once that Redis is not held up by it."""
+    some: list[tuple[int, Finished]] = []
+    size = 0
+    for tag, end in ends:
+        some.append((tag, end))
+        size += len(end.detail) + len(end.report) + sum(len(entry) for _, entry in end.puts)
+        if len(some) == PORTION or size > HEAVY:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
 class Loner(Consumer):
     """Runs suspects, one at a time, and ends when there are none."""
 
@@ -360,7 +467,8 @@ class Loner(Consumer):
                 self._broker.register(lane.queue, self.name, link=self._link)
                 return True
             if tag:
-                self._slots.feed(lane, tag - 1, [job])
+                self._look_for_marks(lane)
+                self._feed(lane, tag - 1, [job])
                 self._show(1)
                 return True
         self.retire()

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,6 +24,9 @@ from rq_lite.broker.codec import Undecodable, decode
 from rq_lite.broker.telling import id_of
 from rq_lite.errors import RqLiteError
 from rq_lite.outcome import Buried
+from rq_lite.runtime import planner
+from rq_lite.runtime.alarm import Alarm
+from rq_lite.runtime.ending import Puts, given_up, is_tracked
 from rq_lite.runtime.identity import surely_dead
 from rq_lite.runtime.seldom import Seldom, one_line
 from rq_lite.runtime.verdict import Chances, Failure, judge
@@ -31,7 +34,9 @@ from rq_lite.runtime.verdict import Chances, Failure, judge
 log = logging.getLogger("rq_lite.worker")
 
 RENEW = 2.0  # seconds between two renewals of the leases, at most; status learns the throughput with them
-PROMOTE = 1.0  # between two looks at what is due
+PROMOTE = 1.0  # between two looks at what is due, where nobody said when that will be
+TOGETHER = 0.01  # what is due within so long is promoted together
+TURN = 0.25  # seconds after which a chore with much to do lets the others have their turn
 RECLAIM = 5.0  # between two looks at the dead of other supervisors
 AGAIN = 1.0  # until what Redis was not there for is tried again
 TRIM = 60.0  # between two looks at the caps of the dead set
@@ -52,6 +57,20 @@ class End(NamedTuple):
     blamed: tuple[str, int] | None = None  # queue and delivery tag of the job that brought it down, if known
     timed_out: Sequence[tuple[str, int]] = ()  # those that it was killed for
     tasks: Mapping[str, Chances] = MappingProxyType({})  # what becomes of these
+
+
+class Chore:
+    """Something that is done every so many seconds; it may say in how many it wants its next turn, if sooner."""
+
+    def __init__(self, every: float, do: Callable[[], float | None]) -> None:
+        self.every = every
+        self.do = do
+        self.due = time.monotonic()
+
+    def __call__(self) -> None:
+        self.due = time.monotonic() + self.every
+        soon = self.do()
+        self.due = time.monotonic() + (self.every if soon is None else min(soon, self.every))
 
 
 class Duties:
@@ -83,11 +102,17 @@ class Duties:
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._undone: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._run, name="duties", daemon=True)
+        self._alarm = Alarm(self._broker, self._hear_alarm)
+        self._promoting = Chore(PROMOTE, self._promote)
+        self._planning = Chore(planner.LOOK, lambda: planner.fire_due(self._broker, self._queues, self._rarely.warn))
+        self._looked = 0.0  # when all queues were looked at
+        self._next: dict[str, float] = {}  # queue to when the next of its scheduled jobs is due, in time.monotonic()
         self._queues: list[str] = []
         self._living: set[str] = set()
         self._own: set[str] = set()  # all this worker has had: `died` tells how they died, and who is to blame
         self._missing: set[tuple[str, str]] = set()
         self._seldom = Seldom(log)
+        self._rarely = Seldom(log, seconds=3600.0)
         self.waiting_since: float | None = None
         self.suspects = 0
 
@@ -96,6 +121,7 @@ class Duties:
         self._queues = queues
         self._facts["queues"] = ",".join(queues)
         self._thread.start()
+        self._alarm.start(queues)
 
     def serve(self, queue: str) -> None:
         """Another queue, from now on."""
@@ -121,28 +147,29 @@ class Duties:
     def stop(self) -> None:
         """Finish what was asked for, say goodbye, end. Waits a moment at most: Redis may be gone."""
         if self._thread.ident is not None:
+            self._alarm.stop()
             self._inbox.put(None)
             self._thread.join(timeout=GOODBYE)
 
     # -- in the thread
 
     def _run(self) -> None:
-        chores: list[tuple[float, Callable[[], None]]] = [
-            (self._every, self._renew),
-            (self._every, self._announce),
-            (PROMOTE, self._promote),
-            (RECLAIM, self._reclaim_the_dead),
-            (AGAIN, self._try_again),
-            (TRIM, self._trim),
-            *self._more,
+        chores = [
+            Chore(self._every, self._renew),
+            Chore(self._every, self._announce),
+            self._promoting,
+            self._planning,
+            Chore(RECLAIM, self._reclaim_the_dead),
+            Chore(AGAIN, self._try_again),
+            Chore(TRIM, self._trim),
+            *[Chore(every, do) for every, do in self._more],
         ]
         if self._drained is not None:
-            chores.append((BURST, self._look_whether_drained))
-        due = [time.monotonic()] * len(chores)
+            chores.append(Chore(BURST, self._look_whether_drained))
         self._guarded(self._reclaim_my_dead)
         while True:
             try:
-                errand = self._inbox.get(timeout=max(0.0, min(due) - time.monotonic()))
+                errand = self._inbox.get(timeout=max(0.0, min(chore.due for chore in chores) - time.monotonic()))
             except queue.Empty:
                 errand = None
             else:
@@ -150,12 +177,10 @@ class Duties:
                     break
                 if not self._guarded(errand):
                     self._undone.append(errand)
-            for i, (every, chore) in enumerate(chores):
-                if due[i] <= time.monotonic():
-                    done = self._guarded(chore)
-                    due[i] = time.monotonic() + every
-                    if not done:  # the others would fail, too
-                        due = [max(one, time.monotonic() + AGAIN * random.uniform(1.0, 1.5)) for one in due]
+            for chore in chores:
+                if chore.due <= time.monotonic() and not self._guarded(chore):
+                    for one in chores:  # the others would fail, too
+                        one.due = max(one.due, time.monotonic() + AGAIN * random.uniform(1.0, 1.5))
         self._try_again()
         self._guarded(lambda: self._broker.unannounce(self._worker))
         self._broker.close()
@@ -181,6 +206,7 @@ class Duties:
     def _serve(self, queue: str) -> None:
         if queue not in self._queues:
             self._queues.append(queue)
+            self._alarm.serve(queue)
             self._facts = {**self._facts, "queues": ",".join(self._queues)}
         self._reclaim_my_dead()
 
@@ -197,10 +223,31 @@ class Duties:
             self._worker, {**self._facts, "consumers": len(self._living)}, self._broker.settings.lease
         )
 
-    def _promote(self) -> None:
+    def _promote(self) -> float:
+        """What is due; seconds until something is again, of which Redis knows now."""
+        now = time.monotonic()
+        looked = self._looked + PROMOTE <= now
+        if looked:
+            self._looked = now
         for name in self._queues:
-            while self._broker.promote(name, BATCH)[0] == BATCH:
-                pass
+            if looked or self._next.get(name, now) <= now:
+                self._next[name] = self._promote_of(name, now + TURN)
+        return max(TOGETHER, min(self._next.values(), default=PROMOTE) - time.monotonic())
+
+    def _promote_of(self, name: str, until: float) -> float:
+        """When the next of this queue's scheduled jobs is due; now, where there is no time for all."""
+        while True:
+            moved, left = self._broker.promote(name, BATCH)
+            now = time.monotonic()
+            if moved < BATCH or now > until:
+                return now + (PROMOTE if left is None else left)
+
+    def _hear_alarm(self, queue: str) -> None:
+        """From the alarm's thread."""
+        self._inbox.put(lambda: self._look_again(queue))
+
+    def _look_again(self, queue: str) -> None:
+        self._next[queue] = self._promoting.due = self._planning.due = time.monotonic()
 
     def _look_whether_drained(self) -> None:
         """Parked jobs don't count: this worker cannot run them, and would wait for ever."""
@@ -224,15 +271,27 @@ class Duties:
         """A job that its consumer was killed for: another attempt, or the dead set."""
         for _, entry in self._broker.booked(name, end.consumer, [tag]):
             try:
-                message, attempts, crashes = decode(entry)
+                message, attempts, crashes = decode(self._broker.opened(name, entry))
             except Undecodable:
                 continue  # whoever runs it next buries it
+            if self._broker.marked(name, [message.id]):
+                log.error("job %s: cancelled, and ended with its consumer", one_line(message.id))
+                self._broker.drop(name, end.consumer, [(tag, message.id)])
+                continue
             failure = Failure(f"JobTimeout: {end.death.how}", end.death.where)
             outcome, line = judge(
                 message, attempts, crashes, end.tasks.get(message.task, Chances(0)), failure, end.consumer
             )
             log.error("%s", one_line(line))
-            if isinstance(outcome, Buried):
+            if isinstance(outcome, Buried) and is_tracked(message):
+
+                def says(task: str) -> dict[str, Any]:
+                    return end.tasks.get(task, Chances(0)).says
+
+                puts = Puts(says, self._broker.seal)
+                finished = given_up(message, name, attempts + crashes + 1, failure, outcome, puts)
+                self._broker.finish(name, end.consumer, [(tag, finished)])
+            elif isinstance(outcome, Buried):
                 self._broker.bury(name, end.consumer, [(tag, outcome.report)])
             else:
                 self._broker.retry(name, end.consumer, [(tag, outcome.delay)])
@@ -247,12 +306,12 @@ class Duties:
         self.suspects += suspects
         if total:
             log.warning(
-                "queue %r: %d jobs of dead consumer %s are waiting again%s%s",
+                "queue %r: jobs of dead consumer %s that wait again: %d%s%s",
                 name,
-                total - buried,
                 consumer,
+                total - buried,
                 f", {suspects} of them alone" if suspects else "",
-                f"; {buried} were buried as poison" if buried else "",
+                f"; buried as poison: {buried}" if buried else "",
             )
 
     def _reclaim_the_dead(self) -> None:

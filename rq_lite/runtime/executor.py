@@ -4,47 +4,73 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from contextvars import Context
-from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from rq_lite import moments
-from rq_lite.broker.codec import Message, Undecodable, decode
+from rq_lite.broker.codec import Message, Undecodable, as_is, decode
+from rq_lite.broker.signing import Signer
 from rq_lite.broker.telling import id_of
 from rq_lite.errors import JobTimeout
-from rq_lite.outcome import Buried, Bury, Outcome, Parked, Retried, Retry
+from rq_lite.outcome import Buried, Crashed, Dropped, Finished, Outcome, Parked, Retried
+from rq_lite.runtime import ending
 from rq_lite.runtime.board import NEVER, SECOND
 from rq_lite.runtime.consumer import Lane
-from rq_lite.runtime.seldom import Seldom, one_line
+from rq_lite.runtime.elsewhere import Elsewhere
+from rq_lite.runtime.engines import Died
+from rq_lite.runtime.failures import Reported, described, is_final, trace
+from rq_lite.runtime.seldom import Seldom
 from rq_lite.runtime.slots import Expired, Slot, Stopped
 from rq_lite.runtime.verdict import Chances, Failure, Report, judge
 from rq_lite.task import Policy, Task, nanoseconds
 
 log = logging.getLogger("rq_lite.consumer")
-OURS = str(Path(__file__).parents[1])
-LONGEST_TRACEBACK = 16_000
-ENDED: dict[type, str] = {type(None): "done", Retried: "retry", Buried: "bury", Parked: "park"}
+ENDED: dict[type, str] = {
+    type(None): "done", Retried: "retry", Buried: "bury", Parked: "park", Dropped: "drop", Crashed: "crash",
+}  # fmt: skip
+POISON = 3  # crashes with which a job is not run any more, as in lib.lua
 
 
 class Executor:
     """Runs jobs of the given tasks; each in a fresh contextvars context, none of them sees another's."""
 
-    def __init__(self, tasks: Mapping[str, Task[Any, Any]], consumer: str, *, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, Task[Any, Any]],
+        consumer: str,
+        elsewhere: Elsewhere,
+        *,
+        verbose: bool = False,
+        max_result: int = 1_000_000,
+        signer: Signer | None = None,
+    ) -> None:
         self._tasks = tasks
+        self._elsewhere = elsewhere
+        self._opened = (
+            None if signer is None else signer.opened
+        )  # checks the signature of a queue's entry, before anything else of it is looked at
         self._consumer = consumer
         self._verbose = verbose
+        self._max_result = max_result
+        self._puts = ending.Puts(self._says, as_is if signer is None else signer.seal)
         self._seldom = Seldom(log)
 
     def run(self, slot: Slot[Any], entry: bytes) -> Outcome:
         """How the run ended. Raises nothing but Stopped, which says that the job goes back unfinished."""
         began = time.monotonic_ns()
         try:
+            if self._opened is not None:
+                assert slot.lane is not None
+                entry = self._opened(slot.lane.queue, entry)
             message, attempts, crashes = decode(entry)
         except Undecodable as error:
-            self._seldom.warn("undecodable", f"buried an entry that is no job: {error}")
-            return Report(None, None, f"not a job: {error}", consumer=self._consumer).buried()
+            self._seldom.warn(error.said, f"buried an entry: {error.said}: {error}")
+            return Report(None, None, f"{error.said}: {error}", consumer=self._consumer).buried()
+        if crashes >= POISON and ending.is_tracked(message):
+            return self._poison(message, attempts, crashes, slot)
         task = self._tasks.get(message.task)
         if task is None:
             if not message.task:
@@ -59,27 +85,65 @@ class Executor:
         timeout = task.timeout_ns if message.timeout is None else nanoseconds(message.timeout)
         slot.deadline = slot.words[slot.due] = began + timeout
         try:
-            args, kwargs = message.args, message.kwargs
-            if not task.arguments.plain:
-                args, kwargs = task.arguments.restore(args, kwargs)
-            Context().run(task.function, *args, **kwargs)
+            if task.elsewhere:
+                result = self._elsewhere.run(slot, task, message, entry, timeout)
+            else:
+                args, kwargs = message.args, message.kwargs
+                if not task.arguments.plain:
+                    args, kwargs = task.arguments.restore(args, kwargs)
+                result = Context().run(task.function, *args, **kwargs)
             slot.deadline = NEVER
+            tracked = message.result_ttl is not None or message.then
+            ended = self._ended(message, attempts + crashes + 1, slot, task, result) if tracked else None
         except Stopped:
             slot.deadline = NEVER
             raise
         except BaseException as error:  # also SystemExit: it would end the whole consumer
             slot.deadline = NEVER
+            if slot.cancelled:
+                self._seldom.warn("cancelled", f"cancelled: job {message.id} {message.task}")
+                return Dropped(message.id)
+            if isinstance(error, Died):
+                said = f"job {message.id} {message.task}: its process {error.how}; charged a crash"
+                self._seldom.warn("Crashed", said)
+                return Crashed(error.how, error.where)
+            if task.elsewhere:
+                began = slot.began
             failure = failed(error, timeout / SECOND, (time.monotonic_ns() - began) / SECOND)
-            return self._judged(message, attempts, crashes, chances(task.policy, error), failure)
+            return self._judged(message, attempts, crashes, chances(task.policy, error), failure, slot)
         if self._verbose:
             log.info("done %s %s in %.3f s", message.id, message.task, (time.monotonic_ns() - began) / SECOND)
         # The last line, and the only one that says "done": a run that was cut short anywhere is not.
-        return None
+        return ended
 
-    def _judged(self, message: Message, attempts: int, crashes: int, chances: Chances, failure: Failure) -> Outcome:
+    def _ended(self, message: Message, attempts: int, slot: Slot[Any], task: Task[Any, Any], result: Any) -> Finished:
+        # From another process it comes as it is to be kept.
+        raw = isinstance(result, msgspec.Raw)
+        text = bytes(result) if raw else ending.encoded(message, result, task.arguments, self._max_result)
+        return ending.done(message, queue_of(slot), attempts, text, self._puts)
+
+    def _judged(
+        self, message: Message, attempts: int, crashes: int, chances: Chances, failure: Failure, slot: Slot[Any]
+    ) -> Outcome:
         outcome, line = judge(message, attempts, crashes, chances, failure, self._consumer)
         self._seldom.warn(type(outcome).__name__, line)
+        if isinstance(outcome, Buried) and ending.is_tracked(message):
+            return ending.given_up(message, queue_of(slot), attempts + crashes + 1, failure, outcome, self._puts)
         return outcome
+
+    def _poison(self, message: Message, attempts: int, crashes: int, slot: Slot[Any]) -> Outcome:
+        """Too many consumers have died of it; it comes here once more only for its callbacks, and is not run."""
+        failure = Failure(f"poison: {crashes} consumers died while it ran")
+        outcome = Report(
+            message.id, message.task, failure.error, "", attempts + crashes, crashes, self._consumer
+        ).buried()
+        self._seldom.warn("poison", f"job {message.id} {message.task}: {failure.error}; buried")
+        return ending.given_up(message, queue_of(slot), attempts + crashes, failure, outcome, self._puts)
+
+    def _says(self, name: str) -> dict[str, Any]:
+        """What a put of this task says beside its arguments, where this worker knows it."""
+        task = self._tasks.get(name)
+        return {} if task is None else task.says
 
 
 def watched(run: Callable[[Slot[Lane], bytes], Outcome], consumer: str) -> Callable[[Slot[Lane], bytes], Outcome]:
@@ -87,12 +151,12 @@ def watched(run: Callable[[Slot[Lane], bytes], Outcome], consumer: str) -> Calla
 
     def told(slot: Slot[Lane], entry: bytes) -> Outcome:
         assert slot.lane is not None
-        facts = {"consumer": consumer, "queue": slot.lane.queue, "tag": slot.tag, "job": id_of(entry)}
+        facts = {"consumer": consumer, "queue": queue_of(slot), "tag": slot.tag, "job": id_of(entry)}
         ended = "cut"
         moments.reach("run.before", None, **facts)
         try:
             outcome = run(slot, entry)
-            ended = ENDED[type(outcome)]
+            ended = ended_as(outcome)
         finally:
             moments.reach("run.after", None, **facts, outcome=ended)
         return outcome
@@ -100,39 +164,35 @@ def watched(run: Callable[[Slot[Lane], bytes], Outcome], consumer: str) -> Calla
     return told
 
 
+def queue_of(slot: Slot[Any]) -> str:
+    assert slot.lane is not None
+    queue: str = slot.lane.queue
+    return queue
+
+
+def ended_as(outcome: Outcome) -> str:
+    """A word for the history."""
+    if isinstance(outcome, Finished):
+        return "bury" if outcome.report else "done"
+    return ENDED[type(outcome)]
+
+
 def chances(policy: Policy, error: BaseException) -> Chances:
     """How often a job that raised this is tried again."""
-    if isinstance(error, Expired):
-        error = JobTimeout()
-    final = isinstance(error, Bury) or not (isinstance(error, Retry) or policy.is_retried(error))
+    if isinstance(error, Reported):
+        final = error.final
+    elif isinstance(error, ending.BadResult):
+        final = True
+    else:
+        final = is_final(policy, JobTimeout() if isinstance(error, Expired) else error)
     return Chances(policy.retries, policy.backoff, policy.backoff_max, final)
 
 
 def failed(error: BaseException, timeout: float, seconds: float) -> Failure:
     """The error in words."""
+    if isinstance(error, Reported):
+        return error.failure
     if isinstance(error, Expired):
-        text = f"JobTimeout: soft limit of {timeout:g} s: not done after {seconds:.1f} s"
-        return Failure(text, trace(error), seconds)
-    text = encodable(f"{type(error).__name__}: {error_text(error)}".removesuffix(": "))
-    return Failure(text, trace(error), seconds, error.delay if isinstance(error, Retry) else None)
-
-
-def error_text(error: BaseException) -> str:
-    try:
-        return one_line(str(error), 1000)
-    except Exception:  # a __str__ that raises must not hide the error itself
-        return "(its text could not be made)"
-
-
-def trace(error: BaseException) -> str:
-    """The traceback from the job's own code on, its end if it is long."""
-    tb = error.__traceback__
-    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(OURS):
-        tb = tb.tb_next
-    text = "".join(traceback.format_exception(type(error), error, tb))
-    return encodable(text[-LONGEST_TRACEBACK:])
-
-
-def encodable(text: str) -> str:
-    """The text without lone surrogates (as the name of a file that is no UTF-8 has them): a report is UTF-8."""
-    return text.encode(errors="replace").decode()
+        said = error.said or f"soft limit of {timeout:g} s: not done after {seconds:.1f} s"
+        return Failure(f"JobTimeout: {said}", error.where or trace(error), seconds)
+    return described(error, seconds)

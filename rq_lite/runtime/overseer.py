@@ -69,7 +69,7 @@ class Overseer:
             culprit = child.culprit(child.stack())
             if culprit is not None and culprit in overdue:
                 child.guilty = [culprit]
-        log.error("%s is killed: %d jobs go on beyond their hard time limit", child, len(child.guilty))
+        log.error("%s is killed; jobs that go on beyond their hard time limit: %d", child, len(child.guilty))
         child.signal(signal.SIGKILL)
 
     def _look_for_stall(self, child: Child, now: float) -> None:

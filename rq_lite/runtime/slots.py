@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import FunctionType
 from typing import Any, Generic, Protocol, TypeVar
 
 import gevent
 from gevent.lock import Semaphore
 
+from rq_lite.broker.codec import id_in
 from rq_lite.outcome import Outcome
 from rq_lite.runtime.board import DEADLINE, JOB, NEVER, ROOM, SECOND, TURNED, Board
 from rq_lite.runtime.leave import vital
@@ -35,7 +36,19 @@ L = TypeVar("L", bound=Queued)
 
 
 class Expired(BaseException):
-    """Raised in a job at its deadline. Private: a class that jobs or libraries catch would be retried away."""
+    """Raised in a job at its deadline. Private: a class that jobs or libraries catch would be retried away.
+
+    `said` and `where`: what to report instead, and the traceback, of a job that ran in another process.
+    """
+
+    def __init__(self, said: str = "", where: str = "") -> None:
+        super().__init__(said)
+        self.said = said
+        self.where = where
+
+
+class Interrupted(BaseException):
+    """Raised in a job that was cancelled. Private, likewise."""
 
 
 class Stopped(BaseException):
@@ -45,7 +58,10 @@ class Stopped(BaseException):
 class Slot(Generic[L]):
     """Room for one running job; times in time.monotonic_ns()."""
 
-    __slots__ = ("again", "deadline", "disowned", "due", "greenlet", "job", "lane", "number", "spoiled", "tag", "words")
+    __slots__ = (
+        "again", "began", "cancelled", "current", "deadline", "disowned", "due", "entry", "greenlet", "job", "lane",
+        "number", "spoiled", "tag", "words",
+    )  # fmt: skip
 
     def __init__(self, number: int, board: Board) -> None:
         self.number = number
@@ -54,10 +70,14 @@ class Slot(Generic[L]):
         self.due = board.place(number) + DEADLINE
         self.lane: L | None = None  # None: free
         self.tag = 0
+        self.entry = b""
         self.deadline = NEVER
+        self.began = 0  # of a job that runs elsewhere: when it really began
         self.again = 0  # not before this is Expired raised once more
         self.greenlet: gevent.Greenlet | None = None
         self.disowned = False  # Redis does not know of its delivery any more: how it ends counts for nothing
+        self.current: Any = None  # what the job knows of itself, once it has asked: tag and CurrentJob
+        self.cancelled = False  # its job is to end, whatever it makes of that
         self.spoiled = False  # an exception was thrown into it: a fresh greenlet takes over
 
 
@@ -78,7 +98,8 @@ class Slots(Generic[L]):
         self._ready = Semaphore(0)
         self._slots = [Slot[L](number, board) for number in range(board.slots)]
         self.free = board.slots
-        self._turns = gevent.get_hub().loop.prepare(ref=False)
+        self._loop = gevent.get_hub().loop
+        self._turns = self._loop.prepare(ref=False)
 
     def start(self) -> None:
         self._turn()
@@ -89,6 +110,7 @@ class Slots(Generic[L]):
 
     def _open(self, slot: Slot[L]) -> None:
         slot.greenlet = vital(gevent.spawn(entrance(slot.number), self._work, slot))
+        slot.greenlet.rq_lite_slot = slot  # for `current_job`
 
     def _turn(self) -> None:
         self._turned = self._words[TURNED] = time.monotonic_ns()
@@ -135,6 +157,16 @@ class Slots(Generic[L]):
                 count += 1
         return count
 
+    def cancel(self, lane: L, ids: Collection[str]) -> list[tuple[int, str]]:
+        """Interrupt these jobs where they run; those that no slot has begun with are taken back: tag and id."""
+        dropped = [(one, job) for one in self._waiting if one[0] is lane and (job := id_in(one[2])) in ids and job]
+        for one, _ in dropped:
+            self._waiting.remove(one)
+        for slot in self._slots:
+            if slot.lane is lane and not slot.disowned and id_in(slot.entry) in ids:
+                self._loop.run_callback(self._interrupt, slot, slot.tag)
+        return [(tag, job) for (_, tag, _), job in dropped]
+
     def stop_running(self) -> list[gevent.Greenlet]:
         """Raise Stopped in every running job; the greenlets that this should end."""
         busy = [slot.greenlet for slot in self._slots if slot.lane is not None and slot.greenlet is not None]
@@ -152,7 +184,7 @@ class Slots(Generic[L]):
                     words[due] = NEVER
                     continue
                 lane, tag, entry = self._waiting.popleft()
-                slot.lane, slot.tag = lane, tag
+                slot.lane, slot.tag, slot.entry = lane, tag, entry
                 words[job] = lane.base + tag
                 self.free -= 1
                 outcome = run(slot, entry)
@@ -165,7 +197,7 @@ class Slots(Generic[L]):
                     finished(lane, tag, outcome)
                 if slot.spoiled:
                     words[due] = NEVER
-                    slot.spoiled, slot.again = False, 0
+                    slot.spoiled, slot.cancelled, slot.again = False, False, 0
                     self._open(slot)
                     return
                 if not ready.counter:  # else the next job overwrites it at once
@@ -177,14 +209,13 @@ class Slots(Generic[L]):
 
     def _watch_deadlines(self) -> None:
         """One look at all slots is cheaper than a heap with an entry per job: see docs/architecture.md."""
-        loop = gevent.get_hub().loop
         while True:
             gevent.sleep(LOOK)
             self._words[ROOM] = self.room
             now = time.monotonic_ns()
             for slot in self._slots:
                 if slot.deadline < now and slot.again < now:
-                    loop.run_callback(self._expire, slot, slot.tag)
+                    self._loop.run_callback(self._expire, slot, slot.tag)
 
     def _expire(self, slot: Slot[L], tag: int) -> None:
         # In the hub: nothing else runs between this look and the throw, so it cannot hit the slot's next job.
@@ -192,7 +223,20 @@ class Slots(Generic[L]):
         if slot.tag == tag and slot.deadline < now and slot.greenlet is not None:
             slot.again = now + AGAIN
             slot.spoiled = True
-            slot.greenlet.throw(Expired())
+            slot.greenlet.throw(Interrupted() if slot.cancelled else Expired())
+
+    def _interrupt(self, slot: Slot[L], tag: int) -> None:
+        """Also in the hub. From now on the job is like one whose time is up, and in the end is killed like one."""
+        if slot.tag != tag or slot.lane is None or slot.cancelled:
+            return
+        if slot.deadline == NEVER:  # it has not begun yet, or is ending just now
+            gevent.spawn_later(LOOK, self._loop.run_callback, self._interrupt, slot, tag)
+            return
+        slot.cancelled = True
+        slot.deadline = time.monotonic_ns() - 1
+        slot.again = 0
+        slot.words[slot.due] = min(slot.words[slot.due], slot.deadline)
+        self._expire(slot, tag)
 
 
 def entrance(number: int) -> Callable[..., None]:

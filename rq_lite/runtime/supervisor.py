@@ -224,6 +224,8 @@ class Supervisor:
             self._on_end_of_replacing(child)
         elif child.alone:
             self._loners_failed += not child.ready
+            if child.left:  # it found no more; the next renewal counts anew
+                self._duties.suspects = 0
             self._loners_at = time.monotonic() + (min(30.0, 2.0**self._loners_failed) if self._loners_failed else 0.0)
         elif not child.retired:
             self._start_again(child, end.death.how)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -34,6 +34,7 @@ class Chances(msgspec.Struct, frozen=True):
     backoff: float = 1.0
     backoff_max: float = 600.0
     final: bool = False  # this kind of error is never tried again, whatever the job itself says
+    says: dict[str, Any] = {}  # what a put of this task says beside its arguments
 
 
 class Failure(NamedTuple):

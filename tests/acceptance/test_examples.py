@@ -1,7 +1,7 @@
 """The examples, each run as its page in docs/ says, print what it says.
 
 A page shows an example as a block of Python that begins with `# examples/NAME.py`, and below it, as a block of text,
-what it prints.
+what it prints. Those called test_… are run by pytest, and only shown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import pytest
 
 from tests.conftest import ROOT
 
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+TESTS = sorted((ROOT / "examples").glob("test_*.py"))
+EXAMPLES = sorted({*(ROOT / "examples").glob("*.py")} - {*TESTS})
 SHOWN = re.compile(r"```python\n# (examples/\w+\.py)\n(.*?)```\n.*?```text\n(.*?)```", re.DOTALL)
 
 
@@ -44,3 +45,20 @@ def test_an_example_prints_what_its_page_says(example: Path, environment: dict[s
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, printed), done.stderr
+
+
+@pytest.mark.parametrize("example", TESTS, ids=lambda file: file.stem)
+def test_an_example_of_tests_passes(example: Path, environment: dict[str, str]) -> None:
+    name = str(example.relative_to(ROOT))
+    shown = f"```python\n# {name}\n{example.read_text()}```\n"
+    assert any(shown in page.read_text() for page in (ROOT / "docs").glob("*.md")), f"no page shows {name} as it is"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "rq_lite.pytest_plugin", name],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

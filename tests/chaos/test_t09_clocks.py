@@ -1,7 +1,6 @@
 """T9: machines whose clocks are wrong, and a clock of Redis that jumps.
 
-Leases and due times are by Redis' clock alone. Schedules by the calendar (cron) do not exist yet, so nothing of
-these is tested here.
+Leases, due times and the slots of schedules are by Redis' clock alone.
 """
 
 from __future__ import annotations
@@ -15,8 +14,10 @@ import pytest
 
 from rq_lite.broker import Broker, inspection
 from rq_lite.runtime.duties import Duties
+from rq_lite.schedules import job_id
 from tests.acceptance.conftest import Lab
 from tests.chaos.conftest import Tell
+from tests.chaos.test_t16_schedules import fired, plan
 from tests.conftest import until
 from tests.redis.steps import KEY, counter, now_ms, put, take
 
@@ -81,13 +82,14 @@ def test_wrong_clocks_end_no_lease_and_change_no_order(
 
 
 def test_a_delay_is_by_the_clock_of_redis(lab: Lab, at: Callable[[float], None]) -> None:
-    """Retries of a machine that is an hour ahead, promoted by one that is an hour behind."""
-    lab.put("again", "x", retries=2)
+    """Retries of machines that are an hour ahead and an hour behind, promoted by either."""
     at(HOUR)
     ahead = lab.work()
-    lab.until_seen("begun", 1)
     at(-HOUR)
     behind = lab.work()
+    for worker in (ahead, behind):
+        worker.says(" ready (pid ")
+    lab.put("again", "x", retries=2)
     lab.until_seen("begun", 3)
     until(lambda: lab.state().dead == 1, "it was tried three times")
     assert [ahead.stop(), behind.stop()] == [0, 0]
@@ -121,3 +123,17 @@ def test_a_jump_of_redis_clock_takes_nothing_from_who_renews(broker: Broker, tel
     assert set(broker.consumers("q")) == {"alive"}
     link.close()
     tell("T9 six jumps of Redis' clock beyond all leases: 0 jobs taken from a consumer that renews")
+
+
+def test_slots_are_by_the_clock_of_redis(lab: Lab, at: Callable[[float], None]) -> None:
+    """Supervisors that are an hour ahead and behind: no slot comes too early, late, or twice."""
+    first = (lab.broker.clock() // 1000 + 1) * 1000
+    plan(lab.broker, 1000, first)
+    lab.broker.pause("work")
+    for shift in (HOUR, -HOUR, HOUR):
+        at(shift)
+        lab.work()
+    until(lambda: len(fired(lab.broker)) >= 4, "four slots are fired")
+    found = fired(lab.broker)
+    assert found == [job_id("s", first + n * 1000) for n in range(len(found))]
+    assert first + (len(found) - 1) * 1000 <= lab.broker.clock()

@@ -120,7 +120,7 @@ def test_jobs_that_are_due_all_at_once_are_promoted_in_short_steps(
     alone: tuple[Server, Broker], long: bool, tell: Tell
 ) -> None:
     server, broker = alone
-    count = 500_000 if long else 50_000
+    count = 1_000_000 if long else 50_000
 
     def schedule(some: range) -> tuple[object, ...]:
         return "ZADD", KEY.scheduled, *(x for n in some for x in (1, b"s%016d|" % n + entry(n)))
@@ -132,7 +132,7 @@ def test_jobs_that_are_due_all_at_once_are_promoted_in_short_steps(
             promoted = broker.promote("q", BATCH)[0]
     tell(f"T15 promote of {count:,} due jobs: {promotes} (p50/p99/max)")
     assert length(broker, KEY.pending) == count
-    assert p99(promotes.cpu) < LONGEST
+    assert max(promotes.cpu) < LONGEST
 
 
 def test_a_long_queue_is_no_slower(alone: tuple[Server, Broker], chance: random.Random, long: bool, tell: Tell) -> None:

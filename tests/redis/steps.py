@@ -37,7 +37,7 @@ def put_by_hand(
     entry: Callable[[int], bytes] = entry,
 ) -> list[Any]:
     """The reply of the script to producer "p": as Broker.put repeats it after a lost answer."""
-    names = (KEY.pending, KEY.scheduled, KEY.meta, KEY.bell, KEY.room, KEY.producer("p"))
+    names = (KEY.pending, KEY.scheduled, KEY.meta, KEY.bell, KEY.room, KEY.producer("p"), KEY.alarm)
     return broker._run("put", names, sequence, 60_000, 0, delay, 0, len(numbers), *map(entry, numbers))
 
 

@@ -45,7 +45,7 @@ def test_two_consumers_get_different_jobs_and_tags(broker: Broker, link: Link) -
 
 def test_a_take_from_an_empty_queue_is_empty_and_clears_the_bell(broker: Broker, link: Link) -> None:
     broker.ring("q", link)
-    assert take(broker, link, 5) == (Code.OK, 0, 0, [], -1)
+    assert take(broker, link, 5) == (Code.OK, 0, 0, [], b"", -1)
     assert length(broker, KEY.bell) == 0
 
 
@@ -131,7 +131,7 @@ def test_five_thousand_deliveries_of_one_consumer_are_kept_and_acked(broker: Bro
 
 def test_who_is_not_registered_takes_nothing(broker: Broker, link: Link) -> None:
     put(broker, 1)
-    assert take(broker, link, 1, consumer="stranger") == (Code.NOLEASE, 0, 0, [], -1)
+    assert take(broker, link, 1, consumer="stranger") == (Code.NOLEASE, 0, 0, [], b"", -1)
     assert waiting(broker) == [1]
 
 
@@ -264,7 +264,7 @@ def test_the_last_ack_says_that_the_queue_is_drained(broker: Broker, link: Link)
 
 def test_keys_of_a_queue_lie_in_one_slot() -> None:
     names = [value for value in vars(keys.of("q")).values() if value.startswith("rq:")]
-    assert len(names) == 11
+    assert len(names) == 14
     assert all(name.startswith("rq:{q}:") for name in names)
 
 

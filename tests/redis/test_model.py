@@ -19,6 +19,8 @@ from msgspec.structs import replace
 
 from rq_lite.broker import Broker, Code, Death
 from rq_lite.broker.codec import decode, marked
+from rq_lite.broker.planning import Planned
+from rq_lite.outcome import Finished
 from tests.conftest import undocumented, until
 from tests.redis.steps import KEY, entry, everything, now_ms, owned, put_by_hand, take
 
@@ -26,7 +28,7 @@ LATER = 3_600_000  # ms: never due in a test
 SLOTS = 2  # consumers
 
 
-SETTLING = ("ack", "retry", "bury", "park", "give_back")
+SETTLING = ("ack", "retry", "bury", "park", "give_back", "crashed")
 
 
 class Model(RuleBasedStateMachine):
@@ -42,12 +44,13 @@ class Model(RuleBasedStateMachine):
         self.broker.declare("q", 20, 0, self.order)
         self.jobs = self.sequence = self.incarnations = 0
         self.maxsize, self.maxbytes, self.paused = 20, 0, False
+        self.planned = False
         self.pending: list[bytes] = []  # the next to be taken first
         self.scheduled: dict[bytes, str] = {}  # entry to kind
         self.suspects: list[bytes] = []  # likewise
         self.inflight: dict[str, dict[int, bytes]] = {}  # consumer to tag to entry
         self.dead: dict[int, bytes] = {}
-        counted = ("put", "done", "failed", "retried", "reclaimed", "stale", "purged", "requeued", "dropped")
+        counted = ("put", "done", "failed", "retried", "reclaimed", "crashed", "stale", "purged", "requeued", "dropped")
         self.counters = dict.fromkeys(counted, 0)
         for slot in range(SLOTS):
             self.born(slot)
@@ -147,6 +150,22 @@ class Model(RuleBasedStateMachine):
             self.arrive(accepted)
         self.counters["put"] += len(accepted)
 
+    @rule(late=st.booleans())
+    def fire(self, late: bool) -> None:
+        """A schedule's slot: put whatever the bound, and once, however often it is sent."""
+        raw = entry(self.jobs)
+        self.jobs += 1
+        seen = Planned("s", b"{}", self.jobs)
+        assert self.broker.plan("s", b"{}" if self.planned else b"", b"{}", seen.slot)
+        self.planned = True
+        if late:
+            assert not self.broker.fire(seen._replace(slot=seen.slot - 1), "q", [raw], 1, None)
+            assert not self.broker.fire(seen._replace(definition=b"[]"), "q", [raw], 1, None)
+        assert self.broker.fire(seen, "q", [raw], LATER, seen.slot)
+        assert not self.broker.fire(seen, "q", [raw], LATER, seen.slot)
+        self.arrive([raw])
+        self.counters["put"] += 1
+
     # -- consumers
 
     @rule(slot=st.integers(0, SLOTS - 1), want=st.integers(0, 12), data=st.data())
@@ -188,12 +207,46 @@ class Model(RuleBasedStateMachine):
         self.counters["failed"] += len(found)
 
     @precondition(lambda self: any(self.inflight.values()))
+    @rule(slot=st.integers(0, SLOTS - 1), given_up=st.booleans(), called=st.integers(0, 2), data=st.data())
+    def finish(self, slot: int, given_up: bool, called: int, data: Any) -> None:
+        """The ends of several at once, each with callbacks, which no bound refuses."""
+        before = dict(self.inflight[self.consumers[slot]])
+        name, tags, found = self.settled(slot, data)
+        ends, put = [], []
+        for tag in tags:
+            callbacks = [entry(number) for number in range(self.jobs, self.jobs + called)]
+            self.jobs += called
+            put += callbacks if tag in before else []
+            puts = [("q", raw) for raw in callbacks]
+            ends.append((tag, Finished("failed" if given_up else "done", b"", 0, b"{}" if given_up else b"", puts)))
+        assert self.broker.finish("q", name, ends, self.link) == len(tags) - len(found)
+        self.pending += put
+        self.counters["put"] += len(put)
+        self.counters["failed" if given_up else "done"] += len(found)
+        if given_up:
+            self.dead |= {tag: before[tag] for tag in tags if tag in before}
+
+    @precondition(lambda self: any(self.inflight.values()))
     @rule(slot=st.integers(0, SLOTS - 1), data=st.data())
     def give_back(self, slot: int, data: Any) -> None:
         before = dict(self.inflight[self.consumers[slot]])
         name, tags, found = self.settled(slot, data)
         assert self.broker.give_back("q", name, tags) == len(tags) - len(found)
         self.to_head([before[tag] for tag in sorted(tags) if tag in before])
+
+    @precondition(lambda self: any(self.inflight.values()))
+    @rule(slot=st.integers(0, SLOTS - 1), data=st.data())
+    def engines_die(self, slot: int, data: Any) -> None:
+        """The processes of some jobs die, and the consumer lives to tell."""
+        before = dict(self.inflight[self.consumers[slot]])
+        name, tags, found = self.settled(slot, data)
+        assert self.broker.crashed("q", name, [(tag, "d", "") for tag in tags], self.link) == len(tags) - len(found)
+        after = {tag: charged(before[tag], 0, 1) for tag in sorted(tags) if tag in before}
+        poison = {tag: raw for tag, raw in after.items() if crashes(raw) >= 3}
+        self.dead |= poison
+        self.to_head([raw for tag, raw in after.items() if tag not in poison])
+        self.counters["failed"] += len(poison)
+        self.counters["crashed"] += len(found)
 
     @rule(slot=st.integers(0, SLOTS - 1))
     def isolate(self, slot: int) -> None:
@@ -240,12 +293,13 @@ class Model(RuleBasedStateMachine):
 
     @rule(
         slot=st.integers(0, SLOTS - 1),
-        verb=st.sampled_from(["ack", "retry", "bury", "park", "give_back"]),
+        verb=st.sampled_from(["ack", "retry", "bury", "park", "give_back", "crashed"]),
         data=st.data(),
     )
     def resend(self, slot: int, verb: str, data: Any) -> None:
         """What settles a delivery arrives once more after it was done: it changes nothing, and says so."""
-        (self.exchange if verb == "ack" else getattr(self, verb))(slot, *self.arguments(verb), data)
+        rule_of = {"ack": "exchange", "crashed": "engines_die"}
+        getattr(self, rule_of.get(verb, verb))(slot, *self.arguments(verb), data)
         name = self.consumers[slot]
         gone = [tag for tag in range(1, 60) if tag not in self.inflight[name]][-5:]
         before = everything(self.broker)
@@ -255,6 +309,7 @@ class Model(RuleBasedStateMachine):
             "bury": lambda: self.broker.bury("q", name, [(tag, b"{}") for tag in gone], self.link),
             "park": lambda: self.broker.park("q", name, [(tag, "t") for tag in gone], self.link),
             "give_back": lambda: self.broker.give_back("q", name, gone),
+            "crashed": lambda: self.broker.crashed("q", name, [(tag, "d", "") for tag in gone], self.link),
         }[verb]()
         assert stale == len(gone)
         self.counters["stale"] += stale

@@ -274,6 +274,69 @@ def test_what_is_given_back_goes_beyond_the_bound(broker: Broker, link: Link) ->
     assert waiting(broker) == [1, 2, 3, 4]
 
 
+# -- crashed: the death of a job's own process
+
+
+def test_a_job_whose_process_died_is_charged_a_crash_and_next_again(broker: Broker, link: Link) -> None:
+    put(broker, *range(12))
+    take(broker, link, 11)
+    deaths = [(tag, "how", "where") for tag in (11, 2, 9)]  # in whatever order they are named
+    assert broker.crashed("q", "c", deaths, link) == 0
+    assert waiting(broker) == [1, 8, 10, 11]
+    assert headers(broker) == [(0, 1)] * 3 + [(0, 0)]
+    assert (counter(broker, "crashed"), counter(broker, "inflight"), counter(broker, "reclaimed")) == (3, 8, 0)
+    assert counter(broker, "bytes") == sum(map(len, broker.read(("LRANGE", KEY.pending, 0, -1))[0]))
+    assert length(broker, KEY.bell) >= 3
+    assert set(owned(broker, "q", "c", link)) == {1, 3, 4, 5, 6, 7, 8, 10}
+
+
+def test_the_deaths_of_processes_and_consumers_count_together(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    take(broker, link, 1)
+    broker.crashed("q", "c", [(1, "was killed by signal 11", "")], link)
+    assert took(broker, link, 1) == [1]
+    broker.reclaim("q", "c", certain=True, death=Death("d"))
+    broker.register("q", "c", link=link)
+    assert (waiting(broker), suspects(broker)) == ([], [(1, (0, 2))])
+    _, tag, _ = broker.isolate("q", "c", link)
+    assert broker.crashed("q", "c", [(tag, "ended with exit code 3", "in f")], link) == 0
+    assert broker.unfinished("q")[0] == 0
+    assert (counter(broker, "failed"), counter(broker, "inflight"), counter(broker, "suspects")) == (1, 0, 0)
+    assert length(broker, KEY.drained) == 1
+    (raw,) = broker.read(("HVALS", KEY.dead))[0]
+    report = json.loads(raw.partition(b"\n")[0])
+    assert raw.endswith(b"\n0.3" + entry(1))
+    assert {name: report[name] for name in ("id", "task", "attempts", "crashes", "consumer", "traceback")} == {
+        "id": "00000001", "task": "t", "attempts": 3, "crashes": 3, "consumer": "c", "traceback": "in f",
+    }  # fmt: skip
+    assert report["error"] == "poison: 3 processes died while it ran; the last: ended with exit code 3"
+
+
+def test_a_crash_that_is_told_again_after_a_lost_answer_is_charged_once(broker: Broker, link: Link) -> None:
+    put(broker, 1, 2)
+    take(broker, link, 1)
+    assert broker.crashed("q", "c", [(1, "how", "")], link) == 0
+    before = {name: value for name, value in everything(broker).items() if name != KEY.meta.encode()}
+    assert broker.crashed("q", "c", [(1, "how", "")], link) == 1
+    assert {name: value for name, value in everything(broker).items() if name != KEY.meta.encode()} == before
+    assert (counter(broker, "crashed"), counter(broker, "stale")) == (1, 1)
+
+
+def test_a_crash_that_is_told_after_its_consumer_was_reclaimed_changes_nothing(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    take(broker, link, 1)
+    broker.reclaim("q", "c", certain=True, death=Death("d", "none"))
+    assert broker.crashed("q", "c", [(1, "how", "")], link) == 1
+    assert headers(broker) == [(0, 0)]
+
+
+def test_a_crash_keeps_the_marks_of_its_job(broker: Broker, link: Link) -> None:
+    broker.put("q", [b"0.0@-1.5#00000001" + entry(1)])
+    take(broker, link, 1)
+    broker.crashed("q", "c", [(1, "how", "")], link)
+    assert broker.read(("LRANGE", KEY.pending, 0, -1))[0] == [b"0.1@-1.5#00000001" + entry(1)]
+
+
 # -- reclaim
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import urllib3
 
+from rq_lite.testing import inline
 from workers import crawl
 
 ROOT = Path(__file__).parents[2]
@@ -128,6 +129,15 @@ def test_the_task_is_the_function(site: Site, monkeypatch: pytest.MonkeyPatch) -
         crawl.get(url, CLOSED)
     monkeypatch.setattr(crawl.get, "__defaults__", (OPEN, None))
     assert crawl.fetch(url)["title"] == "t"
+    with inline() as ran:
+        crawl.fetch.put_many([url, url])
+    assert [job.value["title"] for job in ran] == ["t", "t"]
+
+
+def test_a_job_for_an_address_that_is_refused_fails_once(site: Site) -> None:
+    with inline(raises=False) as ran:
+        crawl.fetch.put(site.url)
+    assert [(type(job.error), job.attempts) for job in ran] == [(crawl.FetchError, 1)]
 
 
 @pytest.mark.parametrize("status", [204, 304, 404, 500])

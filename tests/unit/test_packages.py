@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from producer import folder
+from rq_lite.testing import inline
 from workers import packages
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +105,15 @@ def test_twice_is_once(tmp_path: Path) -> None:
     package = deliver(tmp_path, data)
     assert packages.unpack(str(package)) == packages.unpack(str(package))
     assert tree(tmp_path / "archive" / "abc") == archived(data)
+
+
+def test_jobs_of_two_packages_one_of_them_broken(tmp_path: Path) -> None:
+    good, bad = deliver(tmp_path, zipped(CONTENT)), deliver(tmp_path, b"no ZIP", "bad")
+    with inline(raises=False) as ran:
+        packages.unpack.put_many([str(bad), str(good), str(good)])
+    archive = str(tmp_path / "archive" / "abc")
+    assert [job.value for job in ran] == [None, archive, archive]
+    assert isinstance(ran[0].error, packages.PackageError)
 
 
 def test_the_archive_can_be_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rq_lite.testing import inline
 from workers import tickets
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,22 @@ def test_a_hundred_threads_and_ten_tickets() -> None:
     got = in_threads(BUYERS)
     assert sorted(number for number in got if number) == list(range(1, 11))
     assert tickets.sold() == {number: buyer for buyer, number in zip(BUYERS, got, strict=True) if number}
+
+
+@inline()
+def test_a_sale_by_jobs() -> None:
+    tickets.open_sale(10)
+    assert tickets.buy.put_many(BUYERS) == 100
+    assert tickets.sold() == {number: f"buyer {number - 1}" for number in range(1, 11)}
+
+
+def test_what_a_job_has_got() -> None:
+    tickets.open_sale(1)
+    with inline() as ran:
+        tickets.buy.put("ann")
+        tickets.buy.put(buyer="bob")
+        tickets.buy.put("ann")
+    assert [job.value for job in ran] == [1, None, 1]
 
 
 def test_jobs_that_run_several_times_at_once_buy_nothing_twice() -> None:

@@ -1,8 +1,9 @@
 -- exchange: settle what a consumer has finished and take what it has room for; several queues, in this order.
 -- KEYS    for each queue: pending  scheduled  meta  consumers  inflight:<consumer>  bell  room  drained
 -- ARGV    1 consumer  2 want, jobs at most in all (0: settle only)  then for each queue: n  n delivery tags to ack
--- returns for each queue {OK | NOLEASE, stale acks, tag before the first job, jobs, closed}; `closed` is -1, or, once the
---         queue was shut down and nothing was taken, how many jobs wait somewhere
+-- returns for each queue {OK | NOLEASE, stale acks, tag before the first job, jobs, cancels, closed}; `cancels` is that of
+--         meta ('': not asked, none); `closed` is -1, or, once the queue was shut down and nothing was taken, how many
+--         jobs wait somewhere
 -- oom     allowed
 -- callers Broker.exchange
 local consumer, want, now = ARGV[1], tonumber(ARGV[2]), now_ms()
@@ -20,6 +21,8 @@ local function book(inflight, meta, jobs)
   for i, job in ipairs(jobs) do
     pairs_[2 * i - 1], pairs_[2 * i] = tag + i, job
     length = length + #job
+    local id = tracked(job)
+    if id then note_taken(prefix_of(meta), id, consumer, tag + i, now) end
   end
   for i = 1, #pairs_, 1000 do redis.call('HSET', inflight, unpack(pairs_, i, math.min(i + 999, #pairs_))) end
   return tag, length
@@ -29,13 +32,14 @@ for q = 1, #KEYS, 8 do
   local pending, scheduled, meta, consumers, inflight, bell, room, drained = unpack(KEYS, q, q + 7)
   local acks = tonumber(ARGV[at])
   local acked = ack(inflight, at + 1, at + acks)
-  local code, tag, jobs, closed = OK, 0, {}, -1
+  local code, tag, jobs, cancels, closed = OK, 0, {}, '', -1
   if want > 0 then
     local lease = redis.call('ZSCORE', consumers, consumer)
     if not lease or tonumber(lease) <= now then
       code = NOLEASE
     else
-      local state = redis.call('HMGET', meta, 'paused', 'order', 'closed', 'suspects')
+      local state = redis.call('HMGET', meta, 'paused', 'order', 'closed', 'suspects', 'cancels')
+      cancels = state[5] or ''
       if state[1] ~= '1' then jobs = take(pending, state[2], want) end
       if #jobs == 0 then
         if state[1] ~= '1' then redis.call('DEL', bell) end
@@ -57,7 +61,7 @@ for q = 1, #KEYS, 8 do
   if acked ~= #jobs then redis.call('HINCRBY', meta, 'inflight', #jobs - acked) end
   if acked > 0 and #jobs == 0 then ring_drained(pending, scheduled, meta, drained) end
   if acks > acked then redis.call('HINCRBY', meta, 'stale', acks - acked) end
-  replies[#replies + 1] = {code, acks - acked, tag, jobs, closed}
+  replies[#replies + 1] = {code, acks - acked, tag, jobs, cancels, closed}
   at = at + 1 + acks
 end
 return replies

@@ -5,13 +5,15 @@
 -- oom     allowed
 -- callers Broker.isolate
 local meta, consumers, suspects, inflight = unpack(KEYS)
-local lease = redis.call('ZSCORE', consumers, ARGV[1])
-if not lease or tonumber(lease) <= now_ms() then return {NOLEASE, 0, ''} end
+local now, lease = now_ms(), redis.call('ZSCORE', consumers, ARGV[1])
+if not lease or tonumber(lease) <= now then return {NOLEASE, 0, ''} end
 if redis.call('HGET', meta, 'paused') == '1' then return {OK, 0, ''} end
 local entry = redis.call('RPOP', suspects)
 if not entry then return {OK, 0, ''} end
 local tag = redis.call('HINCRBY', meta, 'tag', 1)
 redis.call('HSET', inflight, tag, entry)
+local id = tracked(entry)
+if id then note_taken(prefix_of(meta), id, ARGV[1], tag, now) end
 redis.call('HINCRBY', meta, 'suspects', -1)
 redis.call('HINCRBY', meta, 'inflight', 1)
 return {OK, tag, entry}

@@ -34,6 +34,11 @@ local function header(entry)
   return tonumber(attempts or 0), tonumber(crashes or 0), body, marks
 end
 
+-- The JSON of a body without the signature that may follow it.
+local function json_of(body)
+  return body:match('^(.*})' .. string.rep('%x', 64) .. '$') or body
+end
+
 -- The same without the body, which costs a copy.
 local function counts(entry)
   if entry:byte(1) == 123 then return 0, 0 end
@@ -45,6 +50,19 @@ local function charged(entry, attempts, crashes)
   local a, c, body, marks = header(entry)
   if not body then return entry end
   return string.format('%d.%d', a + attempts, c + crashes) .. marks .. body
+end
+
+-- The id of a job that somebody wants to hear of (it is tracked); nil for the others, after a look at one byte.
+local function tracked(entry)
+  if entry:byte(1) == 123 then return nil end
+  return entry:match('^%d+%.%d+[^#{]*#([^{]+){')
+end
+
+-- What stands in a job's JSON; an empty table for what is no job.
+local function job_of(entry)
+  local _, _, body = header(entry)
+  local known, job = pcall(cjson.decode, json_of(body or ''))
+  return known and type(job) == 'table' and job or {}
 end
 
 -- More values than some thousand at once are too many for `unpack`.
@@ -162,18 +180,6 @@ local function ring_room(pending, scheduled, meta, room)
   end
 end
 
--- Drop what waits; how much that was.
-local function drop_waiting(pending, scheduled, meta, bell, room, drained, suspects)
-  local order = redis.call('HGET', meta, 'order')
-  local dropped = waiting(pending, order) + redis.call('ZCARD', scheduled) + redis.call('LLEN', suspects)
-  redis.call('UNLINK', pending, scheduled, bell, suspects)
-  redis.call('HDEL', meta, 'bytes', 'parked', 'suspects')
-  if dropped > 0 then redis.call('HINCRBY', meta, 'purged', dropped) end
-  ring_room(pending, scheduled, meta, room)
-  ring_drained(pending, scheduled, meta, drained)
-  return dropped
-end
-
 -- After jobs were put: who could not put all of them is to be woken when there is room for more; who was woken
 -- and put all rings on if room remains.
 local function after_put(left, woken, size, maxsize, meta, room)
@@ -201,4 +207,132 @@ end
 -- as all numbers have the same width, jobs that are due in the same millisecond keep their order.
 local function schedule(scheduled, kind, tag, due, entry)
   redis.call('ZADD', scheduled, due, string.format('%s%016d|', kind, tag) .. entry)
+end
+
+-- Marks of cancelled jobs hold for a week, and there are so many at most: the newest.
+local MARKS, MARKED = 10000, 604800000
+
+local function trim_marks(cancelled, now)
+  redis.call('ZREMRANGEBYSCORE', cancelled, '-inf', now - MARKED)
+  redis.call('ZREMRANGEBYRANK', cancelled, 0, -MARKS - 1)
+end
+
+-- Tracked jobs. What is known of one that has not ended is kept for so long, ms; and what was pushed to a process
+-- that waits, which may be gone: so long, and so much of it at most.
+local KEPT, PUSHED, PUSHES, LARGE = 604800000, 60000, 100000, 10000
+
+-- All keys of a queue begin with this.
+local function prefix_of(meta) return meta:sub(1, -5) end
+
+-- A tracked job is with this consumer now.
+local function note_taken(prefix, id, consumer, tag, now)
+  local job = prefix .. 'job:' .. id
+  redis.call('HSET', job, 'consumer', consumer, 'tag', tag, 'started', now)
+  redis.call('PEXPIRE', job, KEPT)
+end
+
+-- Tell all who watch a job.
+local function push_to_watchers(prefix, job, note)
+  for _, field in ipairs(redis.call('HKEYS', job)) do
+    if field:sub(1, 6) == 'watch:' then
+      local inbox = prefix .. 'inbox:' .. field:sub(7)
+      if redis.call('LPUSH', inbox, note) > PUSHES then redis.call('LTRIM', inbox, 0, PUSHES - 1) end
+      redis.call('PEXPIRE', inbox, PUSHED)
+    end
+  end
+end
+
+-- Whether there is a place for this job among the running ones whose progress status shows: 20, those that have said
+-- nothing for ten minutes make room.
+local function shown(progress, id, now)
+  local SHOWN, SILENT = 20, 600000
+  if redis.call('HEXISTS', progress, id) == 1 or redis.call('HLEN', progress) < SHOWN then return true end
+  local flat = redis.call('HGETALL', progress)
+  for i = 1, #flat, 2 do
+    local at = tonumber(flat[i + 1]:match('"at":(%d+)}$') or 0)
+    if at < now - SILENT then
+      redis.call('HDEL', progress, flat[i])
+      return true
+    end
+  end
+  return false
+end
+
+-- A tracked job has ended (done, failed, cancelled): keep its result for ttl ms (0: not at all) and tell all who watch
+-- it. `detail` is what its result holds beside the state, as JSON without the braces. Large results are not pushed:
+-- who hears of one fetches it.
+local function end_job(prefix, id, state, detail, ttl)
+  local job = prefix .. 'job:' .. id
+  local result = '{"state":"' .. state .. (detail == '' and '"}' or '",' .. detail .. '}')
+  local note = id .. '\n' .. (#result > LARGE and ttl > 0 and '' or result)
+  push_to_watchers(prefix, job, note)
+  redis.call('DEL', job)
+  if ttl > 0 then redis.call('SET', prefix .. 'result:' .. id, result, 'PX', ttl) end
+end
+
+-- The same for an entry that ends without its consumer; nothing for one that nobody wants to hear of. How long its
+-- result is kept stands in the job.
+local function end_entry(prefix, entry, state, detail)
+  local id = tracked(entry)
+  if not id then return end
+  local ttl = tonumber(job_of(entry).result_ttl) or 0
+  end_job(prefix, id, state, detail, ttl >= 0.001 and math.floor(math.min(ttl, 1e9) * 1000) or 0)
+end
+
+-- When the first of what is scheduled is due, ms; beyond all times when there is nothing.
+local function first_due(scheduled)
+  return tonumber(redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')[2] or math.huge)
+end
+
+-- Drop what waits; how much that was, and what is left: where somebody may want to hear of jobs (`tracked` of meta) at
+-- most so many from each place, which end as cancelled.
+local function drop_waiting(most, pending, scheduled, meta, bell, room, drained, suspects)
+  local state = redis.call('HMGET', meta, 'order', 'tracked')
+  local function size() return waiting(pending, state[1]) + redis.call('ZCARD', scheduled) + redis.call('LLEN', suspects) end
+  local before = size()
+  if state[2] == '1' then
+    local entries, length, parked = take(pending, state[1], most), 0, 0
+    local flat, lone = redis.call('ZPOPMIN', scheduled, most), redis.call('RPOP', suspects, most) or {}
+    for i = 1, #flat, 2 do
+      if flat[i]:sub(1, 1) == 'p' then parked = parked + 1 end
+      entries[#entries + 1] = flat[i]:match('^%a%d+|(.*)$') or flat[i]
+    end
+    for _, entry in ipairs(entries) do length = length + #entry end
+    for _, list in ipairs({entries, lone}) do
+      for _, entry in ipairs(list) do end_entry(prefix_of(meta), entry, 'cancelled', '') end
+    end
+    redis.call('HINCRBY', meta, 'bytes', -length)
+    if parked > 0 then redis.call('HINCRBY', meta, 'parked', -parked) end
+    if #lone > 0 then redis.call('HINCRBY', meta, 'suspects', -#lone) end
+  else
+    redis.call('UNLINK', pending, scheduled, suspects)
+  end
+  local left = size()
+  if left == 0 then
+    redis.call('UNLINK', bell)
+    redis.call('HDEL', meta, 'bytes', 'parked', 'suspects')
+  end
+  if before > left then redis.call('HINCRBY', meta, 'purged', before - left) end
+  ring_room(pending, scheduled, meta, room)
+  ring_drained(pending, scheduled, meta, drained)
+  return before - left, left
+end
+
+local function text_of(value) return type(value) == 'string' and value or cjson.null end
+
+-- Charge an entry with a crash; with it comes a report (JSON, one line) if it is to be buried for it. `died`: what did.
+-- One with callbacks stays a suspect instead: whoever takes it puts them, and buries it without running it.
+local function crash(entry, meta, consumer, died, how, where)
+  entry = charged(entry, 0, 1)
+  local attempts, crashes = counts(entry)
+  if crashes < POISON then return entry end
+  local job = job_of(entry)
+  if tracked(entry) and type(job['then']) == 'table' and next(job['then']) then return entry end
+  local why = string.format('%d %s died while it ran; the last: %s', crashes, died, how)
+  local ended = '"error":' .. cjson.encode({type = 'poison', message = why, traceback = where})
+  end_entry(prefix_of(meta), entry, 'failed', ended)
+  return entry, cjson.encode({
+    id = text_of(job.id), task = text_of(job.task), attempts = attempts + crashes, crashes = crashes,
+    error = 'poison: ' .. why, traceback = where, consumer = consumer,
+  })
 end

@@ -1,13 +1,14 @@
 -- put: add encoded jobs to a queue, as many as its bound allows, in their order.
--- KEYS    1 pending  2 scheduled  3 meta  4 bell  5 room  6 producer:<id>  [7 feed:<name>]
+-- KEYS    1 pending  2 scheduled  3 meta  4 bell  5 room  6 producer:<id>  7 alarm  [8 feed:<name>]
 -- ARGV    1 sequence number of this put  2 lifetime of the producer's key, ms  3 woken (1: waited for room)
---         4 delay, ms (0: now)  5 overdraft, jobs beyond the bound  6 n  7… n encoded jobs
+--         4 delay, ms (0: now), or @ and the moment, ms since 1970 (past: now)
+--         5 overdraft, jobs beyond the bound  6 n  7… n encoded jobs
 --         with a feed also: its field, the value it must have now ('': none), n values (one after each job)
 -- returns {OK, accepted, size, maxsize, bytes, maxbytes} | {STALE} | {UNDECLARED} | {CLOSED} | {MOVED, value of the field}
 -- oom     refused
 -- callers Broker.put
-local pending, scheduled, meta, bell, room, producer, feed = unpack(KEYS)
-local sequence, lifetime, woken, delay, overdraft, n = ARGV[1], ARGV[2], ARGV[3] == '1', tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local pending, scheduled, meta, bell, room, producer, alarm, feed = unpack(KEYS)
+local sequence, lifetime, woken, later, overdraft, n = ARGV[1], ARGV[2], ARGV[3] == '1', ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local first, mark = 7, 7 + n
 
 local known = redis.call('HMGET', meta, 'maxsize', 'maxbytes', 'bytes', 'put', 'order', 'closed')
@@ -45,7 +46,13 @@ for i = 0, fit - 1 do
 end
 
 if fit > 0 then
-  if delay == 0 then
+  local due = 0
+  if later ~= '0' then
+    local now = now_ms()
+    due = tonumber(later:match('^@(%d+)$')) or now + tonumber(later)
+    if due <= now then due = 0 end
+  end
+  if due == 0 then
     if order == 'priority' then
       rank(false, {unpack(ARGV, first, first + fit - 1)}, pending, meta)
     else
@@ -53,7 +60,8 @@ if fit > 0 then
     end
     ring_bell(bell, fit)
   else
-    local due, tag = now_ms() + delay, redis.call('HINCRBY', meta, 'tag', fit) - fit
+    if due < first_due(scheduled) then ring(alarm) end
+    local tag = redis.call('HINCRBY', meta, 'tag', fit) - fit
     for i = 1, fit do schedule(scheduled, 's', tag + i, due, ARGV[first + i - 1]) end
   end
   bytes, size = bytes + length, size + fit

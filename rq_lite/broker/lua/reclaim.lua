@@ -1,6 +1,7 @@
 -- reclaim: return the jobs of a dead consumer to the head of the queue, a batch at a time. Those that may have
 --          killed it are charged a crash: with the second they are suspects and run alone, with the third they
---          are buried. Once its jobs are gone the consumer is forgotten.
+--          are buried (by the next consumer, if callbacks are to be put). Once its jobs are gone the consumer is
+--          forgotten.
 -- KEYS    1 inflight:<consumer>  2 pending  3 meta  4 consumers  5 bell  6 suspects  7 dead  8 dead:index
 --         9 scheduled  10 drained
 -- ARGV    1 consumer  2 jobs at most  3 certain (1: known to be dead; 0: only if its lease has ended)
@@ -31,29 +32,17 @@ for _ = 1, 10 do
   if cursor == '0' or #tags >= most / 2 then break end
 end
 
-local function text_of(value) return type(value) == 'string' and value or cjson.null end
-
-local function report(entry, attempts, crashes)
-  local _, _, body = header(entry)
-  local known, job = pcall(cjson.decode, body or '')
-  if not known or type(job) ~= 'table' then job = {} end
-  return cjson.encode({
-    id = text_of(job.id), task = text_of(job.task), attempts = attempts, crashes = crashes, consumer = consumer,
-    error = string.format('poison: %d consumers died while it ran; the last: %s', crashes, ARGV[5]), traceback = ARGV[6],
-  })
-end
-
 -- Newest first, so that the oldest ends up at the head.
 table.sort(tags, function(a, b) return a > b end)
 local entries, buried = {}, {}
 for _, tag in ipairs(tags) do
   local entry = found[tag]
   if blamed == 'all' or blamed == tag then
-    entry = charged(entry, 0, 1)
-    local attempts, crashes = counts(entry)
-    if crashes >= POISON then
+    local report
+    entry, report = crash(entry, meta, consumer, 'consumers', ARGV[5], ARGV[6])
+    if report then
       local n = #buried
-      buried[n + 1], buried[n + 2], buried[n + 3] = tag, report(entry, attempts + crashes, crashes), entry
+      buried[n + 1], buried[n + 2], buried[n + 3] = tag, report, entry
       entry = nil
     end
   end

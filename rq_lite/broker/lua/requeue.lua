@@ -1,20 +1,22 @@
 -- requeue: put buried jobs back to the end of their queue, uncharged as on their first day, as many as its bound
 --          allows; the others stay dead. It stops early after a megabyte or two, so as not to hold up Redis.
--- KEYS    1 dead  2 dead:index  3 pending  4 scheduled  5 meta  6 bell  7 room
+--          A mark that cancels one of them is gone with that: somebody wants it to run.
+-- KEYS    1 dead  2 dead:index  3 pending  4 scheduled  5 meta  6 bell  7 room  8 cancelled
 -- ARGV    1 woken (1: waited for room)  2… delivery tags, in the order in which they are to wait
 -- returns {OK, seen, requeued, too large ever to fit, full (1: the next one has no room), size, maxsize, bytes,
 --         maxbytes} | {UNDECLARED}; of those seen the rest were not dead, those after them are as they were
 -- oom     allowed
 -- callers Broker.requeue
-local dead, index, pending, scheduled, meta, bell, room = unpack(KEYS)
+local dead, index, pending, scheduled, meta, bell, room, cancelled = unpack(KEYS)
 local SLICE = 1000000
 local known = redis.call('HMGET', meta, 'maxsize', 'maxbytes', 'bytes', 'order')
 local maxsize, maxbytes, bytes = tonumber(known[1]), tonumber(known[2] or 0), tonumber(known[3] or 0)
 if not maxsize then return {UNDECLARED} end
 local size = waiting(pending, known[4]) + redis.call('ZCARD', scheduled)
 if size == 0 then bytes = 0 end
+local marked = redis.call('EXISTS', cancelled) == 1
 
-local entries, tags, picked, length, read, large, seen, full = {}, {}, {}, 0, 0, 0, 0, 0
+local entries, tags, again, unmarked, picked, length, read, large, seen, full = {}, {}, {}, {}, {}, 0, 0, 0, 0, 0
 for i = 2, #ARGV do
   if read > SLICE then break end
   local tag = ARGV[i]
@@ -30,6 +32,9 @@ for i = 2, #ARGV do
       break
     else
       entries[#entries + 1], tags[#tags + 1], length = entry, tag, length + #entry
+      local id = marked and job_of(entry).id
+      if type(id) == 'string' then unmarked[#unmarked + 1] = id end
+      if marks and marks ~= '' then again[#again + 1] = tracked(entry) end
     end
     picked[tag], read = true, read + #kept
   end
@@ -38,12 +43,15 @@ end
 
 -- '' is no tag: on Redis 6.2 a script may write at maxmemory only after it has tried to remove something.
 redis.call('HDEL', dead, '', unpack(tags))
+-- Who asks from now on waits for how they end this time.
+for _, id in ipairs(again) do redis.call('DEL', prefix_of(meta) .. 'result:' .. id) end
 if #tags > 0 then
   redis.call('ZREM', index, unpack(tags))
   add(entries, pending, known[4], meta)
   bytes, size = bytes + length, size + #entries
   redis.call('HSET', meta, 'bytes', bytes)
   redis.call('HINCRBY', meta, 'requeued', #entries)
+  if #unmarked > 0 then redis.call('ZREM', cancelled, unpack(unmarked)) end
   ring_bell(bell, #entries)
 end
 after_put(full == 1 and #ARGV - 1 - seen or 0, ARGV[1] == '1', size, maxsize, meta, room)

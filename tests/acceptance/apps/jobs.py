@@ -14,7 +14,7 @@ import time
 
 import gevent
 
-from rq_lite import Bury, Queue, Retry
+from rq_lite import Bury, Queue, Retry, current_job
 from tests.acceptance.apps.evidence import FOLDER, note, wait_for_gate
 
 work = Queue("work")
@@ -248,3 +248,36 @@ def flaky(what: object) -> None:
 def nap(seconds: float) -> None:
     time.sleep(seconds)
     note("done", "nap")
+
+
+@work.task
+def deaf(what: object) -> None:
+    """Goes on whatever is raised in it, and has all the time that it wants."""
+    note("begun", what)
+    while True:
+        try:
+            time.sleep(600)
+        except BaseException:
+            note("swallowed", what)
+
+
+@work.task(retries=1, backoff=0, timeout=50)
+def introduce(what: str) -> None:
+    """Says who it is, and how far."""
+    job = current_job()
+    assert job is not None
+    assert job is current_job()
+    note("job", f"{job.id} {job.queue} {job.task.partition(':')[2]} {job.attempt} {round((job.remaining() or 0) / 10)}")
+    for step in range(100):
+        job.progress(step)
+    job.progress(100, 200, f"half of {what}")
+    if job.attempt == 1:
+        raise ValueError("once more")
+    wait_for_gate()
+
+
+@work.task
+def ask_from_elsewhere(what: object) -> None:
+    """Its own greenlets and threads are nobody's job."""
+    found = gevent.spawn(current_job).get(), gevent.get_hub().threadpool.apply(current_job)
+    note("done", f"{what} {found}")

@@ -1,0 +1,40 @@
+"""Jobs are signed: what somebody without the secret puts is buried, with the reason, and never run."""
+
+import os
+
+from rq_lite import Queue
+from rq_lite.broker import dead, keys
+from rq_lite.testing import worker
+
+# Elsewhere it stands in the environment of the programs that put, and of the workers.
+os.environ.setdefault("RQ_LITE_SECRET", "a key that nobody knows")
+
+payments = Queue("payments", maxsize=10)
+
+
+@payments.task
+def pay(amount: int, to: str) -> None:
+    print(f"paid {amount} to {to}")
+
+
+def main() -> None:
+    pay.put(5, to="Ada")
+    # Somebody who can write to this Redis, and has no secret:
+    forged = b'{"v":1,"id":"forged","task":"examples.secret:pay","args":[1000000,"Mallory"]}'
+    payments.broker.read(("LPUSH", keys.of("payments").pending, forged))
+    # And who takes a job that was signed, and changes it:
+    payments.broker.read(("LPUSH", keys.of("payments").pending, signed("Bob").replace(b"Bob", b"Eve")))
+    with worker("examples.secret") as running:
+        payments.join()
+        print([line for line in running.said.splitlines() if line.startswith("paid")])
+    for job in sorted(dead.buried(payments.broker, "payments"), key=lambda job: job.tag):
+        print(f"{job.id}: {job.error}")
+
+
+def signed(to: str) -> bytes:
+    """What a put would send to Redis."""
+    return pay.encoded((6, to), {}, "altered")
+
+
+if __name__ == "__main__":
+    main()

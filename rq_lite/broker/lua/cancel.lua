@@ -1,0 +1,99 @@
+-- cancel: drop a job that waits, if it is near either end of where jobs wait. For any other a mark is made: whoever
+--         takes it drops it then, and the consumers are told, so that one that runs is interrupted.
+-- KEYS    1 pending  2 scheduled  3 suspects  4 meta  5 consumers  6 room  7 drained  8 cancelled  9 job:<id>
+--         10 result:<id>
+-- ARGV    1 id  2 the same as it stands in JSON, with its quotes
+-- returns {OK, removed | interrupting | marked | unknown}
+-- oom     allowed
+-- callers Broker.cancel
+local pending, scheduled, suspects, meta, consumers, room, drained, cancelled, job, result = unpack(KEYS)
+local id, written, prefix, now = ARGV[1], ARGV[2], prefix_of(meta), now_ms()
+trim_marks(cancelled, now)
+
+-- However long the queue is: so many entries and bytes of each end are looked at, and a job's id stands so early in it.
+local FAR, HEAVY, EARLY = 1000, 1000000, 700
+local whole = true
+
+local function entry_of(member) return member:match('^%a%d+|(.*)$') or member end
+
+local function is_it(member)
+  if not (#member > EARLY and member:sub(1, EARLY) or member):find(written, 1, true) then return false end
+  return job_of(entry_of(member)).id == id
+end
+
+-- The member that is this job, among those at one end of a list or a sorted set; whether that was all there is.
+local function search(read, length)
+  local seen, bytes, step = 0, 0, 4
+  while seen < math.min(length, FAR) and bytes < HEAVY do
+    local found = read(seen, seen + math.min(step, FAR - seen) - 1)
+    for _, member in ipairs(found) do
+      seen, bytes = seen + 1, bytes + #member
+      if is_it(member) then return member end
+    end
+    step = math.max(1, math.min(200, math.floor(100000 * seen / bytes)))
+  end
+  return nil, seen >= length
+end
+
+-- Takes it out of there; the member.
+local function remove(key)
+  local kind = redis.call('TYPE', key).ok
+  local count, member, all
+  if kind == 'list' then
+    count = redis.call('LLEN', key)
+    member, all = search(function(from, to) return redis.call('LRANGE', key, -1 - to, -1 - from) end, count)
+    if member then redis.call('LREM', key, -1, member) return member end
+    if not all then
+      member = search(function(from, to) return redis.call('LRANGE', key, from, to) end, count)
+      if member then redis.call('LREM', key, 1, member) return member end
+    end
+  elseif kind == 'zset' then
+    count = redis.call('ZCARD', key)
+    member, all = search(function(from, to) return redis.call('ZRANGE', key, from, to) end, count)
+    if not (member or all) then
+      member = search(function(from, to) return redis.call('ZREVRANGE', key, from, to) end, count)
+    end
+    if member then redis.call('ZREM', key, member) return member end
+  else
+    all = true
+  end
+  whole = whole and all
+end
+
+local place = pending
+local member = remove(pending)
+if not member then place, member = scheduled, remove(scheduled) end
+if not member then place, member = suspects, remove(suspects) end
+if member then
+  local entry = entry_of(member)
+  if place == suspects then
+    redis.call('HINCRBY', meta, 'suspects', -1)
+  else
+    redis.call('HINCRBY', meta, 'bytes', -#entry)
+    if place == scheduled and member:sub(1, 1) == 'p' then redis.call('HINCRBY', meta, 'parked', -1) end
+  end
+  redis.call('HINCRBY', meta, 'cancelled', 1)
+  redis.call('ZREM', cancelled, id)
+  end_entry(prefix_of(meta), entry, 'cancelled', '')
+  ring_room(pending, scheduled, meta, room)
+  ring_drained(pending, scheduled, meta, drained)
+  return {OK, 'removed'}
+end
+
+-- Who wants to hear how it ends has where it runs written down.
+local at = redis.call('HMGET', job, 'consumer', 'tag')
+local runs = at[1] and at[2] and redis.call('HEXISTS', prefix .. 'inflight:' .. at[1], at[2]) == 1
+local known = redis.call('HMGET', meta, 'inflight', 'cancels')
+if not runs and (redis.call('EXISTS', result) == 1 or (whole and tonumber(known[1] or 0) <= 0)) then
+  return {OK, 'unknown'}
+end
+-- The time of the last mark, and never the same twice: by it consumers know which marks they have not read yet.
+local stamp = string.format('%d', math.max(now, tonumber(known[2] or 0) + 1))
+redis.call('ZADD', cancelled, stamp, id)
+redis.call('HSET', meta, 'cancels', stamp)
+for _, consumer in ipairs(runs and {at[1]} or redis.call('ZRANGEBYSCORE', consumers, now, '+inf', 'LIMIT', 0, 256)) do
+  local calls = prefix .. 'calls:' .. consumer
+  if redis.call('LLEN', calls) < 1000 then redis.call('RPUSH', calls, id) end
+  redis.call('PEXPIRE', calls, 60000)
+end
+return {OK, runs and 'interrupting' or 'marked'}

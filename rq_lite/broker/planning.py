@@ -1,0 +1,102 @@
+"""Schedules in Redis: what runs again and again, and when it is due next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rq_lite import moments
+from rq_lite.broker import keys, telling
+from rq_lite.broker.connection import LONGEST_BLOCK, Link
+from rq_lite.broker.runner import Runner
+from rq_lite.broker.scripts import Code
+
+
+class Planned(NamedTuple):
+    """A schedule as it stands in Redis; moments in ms by Redis' clock."""
+
+    name: str
+    definition: bytes
+    slot: int  # when it is due next
+    last: int | None = None  # the last slot that was fired
+
+
+class Planning(Runner):
+    """Definitions and slots, and the alarm that tells supervisors to look again."""
+
+    def plan(self, name: str, known: bytes, definition: bytes, slot: int | None) -> bool:
+        """Write a definition (b"": remove it) in place of the one that is `known` (b"": none), due next at `slot`.
+
+        None leaves the next slot as it is. False: it is not what was known. Repeated after a lost answer it says False
+        though it was done: look again.
+        """
+        names = (keys.SCHEDULES, keys.SCHEDULES_DUE, keys.SCHEDULES_LAST)
+        with moments.step("plan", None, schedule=name):
+            reply = self._run("plan", names, name, known, definition, "" if slot is None else slot)
+        return bool(reply[0] == Code.OK)
+
+    def fire(self, schedule: Planned, queue: str, entries: Sequence[bytes], upcoming: int, last: int | None) -> bool:
+        """Put the jobs of a schedule's slots and let its next one be `upcoming`; `last` is the last that is fired.
+
+        False: somebody else was faster, or it was changed; nothing was put then.
+        """
+        key = keys.of(queue)
+        names = (
+            keys.SCHEDULES, keys.SCHEDULES_DUE, keys.SCHEDULES_LAST, key.pending, key.suspects, key.meta, key.bell,
+        )  # fmt: skip
+        said = ("" if last is None else last, *entries)
+        jobs = [telling.id_of(entry) for entry in entries] if moments.watchers else []
+        with moments.step("fire", None, queue=queue, jobs=jobs, overdraft=len(entries)) as facts:
+            reply = self._run("fire", names, schedule.name, schedule.definition, schedule.slot, upcoming, *said)
+            if reply[0] != Code.OK:
+                facts["jobs"] = []
+        return bool(reply[0] == Code.OK)
+
+    def clock(self) -> int:
+        """What Redis' clock says, in ms."""
+        seconds, micros = self.read(("TIME",))[0]
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def planned(self, name: str) -> Planned | None:
+        """The schedule of this name."""
+        definition, slot, last = self.read(
+            ("HGET", keys.SCHEDULES, name), ("ZSCORE", keys.SCHEDULES_DUE, name), ("HGET", keys.SCHEDULES_LAST, name)
+        )
+        return None if definition is None else Planned(name, definition, int(slot or 0), last and int(last))
+
+    def all_planned(self) -> list[Planned]:
+        """All schedules, the next one first."""
+        due, flat, last = self.read(
+            ("ZRANGE", keys.SCHEDULES_DUE, 0, -1, "WITHSCORES"),
+            ("HGETALL", keys.SCHEDULES),
+            ("HGETALL", keys.SCHEDULES_LAST),
+        )
+        known, fired = dict(zip(flat[::2], flat[1::2], strict=True)), dict(zip(last[::2], last[1::2], strict=True))
+        return [
+            Planned(name.decode(), known[name], int(slot), int(fired[name]) if name in fired else None)
+            for name, slot in zip(due[::2], due[1::2], strict=True)
+            if name in known
+        ]
+
+    def due(self) -> tuple[int, list[Planned], int | None]:
+        """What Redis' clock says; the schedules that are due by it; when the next of the others will be."""
+        clock, flat = self.read(("TIME",), ("ZRANGE", keys.SCHEDULES_DUE, 0, -1, "WITHSCORES"))
+        now = int(clock[0]) * 1000 + int(clock[1]) // 1000
+        found = [(name, int(slot)) for name, slot in zip(flat[::2], flat[1::2], strict=True)]
+        names = [name for name, slot in found if slot <= now]
+        known = self.read(("HMGET", keys.SCHEDULES, *names))[0] if names else []
+        due = [Planned(name.decode(), text or b"", at) for (name, at), text in zip(found, known, strict=False)]
+        return now, due, next((slot for _, slot in found[len(names) :]), None)
+
+    # -- the alarm
+
+    def sound_alarm(self, queue: str) -> None:
+        """Let a supervisor of this queue look what is due, now."""
+        alarm = keys.of(queue).alarm
+        self.read(("LPUSH", alarm, 1), ("LTRIM", alarm, 0, 0))
+
+    def wait_alarm(self, queues: Sequence[str], seconds: float, link: Link) -> str | None:
+        """Wait until something is due before all that was known, at most so long; the queue whose alarm rang."""
+        alarms = {keys.of(queue).alarm.encode(): queue for queue in queues}
+        reply = link.call("BRPOP", *alarms, min(seconds, LONGEST_BLOCK))
+        return None if reply is None else alarms[reply[0]]

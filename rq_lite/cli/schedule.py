@@ -1,0 +1,232 @@
+"""rq-lite schedule: list, add, remove, run"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rq_lite.app import find_task
+from rq_lite.broker import Broker, inspection
+from rq_lite.broker.codec import new_id
+from rq_lite.broker.planning import Planned
+from rq_lite.cli.common import known_queue, open_broker, settings_from, url_option
+from rq_lite.errors import UsageError
+from rq_lite.process import this
+from rq_lite.queue import Queue
+from rq_lite.runtime import planner
+from rq_lite.runtime.seldom import one_line
+from rq_lite.schedules import MISSED, Recurrence, Schedule, checked_name, defined, from_json, recurring, zone
+from rq_lite.task import Options
+
+F = TypeVar("F", bound=Callable[..., Any])
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+HEADINGS = ("name", "when", "task", "queue", "missed", "from", "last", "next")
+
+
+@click.group()
+def command() -> None:
+    """What runs again and again: by cron lines or every so often.
+
+    An app's own schedules (@queue.task(cron=…)) are written when its workers begin, and named like their tasks.
+    """
+
+
+@contextmanager
+def opened(url: str | None, *, quiet: bool = False) -> Iterator[Broker]:
+    settings = settings_from(url=url)
+    broker = open_broker(settings, quiet=quiet)
+    this.use(settings, broker)
+    try:
+        yield broker
+    finally:
+        broker.close()
+
+
+# -- looking
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="An object a line, with everything that is known.")
+@url_option
+def list_schedules(as_json: bool, url: str | None) -> None:
+    """List schedules, the next one first; times are in each schedule's zone.
+
+    On a terminal a table; on a pipe a line each, with tabs between the columns.
+    """
+    with opened(url, quiet=as_json) as broker:
+        known = [
+            (planned, from_json(planned.name, planned.definition, broker.opened)) for planned in broker.all_planned()
+        ]
+    if as_json:
+        for planned, schedule in known:
+            click.echo(json.dumps(facts(planned, schedule)))
+        return
+    if not known:
+        click.echo("no schedules", err=True)
+        return
+    rows = [columns(planned, schedule) for planned, schedule in known]
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for row in rows:
+            click.echo("\t".join(row))
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in HEADINGS:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def columns(planned: Planned, schedule: Schedule | None) -> list[str]:
+    if schedule is None:
+        return [one_line(planned.name), "(not understood by this version)", *"-" * (len(HEADINGS) - 2)]
+    texts = (planned.name, schedule.shown, schedule.task, schedule.queue, schedule.missed, schedule.origin)
+    return [*map(one_line, texts), shown(planned.last, schedule), shown(planned.slot, schedule)]
+
+
+def shown(slot: int | None, schedule: Schedule) -> str:
+    return "-" if slot is None else moment(slot, schedule).strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def moment(slot: int, schedule: Schedule) -> datetime:
+    return datetime.fromtimestamp(slot / 1000, zone(schedule.tz))
+
+
+def facts(planned: Planned, schedule: Schedule | None) -> dict[str, Any]:
+    """For other programs; moments are ISO 8601 in the schedule's zone."""
+    if schedule is None:
+        return {"name": planned.name, "definition": planned.definition.decode(errors="replace")}
+    return {
+        "name": planned.name,
+        **msgspec.to_builtins(schedule),
+        "tz": schedule.tz,
+        "missed": schedule.missed,
+        "origin": schedule.origin,
+        "last": None if planned.last is None else moment(planned.last, schedule).isoformat(),
+        "next": moment(planned.slot, schedule).isoformat(),
+    }
+
+
+# -- changing
+
+
+def seconds(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
+    """Seconds from "30", "30s", "15m", "2h", "7d"."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,3})?)([smhd]?)", text.strip(), re.ASCII)
+    if match is None:
+        raise UsageError(f"--every {text!r}: say seconds, or a number with s, m, h or d, as in 30, 15m, 2h, 7d")
+    return float(match[1]) * UNITS[match[2]]
+
+
+@command.command()
+@click.argument("name")
+@click.option("--task", required=True, help="MODULE:TASK; with --queue just a task's name, and nothing is imported.")
+@click.option("-q", "--queue", metavar="QUEUE", help="Where its jobs go, for a task that is not imported here.")
+@click.option("--cron", metavar="LINE", help='Five fields, as in "*/5 * * * *"; a sixth in front are seconds.')
+@click.option("--tz", metavar="ZONE", help="The zone of the cron line. Default: UTC.")
+@click.option("--every", callback=seconds, metavar="TIME", help="30, 30s, 15m, 2h, 7d; counted from 1970.")
+@click.option("--missed", type=click.Choice(MISSED), help="Of slots that nobody saw. Default: once, for all of them.")
+@click.option("--args", "arguments", default="[]", metavar="JSON", help="An array, or an object: arguments by name.")
+@url_option
+def add(
+    name: str,
+    task: str,
+    queue: str | None,
+    cron: str | None,
+    tz: str | None,
+    every: float | None,
+    missed: str | None,
+    arguments: str,
+    url: str | None,
+) -> None:
+    """Add schedule NAME, or replace it if it was added like this."""
+    checked_name(name)
+    when = recurring(cron, every, tz, missed)
+    if when is None:
+        raise UsageError("when? say --cron LINE or --every TIME")
+    args, kwargs = parsed(arguments)
+    with opened(url) as broker:
+        schedule = made(broker, when, task, queue, args, kwargs)
+        if not planner.write(broker, name, schedule):
+            raise UsageError(f"schedule {name!r} is the app's own; choose another name, or change it there")
+        planned = broker.planned(name)
+    upcoming = "" if planned is None else f"; next: {shown(planned.slot, schedule)}"
+    click.echo(f"schedule {name!r}: {schedule.shown}{upcoming}")
+
+
+def parsed(text: str) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments from JSON, by position or by name."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"--args {text!r:.80} is no JSON: {error}") from None
+    if isinstance(value, dict):
+        return [], value
+    if isinstance(value, list):
+        return value, {}
+    raise UsageError(f"--args takes an array or an object, not {text!r:.80}")
+
+
+def made(
+    broker: Broker, when: Recurrence, name: str, queue: str | None, args: list[Any], kwargs: dict[str, Any]
+) -> Schedule:
+    if queue is not None:
+        return defined(when, known_queue(broker, queue), name, args, kwargs, origin="operator")
+    task = find_task(name)
+    found = task.scheduled(when, args, kwargs)
+    if found.queue not in inspection.queues(broker):
+        task.queue.declare()
+    return msgspec.structs.replace(found, origin="operator")
+
+
+@command.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@url_option
+def remove(names: tuple[str, ...], url: str | None) -> None:
+    """Remove schedules; jobs that they have put stay."""
+    with opened(url) as broker:
+        found = [known(broker, name) for name in dict.fromkeys(names)]
+        for planned in found:
+            current: Planned | None = planned
+            while current is not None and not broker.plan(current.name, current.definition, b"", None):
+                current = broker.planned(planned.name)
+            schedule = from_json(planned.name, planned.definition, broker.opened)
+            comes_back = schedule is not None and schedule.origin == "app"
+            note = "; it is an app's own, and comes back when a worker with it begins" if comes_back else ""
+            click.echo(f"schedule {planned.name!r} is removed{note}")
+
+
+@command.command()
+@click.argument("name")
+@url_option
+def run(name: str, url: str | None) -> None:
+    """Put the job of schedule NAME once, now; its slots stay as they are."""
+    with opened(url) as broker:
+        schedule = from_json(name, known(broker, name).definition, broker.opened)
+        if schedule is None:
+            raise UsageError(f"schedule {name!r} is not understood by this version of rq_lite")
+        job_id = new_id()
+        Queue(schedule.queue, broker=broker).put_entries([schedule.entry(job_id, broker.seal)], Options(), wait=0.0)
+    click.echo(f"schedule {name!r}: job {job_id} is put on queue {schedule.queue!r}")
+
+
+def known(broker: Broker, name: str) -> Planned:
+    """The schedule of this name; raises UsageError with those there are."""
+    planned = broker.planned(name)
+    if planned is None:
+        names = ", ".join(one_line(one.name) for one in broker.all_planned()) or "none yet"
+        raise UsageError(f"unknown schedule {name!r}; there is {names}")
+    return planned

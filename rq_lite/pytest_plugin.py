@@ -1,0 +1,70 @@
+"""Fixtures for pytest: a real Redis that is empty for each test, a queue on it, workers.
+
+pytest loads this in every run in which rq_lite is installed: it imports nothing else before a fixture is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from rq_lite.broker import Broker
+    from rq_lite.parts import Part
+    from rq_lite.queue import Queue
+
+BOUND = 10  # of the queue
+
+
+def part(name: str) -> Any:
+    """A module of rq_lite.testing."""
+    return importlib.import_module(f"rq_lite.testing.{name}")
+
+
+@pytest.fixture(scope="session")
+def rq_server() -> Iterator[Broker]:
+    """One Redis in a temporary folder, for all tests of this process (each of pytest-xdist's has its own)."""
+    with part("isolation").served() as broker:
+        yield broker
+
+
+@pytest.fixture
+def rq_redis(rq_server: Broker) -> Iterator[Broker]:
+    """The broker of an empty Redis that all queues belong to during the test, unless they were given another."""
+    isolation = part("isolation")
+    broker = isolation.emptied(rq_server)
+    with isolation.pointed_to(broker):
+        yield broker
+    broker.close()
+
+
+@pytest.fixture
+def rq_queue(rq_redis: Broker, request: pytest.FixtureRequest) -> Iterator[Queue]:
+    """An empty queue with room for 10 jobs, called like the test."""
+    name = re.sub(r"[^A-Za-z0-9_.:-]+", "-", request.node.name)[:200]
+    with part("isolation").new_queue(name, BOUND, rq_redis) as queue:
+        yield queue
+
+
+@pytest.fixture
+def rq_worker(rq_redis: Broker) -> Iterator[Callable[..., Part]]:
+    """Starts a real worker, as `rq_lite.testing.worker` does, that is stopped at the end of the test.
+
+    What it said is shown with a test that fails.
+    """
+    workers = part("workers")
+    started: list[Part] = []
+
+    def start(app: str, **options: Any) -> Part:
+        started.append(running.enter_context(workers.worker(app, broker=rq_redis, **options)))
+        return started[-1]
+
+    with ExitStack() as running:
+        yield start
+        for worker in started:
+            print(worker.said)

@@ -1,0 +1,250 @@
+"""The side that waits: one reader for each process and broker, which hears of any number of jobs on one connection.
+
+A job that is waited for is entered here and `watch`ed, in one step with a look whether it has ended already. Whoever
+ends it pushes the result into this process's inbox, in which the reader waits (BRPOP). A push that is lost (with a
+connection, with a Redis) costs no more than time: every job is watched anew after a while, and after an error at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from rq_lite.broker import FAULTS, Broker, Link, keys
+from rq_lite.broker.connection import LONGEST_BLOCK
+from rq_lite.broker.producing import INBOX
+from rq_lite.errors import BrokerUnavailable, RqLiteError
+from rq_lite.process import this
+from rq_lite.runtime.seldom import Seldom
+
+log = logging.getLogger("rq_lite.results")
+
+AGAIN = 10.0  # seconds after which a job that has not ended is watched anew
+BATCH = 500  # jobs per watch
+PACE = 0.2  # seconds between two watches of the reader's own
+LINGER = 5.0  # seconds that it goes on listening when nobody waits
+QUICK = 0.001  # seconds: a result that came after less than this has more behind it
+DRAIN = 500  # results that are then read at once
+
+Key = tuple[str, str]  # queue, id
+
+
+class Waiter(Protocol):
+    """What is entered: somebody who waits for this job."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def queue(self) -> str: ...
+
+    def hear(self, result: bytes) -> None:
+        """How it has ended, or how far it is, as JSON; must not raise."""
+
+
+class Reader:
+    """Starts its thread with the first job, and ends it a while after the last."""
+
+    def __init__(self, broker: Broker) -> None:
+        # No second try within a step: the next one comes soon enough.
+        self._broker = Broker(broker.url, settings=msgspec.structs.replace(broker.settings, patience=0.0))
+        self.client = os.urandom(8).hex()
+        self._lock = threading.Lock()
+        self._waiters: dict[Key, list[Waiter]] = {}
+        self._turns: deque[tuple[float, Key]] = deque()  # when each is watched anew, the next one first
+        self._queues: dict[str, None] = {}  # those whose inboxes are listened to
+        self._thread: threading.Thread | None = None
+        self._link: Link | None = None
+        self._stopped = threading.Event()
+        self._asked = 0.0
+        self._seldom = Seldom(log)
+
+    def watch(self, jobs: Iterable[Waiter]) -> None:
+        """Let them hear how they end; at once where they have. Those that are entered already stay so."""
+        fresh: dict[str, list[str]] = {}
+        for job in jobs:
+            if self._enter(job):
+                fresh.setdefault(job.queue, []).append(job.id)
+        for queue, ids in fresh.items():
+            for i in range(0, len(ids), BATCH):
+                self._ask(queue, ids[i : i + BATCH])
+
+    def _enter(self, job: Waiter) -> bool:
+        key = (job.queue, job.id)
+        with self._lock:
+            known = self._waiters.setdefault(key, [])
+            if any(one is job for one in known):
+                return False
+            known.append(job)
+            if len(known) == 1:
+                self._turns.append((time.monotonic() + AGAIN, key))
+            wake = None
+            if job.queue not in self._queues:
+                # The reader may be waiting in the inboxes that it knew before.
+                wake = next(iter(self._queues), None) if self._thread is not None else None
+                self._queues[job.queue] = None
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="rq-lite results", daemon=True)
+                self._thread.start()
+        if wake is not None:
+            self._wake(wake)
+        return True
+
+    def _wake(self, queue: str) -> None:
+        inbox = keys.of(queue).inbox(self.client)
+        with contextlib.suppress(BrokerUnavailable):  # then it is awake
+            self._broker.read(("LPUSH", inbox, b""), ("PEXPIRE", inbox, INBOX))
+
+    def _ask(self, queue: str, ids: Sequence[str]) -> None:
+        """Watch, and hand out what is there. What Redis is not there for is the reader's to try again."""
+        try:
+            results = self._broker.watch(queue, self.client, ids)
+            for job_id, result in zip(ids, results, strict=True):
+                if result:
+                    self._tell(queue, job_id, b"" if result == b"+" else result)
+        except BrokerUnavailable:
+            self._all_are_due()
+
+    def _all_are_due(self) -> None:
+        with self._lock:
+            self._turns = deque((0.0, key) for _, key in self._turns)
+
+    def _tell(self, queue: str, job_id: str, result: bytes) -> None:
+        """Hand a result to those who wait for it; an empty one is large, and to be fetched."""
+        key = (queue, job_id)
+        if not result and key in self._waiters:
+            result = self._broker.result(queue, job_id) or b'{"state":"expired"}'
+        passing = result.startswith(b'{"state":"progress"')
+        with self._lock:
+            waiters = list(self._waiters.get(key, ())) if passing else self._waiters.pop(key, [])
+        for waiter in waiters:
+            waiter.hear(result)
+
+    def stop(self) -> None:
+        """Listen no more; who waits now waits in vain."""
+        self._stopped.set()
+        if self._link is not None:
+            self._link.drop()
+
+    # -- in the thread
+
+    def _run(self) -> None:
+        link = self._link = self._broker.link()
+        idle_since = 0.0
+        while not self._stopped.is_set():
+            try:
+                self._listen(link)
+                self._watch_again()
+            except FAULTS as error:
+                link.close()
+                if self._stopped.is_set():
+                    break
+                self._all_are_due()
+                self._seldom.warn("redis", f"Redis: {error}; results are waited for")
+                time.sleep(random.uniform(0.05, 1.0))
+            except RqLiteError as error:
+                self._seldom.warn("results", f"results are waited for, but: {error}")
+                time.sleep(random.uniform(0.5, 1.5))
+            now = time.monotonic()
+            if self._waiters:
+                idle_since = now
+            elif now - idle_since > LINGER and self._ended():
+                break
+        link.close()
+
+    def _ended(self) -> bool:
+        """Whether the thread may end: nobody waits, and whoever comes now starts another."""
+        with self._lock:
+            if self._waiters:
+                return False
+            self._turns.clear()
+            self._queues.clear()
+            self._thread = None
+            return True
+
+    def _listen(self, link: Link) -> None:
+        """Wait for results, and hand out those that have come."""
+        inboxes = {keys.of(queue).inbox(self.client).encode(): queue for queue in list(self._queues)}
+        began = time.monotonic()
+        came = link.call("BRPOP", *inboxes, LONGEST_BLOCK)
+        if came is None:
+            return
+        inbox, note = came
+        self._read(inboxes[inbox], note)
+        if time.monotonic() - began < QUICK:
+            for note in link.call("RPOP", inbox, DRAIN) or ():
+                self._read(inboxes[inbox], note)
+
+    def _read(self, queue: str, note: bytes) -> None:
+        job_id, _, result = note.rpartition(b"\n")
+        if job_id:
+            self._tell(queue, job_id.decode(errors="replace"), result)
+
+    def _watch_again(self) -> None:
+        now = time.monotonic()
+        if now - self._asked < PACE:
+            return
+        queue, ids = self._due(now)
+        if ids:
+            self._asked = now
+            self._ask(queue, ids)
+
+    def _due(self, now: float) -> tuple[str, list[str]]:
+        """Some jobs of one queue whose turn it is."""
+        queue = ""
+        ids: list[str] = []
+        with self._lock:
+            while self._turns and self._turns[0][0] <= now and len(ids) < BATCH:
+                key = self._turns[0][1]
+                if key in self._waiters:
+                    if ids and key[0] != queue:
+                        break
+                    queue = key[0]
+                    ids.append(key[1])
+                    self._turns.append((now + AGAIN, key))
+                self._turns.popleft()
+        return queue, ids
+
+
+class _Readers:
+    """One for each broker; a child after a fork begins with none."""
+
+    def __init__(self) -> None:
+        self.forget()
+        os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        self._lock = threading.Lock()
+        self._readers: weakref.WeakKeyDictionary[Broker, Reader] = weakref.WeakKeyDictionary()
+
+    def stop(self) -> None:
+        """All of them."""
+        for reader in list(self._readers.values()):
+            reader.stop()
+        self.forget()
+
+    def of(self, broker: Broker) -> Reader:
+        reader = self._readers.get(broker)
+        if reader is None:
+            made = Reader(broker)
+            with self._lock:
+                reader = self._readers.setdefault(broker, made)
+        return reader
+
+
+readers = _Readers()
+
+
+def watch(broker: Broker, jobs: Sequence[Waiter]) -> None:
+    """Let jobs hear how they end; at once where they have."""
+    (readers.of(broker) if this.instead is None else this.instead).watch(jobs)

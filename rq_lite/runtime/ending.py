@@ -1,0 +1,100 @@
+"""How a job ends of which somebody wants to hear: its result as JSON, and its callbacks as entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+
+from rq_lite.arguments import Arguments, json_trouble, round_trip_trouble
+from rq_lite.broker.codec import VERSION, Message, entry_of, offspring
+from rq_lite.outcome import Buried, Ended, Finished
+from rq_lite.runtime.verdict import Failure
+
+LONGEST_TTL = 10**9  # seconds
+
+
+class Puts(NamedTuple):
+    """How callbacks are put."""
+
+    says: Callable[[str], dict[str, Any]]  # what a put of this task says beside its arguments; nothing: not known here
+    seal: Callable[[str, bytes], bytes]  # JSON as it may lie on this queue: signed, if there is a secret
+
+
+class BadResult(ValueError):
+    """A result that JSON cannot carry unchanged, or that is too large."""
+
+
+def is_tracked(message: Message) -> bool:
+    """Whether somebody wants to hear how it ends."""
+    return message.result_ttl is not None or bool(message.then)
+
+
+def done(message: Message, queue: str, attempts: int, result: bytes, puts: Puts) -> Finished:
+    """It has returned; `result` is JSON, as `encoded` makes it."""
+    kept = message.result_ttl is not None
+    ended = ended_of(message, queue, attempts, "done", result=msgspec.Raw(result))
+    return Finished("done", b'"value":' + result if kept else b"", ttl(message), b"", callbacks(message, ended, puts))
+
+
+def given_up(message: Message, queue: str, attempts: int, failure: Failure, outcome: Buried, puts: Puts) -> Finished:
+    """It is buried; `attempts` are the runs that were begun."""
+    kind, _, text = failure.error.partition(": ")
+    error = {"type": kind, "message": text, "traceback": failure.traceback}
+    ended = ended_of(message, queue, attempts, "failed", result=None, error=failure.error, traceback=failure.traceback)
+    detail = b'"error":' + msgspec.json.encode(error)
+    return Finished("failed", detail, ttl(message), outcome.report, callbacks(message, ended, puts))
+
+
+def encoded(message: Message, result: Any, arguments: Arguments, most: int) -> bytes:
+    """The result as JSON; raises BadResult. It is not looked at where nobody asks for it."""
+    if message.result_ttl is None and not message.then.keys() & {"success", "done"}:
+        return b"null"
+    try:
+        wanted = arguments.returns
+        trouble = json_trouble(result) if wanted is None else round_trip_trouble(result, wanted)
+        text = b"" if trouble else msgspec.json.encode(result)
+    except RecursionError:
+        trouble = "it is nested too deeply, or contains itself"
+    except Exception as error:
+        trouble = f"JSON cannot carry it: {error}"
+    if trouble:
+        trouble = trouble.replace("annotate the parameter", "annotate what the task returns")
+        raise BadResult(f"the result of {message.task}: {trouble}")
+    if len(text) > most:
+        raise BadResult(
+            f"the result of {message.task} has {len(text):,} bytes as JSON, max_result is {most:,}; "
+            "put large data elsewhere and return its name"
+        )
+    return text
+
+
+def ended_of(message: Message, queue: str, attempts: int, state: str, **more: Any) -> Ended:
+    return Ended(
+        id=message.id,
+        queue=queue,
+        task=message.task,
+        args=message.args,
+        kwargs=message.kwargs,
+        attempts=attempts,
+        state=state,
+        **more,
+    )
+
+
+def callbacks(message: Message, ended: Ended, puts: Puts) -> list[tuple[str, bytes]]:
+    """Queue and entry of what is put now. The ids derive from the job's: they are known when they are met again."""
+    found = []
+    for word, (queue, task) in message.then.items():
+        if word in ("done", "success" if ended.state == "done" else "failure"):
+            argument = ended.result if word == "success" else ended
+            about = Message(VERSION, offspring(message.id, word), task, [argument], **puts.says(task))
+            found.append((queue, entry_of(about, partial(puts.seal, queue))))
+    return found
+
+
+def ttl(message: Message) -> int:
+    """In ms."""
+    return 0 if message.result_ttl is None else max(1, round(min(message.result_ttl, LONGEST_TTL) * 1000))

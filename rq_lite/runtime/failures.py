@@ -1,0 +1,59 @@
+"""What a job raised, in words."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+from rq_lite.outcome import Bury, Retry
+from rq_lite.runtime.seldom import one_line
+from rq_lite.runtime.verdict import Failure
+from rq_lite.task import Policy
+
+OURS = str(Path(__file__).parents[1])
+LONGEST_TRACEBACK = 16_000
+
+
+class Reported(BaseException):
+    """A job's error that was raised in another process, in words: no class is ever made from a name.
+
+    `kind` and `message` are its type's name and its text; `final`: it is not worth another attempt.
+    """
+
+    def __init__(self, failure: Failure, kind: str, message: str, *, final: bool) -> None:
+        super().__init__(failure.error)
+        self.failure = failure
+        self.kind = kind
+        self.message = message
+        self.final = final
+
+
+def described(error: BaseException, seconds: float) -> Failure:
+    text = encodable(f"{type(error).__name__}: {error_text(error)}".removesuffix(": "))
+    return Failure(text, trace(error), seconds, error.delay if isinstance(error, Retry) else None)
+
+
+def is_final(policy: Policy, error: BaseException) -> bool:
+    """Whether a job that raised this is not tried again, however many retries it has."""
+    return isinstance(error, Bury) or not (isinstance(error, Retry) or policy.is_retried(error))
+
+
+def error_text(error: BaseException) -> str:
+    try:
+        return one_line(str(error), 1000)
+    except Exception:  # a __str__ that raises must not hide the error itself
+        return "(its text could not be made)"
+
+
+def trace(error: BaseException) -> str:
+    """The traceback from the job's own code on, its end if it is long."""
+    tb = error.__traceback__
+    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(OURS):
+        tb = tb.tb_next
+    text = "".join(traceback.format_exception(type(error), error, tb))
+    return encodable(text[-LONGEST_TRACEBACK:])
+
+
+def encodable(text: str) -> str:
+    """The text without lone surrogates (as the name of a file that is no UTF-8 has them): a report is UTF-8."""
+    return text.encode(errors="replace").decode()

@@ -1,0 +1,120 @@
+"""Schedules at work: an app's are written to Redis when its workers begin, and those that are due are fired."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from rq_lite.broker import Broker
+from rq_lite.broker.codec import as_is
+from rq_lite.broker.planning import Planned
+from rq_lite.runtime.seldom import one_line
+from rq_lite.schedules import MOST, Schedule, Seal, from_json, job_id, to_json
+from rq_lite.task import Task
+
+log = logging.getLogger("rq_lite.worker")
+
+AT_A_TIME = 50  # schedules that are fired before other duties have their turn
+LOOK = 10.0  # seconds between two looks, should nobody have said that there is something new
+HOUR = 3_600_000  # ms until the next look at a schedule that has no slot in decades
+TRIES = 5  # to write a definition that others change meanwhile
+
+Complain = Callable[[str, str], None]  # what it is about, and what is said
+
+
+def aloud(_about: str, text: str) -> None:
+    log.warning("%s", text)
+
+
+def declare(broker: Broker, tasks: Iterable[Task[Any, Any]]) -> None:
+    """Write the schedules of these tasks to Redis, where they are not there as they should be.
+
+    A changed definition replaces the app's older one. A schedule whose times have not changed keeps its next slot, so
+    that what was missed while nobody worked is made up for. What an operator has planned under the same name stands.
+    """
+    for task in tasks:
+        schedule = task.schedule
+        if schedule is not None:
+            write(broker, task.name, schedule)
+
+
+def write(broker: Broker, name: str, schedule: Schedule) -> bool:
+    """Whether it is there now: not if the name is taken by an operator's and this is an app's, or the reverse."""
+    wanted = to_json(name, schedule, broker.seal)
+    for _ in range(TRIES):
+        known = broker.planned(name)
+        if known is not None and known.definition == wanted:
+            return True
+        before = from_json(name, known.definition, broker.opened) if known is not None else None
+        if before is not None and before.origin != schedule.origin:
+            log.warning("schedule %s stands as the %s has planned it", one_line(name), before.origin)
+            return False
+        keeps = before is not None and before.same_times(schedule)
+        slot = None if keeps else schedule.after(broker.clock())
+        if broker.plan(name, known.definition if known else b"", wanted, slot):
+            broker.sound_alarm(schedule.queue)
+            return True
+    log.warning("schedule %s is changed by others all the time", one_line(name))
+    return False
+
+
+def fire_due(broker: Broker, queues: Collection[str], complain: Complain = aloud) -> float:
+    """Fire what is due by Redis' clock, of these queues; seconds until there is something again, as far as is known.
+
+    Where nobody works on a queue nothing is put there: its slots are missed ones for whoever begins to. `complain` is
+    told of schedules that cannot be fired.
+    """
+    tried = 0
+    while tried < AT_A_TIME:
+        now, due, upcoming = broker.due()
+        before = tried
+        for planned in due:
+            if tried < AT_A_TIME:
+                tried += fire(broker, planned, now, queues, complain)
+        if tried == before:
+            return LOOK if upcoming is None else min(LOOK, max(0.0, (upcoming - now) / 1000))
+        # Where something has moved on, its next slot may have come meanwhile.
+    return 0.0
+
+
+def fire(broker: Broker, planned: Planned, now: int, queues: Collection[str], complain: Complain = aloud) -> bool:
+    """Whether it has moved on, by our doing or because another supervisor was faster."""
+    name = one_line(planned.name)
+    said = from_json(planned.name, planned.definition, as_is)
+    if said is None:
+        complain(f"schedule {name}", f"schedule {name} is not understood by this version of rq_lite: it waits")
+        return False
+    if said.queue not in queues:
+        return False
+    schedule = from_json(planned.name, planned.definition, broker.opened)
+    if schedule is None:
+        complain(f"schedule {name}", f"schedule {name} is not signed with this worker's secret: it waits")
+        return False
+    try:
+        slots, entries, upcoming = jobs_of(planned, schedule, now, broker.seal)
+    except Exception as error:  # one that anybody may have written must not hold up the others
+        complain(f"schedule {name}", f"schedule {name} makes no job: {type(error).__name__}: {error}: it waits")
+        return False
+    if broker.fire(planned, schedule.queue, entries, upcoming, slots[-1] if slots else None):
+        tell(planned, slots, now)
+    return True
+
+
+def jobs_of(planned: Planned, schedule: Schedule, now: int, seal: Seal) -> tuple[list[int], list[bytes], int]:
+    """The slots that are fired now, the job of each, and the next slot."""
+    slots = schedule.to_fire(planned.slot, now)
+    upcoming = schedule.after(now)
+    entries = [schedule.entry(job_id(planned.name, slot), seal) for slot in slots]
+    return slots, entries, now + HOUR if upcoming is None else upcoming
+
+
+def tell(planned: Planned, slots: list[int], now: int) -> None:
+    """A line where something was missed."""
+    name = one_line(planned.name)
+    if not slots:
+        log.warning(
+            "schedule %s: what was due %.0f s ago was missed and is left out", name, (now - planned.slot) / 1000
+        )
+    elif len(slots) > 1:
+        log.warning("schedule %s: %d slots were due at once (at most %d are made up for)", name, len(slots), MOST)

@@ -1,0 +1,93 @@
+"""A real Redis of one's own, in a temporary folder, that this process's queues then belong to."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from rq_lite import embedded, leasing
+from rq_lite.broker import Broker
+from rq_lite.process import this
+from rq_lite.queue import Queue
+from rq_lite.results import readers
+from rq_lite.settings import checked
+from rq_lite.task import registry
+
+URL = "RQ_LITE_URL"
+WAIT = 5.0  # seconds that a put waits for room: a test in which nobody makes room should not stand for ten minutes
+
+
+@contextmanager
+def isolated(**settings: Any) -> Iterator[Broker]:
+    """For the time of the block the default Redis is an empty one of its own, started for it and removed after it.
+
+    Also for what this process starts, by RQ_LITE_URL; not for queues that were given a `broker=`. `settings` are
+    those of docs/settings.md; a put waits at most 5 s for room unless they say otherwise. Yields the broker.
+    """
+    with served(**settings) as broker, pointed_to(broker):
+        yield broker
+
+
+@contextmanager
+def served(**settings: Any) -> Iterator[Broker]:
+    """A Redis in a temporary folder, and nothing that points to it."""
+    with tempfile.TemporaryDirectory(prefix="rq_lite-") as folder:
+        chosen = {"wait": WAIT, **checked(settings, "the arguments", strict=False), "url": None, "home": folder}
+        broker = Broker(settings=msgspec.structs.replace(this.settings, **chosen), quiet=True)
+        try:
+            broker.open().read(("CONFIG", "SET", "appendonly", "no"))  # it has nothing to keep
+            yield broker
+        finally:
+            broker.close()
+            embedded.stop(broker.settings)
+
+
+@contextmanager
+def pointed_to(broker: Broker) -> Iterator[None]:
+    """This process, and what it starts, use this Redis unless they are told otherwise."""
+    url = os.environ.get(URL)
+    os.environ[URL] = broker.url
+    before = this.use(broker.settings, broker)
+    forget_settings()
+    try:
+        yield
+    finally:
+        # What was got with Queue.get goes back, and no thread goes on in the next test's Redis.
+        leasing.leave()
+        readers.stop()
+        this.use(*before)
+        forget_settings()
+        del os.environ[URL]
+        if url is not None:
+            os.environ[URL] = url
+
+
+def forget_settings() -> None:
+    """Queues keep the settings that they met first; what points them elsewhere brings others."""
+    for queue in {*registry.queues.values(), *(task.queue for task in registry.tasks.values())}:
+        queue.forget_settings()
+
+
+def emptied(server: Broker) -> Broker:
+    """The same Redis, empty, for one who knows nothing of it yet; begun again if a test has stopped it."""
+    server.open().revive()
+    server.read(("FLUSHALL",))
+    return Broker(settings=msgspec.structs.replace(server.settings, url=server.url))
+
+
+@contextmanager
+def new_queue(name: str, maxsize: int, broker: Broker) -> Iterator[Queue]:
+    """A queue for the time of the block; the tasks that it was given are forgotten with it."""
+    queue = Queue(name, maxsize=maxsize, broker=broker)
+    try:
+        yield queue
+    finally:
+        if registry.queues.get(name) is queue:
+            del registry.queues[name]
+        for task in [task for task in registry.tasks.values() if task.queue is queue]:
+            del registry.tasks[task.name]

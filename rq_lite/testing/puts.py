@@ -1,0 +1,127 @@
+"""What was put, and how to say what should have been."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from rq_lite.broker import keys
+from rq_lite.broker.codec import HEADER, Message, decode
+from rq_lite.broker.inspection import ms_of
+from rq_lite.process import this
+from rq_lite.queue import Queue
+from rq_lite.task import Task, registry
+
+SHOWN = 20  # jobs in a message
+PREFIX = 18  # characters before the entry in a sorted set: a kind, 16 digits, |
+NO_OPTIONS = ("v", "id", "task", "args", "kwargs")
+
+
+class PutJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that was put; `options` are those in which its put differs from the task: timeout, retries, delay, …"""
+
+    id: str
+    queue: str
+    task: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+
+    def __str__(self) -> str:
+        options = "".join(f"  {name}={value!r}" for name, value in self.options.items())
+        return call(self.task, self.args, self.kwargs) + options
+
+
+def call(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """`crawl:fetch('https://example.org', depth=2)`"""
+    words = [f"{value!r:.200}" for value in args] + [f"{name}={value!r:.200}" for name, value in kwargs.items()]
+    return f"{task}({', '.join(words)})"
+
+
+def put_jobs(of: Task[..., Any] | Queue) -> list[PutJob]:
+    """What was put on a queue, or of one task, in its order.
+
+    Within `inline` and `recorded`: since the block began. Otherwise what waits in Redis, the next first and the
+    scheduled last, where `delay` is what is left of it.
+    """
+    queue = of if isinstance(of, Queue) else of.queue
+    puts = getattr(this.instead, "puts", None)
+    jobs = waiting(queue) if puts is None else [job for job in puts if job.queue == queue.name]
+    return [job for job in jobs if isinstance(of, Queue) or job.task == of.name]
+
+
+def assert_put(task: Task[..., Any], *args: Any, times: int | None = None, **kwargs: Any) -> None:
+    """Fail unless the task was put with these arguments: `times` times; None: once or more often.
+
+    `f(1)` and `f(x=1)` are the same, and `unittest.mock.ANY` is equal to everything.
+    """
+    jobs = put_jobs(task)
+    wanted = bound(task, args, kwargs)
+    found = sum(bound(task, job.args, job.kwargs) == wanted for job in jobs)
+    if found == times or (times is None and found):
+        return
+    expected = "was not put" if times is None else f"was put {found} times, not {times}"
+    there = [f"\n  {job}" for job in jobs[:SHOWN]]
+    if len(jobs) > SHOWN:
+        there.append(f"\n  and {len(jobs) - SHOWN} more")
+    said = f"on queue {task.queue.name!r} there are of this task:{''.join(there)}"
+    raise AssertionError(
+        f"{call(task.name, args, kwargs)} {expected}; {said if jobs else 'this task was not put at all'}"
+    )
+
+
+def bound(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments by the names of the parameters; raises TypeError where the task does not take them."""
+    found = task.arguments.signature.bind(*args, **kwargs)
+    found.apply_defaults()
+    return found.arguments
+
+
+# -- reading them
+
+
+def waiting(queue: Queue) -> list[PutJob]:
+    """What waits in Redis."""
+    broker, key = queue.broker, keys.of(queue.name)
+    kind, now = broker.read(("TYPE", key.pending), ("TIME",))
+    if kind == b"zset":  # a queue in order of priority
+        pending = [member[PREFIX:] for member in broker.read(("ZRANGE", key.pending, 0, -1))[0]]
+    else:
+        pending = broker.read(("LRANGE", key.pending, 0, -1))[0][::-1]
+    suspects, scheduled = broker.read(("LRANGE", key.suspects, 0, -1), ("ZRANGE", key.scheduled, 0, -1, "WITHSCORES"))
+    jobs = [job_of(queue, entry) for entry in (*pending, *suspects[::-1])]
+    for member, due in zip(scheduled[::2], scheduled[1::2], strict=True):
+        jobs.append(job_of(queue, member[PREFIX:], delay=max(0.0, (float(due) - ms_of(now)) / 1000)))
+    return jobs
+
+
+def job_of(queue: Queue, entry: bytes, *, delay: float = 0.0, at: datetime | None = None) -> PutJob:
+    """An entry as it was put. Raises Undecodable for what a worker would bury at once."""
+    message = decode(queue.broker.opened(queue.name, entry))[0]
+    args, kwargs = arguments_of(message)
+    return PutJob(
+        id=message.id,
+        queue=queue.name,
+        task=message.task,
+        args=tuple(args),
+        kwargs=kwargs,
+        options=options_of(message, entry) | ({"delay": delay} if delay else {}) | ({"at": at} if at else {}),
+    )
+
+
+def arguments_of(message: Message) -> tuple[list[Any], dict[str, Any]]:
+    """As the task gets them, where it is known here. Raises msgspec.ValidationError as the job itself will."""
+    task = registry.tasks.get(message.task)
+    return (message.args, message.kwargs) if task is None else task.arguments.restore(message.args, message.kwargs)
+
+
+def options_of(message: Message, entry: bytes) -> dict[str, Any]:
+    said = {name: getattr(message, name) for name in message.__struct_fields__ if name not in NO_OPTIONS}
+    found = {name: value for name, value in said.items() if value not in (None, {}, ())}
+    header = HEADER.match(entry)
+    if header is not None and header[3] is not None:
+        found["priority"] = float(header[3][1:])
+    return found

@@ -1,0 +1,86 @@
+"""Real workers, for the time of a block or until nothing is left to do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rq_lite.broker import Broker, dead, inspection
+from rq_lite.broker.dead import Buried
+from rq_lite.errors import RqLiteError
+from rq_lite.parts import Part
+from rq_lite.process import this
+
+READY = 30.0  # seconds that a worker has to begin
+PAUSE = 0.02  # seconds between two looks at it
+
+
+@contextlib.contextmanager
+def worker(
+    app: str, *, queues: Sequence[str] = (), procs: int = 1, greenlets: int = 20, broker: Broker | None = None
+) -> Iterator[Part]:
+    """A real `rq-lite work APP` on this process's Redis (or another), in a process of its own, for the block's time.
+
+    It is ready when the block begins, and was told to stop and has ended when the block has. Raises RqLiteError, with
+    what it said, when it does not begin.
+    """
+    with started(app, queues, procs, greenlets, broker or this.broker) as part:
+        until = time.monotonic() + READY
+        while part.said.count(" ready (pid ") < procs:
+            trouble = part.trouble()
+            if trouble or time.monotonic() > until:
+                raise RqLiteError(trouble or f"the worker was not ready within {READY:g} s: {part.said}")
+            time.sleep(PAUSE)
+        yield part
+
+
+def drain(app: str, *, queues: Sequence[str] = (), greenlets: int = 20, timeout: float = 60.0) -> list[Buried]:
+    """Run a real worker until nothing is left to do; the jobs in the dead sets then, of all queues (or of these).
+
+    Raises RqLiteError, with what the worker said, when it fails or is not done within `timeout` seconds, and when it
+    did not know a task.
+    """
+    with started(app, queues, 1, greenlets, this.broker, "--burst") as part:
+        until = time.monotonic() + timeout
+        while part.exit_code is None:
+            if time.monotonic() > until:
+                raise RqLiteError(f"the worker was not done within {timeout:g} s; what it said: {part.said}")
+            time.sleep(PAUSE)
+        if part.exit_code:
+            raise RqLiteError(part.trouble() or "")
+    states = inspection.states(this.broker, list(queues) or inspection.queues(this.broker))
+    unknown = [one.task for state in states.values() for one in state.unknown_tasks]
+    if unknown:
+        raise RqLiteError(f"app {app!r} has no task {', '.join(unknown)}: its jobs wait; a task is called MODULE:NAME")
+    return [job for queue in states for job in dead.buried(this.broker, queue)]
+
+
+@contextlib.contextmanager
+def started(
+    app: str, queues: Sequence[str], procs: int, greenlets: int, broker: Broker, *options: str
+) -> Iterator[Part]:
+    """`rq-lite work` with the broker's Redis and secret, and our places to import from; stopped after the block."""
+    command = ["rq_lite", "work", app, "--procs", str(procs), "--greenlets", str(greenlets), *options]
+    command += [word for queue in queues for word in ("--queue", queue)]
+    environ = {"RQ_LITE_URL": broker.url, "PYTHONPATH": os.pathsep.join(own_places())}
+    if broker.settings.secret is not None:
+        environ["RQ_LITE_SECRET"] = broker.settings.secret
+    with tempfile.TemporaryDirectory() as folder:
+        part = Part("worker", command, Path(folder), environ=environ)
+        try:
+            yield part
+        finally:
+            part.stop()
+
+
+def own_places() -> list[str]:
+    """Where this process imports from, apart from what every interpreter here has anyway: pytest adds to it."""
+    usual = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    usual |= {f"{sysconfig.get_path('platstdlib')}/lib-dynload"}
+    return [place or str(Path.cwd()) for place in sys.path if place not in usual and not place.endswith(".zip")]

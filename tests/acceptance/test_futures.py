@@ -1,0 +1,222 @@
+"""Results and callbacks with real workers, and with everything that may happen to them meanwhile."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rq_lite import Executor, JobFailed, as_completed, gather, moments, results
+from rq_lite.broker import Broker, keys
+from rq_lite.chaos.rest import undocumented
+from rq_lite.process import this
+from tests.acceptance.conftest import Lab, children
+from tests.conftest import ROOT, Server, until
+
+APP = "tests.acceptance.apps.ends"
+
+
+@pytest.fixture(autouse=True)
+def here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The app's queues are in this test's Redis, also for this process, and its tasks write their evidence there."""
+    lab.app = APP
+    use(lab.broker)
+    monkeypatch.setattr(results, "AGAIN", 1.0)
+    yield
+    results.readers.stop()
+
+
+def use(broker: Broker) -> None:
+    this.use(broker.settings, broker)
+
+
+@pytest.fixture
+def ends(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The app, as this process sees it."""
+    monkeypatch.setenv("EVIDENCE", str(lab.folder / "evidence"))
+    code = __import__(APP, fromlist=["ends"])
+    for queue in (code.work, code.news):
+        queue.__dict__.pop("settings", None)
+    return code
+
+
+def put_count(lab: Lab, queue: str) -> int:
+    return int(lab.broker.read(("HGET", keys.of(queue).meta, "put"))[0] or 0)
+
+
+def drained(lab: Lab) -> None:
+    until(lambda: not any(lab.broker.unfinished(queue)[0] for queue in ("work", "news")), "all is done")
+
+
+def test_results_errors_and_callbacks(lab: Lab, ends: Any) -> None:
+    lab.work(app=APP)
+    fine, bad, quiet = ends.square.put(7), ends.fail.put(3), ends.quiet.put()
+    assert fine.result(30) == 49
+    with pytest.raises(JobFailed, match="ValueError: no 3") as caught:
+        bad.result(30)
+    assert (caught.value.type, caught.value.message) == ("ValueError", "no 3")
+    assert "raise ValueError" in caught.value.trace
+    drained(lab)
+    assert lab.seen("got") == ["49"]
+    assert sorted(lab.seen("told")) == ["done", "failed [3] None 2 ValueError: no 3"]
+    (dead,) = lab.dead()
+    assert dead.report["error"] == "ValueError: no 3"
+    assert quiet.result_ttl is None
+    # The callback's id is derived, and its own wishes are those of its task.
+    assert lab.broker.result("news", f"{bad.id}.failure") is not None
+    assert undocumented(lab.broker) == []
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("set", "JSON has no word for set; annotate what the task returns"),
+        ("surrogate", "JSON cannot carry it"),
+        ("deep", "contains itself"),
+        ("large", "has 2,000,002 bytes as JSON, max_result is 1,000,000"),
+    ],
+)
+def test_a_result_that_json_cannot_carry_is_a_failure_that_says_so(lab: Lab, ends: Any, what: str, why: str) -> None:
+    job = ends.unfit.using(retries=5).put(what)
+    lab.drain(app=APP)
+    with pytest.raises(JobFailed, match="BadResult: the result of") as caught:
+        job.result(30)
+    assert why in str(caught.value)
+    assert lab.state().retried == 0
+    (line,) = lab.seen("told")
+    assert line.startswith("failed")
+
+
+def test_poison_with_a_callback_is_buried_unrun_and_its_callback_put_once(lab: Lab, ends: Any) -> None:
+    lab.work(app=APP)
+    job = ends.poison.put(1)
+    with pytest.raises(JobFailed, match="poison: 3 consumers died"):
+        job.result(60)
+    until(lambda: lab.seen("told"), "the callback runs")
+    drained(lab)
+    assert lab.seen("told") == ["failed [1] None 3 poison: 3 consumers died while it ran"]
+    assert (lab.state().dead, lab.state().suspects, lab.state().inflight) == (1, 0, 0)
+
+
+def test_a_job_killed_for_its_hard_limit_tells_it(lab: Lab, ends: Any) -> None:
+    lab.work("--grace", "0.1", app=APP)
+    job = ends.swallow.put(1)
+    with pytest.raises(JobFailed) as caught:
+        job.result(60)
+    assert caught.value.type == "JobTimeout"
+    until(lambda: lab.seen("told"), "the callback runs")
+    assert lab.seen("told")[0].startswith("failed [1] None 1 JobTimeout")
+    # Put by the supervisor, which knows no app, and all the same as its task says.
+    until(lambda: lab.broker.result("news", f"{job.id}.failure"), "the callback's result is kept")
+
+
+def test_a_job_may_wait_for_others(lab: Lab, ends: Any) -> None:
+    lab.work(app=APP)
+    assert ends.sum_of_squares.put(20).result(30) == sum(n * n for n in range(20))
+
+
+def test_an_executor_runs_tasks_and_registered_functions(lab: Lab, ends: Any) -> None:
+    lab.work(app=APP, procs=2)
+    with Executor(ends.work) as executor:
+        assert list(executor.map(ends.nothing, range(2500), chunksize=100, timeout=60)) == list(range(2500))
+        jobs = [executor.submit(math.factorial, n) for n in range(20)]
+        assert sorted(job.result() for job in as_completed(jobs, 60)) == [math.factorial(n) for n in range(20)]
+        unknown = executor.submit(math.comb, 4, 2)
+        until(lambda: lab.state().parked == 1, "it is parked: no app registers it")
+        assert not unknown.done()
+        lab.broker.purge("work")
+
+
+# -- faults
+
+
+@pytest.mark.parametrize("action", ["kill", "stop", "raise", "drop"])
+@pytest.mark.parametrize("moment", ["settle.before", "settle.after"])
+def test_around_the_step_that_ends_jobs(lab: Lab, ends: Any, tmp_path: Path, moment: str, action: str) -> None:
+    """Every job's end is heard of, and its callback is put exactly once."""
+    assert moment in moments.NAMES
+    calm = lab.environment
+    (tmp_path / "marks").mkdir()
+    failpoint = {"RQ_LITE_FAILPOINT": f"{moment}:{action}@2", "RQ_LITE_FAILPOINT_ONCE": str(tmp_path / "marks")}
+    lab.environment = {**calm, **failpoint}
+    jobs = [ends.square.put(n) for n in range(12)]
+    worker = lab.work("-q", "work", "--greenlets", "3", app=APP)
+    until(lambda: (tmp_path / "marks" / moment).exists(), "the moment comes")
+    lab.environment = calm
+    if action == "stop":
+        worker.wait()
+        lab.work("-q", "work", app=APP)
+    assert gather(*jobs, timeout=60) == [n * n for n in range(12)]
+    until(lambda: lab.broker.unfinished("work")[0] == 0, "all is done")
+    assert put_count(lab, "news") == lab.state().done == 12
+    lab.work("-q", "news", app=APP)
+    until(lambda: len(lab.seen("got")) == 12, "the callbacks run")
+
+
+def test_callbacks_are_neither_lost_nor_doubled_when_consumers_are_killed_at_random(lab: Lab, ends: Any) -> None:
+    chance = random.Random(4)
+    worker = lab.work("-q", "work", "--greenlets", "10", app=APP, procs=2)
+    jobs = []
+    for n in range(400):
+        jobs.append(ends.square.put(n))
+        if n % 130 == 40:
+            until(lambda: children(worker.pid), "there is somebody to kill")
+            consumers = [pid for pid in children(worker.pid) if is_consumer(pid)]
+            if consumers:
+                os.kill(chance.choice(consumers), signal.SIGKILL)
+    assert gather(*jobs, timeout=60) == [n * n for n in range(400)]
+    until(lambda: lab.broker.unfinished("work")[0] == 0, "all is done")
+    assert put_count(lab, "news") == lab.state().done == 400
+    assert lab.broker.read(("LLEN", keys.of("news").pending))[0] == 400
+
+
+def is_consumer(pid: int) -> bool:
+    try:
+        return b"rq_lite.runtime.boot" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def test_redis_may_restart_while_one_waits(
+    private: Callable[..., Server], lab_at: Callable[[Server], Lab], ends: Any
+) -> None:
+    server = private("--appendonly", "yes", "--appendfsync", "always")
+    lab = lab_at(server)
+    use(lab.broker)
+    for queue in (ends.work, ends.news):
+        queue.__dict__.pop("settings", None)
+    lab.work(app=APP)
+    jobs = [ends.hold.put(n) for n in range(5)]
+    lab.until_seen("begun", 5)
+    heard: list[object] = []
+    waiting = threading.Thread(target=lambda: heard.append(gather(*jobs, timeout=60)))
+    waiting.start()
+    until(lambda: lab.broker.read(("HLEN", keys.of("work").job(jobs[4].id)))[0] == 4, "all are waited for")
+    server.kill()
+    server.start("--appendonly", "yes", "--appendfsync", "always")
+    lab.open_gate()
+    waiting.join(60)
+    assert heard == [list(range(5))]
+    until(lambda: len(lab.seen("told")) == 5, "the callbacks run")
+
+
+def test_a_waiter_that_is_killed_leaves_nothing_for_good(lab: Lab, ends: Any) -> None:
+    job = ends.hold.put(1)
+    code = f"from rq_lite import Queue; print(Queue('work').job({job.id!r}).result())"
+    waiter = subprocess.Popen([sys.executable, "-c", code], env=lab.environment, cwd=ROOT)
+    until(lambda: lab.broker.read(("EXISTS", keys.of("work").job(job.id)))[0], "it waits")
+    waiter.kill()
+    waiter.wait()
+    lab.open_gate()
+    lab.drain(app=APP)
+    assert job.result(30) == 1
+    assert undocumented(lab.broker) == []  # the inbox of the dead has a TTL

@@ -1,0 +1,151 @@
+"""Schedules from the outside: an app's own, and those of `rq-lite schedule`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from rq_lite.broker import Broker
+from rq_lite.schedules import job_id
+from tests.acceptance.conftest import Lab
+from tests.conftest import Commands, until
+
+APP = "tests.acceptance.apps.recurring"
+
+
+def listed(commands: Commands) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in commands.run("schedule", "list", "--json").stdout.splitlines()]
+
+
+def test_an_apps_schedules_run_by_themselves(lab: Lab, commands: Commands) -> None:
+    worker = lab.work(app=APP)
+    lab.until_seen("ticks", 3)
+    assert worker.stop() == 0
+    assert set(lab.seen("ticks")) == {"tick"}
+    tick, yearly = listed(commands)
+    assert (tick["name"], tick["every"], tick["args"], tick["origin"]) == ("tick", 1000, ["tick"], "app")
+    assert tick["last"].endswith("+00:00")
+    assert (yearly["cron"], yearly["tz"], yearly["missed"]) == ("0 0 1 1 *", "Europe/Berlin", "skip")
+    assert yearly["next"].endswith("-01-01T00:00:00+01:00")
+    assert yearly["last"] is None
+
+
+def test_an_operator_adds_lists_runs_and_removes(lab: Lab, commands: Commands) -> None:
+    added = commands.run(
+        "schedule", "add", "nightly", "--task", f"{APP}:greet", "--cron", "30 2 * * *", "--tz", "Asia/Tokyo",
+        "--args", '{"name": "Ada", "times": 2}',
+    )  # fmt: skip
+    assert added.returncode == 0, added.stderr
+    assert added.stdout.startswith("schedule 'nightly': 30 2 * * * Asia/Tokyo; next: 20")
+    row = commands.run("schedule", "list").stdout.rstrip("\n").split("\t")
+    assert row[:-1] == ["nightly", "30 2 * * * Asia/Tokyo", "greet", "work", "once", "operator", "-"]
+    assert row[-1].endswith("02:30:00 JST")
+    assert commands.run("schedule", "run", "nightly").returncode == 0
+    worker = lab.work("--burst", app=APP)
+    assert worker.wait() == 0, worker.said
+    assert lab.seen("greeted") == ["Ada×2"]
+    removed = commands.run("schedule", "remove", "nightly", "tick")
+    assert removed.stdout.splitlines() == [
+        "schedule 'nightly' is removed",
+        "schedule 'tick' is removed; it is an app's own, and comes back when a worker with it begins",
+    ]
+    assert [one["name"] for one in listed(commands)] == ["yearly"]
+
+
+def test_a_worker_that_waits_hears_of_a_new_schedule_at_once(lab: Lab, commands: Commands) -> None:
+    lab.work(app="tests.acceptance.apps.jobs").says(" ready (pid ")
+    added = commands.run("schedule", "add", "s", "--task", f"{APP}:greet", "--every", "1s", "--args", '["Ada"]')
+    assert added.returncode == 0, added.stderr
+    until(lambda: lab.state().put >= 2, "two slots are fired")
+    planned = lab.broker.planned("s")
+    assert planned is not None
+    assert planned.last is not None
+    assert planned.last % 1000 == 0
+
+
+def test_a_task_of_another_program_is_named_with_its_queue(lab: Lab, commands: Commands) -> None:
+    refused = commands.run("schedule", "add", "s", "--task", "shop:bill", "-q", "nowhere", "--every", "5m")
+    assert (refused.returncode, refused.stderr) == (2, "rq-lite: unknown queue 'nowhere'; there is none yet\n")
+    lab.broker.declare("bills")
+    for arguments, number in (("[1]", 1), ("[2]", 2)):  # the second replaces the first
+        done = commands.run(
+            "schedule", "add", "s", "--task", "shop:bill", "-q", "bills", "--every", "5m", "--args", arguments
+        )
+        assert done.returncode == 0, done.stderr
+        (one,) = listed(commands)
+        assert (one["task"], one["queue"], one["every"], one["args"]) == ("shop:bill", "bills", 300_000, [number])
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ((), "when? say --cron LINE or --every TIME"),
+        (("--cron", "0 0 31 2 *"), "no such day"),
+        (("--cron", "* * * * *", "--every", "5"), "not both"),
+        (("--cron", "* * * * *", "--tz", "Mars"), "tz 'Mars': no such time zone"),
+        (("--every", "5x"), "--every '5x': say seconds, or a number with s, m, h or d"),
+        (("--every", "0"), "every must be 1 second to 10 years"),
+        (("--every", "5", "--args", "[1"), "is no JSON"),
+        (("--every", "5", "--args", "5"), "takes an array or an object"),
+        (("--every", "5", "--args", '["a", 2, 3]'), "too many positional arguments"),
+        (("--every", "5"), "missing a required argument: 'name'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_added(commands: Commands, broker: Broker, options: tuple[str, ...], what: str) -> None:
+    done = commands.run("schedule", "add", "s", "--task", f"{APP}:greet", *options)
+    assert done.returncode in (1, 2)
+    assert what in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert broker.all_planned() == []
+
+
+def test_unknown_names(commands: Commands, lab: Lab) -> None:
+    for verb in ("run", "remove"):
+        done = commands.run("schedule", verb, "nothing")
+        assert (done.returncode, done.stderr) == (2, "rq-lite: unknown schedule 'nothing'; there is none yet\n")
+    assert commands.run("schedule", "list").stderr == "no schedules\n"
+
+
+def test_an_apps_own_is_not_replaced_by_hand(lab: Lab, commands: Commands) -> None:
+    lab.work(app=APP).says(" ready (pid ")
+    done = commands.run("schedule", "add", "tick", "--task", f"{APP}:greet", "--every", "5", "--args", '["x"]')
+    assert done.returncode == 2
+    assert "schedule 'tick' is the app's own" in done.stderr
+    assert next(one for one in listed(commands) if one["name"] == "tick")["task"] == "tick"
+
+
+def test_a_schedule_of_a_later_version_is_listed_all_the_same(lab: Lab, commands: Commands) -> None:
+    lab.broker.plan("new", b"", b'{"v":9}', 1)
+    assert commands.run("schedule", "list").stdout == "new\t(not understood by this version)" + "\t-" * 6 + "\n"
+    assert listed(commands) == [{"name": "new", "definition": '{"v":9}'}]
+    assert commands.run("schedule", "run", "new").returncode == 2
+    assert commands.run("schedule", "remove", "new").returncode == 0
+
+
+def test_what_was_missed_is_made_up_for_after_a_restart(lab: Lab) -> None:
+    """The schedule's last worker was killed hours ago."""
+    lab.work(app=APP).says(" ready (pid ")
+    until(lambda: lab.broker.planned("yearly"), "the schedules are there")
+    lab.end()
+    known = lab.broker.planned("tick")
+    assert known is not None
+    slot = known.slot - 3_600_000
+    assert lab.broker.plan("tick", known.definition, known.definition, slot)
+    before = lab.put_so_far()
+    lab.broker.pause("work")
+    lab.work(app=APP)
+    until(lambda: lab.put_so_far() > before, "it is fired")
+    planned = lab.broker.planned("tick")
+    assert planned is not None
+    assert planned.last is not None
+    ids = [job_id("tick", slot + n * 1000) for n in range(3600)]
+    assert not {*ids[:3500]} & {message_id(raw) for raw in lab.waiting()}
+
+
+def message_id(raw: bytes) -> str:
+    found: str = json.loads(raw)["id"]
+    return found

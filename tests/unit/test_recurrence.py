@@ -1,0 +1,224 @@
+"""When schedules are due, through clock changes and long absences."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from itertools import islice, pairwise
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rq_lite.broker.codec import as_is, decode, made_at
+from rq_lite.errors import UsageError
+from rq_lite.schedules import (
+    LATE,
+    LONGEST,
+    MOST,
+    Recurrence,
+    Schedule,
+    checked_name,
+    from_json,
+    job_id,
+    recurring,
+    to_json,
+    zone,
+)
+
+BERLIN = "Europe/Berlin"
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+
+
+def ms(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def shown(when: Recurrence, start: str, number: int) -> list[str]:
+    """The first slots after a moment, in their zone, without the year and the seconds."""
+    found = islice(when.slots(ms(start)), number)
+    return [datetime.fromtimestamp(slot / 1000, zone(when.tz)).strftime("%m-%d %H:%M %Z") for slot in found]
+
+
+# -- slots
+
+
+def test_a_cron_line_is_read_in_its_zone() -> None:
+    for name in ("UTC", BERLIN, "America/New_York", "Asia/Kolkata"):
+        when = Recurrence(cron="30 4 * * *", tz=name)
+        slot = when.after(ms("2026-06-01T12:00+00:00"))
+        assert slot is not None
+        local = datetime.fromtimestamp(slot / 1000, ZoneInfo(name))
+        assert (local.hour, local.minute) == (4, 30)
+
+
+def test_a_slot_is_strictly_after_the_moment() -> None:
+    when = Recurrence(cron="*/5 * * * *")
+    slot = ms("2026-06-01T12:05+00:00")
+    assert when.after(slot - 1) == slot
+    assert when.after(slot) == slot + 5 * MINUTE
+    assert when.after(slot + 1) == slot + 5 * MINUTE
+
+
+def test_a_time_that_does_not_exist_is_the_next_that_does() -> None:
+    when = Recurrence(cron="30 2 * * *", tz=BERLIN)
+    assert shown(when, "2026-03-28T12:00+01:00", 2) == ["03-29 03:00 CEST", "03-30 02:30 CEST"]
+
+
+def test_several_times_that_do_not_exist_are_one_slot() -> None:
+    when = Recurrence(cron="10,30 2 * * *", tz=BERLIN)
+    assert shown(when, "2026-03-28T12:00+01:00", 2) == ["03-29 03:00 CEST", "03-30 02:10 CEST"]
+
+
+def test_a_time_that_comes_twice_is_due_once() -> None:
+    when = Recurrence(cron="30 2 * * *", tz=BERLIN)
+    assert shown(when, "2026-10-24T12:00+02:00", 2) == ["10-25 02:30 CEST", "10-26 02:30 CET"]
+    # Also where somebody looks between the two.
+    assert shown(when, "2026-10-25T02:40+02:00", 1) == ["10-26 02:30 CET"]
+    assert shown(when, "2026-10-25T02:10+01:00", 1) == ["10-26 02:30 CET"]
+
+
+def test_what_is_due_each_hour_goes_by_real_hours() -> None:
+    when = Recurrence(cron="0 * * * *", tz=BERLIN)
+    assert shown(when, "2026-10-25T01:30+02:00", 3) == ["10-25 02:00 CEST", "10-25 02:00 CET", "10-25 03:00 CET"]
+    assert shown(when, "2026-03-29T00:30+01:00", 2) == ["03-29 01:00 CET", "03-29 03:00 CEST"]
+
+
+LINES = ["*/7 * * * *", "30 2 * * *", "0 * * * *", "0 0 * * SUN", "15,45 1-3 * * *", "0 3 29 2 *", "0 0 L * *"]
+
+
+@given(
+    cron=st.sampled_from(LINES),
+    tz=st.sampled_from(["UTC", BERLIN, "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca"]),
+    start=st.integers(ms("2025-01-01T00:00+00:00"), ms("2027-01-01T00:00+00:00")),
+)
+def test_slots_rise_and_do_not_depend_on_where_one_began(cron: str, tz: str, start: int) -> None:
+    when = Recurrence(cron=cron, tz=tz)
+    slots = list(islice(when.slots(start), 6))
+    assert start < slots[0]
+    assert slots == sorted(set(slots))
+    for one, following in pairwise(slots):
+        assert when.after(one) == following
+
+
+def test_every_counts_from_1970() -> None:
+    when = Recurrence(every=30_000)
+    assert list(islice(when.slots(90_000), 3)) == [120_000, 150_000, 180_000]
+    assert when.after(89_999) == 90_000
+
+
+@pytest.mark.parametrize("every", [30, 30.0, timedelta(seconds=30)])
+def test_every_is_seconds_or_a_timedelta(every: Any) -> None:
+    assert recurring(None, every) == Recurrence(every=30_000)
+
+
+# -- what was missed
+
+
+def test_the_one_that_is_due_is_fired_whatever_the_policy() -> None:
+    for missed in ("skip", "once", "all"):
+        assert Recurrence(every=MINUTE, missed=missed).to_fire(600_000, 600_003) == [600_000]
+
+
+def test_of_missed_slots_once_fires_the_latest() -> None:
+    assert Recurrence(every=MINUTE).to_fire(0, HOUR + 5) == [HOUR]
+    assert Recurrence(cron="0 0 * * *").to_fire(0, 9 * DAY + HOUR) == [9 * DAY]
+
+
+def test_of_missed_slots_skip_fires_what_is_due_now_and_nothing_else() -> None:
+    assert Recurrence(every=DAY, missed="skip").to_fire(0, 5 * DAY + LATE) == [5 * DAY]
+    assert Recurrence(every=DAY, missed="skip").to_fire(0, 5 * DAY + LATE + 1) == []
+
+
+@pytest.mark.parametrize("when", [{"every": MINUTE}, {"cron": "* * * * *"}])
+def test_of_missed_slots_all_fires_each_up_to_a_cap(when: dict[str, Any]) -> None:
+    recurrence = Recurrence(missed="all", **when)
+    assert recurrence.to_fire(0, 5 * MINUTE) == [n * MINUTE for n in range(6)]
+    year = recurrence.to_fire(0, 365 * DAY)
+    assert year == [365 * DAY - n * MINUTE for n in reversed(range(MOST))]
+
+
+@pytest.mark.parametrize("cron", LINES)
+def test_the_latest_slots_are_those_that_counting_finds(cron: str) -> None:
+    when = Recurrence(cron=cron, tz=BERLIN, missed="all")
+    first = when.after(ms("2024-01-15T00:00+00:00"))
+    assert first is not None
+    now = first + 40 * DAY + 1234
+    counted = [first]
+    for slot in when.slots(first):
+        if slot > now:
+            break
+        counted.append(slot)
+    assert when.to_fire(first, now) == counted[-MOST:]
+
+
+# -- what is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"cron": "0 0 31 2 *"}, "no such day"),
+        ({"cron": "0 0 30 2 *"}, "no such day"),
+        ({"cron": "* * *"}, "five fields are meant"),
+        ({"cron": "61 * * * *"}, "Bad minute"),
+        ({"cron": ""}, "five fields"),
+        ({"cron": "* * * * *", "every": 5}, "not both"),
+        ({"cron": "* * * * *", "tz": "Europe/Atlantis"}, "no such time zone"),
+        ({"cron": "* * * * *", "tz": "../etc/passwd"}, "no such time zone"),
+        ({"cron": "* * * * *", "missed": "some"}, "missed must be one of skip, once, all"),
+        ({"every": 0.5}, "1 second to 10 years, not 0.5 s"),
+        ({"every": 0}, "1 second to 10 years"),
+        ({"every": -3}, "1 second to 10 years"),
+        ({"every": True}, "seconds or a timedelta"),
+        ({"every": "5"}, "seconds or a timedelta"),
+        ({"every": float("nan")}, "seconds or a timedelta"),
+        ({"every": LONGEST}, "seconds or a timedelta"),
+        ({"every": 60, "tz": BERLIN}, "tz= is for cron="),
+        ({"missed": "all"}, "belongs to a schedule"),
+        ({"tz": BERLIN}, "belongs to a schedule"),
+    ],
+)
+def test_what_cannot_be_is_refused(options: dict[str, Any], what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        recurring(options.pop("cron", None), options.pop("every", None), **options)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\n", "x" * 201, "\x1b[2J"])
+def test_names_that_cannot_be(name: str) -> None:
+    with pytest.raises(UsageError, match="a name has 1 to 200 characters"):
+        checked_name(name)
+
+
+# -- definitions and ids
+
+
+def test_a_definition_comes_back_from_json() -> None:
+    schedule = Schedule(cron="0 0 * * *", tz=BERLIN, queue="q", task="m:f", args=[1], job={"result_ttl": 5.0})
+    assert from_json("s", to_json("s", schedule, as_is), as_is) == schedule
+    assert b"missed" not in to_json("s", schedule, as_is)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{}", b"no", b'{"queue":"q","task":"t"}', b'{"queue":"q","task":"t","cron":"no"}']
+)
+def test_what_is_no_definition_is_told_apart(text: bytes) -> None:
+    assert from_json("s", text, as_is) is None
+
+
+def test_a_job_of_a_slot_has_the_same_id_everywhere() -> None:
+    slot = ms("2026-06-01T12:05+00:00")
+    assert job_id("nightly", slot) == job_id("nightly", slot) != job_id("hourly", slot)
+    assert made_at(job_id("nightly", slot)) == slot / 1000
+    assert job_id("nightly", slot) == "19e8312ade0-595f15ed8b49ecfe"
+
+
+def test_a_job_says_what_is_asked_for() -> None:
+    plain = Schedule(every=1000, queue="q", task="m:f", args=[1], kwargs={"x": 2}).entry("id-1", as_is)
+    message, attempts, _ = decode(plain)
+    assert (message.id, message.task, message.args, message.kwargs, attempts) == ("id-1", "m:f", [1], {"x": 2}, 0)
+    assert plain.startswith(b"{")
+    tracked = Schedule(every=1000, queue="q", task="m:f", job={"then": {"done": ["q", "m:g"]}}).entry("id-2", as_is)
+    assert tracked.startswith(b"0.0#id-2{")
+    assert decode(tracked)[0].then == {"done": ["q", "m:g"]}
