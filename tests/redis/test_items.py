@@ -602,6 +602,18 @@ def test_the_order_changes_only_while_nothing_waits(queue: Queue, broker: Broker
     assert lifo.get() == 3
 
 
+def test_looking_at_a_queue_or_ending_it_leaves_its_order(queue: Queue, broker: Broker) -> None:
+    ranked = PriorityQueue("ranked")
+    ranked.declare()
+    plain = Queue("ranked")
+    plain.maxsize = plain.maxsize + plain.qsize() + 5
+    plain.shutdown()
+    plain.reopen()
+    ranked.put("usual")
+    ranked.put("urgent", priority=-1)
+    assert ranked.get() == "urgent"
+
+
 def test_a_forged_priority_harms_nobody(queue: Queue, broker: Broker) -> None:
     ranked = PriorityQueue("ranked")
     ranked.declare()
