@@ -214,13 +214,13 @@ class Model(RuleBasedStateMachine):
         name, tags, found = self.settled(slot, data)
         ends, put = [], []
         for tag in tags:
-            callbacks = [entry(number) for number in range(self.jobs, self.jobs + called)]
+            callbacks = [self.entry(number) for number in range(self.jobs, self.jobs + called)]
             self.jobs += called
             put += callbacks if tag in before else []
             puts = [("q", raw) for raw in callbacks]
             ends.append((tag, Finished("failed" if given_up else "done", b"", 0, b"{}" if given_up else b"", puts)))
         assert self.broker.finish("q", name, ends, self.link) == len(tags) - len(found)
-        self.pending += put
+        self.arrive(put)
         self.counters["put"] += len(put)
         self.counters["failed" if given_up else "done"] += len(found)
         if given_up:
