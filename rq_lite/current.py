@@ -20,8 +20,8 @@ LONGEST = 200  # characters of a note that are kept
 class Progress(msgspec.Struct, frozen=True):
     """How far a job is, in whatever it counts. `total` is None where nobody knows."""
 
-    done: float = 0
-    total: float | None = None
+    done: int | float = 0
+    total: int | float | None = None
     note: str = ""
 
 

@@ -105,7 +105,9 @@ class Job(Future[Any]):
         return self.__dict__[name]
 
     def prepare(self) -> bool:
-        """Make the future's parts; whether they were not there. Raises UsageError where no result will be."""
+        """Make the future's parts; whether they were not there."""
+        if "_done_callbacks" in self.__dict__:
+            return False
         with LAZY:
             if "_done_callbacks" in self.__dict__:
                 return False

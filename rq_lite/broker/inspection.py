@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -16,6 +17,17 @@ class UnknownTask(msgspec.Struct, frozen=True):
 
     task: str
     worker: str
+    seconds_ago: float
+
+
+class Underway(msgspec.Struct, frozen=True):
+    """A job that runs and says how far it is."""
+
+    id: str
+    task: str
+    done: int | float
+    total: int | float | None
+    note: str
     seconds_ago: float
 
 
@@ -51,6 +63,7 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool
     closed: bool  # shut down: nothing more is put
     warnings: list[str]
+    progress: list[Underway] = []  # at most 20 of those that run
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,7 +169,7 @@ def signs_of_life(broker: Broker, queue: str) -> tuple[int, float | None]:
 
 
 def states(broker: Broker, names: list[str]) -> dict[str, QueueState]:
-    """The state of each queue, read in two round trips: seven plain commands for each."""
+    """The state of each queue, read in two round trips: eight plain commands for each."""
     commands: list[tuple[Any, ...]] = [("TIME",)]
     for name, order in orders(broker, names).items():
         key = keys.of(name)
@@ -168,9 +181,46 @@ def states(broker: Broker, names: list[str]) -> dict[str, QueueState]:
             ("HGETALL", key.meta),
             ("ZRANGE", key.pending, 0, 0) if ranked else ("LRANGE", key.pending, -1, -1),
             ("ZRANGE", key.consumers, 0, -1, "WITHSCORES"),
+            ("HGETALL", key.progress),
         ]
     clock, *replies = broker.read(*commands)
-    return {name: state(clock, *replies[6 * i : 6 * i + 6]) for i, name in enumerate(names)}
+    return {
+        name: msgspec.structs.replace(
+            state(clock, *replies[7 * i : 7 * i + 6]), progress=underway(broker, name, clock, replies[7 * i + 6])
+        )
+        for i, name in enumerate(names)
+    }
+
+
+class Said(msgspec.Struct):
+    """What stands in `progress`."""
+
+    consumer: str
+    tag: int
+    at: int
+    task: str = ""
+    done: int | float = 0
+    total: int | float | None = None
+    note: str = ""
+
+
+def underway(broker: Broker, queue: str, clock: list[bytes], flat: list[bytes]) -> list[Underway]:
+    """Those that do run: one whose consumer died said something, and waits again."""
+    said: list[tuple[str, Said]] = []
+    for i in range(0, len(flat), 2):
+        with contextlib.suppress(msgspec.DecodeError, ValueError):
+            said.append((flat[i].decode(errors="replace"), msgspec.json.decode(flat[i + 1], type=Said)))
+    if not said:
+        return []
+    key = keys.of(queue)
+    runs = broker.read(*(("HEXISTS", key.inflight(one.consumer), one.tag) for _, one in said))
+    now = ms_of(clock)
+    found = [
+        Underway(job_id, one.task, one.done, one.total, one.note, max(0.0, (now - one.at) / 1000))
+        for (job_id, one), running in zip(said, runs, strict=True)
+        if running
+    ]
+    return sorted(found, key=lambda one: one.id)
 
 
 def state(

@@ -16,6 +16,7 @@ COMMANDS = {
     "produce": "Put a job for each line of a file, each package in a folder, each number.",
     "work": "Run jobs: processes × greenlets.",
     "status": "Show queues: how full, how fast, who works.",
+    "jobs": "Jobs wherever they are: list, show, cancel, retry.",
     "dead": "Buried jobs: list, show, requeue, purge.",
     "queue": "Change a queue: its bound, pause, resume, purge.",
     "schedule": "What runs again and again: list, add, remove, run.",

@@ -129,7 +129,7 @@ def put_out(jobs: Iterator[Buried], now: float, *, as_json: bool) -> int:
     if console.is_terminal and not as_json:
         rows = list(jobs)
         if rows:
-            console.print(view.table(rows, now, console))
+            console.print(view.table([view.columns(job, now) for job in rows], view.HEADINGS, console, view.lines))
         return len(rows)
     number = 0
     for job in jobs:

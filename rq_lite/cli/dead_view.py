@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from rich import box
@@ -24,7 +25,17 @@ LEAST = 20  # columns for an error, or the table is none
 PAYLOAD = 10_000  # characters of the arguments, of the error, and of a line of a traceback
 
 
-def called(job: Buried) -> str:
+class Named(Protocol):
+    """What may have an id, and had a delivery."""
+
+    @property
+    def id(self) -> str | None: ...
+
+    @property
+    def tag(self) -> int: ...
+
+
+def called(job: Named) -> str:
     """What one can type to name the job: its id, unless that is missing or strange; see dead.names."""
     usual = job.id is not None and 0 < len(job.id) <= 60 and plain(job.id) == job.id and " " not in job.id
     return str(job.id) if usual else f"tag:{job.tag}"
@@ -43,17 +54,18 @@ def columns(job: Buried, now: float) -> list[str]:
     ]
 
 
-def table(jobs: list[Buried], now: float, console: Console) -> RenderableType:
-    """A row for each; where it is too narrow for that some lines for each. An id is never cut: one wants to copy it."""
-    rows = [columns(job, now) for job in jobs]
-    widths = [max(cell_len(row[i]) for row in (HEADINGS, *rows)) for i in range(len(HEADINGS) - 1)]
+def table(
+    rows: list[list[str]], headings: Sequence[str], console: Console, lines: Callable[[list[str], int], str]
+) -> RenderableType:
+    """A row for each; where it is too narrow for that some `lines` for each. Only the last column is ever cut."""
+    widths = [max(cell_len(row[i]) for row in (headings, *rows)) for i in range(len(headings) - 1)]
     left = console.width - sum(widths) - 2 * len(widths) - 2
     if left < LEAST:
         return Text("\n".join(lines(row, console.width) for row in rows))
     drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in HEADINGS[:-1]:
+    for heading in headings[:-1]:
         drawn.add_column(heading, no_wrap=True, justify="right" if heading[-1] == "s" else "left")
-    drawn.add_column(HEADINGS[-1], no_wrap=True, overflow="ellipsis", max_width=left)
+    drawn.add_column(headings[-1], no_wrap=True, overflow="ellipsis", max_width=left)
     for row in rows:
         drawn.add_row(*map(Text, row))
     return drawn

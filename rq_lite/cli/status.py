@@ -117,6 +117,7 @@ def view(seen: Look, console: Console, names: tuple[str, ...] = ()) -> Renderabl
     if needed > console.width:  # numbers that are cut off would be wrong ones
         table = Text("\n".join(sentence(name, state) for name, state in seen.queues.items()))
     parts = [table, worker_table(seen.workers, names), *about_redis]
+    parts += [Text(line) for state in seen.queues.values() for line in underway(state)]
     parts += [
         Text(f"! {plain(name)}: {plain(warning, 300)}", style="yellow")
         for name, state in seen.queues.items()
@@ -155,6 +156,25 @@ def queue_table(states: dict[str, QueueState]) -> Table:
             "" if state.oldest_waiting is None else span(state.oldest_waiting),
         )
     return table
+
+
+def underway(state: QueueState) -> list[str]:
+    """The jobs that say how far they are, a line each."""
+    return [
+        f"{plain(job.id)} {plain(job.task)}: {amount(job.done, job.total)}"
+        + (f", {plain(job.note, 200)}" if job.note else "")
+        + f" ({span(job.seconds_ago)} ago)"
+        for job in state.progress
+    ]
+
+
+def amount(done: float, total: float | None) -> str:
+    """`[#####...............] 25%, 50 of 200`, or `50`."""
+    if total is None or total <= 0:
+        return f"{done:,.10g}"
+    share = min(1.0, done / total)
+    full = round(20 * share)
+    return f"[{'#' * full}{'.' * (20 - full)}] {share:.0%}, {done:,.10g} of {total:,.10g}"
 
 
 def bound(state: QueueState) -> str:

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +24,7 @@ import msgspec
 
 from rq_lite.app import import_app, own_traceback
 from rq_lite.broker.codec import decode
+from rq_lite.current import CurrentJob, Progress
 from rq_lite.errors import AppFailed, UsageError
 from rq_lite.process import OVERDRAFT, this
 from rq_lite.runtime import ending
@@ -31,10 +33,11 @@ from rq_lite.runtime.failures import described, error_text, is_final
 from rq_lite.runtime.frames import Answer, Frames, Hire, Order
 from rq_lite.runtime.mortal import die_with
 from rq_lite.settings import Settings
-from rq_lite.task import registry
+from rq_lite.task import FOREVER, registry
 
 INTERRUPT = signal.SIGUSR1
 STACK = signal.SIGUSR2
+PACE = 0.1  # seconds between two words about how far a job is
 
 encode = msgspec.json.Encoder().encode
 read_order = msgspec.json.Decoder(Order).decode
@@ -51,36 +54,92 @@ class Engine:
         self._frames = frames
         self._settings = settings
         self._running = False
+        self._masked = False  # a frame is under way, which must not be cut short
+        self._late = False  # an interruption came meanwhile
         self._taken = 0
+        self._sending = threading.Lock()
+        self._said = 0.0  # when it last said how far the job is
+        self._unsaid: Progress | None = None
+        self._later = False  # a timer will say it
         signal.signal(INTERRUPT, self._interrupt)
 
     def _interrupt(self, *_: object) -> None:
-        if self._running:
+        if self._masked:
+            self._late = True
+        elif self._running:
             raise Interrupted
 
     def serve(self) -> None:
         """Until the consumer is gone."""
         while (frame := self._frames.receive()) is not None:
             order, _, entry = frame.partition(b"\n")
-            self._taken += 1
+            self._late, self._unsaid = False, None
             answer = encode(self._run(read_order(order), entry))
             for stream in (sys.stdout, sys.stderr):
                 if stream is not None:
                     stream.flush()
-            self._frames.send(answer)
+            with self._sending:
+                self._taken += 1
+                self._say_the_last()
+                self._frames.send(answer)
 
-    def _run(self, _order: Order, entry: bytes) -> Answer:
-        message, _, _ = decode(entry)
+    # -- how far it is
+
+    def _tell(self, number: int, progress: Progress) -> None:
+        """From the job, or from a thread that it has started: those may also speak when it has ended."""
+        main = threading.current_thread() is threading.main_thread()
+        self._masked = self._masked or main
+        try:
+            with self._sending:
+                if number == self._taken:
+                    self._unsaid = progress
+                    if time.monotonic() - self._said >= PACE:
+                        self._say_the_last()
+                    elif not self._later:
+                        self._later = True
+                        timer = threading.Timer(PACE, self._say_later, [number])
+                        timer.daemon = True
+                        timer.start()
+        finally:
+            self._masked = self._masked and not main
+        if main and self._late:
+            self._late = False
+            raise Interrupted
+
+    def _say_later(self, number: int) -> None:
+        with self._sending:
+            self._later = False
+            if number == self._taken:
+                self._say_the_last()
+
+    def _say_the_last(self) -> None:
+        if self._unsaid is not None:
+            said, self._unsaid = self._unsaid, None
+            self._said = time.monotonic()
+            self._frames.send(encode(Answer(event="progress", progress=said)))
+
+    # -- a job
+
+    def _run(self, order: Order, entry: bytes) -> Answer:
+        message, attempts, crashes = decode(entry)
         began = time.monotonic()
         task = registry.tasks.get(message.task)
         if task is None:
             text = f"task {message.task!r} is unknown in a fresh process: register it when the app is imported"
             return Answer(event="raised", error=f"UsageError: {text}", kind="UsageError", message=text, final=True)
+        current = CurrentJob(
+            id=message.id,
+            queue=order.queue,
+            task=message.task,
+            attempt=attempts + crashes + 1,
+            deadline=time.time() + order.timeout if order.timeout < FOREVER / 2 else None,
+            tell=partial(self._tell, self._taken),
+        )
         try:
             self._running = True
             try:
                 args, kwargs = task.arguments.restore(message.args, message.kwargs)
-                value = call(task, args, kwargs)
+                value = call(task, args, kwargs, current)
             finally:
                 self._running = False
         except BaseException as error:
@@ -108,7 +167,7 @@ class Engine:
 
     def _worn_out(self) -> bool:
         most, memory = self._settings.max_jobs, self._settings.max_rss * 1_000_000
-        return bool(most and self._taken >= most) or bool(memory and rss() >= memory)
+        return bool(most and self._taken + 1 >= most) or bool(memory and rss() >= memory)
 
 
 def main() -> None:

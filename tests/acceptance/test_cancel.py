@@ -59,7 +59,7 @@ def test_it_is_heard_although_all_slots_are_busy(lab: Lab) -> None:
 def test_a_job_that_swallows_it_is_ended_with_its_process_and_nobody_is_charged(lab: Lab) -> None:
     put(lab, "deaf", "a")
     put(lab, "hold", "b")
-    worker = lab.work("--greenlets", "2", "--grace", "1")
+    worker = lab.work("--greenlets", "2", "--grace", "4")
     lab.until_seen("begun", 2)
     (first,) = [pid for pid in children(worker.pid) if pid == lab.runs("begun")[0].pid]
     lab.broker.cancel("work", "a")

@@ -165,8 +165,22 @@ def test_a_schedule_that_somebody_else_wrote_is_not_fired(broker: Broker, caplog
         assert broker.plan(name, b"", definition, 3_600_000)
     planner.fire_due(broker, ["q"])
     assert broker.read(("LLEN", KEY.pending)) == [0]
-    assert caplog.text.count("or not signed with this secret") == 4
+    assert caplog.text.count("is not signed with this worker's secret: it waits") == 4
     assert planner.fire_due(broker, ["q"]) > 0, "they are not looked at all the time"
+    assert [planned.slot for planned in broker.all_planned() if planned.name != "mine"] == [3_600_000] * 4
+
+
+def test_a_schedule_of_others_with_another_secret_is_left_to_them(
+    broker: Broker, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    others = server.broker(secret="a secret of somebody else")
+    planner.write(others, "s", schedule())
+    due_now(broker, "s")
+    planner.fire_due(broker, ["mine"])
+    assert caplog.text == ""
+    planner.fire_due(others, ["q"])
+    assert broker.read(("LLEN", KEY.pending)) == [1]
+    others.close()
 
 
 def test_a_schedule_with_another_key_is_written_anew_and_keeps_its_slot(broker: Broker, server: Server) -> None:

@@ -1,0 +1,268 @@
+"""rq-lite jobs: list, show, cancel, retry"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+import click
+import msgspec
+from rich.console import Console
+
+from rq_lite.broker import Broker, Cancelled, dead, jobs
+from rq_lite.broker.jobs import Found, Search
+from rq_lite.cli import jobs_view as view
+from rq_lite.cli.common import url_option
+from rq_lite.cli.dead import end, fullness, jobs_, now_of, opened, oversized, queue_option
+from rq_lite.cli.dead_view import shortened, text_of
+from rq_lite.cli.dead_view import table as drawn
+from rq_lite.cli.status import plain
+from rq_lite.job import State
+
+LOOKED = 100_000  # jobs that a filter goes through
+SAID = {
+    Cancelled.REMOVED: "removed: it will never run",
+    Cancelled.INTERRUPTING: "it runs, and is being interrupted",
+    Cancelled.MARKED: "it is dropped when its turn comes",
+}
+
+
+@click.group()
+def command() -> None:
+    """Look at jobs wherever they are; cancel them, or have them run again.
+
+    Places: inflight (a consumer has it), pending, scheduled (due later, or parked), suspects, dead.
+    """
+
+
+# -- looking
+
+
+@command.command("list")
+@click.argument("names", nargs=-1, metavar="[QUEUE]...")
+@queue_option
+@click.option(
+    "--state", "states", type=click.Choice([state.value for state in jobs.PLACES]), multiple=True, help="Only there."
+)
+@click.option("--task", metavar="TASK", help="Only jobs of this task.")
+@click.option("--limit", type=click.IntRange(min=0), default=50, metavar="N", help="Default: 50; 0: all.")
+@click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Leave out the first N.")
+@click.option("--page", type=click.IntRange(min=1), metavar="N", help="The N-th page of --limit jobs.")
+@click.option("--json", "as_json", is_flag=True, help="An object a line, with everything that is known.")
+@url_option
+def list_jobs(
+    names: tuple[str, ...],
+    queues: tuple[str, ...],
+    states: tuple[str, ...],
+    task: str | None,
+    limit: int,
+    offset: int,
+    page: int | None,
+    as_json: bool,
+    url: str | None,
+) -> None:
+    """List jobs: those that run, then those that wait, in the order in which they are taken or due, then the dead.
+
+    On a terminal a table; on a pipe a line each, with tabs between the columns.
+    """
+    if page is not None:
+        offset += (page - 1) * limit
+    with opened(url, names + queues, quiet=as_json) as (broker, asked):
+        wanted = [state for state in jobs.PLACES if not states or state.value in states]
+        places = [
+            (queue, state, count)
+            for queue in asked.queues
+            for state, count in jobs.sizes(broker, queue).items()
+            if state in wanted and count
+        ]
+        total = sum(count for _, _, count in places)
+        if task is None:
+            found = skipping(broker, places, offset)
+            shown = put_out(islice(found, limit or None), now_of(broker), as_json=as_json)
+            more = max(0, total - offset - shown)
+        else:
+            every = islice(skipping(broker, places, 0), LOOKED)
+            fitting = (job for job in every if job.task == task)
+            shown = put_out(islice(fitting, offset, offset + limit if limit else None), now_of(broker), as_json=as_json)
+            more = sum(1 for _ in fitting)
+            if total > LOOKED:
+                click.echo(f"only the first {LOOKED:,} of {jobs_(total)} were looked at", err=True)
+        if not shown and not as_json:
+            click.echo("no job" + (" fits" if states or task or offset else ""), err=True)
+        if more:
+            click.echo(f"{more:,} more; --page N, --offset N or --limit 0 shows them", err=True)
+
+
+def skipping(broker: Broker, places: list[tuple[str, State, int]], offset: int) -> Iterator[Found]:
+    """The jobs of all these places, but for the first ones, which are not even read."""
+    for queue, state, count in places:
+        first = min(offset, count)
+        offset -= first
+        if first < count:
+            yield from jobs.listed(broker, queue, state, first)
+
+
+def put_out(found: Iterator[Found], now: float, *, as_json: bool) -> int:
+    """Print them; how many they were."""
+    console = Console(highlight=False)
+    if console.is_terminal and not as_json:
+        rows = [view.columns(job, now) for job in found]
+        if rows:
+            console.print(drawn(rows, view.HEADINGS, console, view.lines))
+        return len(rows)
+    number = 0
+    for job in found:
+        number += 1
+        click.echo(json.dumps(view.facts(job)) if as_json else "\t".join(view.columns(job, now)))
+    return number
+
+
+@command.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@queue_option
+@url_option
+def show(ids: tuple[str, ...], queues: tuple[str, ...], url: str | None) -> None:
+    """Show everything about a job: where it is, how far it says it is, its arguments, its result."""
+    problems = []
+    with opened(url, queues) as (broker, asked):
+        now = now_of(broker)
+        pages = 0
+        for job_id in dict.fromkeys(ids):
+            found = look(broker, asked.queues, job_id)
+            for job in found.jobs:
+                click.echo(("\n" if pages else "") + view.page(job, now, told(broker, job, now)))
+                pages += 1
+            for queue, result in found.results:
+                click.echo(("\n" if pages else "") + ended(job_id, queue, result))
+                pages += 1
+            if not (found.jobs or found.results):
+                problems.append(missing(job_id, found.unseen, asked.queues))
+    end(1, *problems)
+
+
+class Look(NamedTuple):
+    """Where a job of this id was found, and where only its result."""
+
+    jobs: list[Found]
+    results: list[tuple[str, bytes]]
+    unseen: int
+
+
+def look(broker: Broker, queues: list[str], job_id: str) -> Look:
+    searches: list[Search] = [jobs.find(broker, queue, job_id) for queue in queues]
+    found = [search.job for search in searches if search.job is not None]
+    results = []
+    if not found:
+        results = [(queue, result) for queue in queues if (result := broker.result(queue, job_id)) is not None]
+    return Look(found, results, sum(search.unseen for search in searches))
+
+
+def told(broker: Broker, job: Found, now: float) -> list[tuple[str, str]]:
+    """What Redis knows of it beside the job itself."""
+    lines = []
+    if job.id is not None:
+        if (said := broker.progress_of(job.queue, job.id)) is not None:
+            lines.append(("progress", view.progress(said, now)))
+        if broker.marked(job.queue, [job.id]):
+            lines.append(("cancelled", "it is to be dropped, or interrupted"))
+        if (result := broker.result(job.queue, job.id)) is not None:
+            lines.append(("result", shortened(text_of(result))))
+    return lines
+
+
+def ended(job_id: str, queue: str, result: bytes) -> str:
+    try:
+        state = str(msgspec.json.decode(result, type=dict[str, msgspec.Raw]).get("state", b""), "utf-8").strip('"')
+    except (msgspec.DecodeError, ValueError):
+        state = "unknown"
+    known = [("id", plain(job_id, 200)), ("queue", queue), ("state", f"ended: {plain(state)}")]
+    return "\n".join(view.as_lines([*known, ("result", shortened(text_of(result)))]))
+
+
+def missing(job_id: str, unseen: int, queues: list[str]) -> str:
+    where = f"queue {queues[0]!r}" if len(queues) == 1 else f"{len(queues)} queues"
+    far = f"; {unseen:,} that wait further than {jobs.FAR:,} from both ends were not looked at" if unseen else ""
+    return f"no job {job_id!r} in {where}: it has ended, or never was{far}"
+
+
+# -- acting
+
+
+@command.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@queue_option
+@url_option
+def cancel(ids: tuple[str, ...], queues: tuple[str, ...], url: str | None) -> None:
+    """Cancel jobs: what waits is removed, what runs is interrupted.
+
+    One that waits too far from both ends of its queue to be found (name the queue with -q) is dropped at its turn.
+    """
+    problems: list[str] = []
+    with opened(url, queues) as (broker, asked):
+        for job_id in dict.fromkeys(ids):
+            searches = {queue: jobs.find(broker, queue, job_id) for queue in asked.queues}
+            where = [queue for queue, search in searches.items() if search.job is not None]
+            if len(searches) == 1:
+                where = asked.queues  # it may be too far off to be found
+            elif not where:
+                unseen = sum(search.unseen for search in searches.values())
+                way_out = "; name the queue with -q to have it dropped at its turn" if unseen else ""
+                problems.append(missing(job_id, unseen, asked.queues) + way_out)
+            for queue in where:
+                cancel_in(broker, queue, job_id, searches[queue], problems)
+    end(1, *problems)
+
+
+def cancel_in(broker: Broker, queue: str, job_id: str, search: Search, problems: list[str]) -> None:
+    """Cancel, and tell what that means."""
+    found = search.job
+    if found is not None and found.buried is not None:
+        problems.append(f"job {job_id!r} of {queue!r} is buried: `rq-lite dead purge {view.name(found)}` drops it")
+        return
+    done = broker.cancel(queue, job_id)
+    if done is Cancelled.UNKNOWN:
+        problems.append(missing(job_id, 0, [queue]))
+    elif done is Cancelled.MARKED and found is None and not search.unseen:
+        problems.append(f"{missing(job_id, 0, [queue])}; should it turn up all the same it is dropped")
+    else:
+        runs = done is Cancelled.MARKED and found is not None and found.state is State.INFLIGHT
+        click.echo(f"job {plain(job_id, 200)} of {queue!r}: {SAID[Cancelled.INTERRUPTING if runs else done]}")
+
+
+@command.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@queue_option
+@url_option
+def retry(ids: tuple[str, ...], queues: tuple[str, ...], url: str | None) -> None:
+    """Let jobs run soon: buried ones go back to their queue as on their first day, scheduled ones are due now.
+
+    A buried job stays where it is, and the exit code is 4, when its queue is full.
+    """
+    problems: list[str] = []
+    full: list[str] = []
+    with opened(url, queues) as (broker, asked):
+        for job_id in dict.fromkeys(ids):
+            found = look(broker, asked.queues, job_id)
+            if not found.jobs:
+                problems.append(missing(job_id, found.unseen, asked.queues))
+            for job in found.jobs:
+                if job.state is State.DEAD:
+                    requeued(broker, job, problems, full)
+                elif job.state is State.SCHEDULED and jobs.hasten(broker, job):
+                    click.echo(f"job {view.name(job)} of {job.queue!r}: due now")
+                else:
+                    problems.append(f"job {job_id!r} of {job.queue!r} is {view.state(job)}: there is nothing to retry")
+    end(4 if full else 1, *full, *problems)
+
+
+def requeued(broker: Broker, job: Found, problems: list[str], full: list[str]) -> None:
+    step = dead.Requeue(job.queue, [job.tag])
+    step.run(broker)
+    if step.moved:
+        click.echo(f"job {view.name(job)} of {job.queue!r}: waits again")
+    elif step.left:
+        full.append(fullness(broker, step))
+    else:
+        problems.append(oversized(step) if step.oversized else f"job {view.name(job)} is not dead any more")

@@ -1,0 +1,122 @@
+"""How jobs are shown wherever they are: as a row, as a page of its own, as JSON. Whatever is in them is escaped."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+import msgspec
+
+from rq_lite.broker.codec import made_at
+from rq_lite.broker.jobs import Found
+from rq_lite.cli import dead_view
+from rq_lite.cli.dead_view import PAYLOAD, called, payload, shortened, text_of
+from rq_lite.cli.status import amount, plain, span
+from rq_lite.job import State
+from rq_lite.runtime.identity import parse
+
+HEADINGS = ("id", "queue", "task", "state", "age", "attempts", "crashes", "about")
+NOTE = 300  # characters of what is told about a job in a row
+
+
+def columns(job: Found, now: float) -> list[str]:
+    """As HEADINGS name them; `now` is Redis' time in s since 1970."""
+    born = None if job.id is None else made_at(job.id)
+    return [
+        name(job),
+        plain(job.queue),
+        plain(job.task or "?"),
+        state(job),
+        "" if born is None else span(max(0.0, now - born)),
+        str(job.attempts),
+        str(job.crashes),
+        plain(about(job, now), NOTE),
+    ]
+
+
+def name(job: Found) -> str:
+    """What one can type to name it."""
+    return called(job) if job.buried is not None else plain(job.id or "?", 200)
+
+
+def lines(row: list[str], width: int) -> str:
+    """For a narrow terminal."""
+    job_id, queue, task, where, age, attempts, crashes, told = row
+    old = f", {age} old" if age else ""
+    text = f"{job_id} {queue} {task} {where}{old}, attempts {attempts}, crashes {crashes}"
+    return f"{text}\n  {plain(told, width - 2)}" if told else text
+
+
+def state(job: Found) -> str:
+    return "parked" if job.parked else job.state.value
+
+
+def about(job: Found, now: float) -> str:
+    """What is to be told of it where it is."""
+    if job.buried is not None:
+        return job.buried.error
+    if job.due is not None:
+        return f"due in {span(job.due - now)}" if job.due > now else "due now"
+    return who(job.consumer) if job.state is State.INFLIGHT else ""
+
+
+def who(consumer: str) -> str:
+    known = parse(consumer)
+    return f"on {known.host}, pid {known.pid}" if known is not None else f"with {consumer}"
+
+
+def facts(job: Found) -> dict[str, Any]:
+    """For JSON."""
+    known = msgspec.structs.asdict(job)
+    del known["member"]
+    buried = known.pop("buried")
+    known["state"] = job.state.value
+    known["payload"] = text_of(dead_view.body(known.pop("entry")))
+    return known if buried is None else {**known, "error": buried.error, "buried_at": buried.buried_at}
+
+
+def page(job: Found, now: float, told: list[tuple[str, str]]) -> str:
+    """Everything there is to know, in lines; `told` is what Redis knows beside the job itself."""
+    if job.buried is not None:
+        text = dead_view.page(job.buried, now)
+        return "\n".join([f"{'state':<10} {job.state.value}", *as_lines(told), text])
+    born = None if job.id is None else made_at(job.id)
+    known = [
+        ("id", "none" if job.id is None else plain(job.id, PAYLOAD)),
+        ("queue", plain(job.queue)),
+        ("task", "unknown" if job.task is None else plain(job.task, PAYLOAD)),
+        ("state", ", ".join(filter(None, (state(job), plain(about(job, now), NOTE))))),
+        ("attempts", f"{job.attempts:,}" + (" have failed" if job.attempts else "")),
+        ("crashes", f"{job.crashes:,}"),
+    ]
+    if born is not None:
+        known.append(("put", f"{moment(born)}, {span(max(0.0, now - born))} ago"))
+    if job.state is State.INFLIGHT:
+        known += [("consumer", plain(job.consumer, 200)), ("delivery", f"tag:{job.tag}")]
+    return "\n".join(as_lines([*known, *told, *payload(job.entry)]))
+
+
+def as_lines(known: list[tuple[str, str]]) -> list[str]:
+    return [f"{name:<10} {value}".rstrip() for name, value in known]
+
+
+def moment(seconds: float) -> str:
+    try:
+        return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):  # an id that only looks like one of ours
+        return "at no time that there is"
+
+
+def progress(told: bytes, now: float) -> str:
+    """`[#####...............] 25 %, 50 of 200, half a minute left (3 s ago)`, from what a job said of itself."""
+    try:
+        said = msgspec.json.decode(told, type=dict[str, Any])
+    except (msgspec.DecodeError, ValueError):
+        return shortened(text_of(told))
+    note, at = said.get("note"), said.get("at")
+    done, total = (each if isinstance(each := said.get(name), (int, float)) else None for name in ("done", "total"))
+    parts = [amount(done or 0.0, total)]
+    if isinstance(note, str) and note:
+        parts.append(plain(note, NOTE))
+    ago = f" ({span(max(0.0, now - at / 1000))} ago)" if isinstance(at, (int, float)) else ""
+    return ", ".join(parts) + ago
