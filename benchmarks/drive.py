@@ -70,7 +70,7 @@ class Producer:
             took.append(time.perf_counter() - start)
             if answer != number:
                 raise ValueError(f"asked for {number}, got {answer!r}")
-            time.sleep(PAUSE)
+            await asyncio.sleep(PAUSE)
         return took
 
 

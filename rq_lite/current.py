@@ -8,8 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from functools import partial
-from typing import Any
 
 import msgspec
 
@@ -75,37 +73,24 @@ class CurrentJob:
         self._tell(Progress(done, total, note if isinstance(note, str) else str(note)))
 
 
-Asked = Callable[[], CurrentJob | None]
-
-
-def nobody(_greenlet: object) -> CurrentJob | None:
-    return None
-
-
 class _Here:
-    """How this process finds the job of a greenlet (None: of that which asks); a consumer sets it."""
+    """How this process finds the job that runs where it is asked; a consumer sets it."""
 
-    find: Callable[[Any], CurrentJob | None] = staticmethod(nobody)
-
-
-# Where a job runs outside its greenlet (in a thread, in another process) whoever runs it there says whom to ask.
-given: ContextVar[Asked | None] = ContextVar("rq_lite_current_job", default=None)
+    find: Callable[[], CurrentJob | None] = staticmethod(lambda: None)
 
 
-def found_by(find: Callable[[Any], CurrentJob | None]) -> None:
-    """From now on `current_job` asks this."""
+# Where a job runs outside its greenlet (in a thread, in another process) whoever runs it there says which it is.
+given: ContextVar[CurrentJob | None] = ContextVar("rq_lite_current_job", default=None)
+
+
+def found_by(find: Callable[[], CurrentJob | None]) -> None:
+    """From now on `current_job` asks this first."""
     _Here.find = staticmethod(find)
-
-
-def that_of(greenlet: object) -> Asked:
-    """For `given`: the job that runs in this greenlet. Nothing is looked up until somebody asks."""
-    return partial(_Here.find, greenlet)
 
 
 def current_job() -> CurrentJob | None:
     """The job that runs here; None outside of one."""
-    asked = given.get()
-    return _Here.find(None) if asked is None else asked()
+    return _Here.find() or given.get()
 
 
 def shortened(progress: Progress) -> bytes:

@@ -17,7 +17,7 @@ from rq_lite.broker import Broker, Cancelled
 from rq_lite.current import Progress
 from rq_lite.errors import JobFailed, UsageError
 from rq_lite.process import this
-from rq_lite.results import readers
+from rq_lite.results import watch
 
 # What concurrent.futures keeps in a future.
 OF_A_FUTURE = frozenset({"_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks"})
@@ -101,11 +101,13 @@ class Job(Future[Any]):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         # Also whoever does not ask this class: concurrent.futures.wait, asyncio.wrap_future.
         if self.prepare() and self.result_ttl is not None:
-            readers.of(self.broker).watch([self])
+            watch(self.broker, [self])
         return self.__dict__[name]
 
     def prepare(self) -> bool:
-        """Make the future's parts; whether they were not there. Raises UsageError where no result will be."""
+        """Make the future's parts; whether they were not there."""
+        if "_done_callbacks" in self.__dict__:
+            return False
         with LAZY:
             if "_done_callbacks" in self.__dict__:
                 return False
@@ -121,7 +123,7 @@ class Job(Future[Any]):
             )
         self.prepare()
         if not super().done():
-            readers.of(self.broker).watch([self])
+            watch(self.broker, [self])
         return self
 
     def hear(self, result: bytes) -> None:

@@ -6,14 +6,23 @@ A consumer sets these before it imports the app; everywhere else they come from 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from rq_lite.broker import Broker
 from rq_lite.settings import Settings, load_settings
 
 # Jobs that a running job's own puts may go beyond a bound: they never wait, or a pool could wait for itself.
 OVERDRAFT = 1000
+
+
+class Instead(Protocol):
+    """What takes the place of Redis for puts and their results, in tests."""
+
+    def __call__(self, queue: Any, entries: Any, options: Any) -> int:
+        """Take encoded jobs; how many were put."""
+
+    def watch(self, jobs: Any) -> None:
+        """Let these jobs `hear` how they have ended."""
 
 
 class Process:
@@ -25,8 +34,7 @@ class Process:
         self._broker: Broker | None = None
         # Jobs that a put may go beyond the bound: 0, but in a consumer a job must not wait for its own pool.
         self.overdraft = 0
-        # In tests: takes queue, encoded jobs and options of every put, in place of Redis; how many were put.
-        self.instead: Callable[[Any, Any, Any], int] | None = None
+        self.instead: Instead | None = None
 
     @property
     def settings(self) -> Settings:

@@ -37,9 +37,10 @@ def rq_server() -> Iterator[Broker]:
 def rq_redis(rq_server: Broker) -> Iterator[Broker]:
     """The broker of an empty Redis that all queues belong to during the test, unless they were given another."""
     isolation = part("isolation")
-    isolation.emptied(rq_server)
-    with isolation.pointed_to(rq_server):
-        yield rq_server
+    broker = isolation.emptied(rq_server)
+    with isolation.pointed_to(broker):
+        yield broker
+    broker.close()
 
 
 @pytest.fixture

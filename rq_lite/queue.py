@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+import msgspec
+
 from rq_lite import items, leasing
 from rq_lite.arguments import Arguments
+from rq_lite.batches import batches
 from rq_lite.broker import Broker, Code, Feed, Put, inspection, keys
 from rq_lite.broker.connection import LONGEST_BLOCK
 from rq_lite.errors import BrokerError, BrokerUnavailable, FeedMoved, PayloadTooLarge, QueueFull, ShutDown, UsageError
@@ -110,12 +113,12 @@ class Queue:
         """For another process: the same queue, also where this program was told of its Redis by hand.
 
         A default broker's URL goes along with a process that is being started, and nowhere else: it may hold a
-        password. One that was given explicitly always does.
+        password. One that was given explicitly always does, but without the secret.
         """
         broker = self._broker
         if broker is None and spawning():
             broker = this.broker
-        where = None if broker is None else (broker.url, broker.settings)
+        where = None if broker is None else (broker.url, broker.settings if spawning() else without(broker.settings))
         return _unpickled, (type(self), self.name, self._declared, where, self._pickle, self._ahead)
 
     @property
@@ -139,6 +142,7 @@ class Queue:
 
     def forget_settings(self) -> None:
         """The default broker is another one now."""
+        self._known = False
         for name in ("settings", "seal"):
             self.__dict__.pop(name, None)
 
@@ -302,6 +306,14 @@ class Queue:
     def put_nowait(self, item: Any) -> None:
         """Put an item, or raise Full at once."""
         self._put_item(item, None, False, None)
+
+    def put_many(self, those: Iterable[Any]) -> int:
+        """Put items, lazily, in batches, waiting for room as long as the settings' `wait` says; how many were put."""
+        count, settings = 0, self.settings
+        entries = (items.encoded(self, item, None, pickled=self._pickle) for item in those)
+        for batch in batches(entries, len, most=settings.batch, heaviest=settings.max_payload):
+            count += self.put_entries(batch, NO_OPTIONS, before=count)
+        return count
 
     def _put_item(self, item: Any, priority: float | None, block: bool, timeout: float | None) -> None:
         wait = seconds(block, timeout)
@@ -490,6 +502,16 @@ def spawning() -> bool:
     return context is not None and context.get_spawning_popen() is not None
 
 
+def without(settings: Settings) -> Settings:
+    """The settings without their secret: a pickle may end up anywhere, also in Redis."""
+    return msgspec.structs.replace(settings, secret=None)
+
+
+def with_secret(settings: Settings) -> Settings:
+    """Settings that came without a secret have this process's own."""
+    return settings if settings.secret is not None else msgspec.structs.replace(settings, secret=this.settings.secret)
+
+
 def _unpickled(
     kind: type[Queue],
     name: str,
@@ -505,5 +527,5 @@ def _unpickled(
         and (known._declared, known._pickle, known._ahead) == (declared, pickle, ahead)
     ):
         return known
-    broker = None if where is None else Broker(where[0], settings=where[1])
+    broker = None if where is None else Broker(where[0], settings=with_secret(where[1]))
     return kind(name, *declared, broker=broker, pickle=pickle, ahead=ahead)

@@ -24,6 +24,7 @@ from rq_lite.broker import FAULTS, Broker, Link, keys
 from rq_lite.broker.connection import LONGEST_BLOCK
 from rq_lite.broker.producing import INBOX
 from rq_lite.errors import BrokerUnavailable, RqLiteError
+from rq_lite.process import this
 from rq_lite.runtime.seldom import Seldom
 
 log = logging.getLogger("rq_lite.results")
@@ -242,3 +243,8 @@ class _Readers:
 
 
 readers = _Readers()
+
+
+def watch(broker: Broker, jobs: Sequence[Waiter]) -> None:
+    """Let jobs hear how they end; at once where they have."""
+    (readers.of(broker) if this.instead is None else this.instead).watch(jobs)

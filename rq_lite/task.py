@@ -18,6 +18,7 @@ from rq_lite.batches import batches
 from rq_lite.broker.codec import VERSION, Message, encode, marked, new_id
 from rq_lite.errors import PayloadTooLarge, UsageError
 from rq_lite.job import Job
+from rq_lite.process import this
 from rq_lite.schedules import Recurrence, Schedule, defined, job_id, recurring
 
 if TYPE_CHECKING:
@@ -395,7 +396,7 @@ class Task(Generic[P, R]):
         seal = self.queue.seal
         if seal is not None:
             entry = seal(entry)
-        if tracked:
+        if tracked and this.instead is None:
             self.queue.broker.expect_tracked(self.queue.name)
         if priority is not None or tracked:
             entry = marked(entry, job_id, priority=priority, tracked=tracked)

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ALL_COMPLETED
 from typing import Any, NamedTuple
 
+from rq_lite import results
 from rq_lite.broker import Broker
 from rq_lite.errors import UsageError
 from rq_lite.job import Job
-from rq_lite.results import readers
 
 
 class Waited(NamedTuple):
@@ -31,7 +31,7 @@ def watch(jobs: Sequence[Job]) -> None:
         if job.prepare() or not concurrent.futures.Future.done(job):
             fresh.setdefault(job.broker, []).append(job)
     for broker, some in fresh.items():
-        readers.of(broker).watch(some)
+        results.watch(broker, some)
 
 
 def wait(jobs: Iterable[Job], timeout: float | None = None, return_when: str = ALL_COMPLETED) -> Waited:

@@ -19,6 +19,7 @@ from rq_lite.runtime.duties import BATCH
 
 SOONEST = 1.0  # seconds from the put until a job is due, at least
 KEPT = 200_000  # entries of Redis' slow log
+WARM_UP = 10  # jobs that are not counted
 ARRIVE_WITHIN = 30.0  # seconds after the last one was due
 
 
@@ -29,11 +30,14 @@ def late(site: Site) -> Iterator[Figure]:
         ping = producer.ping()
         ping.queue.declare()
         with bench.workers(2, SLOTS):
+            for done in range(1, WARM_UP + 1):  # until both consumers work
+                ping.put(time.monotonic())
+                wait_for(producer, done, ARRIVE_WITHIN)
             for _ in range(n):
                 delay = SOONEST + random.random() * spread
                 ping.using(delay=delay).put(time.monotonic() + delay)
-            wait_for(producer, n, SOONEST + spread + ARRIVE_WITHIN)
-            times = sorted(1000 * delay for delay in tally.delays(bench.folder))
+            wait_for(producer, WARM_UP + n, SOONEST + spread + ARRIVE_WITHIN)
+            times = sorted(1000 * delay for delay in tally.delays(bench.folder)[WARM_UP:])
     how = (
         f"{n:,} jobs due at moments by chance within {spread:g} s, on 2 idle consumers × {SLOTS}: from due to its body"
     )
@@ -47,7 +51,7 @@ def wait_for(producer: Producer, n: int, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while int(producer.client.hget("rq:{bench}:meta", "done") or 0) < n:
         if time.monotonic() > deadline:
-            raise RunFailed(f"{n} delayed jobs were not done in time")
+            raise RunFailed(f"{n} jobs were not done in time")
         time.sleep(0.2)
 
 

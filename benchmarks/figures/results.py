@@ -22,7 +22,7 @@ SETTLE = 3.0  # seconds in which all workers have begun: SAQ's drop what they fi
 
 
 def round_trip(site: Site) -> Iterator[Figure]:
-    n = site.size(600, 100) + WARM_UP
+    n = site.size(300, 100) + WARM_UP
     medians: dict[str, list[float]] = {}
     for _ in range(1 if site.quick else ROUNDS):
         for contender in (one for one in ALL if one.name in ASKED and one.ready()):

@@ -104,7 +104,7 @@ class Duties:
         self._thread = threading.Thread(target=self._run, name="duties", daemon=True)
         self._alarm = Alarm(self._broker, self._hear_alarm)
         self._promoting = Chore(PROMOTE, self._promote)
-        self._planning = Chore(planner.LOOK, lambda: planner.fire_due(self._broker, self._queues))
+        self._planning = Chore(planner.LOOK, lambda: planner.fire_due(self._broker, self._queues, self._rarely.warn))
         self._looked = 0.0  # when all queues were looked at
         self._next: dict[str, float] = {}  # queue to when the next of its scheduled jobs is due, in time.monotonic()
         self._queues: list[str] = []
@@ -112,6 +112,7 @@ class Duties:
         self._own: set[str] = set()  # all this worker has had: `died` tells how they died, and who is to blame
         self._missing: set[tuple[str, str]] = set()
         self._seldom = Seldom(log)
+        self._rarely = Seldom(log, seconds=3600.0)
         self.waiting_since: float | None = None
         self.suspects = 0
 

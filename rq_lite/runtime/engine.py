@@ -16,15 +16,15 @@ import sys
 import threading
 import time
 import traceback
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
 from rq_lite.app import import_app, own_traceback
-from rq_lite.broker.codec import Message, decode
-from rq_lite.current import CurrentJob, Progress, shortened
+from rq_lite.broker.codec import decode
+from rq_lite.current import CurrentJob, Progress
 from rq_lite.errors import AppFailed, UsageError
 from rq_lite.process import OVERDRAFT, this
 from rq_lite.runtime import ending
@@ -37,7 +37,7 @@ from rq_lite.task import FOREVER, registry
 
 INTERRUPT = signal.SIGUSR1
 STACK = signal.SIGUSR2
-PACE = 0.2  # seconds between two words about how far a job is
+PACE = 0.1  # seconds between two words about how far a job is
 
 encode = msgspec.json.Encoder().encode
 read_order = msgspec.json.Decoder(Order).decode
@@ -54,68 +54,92 @@ class Engine:
         self._frames = frames
         self._settings = settings
         self._running = False
+        self._masked = False  # a frame is under way, which must not be cut short
+        self._late = False  # an interruption came meanwhile
         self._taken = 0
-        self._talker: threading.Thread | None = None
-        self._talking = threading.Lock()  # one frame at a time
-        self._latest: Progress | None = None  # what the job has said last, if the consumer has not heard it yet
+        self._sending = threading.Lock()
+        self._said = 0.0  # when it last said how far the job is
+        self._unsaid: Progress | None = None
+        self._later = False  # a timer will say it
         signal.signal(INTERRUPT, self._interrupt)
 
     def _interrupt(self, *_: object) -> None:
-        if self._running:
+        if self._masked:
+            self._late = True
+        elif self._running:
             raise Interrupted
 
     def serve(self) -> None:
         """Until the consumer is gone."""
         while (frame := self._frames.receive()) is not None:
             order, _, entry = frame.partition(b"\n")
-            self._taken += 1
+            self._late, self._unsaid = False, None
             answer = encode(self._run(read_order(order), entry))
             for stream in (sys.stdout, sys.stderr):
                 if stream is not None:
                     stream.flush()
-            with self._talking:
-                self._latest = None  # no word of this job after its answer
+            with self._sending:
+                self._taken += 1
+                self._say_the_last()
                 self._frames.send(answer)
 
-    def _who(self, order: Order, message: Message, attempts: int, until: float) -> CurrentJob:
-        return CurrentJob(
-            id=message.id,
-            queue=order.queue,
-            task=message.task,
-            attempt=attempts + 1,
-            deadline=until if order.timeout < FOREVER / 2 else None,
-            tell=self._tell,
-        )
+    # -- how far it is
 
-    def _tell(self, progress: Progress) -> None:
-        """An exception may strike here: so nothing is done but to leave it for another thread."""
-        self._latest = progress
-        if self._talker is None:
-            self._talker = threading.Thread(target=self._talk, name="progress", daemon=True)
-            self._talker.start()
+    def _tell(self, number: int, progress: Progress) -> None:
+        """From the job, or from a thread that it has started: those may also speak when it has ended."""
+        main = threading.current_thread() is threading.main_thread()
+        self._masked = self._masked or main
+        try:
+            with self._sending:
+                if number == self._taken:
+                    self._unsaid = progress
+                    if time.monotonic() - self._said >= PACE:
+                        self._say_the_last()
+                    elif not self._later:
+                        self._later = True
+                        timer = threading.Timer(PACE, self._say_later, [number])
+                        timer.daemon = True
+                        timer.start()
+        finally:
+            self._masked = self._masked and not main
+        if main and self._late:
+            self._late = False
+            raise Interrupted
 
-    def _talk(self) -> None:
-        while True:
-            with self._talking:
-                latest, self._latest = self._latest, None
-                if latest is not None:
-                    detail = b"{%s}" % shortened(latest)
-                    self._frames.send(encode(Answer(event="progress", result=msgspec.Raw(detail))))
-            time.sleep(PACE)
+    def _say_later(self, number: int) -> None:
+        with self._sending:
+            self._later = False
+            if number == self._taken:
+                self._say_the_last()
+
+    def _say_the_last(self) -> None:
+        if self._unsaid is not None:
+            said, self._unsaid = self._unsaid, None
+            self._said = time.monotonic()
+            self._frames.send(encode(Answer(event="progress", progress=said)))
+
+    # -- a job
 
     def _run(self, order: Order, entry: bytes) -> Answer:
         message, attempts, crashes = decode(entry)
-        asked = cache(partial(self._who, order, message, attempts + crashes, time.time() + order.timeout))
         began = time.monotonic()
         task = registry.tasks.get(message.task)
         if task is None:
             text = f"task {message.task!r} is unknown in a fresh process: register it when the app is imported"
             return Answer(event="raised", error=f"UsageError: {text}", kind="UsageError", message=text, final=True)
+        current = CurrentJob(
+            id=message.id,
+            queue=order.queue,
+            task=message.task,
+            attempt=attempts + crashes + 1,
+            deadline=time.time() + order.timeout if order.timeout < FOREVER / 2 else None,
+            tell=partial(self._tell, self._taken),
+        )
         try:
             self._running = True
             try:
                 args, kwargs = task.arguments.restore(message.args, message.kwargs)
-                value = call(task, args, kwargs, asked)
+                value = call(task, args, kwargs, current)
             finally:
                 self._running = False
         except BaseException as error:
@@ -143,7 +167,7 @@ class Engine:
 
     def _worn_out(self) -> bool:
         most, memory = self._settings.max_jobs, self._settings.max_rss * 1_000_000
-        return bool(most and self._taken >= most) or bool(memory and rss() >= memory)
+        return bool(most and self._taken + 1 >= most) or bool(memory and rss() >= memory)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ import msgspec
 from gevent.lock import Semaphore
 
 from rq_lite.backoff import pauses
-from rq_lite.current import Progress, current_job
+from rq_lite.current import current_job
 from rq_lite.runtime.board import NEVER, SECOND, new_file
 from rq_lite.runtime.child import PRINTING, polled
 from rq_lite.runtime.engine import INTERRUPT, STACK, encode
@@ -147,11 +147,12 @@ class Engines:
 
     def _given(self, slot: Slot[Any], entry: bytes, timeout: int) -> Engine:
         """An engine that has the job."""
+        assert slot.lane is not None
         while True:
             engine = self._idle.pop() if self._idle else self._started()
             try:
                 if engine.alive:
-                    engine.send(encode(Order(timeout / SECOND, getattr(slot.lane, "queue", ""))), entry)
+                    engine.send(encode(Order(slot.lane.queue, timeout / SECOND)), entry)
                     slot.began = time.monotonic_ns()
                     slot.deadline = slot.began + timeout
                     return engine
@@ -189,14 +190,14 @@ class Engines:
         kill_at = NEVER
         while True:
             try:
-                answer = heard(engine)
+                answer = self._ending(engine)
                 break
             except Stopped:
                 slot.deadline = NEVER
                 engine.signal(INTERRUPT)
                 answer = None
                 with gevent.Timeout(FAREWELL, False):
-                    answer = heard(engine)
+                    answer = self._ending(engine)
                 if answer is None or answer.event == "interrupted":
                     raise
                 break
@@ -213,19 +214,18 @@ class Engines:
             raise Died(engine.end(), engine.last_stack())
         return answer, thrown
 
+    @staticmethod
+    def _ending(engine: Engine) -> Answer | None:
+        """How the job ended; on the way there it may say how far it is."""
+        while (answer := engine.answer()) is not None and answer.progress is not None:
+            current = current_job()
+            if current is not None:
+                current.progress(answer.progress.done, answer.progress.total, answer.progress.note)
+        return answer
+
     def _hard(self, engine: Engine, error: BaseException) -> BaseException:
         if not isinstance(error, Expired):
             return error
         said = f"hard limit: its timeout and {self._grace:g} s of grace were over; its process was killed"
         log.error("engine [%d] is killed: its job goes on beyond its hard time limit", engine.pid)
         return Expired(said, engine.stack())
-
-
-def heard(engine: Engine) -> Answer | None:
-    """How its job ended; what that says of itself meanwhile is passed on, in its slot's greenlet."""
-    while (answer := engine.answer()) is not None and answer.event == "progress":
-        job = current_job()
-        if job is not None:
-            said = msgspec.json.decode(answer.result, type=Progress)
-            job.progress(said.done, said.total, said.note)
-    return answer

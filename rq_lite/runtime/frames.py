@@ -1,7 +1,7 @@
 """What a consumer and its engines say to each other, over a pair of sockets: frames of 4 bytes of length, then bytes.
 
     consumer   Hire, then for each job: Order, line end, the job's entry as it came from Redis
-    engine     Answer: `ready` or `failed` once, then one for each job (and what it says meanwhile)
+    engine     Answer: `ready` or `failed` once, then one for each job, with `progress` before it as it says so
 
 One job at a time, so that an answer belongs to the order before it.
 """
@@ -13,6 +13,7 @@ import struct
 
 import msgspec
 
+from rq_lite.current import Progress
 from rq_lite.settings import Settings
 
 LENGTH = struct.Struct(">I")
@@ -30,18 +31,19 @@ class Hire(msgspec.Struct, frozen=True, kw_only=True):
 class Order(msgspec.Struct, frozen=True):
     """What goes with a job."""
 
-    timeout: float  # seconds it has from now on
     queue: str
+    timeout: float  # seconds it has from now on
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`ready`; `failed` (the app cannot be imported); of a job: `done`, `raised`, `interrupted` (as it was told to).
 
-    Before one of these three there may be any number of `progress`: how far it is, in `result`.
+    Before these any number of `progress`.
     """
 
     event: str
     result: msgspec.Raw = msgspec.Raw(b"null")  # of one that is done, where somebody wants to hear of it
+    progress: Progress | None = None
     error: str = ""  # one line
     kind: str = ""  # the error's type,
     message: str = ""  # and its text

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from rq_lite.broker import Broker
+from rq_lite.broker.codec import as_is
 from rq_lite.broker.planning import Planned
 from rq_lite.runtime.seldom import one_line
 from rq_lite.schedules import MOST, Schedule, Seal, from_json, job_id, to_json
@@ -16,8 +17,14 @@ log = logging.getLogger("rq_lite.worker")
 
 AT_A_TIME = 50  # schedules that are fired before other duties have their turn
 LOOK = 10.0  # seconds between two looks, should nobody have said that there is something new
-HOUR = 3_600_000  # ms until a definition that is not understood is looked at again
+HOUR = 3_600_000  # ms until the next look at a schedule that has no slot in decades
 TRIES = 5  # to write a definition that others change meanwhile
+
+Complain = Callable[[str, str], None]  # what it is about, and what is said
+
+
+def aloud(_about: str, text: str) -> None:
+    log.warning("%s", text)
 
 
 def declare(broker: Broker, tasks: Iterable[Task[Any, Any]]) -> None:
@@ -52,39 +59,45 @@ def write(broker: Broker, name: str, schedule: Schedule) -> bool:
     return False
 
 
-def fire_due(broker: Broker, queues: Collection[str]) -> float:
+def fire_due(broker: Broker, queues: Collection[str], complain: Complain = aloud) -> float:
     """Fire what is due by Redis' clock, of these queues; seconds until there is something again, as far as is known.
 
-    Where nobody works on a queue nothing is put there: its slots are missed ones for whoever begins to.
+    Where nobody works on a queue nothing is put there: its slots are missed ones for whoever begins to. `complain` is
+    told of schedules that cannot be fired.
     """
-    now, due, upcoming = broker.due()
-    fired = 0
-    for planned in due:
-        if fired == AT_A_TIME:
-            return 0.0
-        fired += fire(broker, planned, now, queues)
-    if fired:
+    tried = 0
+    while tried < AT_A_TIME:
         now, due, upcoming = broker.due()
-    return LOOK if upcoming is None else min(LOOK, max(0.0, (upcoming - now) / 1000))
+        before = tried
+        for planned in due:
+            if tried < AT_A_TIME:
+                tried += fire(broker, planned, now, queues, complain)
+        if tried == before:
+            return LOOK if upcoming is None else min(LOOK, max(0.0, (upcoming - now) / 1000))
+        # Where something has moved on, its next slot may have come meanwhile.
+    return 0.0
 
 
-def fire(broker: Broker, planned: Planned, now: int, queues: Collection[str]) -> bool:
-    """Whether it was fired; another supervisor may be faster."""
+def fire(broker: Broker, planned: Planned, now: int, queues: Collection[str], complain: Complain = aloud) -> bool:
+    """Whether it has moved on, by our doing or because another supervisor was faster."""
+    name = one_line(planned.name)
+    said = from_json(planned.name, planned.definition, as_is)
+    if said is None:
+        complain(f"schedule {name}", f"schedule {name} is not understood by this version of rq_lite: it waits")
+        return False
+    if said.queue not in queues:
+        return False
     schedule = from_json(planned.name, planned.definition, broker.opened)
-    if schedule is not None and schedule.queue not in queues:
+    if schedule is None:
+        complain(f"schedule {name}", f"schedule {name} is not signed with this worker's secret: it waits")
         return False
     try:
-        made = None if schedule is None else jobs_of(planned, schedule, now, broker.seal)
-    except Exception:  # one that anybody may have written must not hold up the others
-        log.exception("schedule %s", one_line(planned.name))
-        made = None
-    if schedule is None or made is None:
-        log.error("schedule %s is of another version, or not signed with this secret: it waits", one_line(planned.name))
-        return broker.fire(planned, "-", [], now + HOUR, None)
-    slots, entries, upcoming = made
-    if not broker.fire(planned, schedule.queue, entries, upcoming, slots[-1] if slots else None):
+        slots, entries, upcoming = jobs_of(planned, schedule, now, broker.seal)
+    except Exception as error:  # one that anybody may have written must not hold up the others
+        complain(f"schedule {name}", f"schedule {name} makes no job: {type(error).__name__}: {error}: it waits")
         return False
-    tell(planned, slots, now)
+    if broker.fire(planned, schedule.queue, entries, upcoming, slots[-1] if slots else None):
+        tell(planned, slots, now)
     return True
 
 

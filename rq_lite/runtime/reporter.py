@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import gevent
 import msgspec
@@ -54,9 +53,9 @@ class Reporter:
         self._wake = gevent.get_hub().loop.async_()
         self._wake.start(self._begin)
 
-    def find(self, greenlet: Any) -> CurrentJob | None:
-        """The job of a greenlet (None: of that which asks); None where it is no slot's, or has none just now."""
-        slot: Slot[Lane] | None = getattr(greenlet or gevent.getcurrent(), "rq_lite_slot", None)
+    def find(self) -> CurrentJob | None:
+        """The job of the greenlet that asks; None where it is no slot's, or has none just now."""
+        slot: Slot[Lane] | None = getattr(gevent.getcurrent(), "rq_lite_slot", None)
         if slot is None or slot.lane is None or slot.deadline == NEVER:
             return None
         if slot.current is None or slot.current[0] != slot.tag:

@@ -16,7 +16,7 @@ from gevent.lock import Semaphore
 from gevent.threadpool import ThreadPool
 
 from rq_lite.broker.codec import Message
-from rq_lite.current import Asked, that_of
+from rq_lite.current import CurrentJob, current_job
 from rq_lite.runtime.board import NEVER
 from rq_lite.runtime.call import call
 from rq_lite.runtime.slots import Slot, Stopped, entrance
@@ -37,9 +37,9 @@ class Threads:
     def run(self, slot: Slot[Any], task: Task[Any, Any], message: Message, timeout: int) -> Any:
         """What the function returns, or raises. `timeout` in ns, from when it begins."""
         with self._places:
-            job = Call(slot.number, task, message, that_of(slot.greenlet))
             slot.began = time.monotonic_ns()
             slot.deadline = slot.words[slot.due] = slot.began + timeout
+            job = Call(slot.number, task, message, current_job())
             ended = self._pool.spawn(job.run)
             while True:
                 try:
@@ -58,11 +58,11 @@ class Threads:
 class Call:
     """One job in a thread."""
 
-    def __init__(self, number: int, task: Task[Any, Any], message: Message, asked: Asked) -> None:
+    def __init__(self, number: int, task: Task[Any, Any], message: Message, current: CurrentJob | None) -> None:
+        self._current = current
         self._number = number
         self._task = task
         self._message = message
-        self._asked = asked
         self._lock = real_lock()
         self._ident = 0  # of the thread, while anything may be raised in it
         self._returned = False
@@ -88,7 +88,7 @@ class Call:
 
     def _attempt(self) -> None:
         args, kwargs = self._task.arguments.restore(self._message.args, self._message.kwargs)
-        self.result = call(self._task, args, kwargs, self._asked)
+        self.result = call(self._task, args, kwargs, self._current)
         self._returned = True
 
     def _close(self) -> None:

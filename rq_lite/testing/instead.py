@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import threading
+import time
+import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from rq_lite.broker.codec import decode
+from rq_lite.broker.codec import Message, decode
+from rq_lite.current import CurrentJob, Progress, given
 from rq_lite.errors import UsageError
-from rq_lite.outcome import Bury, Retry
+from rq_lite.job import Job
+from rq_lite.outcome import Buried, Bury, Finished, Retry
 from rq_lite.process import this
 from rq_lite.queue import Queue
+from rq_lite.runtime import ending
+from rq_lite.runtime.verdict import Failure
 from rq_lite.task import Options, Task, registry
 from rq_lite.testing.puts import PutJob, arguments_of, job_of
 
@@ -30,16 +36,17 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     value: Any = None
     error: BaseException | None = None
     attempts: int = 1
+    progress: Progress | None = None  # what it said last
 
 
 @contextmanager
 def inline(*, raises: bool = True) -> Iterator[list[Ran]]:
     """Puts run their job at once, in this process, and need no Redis; also as a decorator. Yields what was run.
 
-    The arguments go through JSON, are checked and restored as on their way through Redis. A job that raises is tried
-    again as its task says, without the pauses; what would be buried is raised by the put, after the other jobs of the
-    same put; with `raises=False` it is only kept in what this yields. What a job puts is run after it. Not looked at:
-    bounds, delays, timeouts, priorities.
+    The arguments go through JSON, are checked and restored as on their way through Redis, and so do results; callbacks
+    are run, too. A job that raises is tried again as its task says, without the pauses; what would be buried is raised
+    by the put, after the other jobs of the same put; with `raises=False` it is only kept in what this yields. What a
+    job puts is run after it. Plain items are only kept. Not looked at: bounds, delays, timeouts, priorities.
     """
     runs = Inline(raises)
     with put_to(runs):
@@ -74,9 +81,27 @@ class Record:
         return len(entries)
 
     def note(self, queue: Queue, entries: Sequence[bytes], options: Options) -> list[PutJob]:
-        jobs = [job_of(queue, entry, delay=options.delay) for entry in entries]
+        jobs = [job_of(queue, entry, delay=options.delay, at=options.at) for entry in entries]
         self.puts += jobs
         return jobs
+
+    def watch(self, jobs: Sequence[Job]) -> None:
+        raise UsageError(f"recorded: job {jobs[0].id} of {jobs[0].task} is kept, and not run: it has no result")
+
+
+class Waiting(NamedTuple):
+    """A job that is to be run."""
+
+    job: PutJob
+    queue: Queue
+    entry: bytes
+
+
+class Turn(threading.local):
+    """What a thread has under way."""
+
+    waiting: deque[Waiting] | None = None
+    failures: list[BaseException]  # of this turn
 
 
 class Inline(Record):
@@ -86,50 +111,101 @@ class Inline(Record):
         super().__init__()
         self.ran: list[Ran] = []
         self._raises = raises
-        self._here = threading.local()
+        self._turn = Turn()
+        self._results: dict[str, bytes] = {}  # by id, as JSON
 
     def __call__(self, queue: Queue, entries: Sequence[bytes], options: Options) -> int:
-        noted = self.note(queue, entries, options)
-        jobs = [(job, queue, entry) for job, entry in zip(noted, entries, strict=True)]
-        waiting: deque[tuple[PutJob, Queue, bytes]] | None = getattr(self._here, "waiting", None)
-        if waiting is not None:  # this is a job that puts
-            waiting.extend(jobs)
+        noted = zip(self.note(queue, entries, options), entries, strict=True)
+        jobs = [Waiting(job, queue, entry) for job, entry in noted if job.task]
+        turn = self._turn
+        if turn.waiting is not None:  # this is a job that puts
+            turn.waiting.extend(jobs)
             return len(entries)
-        self._here.waiting = waiting = deque(jobs)
-        failures = []
+        turn.waiting = waiting = deque(jobs)
+        failures: list[BaseException] = []
+        turn.failures = failures
         try:
             while waiting:
-                ran = run(*waiting.popleft())
-                self.ran.append(ran)
-                failures += [ran.error] if ran.error is not None else []
+                self._run(waiting.popleft())
         finally:
-            self._here.waiting = None
+            turn.waiting = None
         if failures and self._raises:
             raise failures[0]
         return len(entries)
 
+    def _run(self, one: Waiting) -> None:
+        ran, message = run(*one)
+        self.ran.append(ran)
+        if ran.error is not None:
+            self._turn.failures.append(ran.error)
+        if not ending.is_tracked(message):
+            return
+        finished = ended(ran, message, one.queue)
+        self._results[message.id] = b'{"state":"%s",%s}' % (finished.state.encode(), finished.detail or b'"value":null')
+        for name, entry in finished.puts:
+            queue = registry.queues.get(name) or Queue(name, broker=one.queue.chosen_broker)
+            self(queue, [entry], Options())
 
-def run(job: PutJob, queue: Queue, entry: bytes) -> Ran:
+    def watch(self, jobs: Sequence[Job]) -> None:
+        """Somebody asks for their results: those that wait behind the job that asks are run now."""
+        for job in jobs:
+            waiting = [one for one in self._turn.waiting or () if one.job.id == job.id]
+            for one in waiting:
+                assert self._turn.waiting is not None
+                self._turn.waiting.remove(one)
+                self._run(one)
+            if job.id not in self._results:
+                raise UsageError(f"inline: job {job.id} of {job.task} was not put within this block: it has no result")
+            job.hear(self._results[job.id])
+
+
+def run(job: PutJob, queue: Queue, entry: bytes) -> tuple[Ran, Message]:
     """All attempts of one job."""
     task = registry.tasks.get(job.task)
     if task is None:
         raise UsageError(f"inline: no task {job.task!r} is known here; import the module that defines it")
-    error: BaseException | None = None
-    most = 1 + job.options.get("retries", task.policy.retries)
-    for attempt in range(1, most + 1):
+    attempt = 0
+    said: list[Progress] = []
+    while True:
+        attempt += 1
         # Decoded anew each time: what an attempt did to its arguments, the next does not see.
         message = decode(queue.broker.opened(queue.name, entry))[0]
         try:
             args, kwargs = arguments_of(message)
-            value = Context().run(task.function, *args, **kwargs)
-        except FAILURES as raised:
-            error = raised
-            if attempt == most or not is_retried(task, raised):
-                return Ran(job=job, error=raised, attempts=attempt)
+            context = Context()
+            context.run(given.set, current(message, task, attempt, said))
+            value = context.run(task.function, *args, **kwargs)
+            ending.encoded(message, value, task.arguments, queue.settings.max_result)
+        except FAILURES as error:
+            retries = task.policy.retries if message.retries is None else message.retries
+            if attempt > retries or not is_retried(task, error):
+                return Ran(job=job, error=error, attempts=attempt, progress=said[-1] if said else None), message
         else:
-            return Ran(job=job, value=value, attempts=attempt)
-    raise AssertionError(error)
+            return Ran(job=job, value=value, attempts=attempt, progress=said[-1] if said else None), message
+
+
+def current(message: Message, task: Task[Any, Any], attempt: int, said: list[Progress]) -> CurrentJob:
+    """What `current_job` gives it."""
+    timeout = task.policy.timeout if message.timeout is None else message.timeout
+    deadline = None if timeout is None else time.time() + timeout
+    return CurrentJob(
+        id=message.id, queue=task.queue.name, task=task.name, attempt=attempt, deadline=deadline, tell=said.append
+    )
 
 
 def is_retried(task: Task[Any, Any], error: BaseException) -> bool:
-    return not isinstance(error, Bury) and (isinstance(error, Retry) or task.policy.is_retried(error))
+    if isinstance(error, (Bury, ending.BadResult)):
+        return False
+    return isinstance(error, Retry) or task.policy.is_retried(error)
+
+
+def ended(ran: Ran, message: Message, queue: Queue) -> Finished:
+    """What a worker would tell Redis of it."""
+    task = registry.tasks[message.task]
+    puts = ending.Puts(lambda name: registry.tasks[name].says if name in registry.tasks else {}, queue.broker.seal)
+    if ran.error is None:
+        text = ending.encoded(message, ran.value, task.arguments, queue.settings.max_result)
+        return ending.done(message, queue.name, ran.attempts, text, puts)
+    said = f"{type(ran.error).__name__}: {ran.error}".removesuffix(": ")
+    failure = Failure(said, "".join(traceback.format_exception(ran.error)))
+    return ending.given_up(message, queue.name, ran.attempts, failure, Buried(b""), puts)

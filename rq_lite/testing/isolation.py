@@ -10,10 +10,11 @@ from typing import Any
 
 import msgspec
 
-from rq_lite import embedded
+from rq_lite import embedded, leasing
 from rq_lite.broker import Broker
 from rq_lite.process import this
 from rq_lite.queue import Queue
+from rq_lite.results import readers
 from rq_lite.settings import checked
 from rq_lite.task import registry
 
@@ -56,6 +57,9 @@ def pointed_to(broker: Broker) -> Iterator[None]:
     try:
         yield
     finally:
+        # What was got with Queue.get goes back, and no thread goes on in the next test's Redis.
+        leasing.leave()
+        readers.stop()
         this.use(*before)
         forget_settings()
         del os.environ[URL]
@@ -69,10 +73,11 @@ def forget_settings() -> None:
         queue.forget_settings()
 
 
-def emptied(broker: Broker) -> None:
-    """All of it; begun again if a test has stopped it."""
-    broker.open().revive()
-    broker.read(("FLUSHALL",))
+def emptied(server: Broker) -> Broker:
+    """The same Redis, empty, for one who knows nothing of it yet; begun again if a test has stopped it."""
+    server.open().revive()
+    server.read(("FLUSHALL",))
+    return Broker(settings=msgspec.structs.replace(server.settings, url=server.url))
 
 
 @contextmanager

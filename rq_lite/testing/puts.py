@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -97,7 +98,7 @@ def waiting(queue: Queue) -> list[PutJob]:
     return jobs
 
 
-def job_of(queue: Queue, entry: bytes, *, delay: float = 0.0) -> PutJob:
+def job_of(queue: Queue, entry: bytes, *, delay: float = 0.0, at: datetime | None = None) -> PutJob:
     """An entry as it was put. Raises Undecodable for what a worker would bury at once."""
     message = decode(queue.broker.opened(queue.name, entry))[0]
     args, kwargs = arguments_of(message)
@@ -107,7 +108,7 @@ def job_of(queue: Queue, entry: bytes, *, delay: float = 0.0) -> PutJob:
         task=message.task,
         args=tuple(args),
         kwargs=kwargs,
-        options=options_of(message, entry) | ({"delay": delay} if delay else {}),
+        options=options_of(message, entry) | ({"delay": delay} if delay else {}) | ({"at": at} if at else {}),
     )
 
 

@@ -8,9 +8,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from rq_lite.broker.codec import decode
+from rq_lite.broker.codec import VERSION, Message, decode, encode, marked, new_id
+from rq_lite.current import Progress
+from rq_lite.job import Job
 from tests.acceptance.conftest import Lab, Worker, alive, children
 from tests.conftest import until
 
@@ -39,6 +42,21 @@ class Cpu:
 
     def drain(self, *options: str) -> Worker:
         return self.lab.drain(*options, app=APP)
+
+    def tracked(self, task: str, argument: object) -> str:
+        """Put a job of which somebody wants to hear; its id."""
+        job = new_id()
+        message = Message(VERSION, job, f"{APP}:{task}", [argument], result_ttl=60)
+        self.lab.put_raw(marked(encode(message), job, tracked=True))
+        return job
+
+    def result(self, job: str) -> Any:
+        """What is known of how it ended."""
+        (raw,) = self.lab.broker.read(("GET", f"rq:{{work}}:result:{job}"))
+        return None if raw is None else msgspec.json.decode(raw)
+
+    def ending(self, job: str) -> Any:
+        return until(lambda: self.result(job), "it has ended")
 
     def errors(self) -> list[str]:
         return [dead.report["error"] for dead in self.lab.dead()]
@@ -134,11 +152,38 @@ def test_jobs_may_put_jobs(cpu: Cpu, kind: str) -> None:
 
 @each_kind
 def test_a_megabyte_there_and_back(cpu: Cpu, kind: str) -> None:
-    cpu.put(f"long_{kind}", "x" * 999_000, "y" * 999_000, result_ttl=60)
+    jobs = [cpu.tracked(f"long_{kind}", letters + "x" * 999_000) for letters in ("ab", "cd")]
     cpu.put(f"away_{kind}", "next")
     cpu.drain("--cpu-procs", "1")
-    assert cpu.lab.seen("done") == ["999000", "999000", "next"]
-    assert cpu.errors() == []
+    assert cpu.lab.seen("done")[-1] == "next"
+    assert [cpu.result(job)["value"] for job in jobs] == ["x" * 999_000 + letters for letters in ("ba", "dc")]
+
+
+@each_kind
+def test_results_are_the_same_as_elsewhere(cpu: Cpu, kind: str) -> None:
+    plain, day = cpu.tracked(f"result_{kind}", "plain"), cpu.tracked(f"tomorrow_{kind}", "2026-02-28")
+    cpu.drain()
+    assert cpu.result(plain) == {"state": "done", "value": [1, 2.5, None, "ä"]}
+    assert cpu.result(day) == {"state": "done", "value": "2026-03-01"}
+
+
+@each_kind
+def test_a_result_that_json_cannot_carry_fails_once(cpu: Cpu, kind: str) -> None:
+    jobs = {text: cpu.tracked(f"result_{kind}", text) for text in ("object", "no number")}
+    large = cpu.tracked(f"long_{kind}", "x" * 1_000_000)
+    cpu.drain("--cpu-procs", "1")
+    for job in (*jobs.values(), large):
+        assert (cpu.result(job)["state"], cpu.result(job)["error"]["type"]) == ("failed", "BadResult")
+    assert cpu.lab.seen("begun") == ["object", "no number"]
+
+
+@each_kind
+def test_an_error_is_told_to_who_waits(cpu: Cpu, kind: str) -> None:
+    job = cpu.tracked(f"fail_{kind}", "this")
+    cpu.drain()
+    error = cpu.result(job)["error"]
+    assert (error["type"], error["message"]) == ("ValueError", "cannot do this")
+    assert "in fail\n    raise ValueError" in error["traceback"]
 
 
 def test_what_a_job_prints_goes_to_the_log_and_nowhere_else(cpu: Cpu) -> None:
@@ -148,6 +193,23 @@ def test_what_a_job_prints_goes_to_the_log_and_nowhere_else(cpu: Cpu) -> None:
     assert cpu.lab.seen("done") == ["", "", "next"]
     assert cpu.errors() == []
     assert "\x00\x00\x00\x01{}" in worker.log.read_bytes().decode(errors="replace")
+
+
+@each_kind
+def test_a_job_knows_who_it_is_and_says_how_far(cpu: Cpu, kind: str) -> None:
+    name = cpu.tracked(f"introduce_{kind}", "it")
+    job = Job(id=name, queue="work", task="t", broker=cpu.lab.broker, result_ttl=60)
+    assert not job.done()
+    cpu.put(f"away_{kind}", "next")
+    worker = cpu.work("--cpu-procs", "1")
+    until(lambda: job.progress and job.progress.done == 1000, "the last that it said is written")
+    assert job.progress == Progress(1000, 2000, "half of it")
+    assert cpu.lab.seen("job") == [f"{name} work introduce_{kind} 1 True"]
+    cpu.lab.open_gate()
+    assert job.result(30) is None
+    cpu.lab.until_seen("done", 1)
+    assert worker.stop() == 0
+    assert cpu.lab.state().failed == 0
 
 
 # -- how many
@@ -247,7 +309,7 @@ def test_past_its_hard_limit_a_job_ends_with_its_engine_alone(cpu: Cpu) -> None:
     until(lambda: cpu.lab.state().dead == 1, "it is buried")
     (dead,) = cpu.lab.dead()
     assert dead.report["error"].startswith("JobTimeout: hard limit: its timeout and 1 s of grace were over")
-    assert " in swallow\n" in dead.report["traceback"] + "\n"
+    assert " in swallow_all\n" in dead.report["traceback"] + "\n"
     assert (dead.report["attempts"], dead.report.get("crashes", 0)) == (1, 0)
     assert len(cpu.lab.seen("swallowed")) >= 1
     cpu.put("away_process", "next")
@@ -336,6 +398,48 @@ def test_jobs_wait_for_engines_that_cannot_begin(cpu: Cpu) -> None:
     cpu.lab.until_seen("done", 2)
     assert worker.stop() == 0
     assert cpu.lab.state().done == 2
+
+
+# -- who waits, and who cancels
+
+
+def test_poison_is_told_to_who_waits(cpu: Cpu) -> None:
+    job = cpu.tracked("poison_process", "exit")
+    cpu.drain()
+    result = cpu.result(job)
+    assert (result["state"], result["error"]["type"]) == ("failed", "poison")
+    assert result["error"]["message"].startswith("3 processes died while it ran")
+
+
+@each_kind
+def test_a_job_that_is_cancelled_ends_and_its_place_goes_on(cpu: Cpu, kind: str) -> None:
+    worker = cpu.work("--cpu-procs", "1")
+    running, waiting = cpu.tracked(f"compute_long_{kind}", 1), cpu.tracked(f"compute_long_{kind}", 2)
+    cpu.lab.until_seen("begun", 1)
+    until(lambda: cpu.lab.state().inflight == 2, "the second waits in its slot")
+    for job in (waiting, running):
+        cpu.lab.broker.cancel("work", job)
+        assert cpu.ending(job) == {"state": "cancelled"}
+    cpu.put(f"away_{kind}", "next")
+    cpu.lab.until_seen("done", 1)
+    assert len({run.pid for run in cpu.lab.runs("begun") + cpu.lab.runs("done")}) == 1
+    assert worker.stop() == 0
+    assert (cpu.lab.seen("begun"), cpu.lab.state().dead) == (["1"], 0)
+
+
+def test_a_job_that_swallows_being_cancelled_ends_with_its_engine_alone(cpu: Cpu) -> None:
+    worker = cpu.work("--cpu-procs", "1", "--grace", "1")
+    cpu.put("hold_here", "neighbour")
+    job = cpu.tracked("swallow_long_process", 1)
+    cpu.lab.until_seen("begun", 2)
+    before = cpu.consumers(worker)
+    cpu.lab.broker.cancel("work", job)
+    assert cpu.ending(job) == {"state": "cancelled"}
+    assert cpu.consumers(worker) == before
+    cpu.lab.open_gate()
+    cpu.lab.until_seen("done", 1)
+    assert worker.stop() == 0
+    assert cpu.lab.seen("begun").count("neighbour") == 1
 
 
 # -- stops and deaths

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rq_lite import Queue, RqLiteError
+from rq_lite import PriorityQueue, Queue, RqLiteError
 from rq_lite.broker import Broker
 from rq_lite.process import this
 from rq_lite.task import registry
@@ -168,6 +168,38 @@ def test_what_waits_is_told_from_redis(rq_redis: Broker, write: Any) -> None:
     assert_put(write, "2", "b", times=1)
     with pytest.raises(AssertionError, match=r"there are of this task:\n.*:write\('1', 'a'\)"):
         assert_put(write, "4", "d")
+
+
+def test_what_waits_in_order_of_priority(rq_redis: Broker) -> None:
+    queue = PriorityQueue("urgent")
+    task = queue.task(name="urgent:do")(print)
+    for priority in (2, -1.5, 1):
+        task.using(priority=priority).put(priority)
+    task.using(delay=1000).put("later")
+    assert [job.args[0] for job in put_jobs(task)] == [-1.5, 1, 2, "later"]
+    assert put_jobs(queue)[0].options == {"priority": -1.5}
+    registry.tasks.pop(task.name)
+    registry.queues.pop("urgent")
+
+
+def test_items_that_were_got_go_back_and_nothing_is_left(tmp_path: Path) -> None:
+    said = run_pytest(
+        tmp_path,
+        """
+        import threading
+        import pytest
+
+        @pytest.mark.parametrize("again", [1, 2])
+        def test(rq_redis, rq_queue, again):
+            assert rq_redis.read(("DBSIZE",)) == [0]
+            assert "duties" not in {thread.name for thread in threading.enumerate()}
+            rq_queue.put("item")
+            assert rq_queue.get(timeout=5) == "item"
+        """,
+        "-p",
+        "no:timeout",
+    )
+    assert "2 passed" in said
 
 
 # -- the plugin

@@ -171,11 +171,37 @@ def test_a_definition_that_is_not_understood_holds_nobody_up(broker: Broker, cap
     broker.plan("odd", b"", b'{"every":60000,"queue":"q","task":"t","job":{"no":"field"}}', 1)
     broker.read(("ZADD", keys.SCHEDULES_DUE, 2, "orphan"))
     plan(broker)
-    for _ in range(3):
-        planner.fire_due(broker, ["q"])
+    assert planner.fire_due(broker, ["q"]) > 0, "they are not looked at all the time"
     assert len(jobs(broker)) == 1
-    assert broker.due()[1] == []
-    assert caplog.text.count("is not understood") == 3
+    assert caplog.text.count("it waits") == 2 * 3  # a second look at what has moved on
+    assert [planned.name for planned in broker.due()[1]] == ["broken", "odd", "orphan"]
+
+
+def test_many_that_are_due_leave_other_duties_their_turn(broker: Broker) -> None:
+    for number in range(planner.AT_A_TIME + 5):
+        plan(broker, f"s{number}")
+    assert planner.fire_due(broker, ["q"]) == 0
+    assert len(jobs(broker)) == planner.AT_A_TIME
+    assert planner.fire_due(broker, ["q"]) > 0
+    assert len(set(jobs(broker))) == planner.AT_A_TIME + 5
+
+
+def test_a_slot_that_comes_while_others_are_fired_is_not_slept_through(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The schedule's next slot is due before the first look has ended."""
+    slot = plan(broker, every=1000, slot=broker.clock() // 1000 * 1000 - 1000, missed="all")
+    looks = broker.due
+    seen: list[int] = []
+
+    def early() -> Any:
+        now, due, upcoming = looks()
+        seen.append(now)
+        return (min(now, slot), due, upcoming) if len(seen) == 1 else (now, due, upcoming)
+
+    monkeypatch.setattr(broker, "due", early)
+    assert planner.fire_due(broker, ["q"]) <= 1
+    assert jobs(broker)[:2] == [job_id("s", slot), job_id("s", slot + 1000)]
 
 
 def test_at_maxmemory_it_waits(broker: Broker) -> None:

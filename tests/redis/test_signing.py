@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 
 import msgspec
 import pytest
 
+from rq_lite import Queue, Settings
 from rq_lite.broker import Broker, Link, dead, keys
 from rq_lite.broker.codec import VERSION, Message, decode, encode, marked
 from rq_lite.broker.signing import Refused
+from rq_lite.process import this
 from rq_lite.runtime import ending, planner
 from rq_lite.schedules import Schedule, from_json, to_json
+from rq_lite.task import registry
 from tests.conftest import Server, until
 from tests.redis.steps import KEY, reclaim, take
 
@@ -161,8 +165,22 @@ def test_a_schedule_that_somebody_else_wrote_is_not_fired(broker: Broker, caplog
         assert broker.plan(name, b"", definition, 3_600_000)
     planner.fire_due(broker, ["q"])
     assert broker.read(("LLEN", KEY.pending)) == [0]
-    assert caplog.text.count("or not signed with this secret; it waits") == 4
+    assert caplog.text.count("is not signed with this worker's secret: it waits") == 4
     assert planner.fire_due(broker, ["q"]) > 0, "they are not looked at all the time"
+    assert [planned.slot for planned in broker.all_planned() if planned.name != "mine"] == [3_600_000] * 4
+
+
+def test_a_schedule_of_others_with_another_secret_is_left_to_them(
+    broker: Broker, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    others = server.broker(secret="a secret of somebody else")
+    planner.write(others, "s", schedule())
+    due_now(broker, "s")
+    planner.fire_due(broker, ["mine"])
+    assert caplog.text == ""
+    planner.fire_due(others, ["q"])
+    assert broker.read(("LLEN", KEY.pending)) == [1]
+    others.close()
 
 
 def test_a_schedule_with_another_key_is_written_anew_and_keeps_its_slot(broker: Broker, server: Server) -> None:
@@ -183,3 +201,18 @@ def test_the_first_secret_signs_what_an_app_has_written_before(broker: Broker) -
     assert broker.plan("s", b"", encode(schedule()), 3_600_000)
     planner.write(broker, "s", schedule())
     assert planned(broker, "s") == to_json("s", schedule(), broker.seal)
+
+
+# -- the secret
+
+
+def test_a_pickled_queue_does_not_hold_the_secret(broker: Broker) -> None:
+    """A pickle may end up anywhere, also as an item in Redis."""
+    raw = pickle.dumps(Queue("pickled", broker=broker))
+    assert b"a secret for these tests" not in raw
+    before = this.use(Settings(secret="the reader has its own"))
+    try:
+        assert pickle.loads(raw).settings.secret == "the reader has its own"
+    finally:
+        this.use(*before)
+        registry.queues.pop("pickled")

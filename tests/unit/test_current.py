@@ -21,7 +21,7 @@ def test_outside_of_a_job_there_is_none() -> None:
 
 def test_whoever_runs_a_job_elsewhere_says_which_it_is() -> None:
     job = made([])
-    token = given.set(lambda: job)
+    token = given.set(job)
     try:
         assert current_job() is job
     finally:

@@ -5,14 +5,26 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, datetime, timezone
 from decimal import Decimal
 from typing import Any
 from unittest.mock import ANY
 
 import pytest
 
-from rq_lite import BadArgument, Bury, Queue, Retry, Settings, UsageError
+from rq_lite import (
+    BadArgument,
+    Bury,
+    Ended,
+    JobFailed,
+    PriorityQueue,
+    Queue,
+    Retry,
+    Settings,
+    UsageError,
+    current_job,
+    gather,
+)
 from rq_lite.broker import Broker
 from rq_lite.process import this
 from rq_lite.task import Task, registry
@@ -26,7 +38,7 @@ def queue(request: pytest.FixtureRequest) -> Iterator[Queue]:
     settings = Settings(url=DEAD.url, patience=0.0, secret=request.param)
     known, queues = dict(registry.tasks), dict(registry.queues)
     registry.tasks.clear()
-    yield Queue("nowhere", broker=Broker(settings=settings))
+    yield PriorityQueue("nowhere", broker=Broker(settings=settings))
     for now, before in ((registry.tasks, known), (registry.queues, queues)):
         now.clear()
         now.update(before)  # type: ignore[arg-type]
@@ -180,6 +192,114 @@ def test_jobs_of_several_threads_run_in_their_own(note: Task[..., None], seen: l
     assert len(ran) == 200
 
 
+def test_results(queue: Queue) -> None:
+    @queue.task(result_ttl=60)
+    def halves(day: date) -> list[Decimal]:
+        return [Decimal(10) / day.day]
+
+    with inline() as ran:
+        job = halves.put(date(2026, 1, 4))
+        assert job.done()
+        assert job.result() == [Decimal("2.5")]
+        assert gather(halves.put(date(2026, 1, 5)), job, timeout=1) == [[Decimal(2)], [Decimal("2.5")]]
+    with recorded():
+        kept = halves.put(date(2026, 1, 4))
+        with pytest.raises(UsageError, match="is kept, and not run: it has no result"):
+            kept.result()
+    with inline(), pytest.raises(UsageError, match="was not put within this block"):
+        kept.result()
+    assert len(ran) == 2
+
+
+def test_a_job_that_failed_says_so_to_who_asks_for_its_result(queue: Queue) -> None:
+    @queue.task(result_ttl=60)
+    def fail() -> None:
+        raise ValueError("no")
+
+    with inline(raises=False):
+        job = fail.put()
+        with pytest.raises(JobFailed, match="ValueError: no") as caught:
+            job.result()
+        assert "in fail\n" in caught.value.trace
+        assert job.exception() is not None
+
+
+def test_a_result_that_json_cannot_carry_is_a_failure_and_not_tried_again(queue: Queue) -> None:
+    @queue.task(result_ttl=60, retries=3, name="odd")
+    def odd() -> object:
+        return object()
+
+    with inline() as ran, pytest.raises(ValueError, match="the result of odd: JSON has no word for object"):
+        odd.put()
+    assert [one.attempts for one in ran] == [1]
+
+
+def test_a_job_may_wait_for_one_that_it_has_put(queue: Queue, seen: list[Any]) -> None:
+    @queue.task(result_ttl=60)
+    def child(n: int) -> int:
+        seen.append(n)
+        return n * n
+
+    @queue.task(result_ttl=60)
+    def parent() -> int:
+        jobs = [child.put(n) for n in (1, 2, 3)]
+        return int(jobs[2].result() + jobs[0].result())
+
+    with inline():
+        assert parent.put().result() == 10
+    assert seen == [3, 1, 2]
+
+
+def test_callbacks(queue: Queue, seen: list[Any]) -> None:
+    after = Queue("after", broker=queue.broker)
+
+    @after.task(name="good")
+    def good(result: int) -> None:
+        seen.append(result)
+
+    @after.task(name="bad")
+    def bad(ended: Ended) -> None:
+        seen.append((ended.state, ended.error, ended.attempts))
+
+    @queue.task(on_success=good, on_done=bad, retries=1)
+    def half(n: int) -> float:
+        return 10 / n
+
+    with inline(raises=False):
+        half.put(2)
+        assert seen == [5.0, ("done", None, 1)]
+        assert_put(good, 5.0, times=1)
+        half.put(0)
+        assert seen[2:] == [("failed", "ZeroDivisionError: division by zero", 2)]
+        assert [job.task for job in put_jobs(after)] == ["good", "bad", "bad"]
+
+
+def test_the_current_job(queue: Queue, seen: list[Any]) -> None:
+    @queue.task(timeout=100, name="own", retries=1)
+    def own() -> None:
+        job = current_job()
+        assert job is not None
+        assert 90 < (job.remaining() or 0) <= 100
+        job.progress(job.attempt, 2, "half")
+        seen.append((job.id, job.queue, job.task, job.attempt))
+        if job.attempt == 1:
+            raise ValueError
+
+    with inline() as ran:
+        put = own.put()
+    assert seen == [(put.id, "nowhere", "own", 1), (put.id, "nowhere", "own", 2)]
+    assert ran[0].progress is not None
+    assert (ran[0].progress.done, ran[0].progress.note) == (2, "half")
+    assert current_job() is None
+
+
+def test_items_are_only_kept(queue: Queue) -> None:
+    with inline() as ran:
+        Queue("items", broker=queue.broker).put({"a": 1})
+        assert [job.args for job in put_jobs(registry.queues["items"])] == [({"a": 1},)]
+    assert ran == []
+
+
 def test_a_task_that_nobody_knows_is_named(note: Task[..., None]) -> None:
     registry.tasks.clear()
     with inline(), pytest.raises(UsageError, match="no task 'note' is known here"):
@@ -198,11 +318,19 @@ def test_puts_are_kept_and_nothing_runs(note: Task[..., None], seen: list[Any], 
     with recorded() as puts:
         job = note.using(delay=2.5, timeout=5, retries=1, priority=-1.5, result_ttl=60).put("a", often=2)
         note.put("b")
+        note.using(at=datetime(2036, 1, 1, tzinfo=timezone.utc)).put("c")
     assert seen == []
     options = {"timeout": 5.0, "retries": 1, "result_ttl": 60.0, "priority": -1.5, "delay": 2.5}
     assert puts == [
         PutJob(id=job.id, queue="nowhere", task="note", args=("a",), kwargs={"often": 2}, options=options),
         PutJob(id=puts[1].id, queue="nowhere", task="note", args=("b",)),
+        PutJob(
+            id=puts[2].id,
+            queue="nowhere",
+            task="note",
+            args=("c",),
+            options={"at": datetime(2036, 1, 1, tzinfo=timezone.utc)},
+        ),
     ]
     assert str(puts[0]).startswith("note('a', often=2)  timeout=5.0")
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rq_lite import Bury, Queue, Retry
+from rq_lite import Bury, Queue, Retry, current_job
 from tests.acceptance.apps.evidence import FOLDER, note, wait_for_gate
 
 if (FOLDER / "broken").exists() and "rq_lite.runtime.engine" in " ".join(sys.orig_argv):
@@ -67,10 +67,15 @@ def long(text: str) -> str:
     return text[::-1]
 
 
-@both()
+@both(retries=2)
 def result(kind: str) -> object:
-    note("done", kind)
-    return {"plain": [1, 2.5, None, "ä"], "none": object()}[kind]
+    note("begun", kind)
+    return {"plain": [1, 2.5, None, "ä"], "no number": float("nan"), "object": object()}[kind]
+
+
+@both()
+def tomorrow(day: datetime.date) -> datetime.date:
+    return day + datetime.timedelta(days=1)
 
 
 @both()
@@ -150,6 +155,15 @@ def compute(what: object) -> None:
 
 @both(timeout=0.3)
 def swallow(what: object) -> None:
+    swallow_all(what)
+
+
+@both(timeout=600)
+def swallow_long(what: object) -> None:
+    swallow_all(what)
+
+
+def swallow_all(what: object) -> None:
     """Goes on whatever is raised in it."""
     note("begun", what)
     while True:
@@ -177,6 +191,20 @@ def poison(how: str) -> None:
     if how == "segfault":
         ctypes.string_at(0)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@both(timeout=600)
+def introduce(what: object) -> None:
+    """What it knows of itself; then it says how far it is, very often."""
+    job = current_job()
+    assert job is not None
+    left = job.remaining() or 0
+    note("job", f"{job.id} {job.queue} {job.task.rpartition(':')[2]} {job.attempt} {500 < left <= 600}")
+    for n in range(1000):
+        job.progress(n + 1, 2000, f"half of {what}")
+    note("begun", what)
+    wait_for_gate()
+    job.progress(2000, 2000)
 
 
 @both()
