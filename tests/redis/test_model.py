@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 )
 from msgspec.structs import replace
 
-from rq_lite.broker import Broker, Code, Death
+from rq_lite.broker import Broker, Cancelled, Code, Death
 from rq_lite.broker.codec import decode, marked
 from rq_lite.broker.planning import Planned
 from rq_lite.outcome import Finished
@@ -28,7 +28,7 @@ LATER = 3_600_000  # ms: never due in a test
 SLOTS = 2  # consumers
 
 
-SETTLING = ("ack", "retry", "bury", "park", "give_back", "crashed")
+SETTLING = ("ack", "retry", "bury", "park", "give_back", "crashed", "drop")
 
 
 class Model(RuleBasedStateMachine):
@@ -50,7 +50,11 @@ class Model(RuleBasedStateMachine):
         self.suspects: list[bytes] = []  # likewise
         self.inflight: dict[str, dict[int, bytes]] = {}  # consumer to tag to entry
         self.dead: dict[int, bytes] = {}
-        counted = ("put", "done", "failed", "retried", "reclaimed", "crashed", "stale", "purged", "requeued", "dropped")
+        self.marks: set[str] = set()  # jobs to drop
+        counted = (
+            "put", "done", "failed", "retried", "reclaimed", "crashed", "stale", "purged", "requeued", "dropped",
+            "cancelled",
+        )  # fmt: skip
         self.counters = dict.fromkeys(counted, 0)
         for slot in range(SLOTS):
             self.born(slot)
@@ -309,6 +313,7 @@ class Model(RuleBasedStateMachine):
             "bury": lambda: self.broker.bury("q", name, [(tag, b"{}") for tag in gone], self.link),
             "park": lambda: self.broker.park("q", name, [(tag, "t") for tag in gone], self.link),
             "give_back": lambda: self.broker.give_back("q", name, gone),
+            "drop": lambda: self.broker.drop("q", name, [(tag, "nobody") for tag in gone], self.link),
             "crashed": lambda: self.broker.crashed("q", name, [(tag, "d", "") for tag in gone], self.link),
         }[verb]()
         assert stale == len(gone)
@@ -367,6 +372,33 @@ class Model(RuleBasedStateMachine):
         else:
             self.suspects.append(raw)
 
+    @precondition(lambda self: any(self.inflight.values()))
+    @rule(slot=st.integers(0, SLOTS - 1), data=st.data())
+    def drop(self, slot: int, data: Any) -> None:
+        before = dict(self.inflight[self.consumers[slot]])
+        name, tags, found = self.settled(slot, data)
+        jobs = [(tag, id_of(before[tag]) if tag in before else "somebody's") for tag in tags]
+        assert self.broker.drop("q", name, jobs, self.link) == len(tags) - len(found)
+        self.marks -= {id_of(raw) for raw in found}
+        self.counters["cancelled"] += len(found)
+
+    @rule(data=st.data())
+    def cancel(self, data: Any) -> None:
+        held = [raw for kept in self.inflight.values() for raw in kept.values()]
+        waiting = [*self.pending, *sorted(self.scheduled), *self.suspects]
+        raw = data.draw(st.sampled_from([*waiting, *held, entry(99_999_999)]))
+        if raw in waiting:
+            expected = Cancelled.REMOVED
+            self.pending = [one for one in self.pending if one != raw]
+            self.suspects = [one for one in self.suspects if one != raw]
+            self.scheduled.pop(raw, None)
+            self.counters["cancelled"] += 1
+            self.marks.discard(id_of(raw))
+        else:
+            expected = Cancelled.MARKED if held else Cancelled.UNKNOWN
+            self.marks |= {id_of(raw)} if held else set()
+        assert self.broker.cancel("q", id_of(raw)) is expected
+
     @precondition(lambda self: self.waiting() + len(self.suspects) > 2)
     @rule()
     def purge(self) -> None:
@@ -392,6 +424,7 @@ class Model(RuleBasedStateMachine):
                 else:
                     self.arrive([raw])
                     moved.append(tag)
+                    self.marks.discard(id_of(raw))
                     del self.dead[tag]
             seen.append(tag)
         reply = self.broker.requeue("q", tags, woken=woken)
@@ -448,7 +481,7 @@ class Model(RuleBasedStateMachine):
         everywhere = [*self.pending, *self.scheduled, *self.suspects, *self.dead.values()]
         everywhere += [raw for held in self.inflight.values() for raw in held.values()]
         ids = [decode(raw)[0].id for raw in everywhere]
-        gone = sum(self.counters[name] for name in ("done", "purged", "dropped"))
+        gone = sum(self.counters[name] for name in ("done", "purged", "dropped", "cancelled"))
         assert len(set(ids)) == len(ids) == self.counters["put"] - gone
 
     @invariant()
@@ -469,6 +502,14 @@ class Model(RuleBasedStateMachine):
     def only_living_consumers_own_jobs_and_no_key_is_strange(self) -> None:
         assert set(self.broker.consumers("q")) == set(self.inflight)
         assert undocumented(self.broker) == []
+
+    @invariant()
+    def marks_are_those_of_jobs_that_were_not_dropped_yet(self) -> None:
+        assert {one.decode() for one in self.broker.read(("ZRANGE", KEY.cancelled, 0, -1))[0]} == self.marks
+
+
+def id_of(raw: bytes) -> str:
+    return decode(raw)[0].id
 
 
 def charged(raw: bytes, attempts: int, crashed: int) -> bytes:
