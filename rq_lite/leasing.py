@@ -32,6 +32,7 @@ log = logging.getLogger("rq_lite.leasing")
 
 BLOCK = 1.5  # seconds a wait for the bell lasts; a wake-up that was lost heals after it
 PROMPT = 0.01  # seconds that a loop's settled items may wait to be told together, while more are here already
+NAP = 0.0005  # seconds that who takes ahead lets items gather, when they come one by one
 IDLE = 1.0  # seconds after which items that were taken ahead go back if nobody gets any more
 AUDIT = 10.0  # seconds between two looks at what Redis says we own; sooner after an error
 SOON = 2.0
@@ -58,7 +59,7 @@ class Lane:
 
     def __init__(self, broker: Broker, consumer: str, queue: str, suspects: Callable[[], int]) -> None:
         self.queue = queue
-        self._broker = broker
+        self.broker = broker
         self._consumer = consumer
         self._suspects = suspects
         self._news = threading.Condition(threading.Lock())
@@ -68,6 +69,7 @@ class Lane:
         self._held: dict[int, dict[Held, None]] = {}  # by the thread that got them, the oldest first
         self._acks: list[int] = []
         self._acked_at = 0.0  # when the first of them was
+        self._dry = False  # the last take came up short, and no bell has rung since
         self._got_at = 0.0  # when somebody last asked for an item
         self._talk = threading.Lock()
         self._link = broker.link()
@@ -93,6 +95,11 @@ class Lane:
         with self._news:
             self._waiting += 1
         try:
+            if self._dry and not self._ready and timeout != 0 and done is None:
+                if ahead:
+                    time.sleep(NAP)  # whoever puts them can put some more meanwhile
+                else:
+                    self._wait(BLOCK if timeout is None else timeout, False)
             while True:
                 held, closed = self._fetch(ahead)
                 if held is not None:
@@ -133,7 +140,9 @@ class Lane:
                 return held, closed
 
     def _take(self, ahead: int) -> int:
-        reply = self._exchange(max(0, self._waiting + ahead - len(self._ready)))
+        want = max(0, self._waiting + ahead - len(self._ready))
+        reply = self._exchange(want)
+        self._dry = len(reply.jobs) < want
         if reply.jobs:
             self._arrived([(reply.tag + n, entry) for n, entry in enumerate(reply.jobs, 1)])
         elif not self._ready and (reply.closed > 0 or self._suspects()):
@@ -145,7 +154,7 @@ class Lane:
         with self._news:
             if any(self._held.values()) or self._ready:
                 return
-        code, tag, entry = self._surely(lambda: self._broker.isolate(self.queue, self._consumer, self._link))
+        code, tag, entry = self._surely(lambda: self.broker.isolate(self.queue, self._consumer, self._link))
         if code is Code.OK and tag:
             self._arrived([(tag, entry)])
 
@@ -153,7 +162,7 @@ class Lane:
         found, none = [], []
         for tag, entry in jobs:
             try:
-                message = decode(self._broker.opened(self.queue, entry))[0]
+                message = decode(self.broker.opened(self.queue, entry))[0]
                 if not message.task and len(message.args) != 1 and ITEM not in message.kwargs:
                     raise Undecodable("neither a task's name nor an item")
                 found.append(Held(tag, message))
@@ -166,11 +175,12 @@ class Lane:
                 self._news.notify(len(found))
         if none:
             self._seldom.warn("undecodable", f"queue {self.queue!r}: buried {len(none)} entries that are no job")
-            self._surely(lambda: self._broker.bury(self.queue, self._consumer, none, self._link))
+            self._surely(lambda: self.broker.bury(self.queue, self._consumer, none, self._link))
 
     def _wait(self, seconds: float, drained: bool) -> None:
         """Until perhaps there is something; one thread waits for the bell, the others for that one."""
         with self._news:
+            self._dry = False
             if self._ready:
                 return
             if self._listening:
@@ -178,7 +188,7 @@ class Lane:
                 return
             self._listening = True
         try:
-            self._broker.wait_item(self.queue, min(seconds, BLOCK), self._ear, drained=drained)
+            self.broker.wait_item(self.queue, min(seconds, BLOCK), self._ear, drained=drained)
         except FAULTS:
             self._ear.close()
             time.sleep(random.uniform(0.02, min(seconds, 0.5)))
@@ -194,7 +204,7 @@ class Lane:
         """Whether somebody else has an item that may come back."""
         with self._news:
             own = sum(not held.lost for held in self._held.get(threading.get_ident(), ()))
-        return self._broker.unfinished(self.queue)[0] > own
+        return self.broker.unfinished(self.queue)[0] > own
 
     # -- settling
 
@@ -245,7 +255,7 @@ class Lane:
             self._drop(held)
         report = Report(held.message.id, None, f"{type(error).__name__}: {error}", consumer=self._consumer).buried()
         with self._talk:
-            self._surely(lambda: self._broker.bury(self.queue, self._consumer, [(held.tag, report.report)], self._link))
+            self._surely(lambda: self.broker.bury(self.queue, self._consumer, [(held.tag, report.report)], self._link))
 
     def give_all_back(self, patience: float | None = None) -> None:
         """What was got here and is not settled, and what was taken for threads that are no more."""
@@ -269,14 +279,14 @@ class Lane:
 
     def _return(self, tags: list[int], patience: float | None = None) -> None:
         with self._talk:
-            self._surely(lambda: self._broker.give_back(self.queue, self._consumer, tags, link=self._link), patience)
+            self._surely(lambda: self.broker.give_back(self.queue, self._consumer, tags, link=self._link), patience)
 
     # -- Redis; whoever calls these holds `_talk`
 
     def _exchange(self, want: int, patience: float | None = None) -> Taken:
         def attempt() -> Taken:
             sent = self._acks[:]
-            reply = self._broker.exchange(self._consumer, [Acks(self.queue, sent)], want, self._link)[0]
+            reply = self.broker.exchange(self._consumer, [Acks(self.queue, sent)], want, self._link)[0]
             with self._news:
                 del self._acks[: len(sent)]
             return reply
@@ -297,7 +307,7 @@ class Lane:
 
         def step() -> T:
             if not self._registered:
-                self._broker.register(self.queue, self._consumer, link=self._link)
+                self.broker.register(self.queue, self._consumer, link=self._link)
                 self._registered = True
             if self._unsure:
                 self._reconcile()
@@ -307,7 +317,7 @@ class Lane:
             return reply
 
         try:
-            return self._broker.patiently(step, self._link, patience)
+            return self.broker.patiently(step, self._link, patience)
         except BaseException:  # also a thread that is interrupted while the answer is on its way
             self._link.close()
             raise
@@ -317,7 +327,7 @@ class Lane:
 
     def _reconcile(self) -> None:
         """Learn what we own: what came in an answer that was lost is there for who waits; what is lost is marked."""
-        owned = self._broker.inflight(self.queue, self._consumer, self._link)
+        owned = self.broker.inflight(self.queue, self._consumer, self._link)
         with self._news:
             self._acks = [tag for tag in self._acks if tag in owned]
             here = [held for those in self._held.values() for held in those]
@@ -325,7 +335,7 @@ class Lane:
                 held.lost = held.lost or held.tag not in owned
             self._ready = deque(held for held in self._ready if held.tag in owned)
             known = {*self._acks, *(held.tag for held in (*here, *self._ready) if not held.lost)}
-        found = self._broker.booked(self.queue, self._consumer, sorted(owned - known), self._link)
+        found = self.broker.booked(self.queue, self._consumer, sorted(owned - known), self._link)
         self._unsure = False
         self._audit_at = time.monotonic() + AUDIT
         if found:
@@ -353,7 +363,7 @@ class Lane:
         """The end: everything goes back, and Redis forgets this consumer."""
         with contextlib.suppress(RqLiteError):
             self.give_all_back(LAST)
-            self._broker.reclaim(self.queue, self._consumer, certain=True, death=ENDED)
+            self.broker.reclaim(self.queue, self._consumer, certain=True, death=ENDED)
         self._link.close()
         self._ear.close()
 
@@ -398,6 +408,7 @@ class _Here:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.lessees: dict[str, Lessee] = {}
+        self.lanes: dict[tuple[int, str], Lane] = {}  # by broker: found again without asking for its URL
         self.hooked = False
 
 
@@ -406,6 +417,13 @@ _here = _Here()
 
 def lane_of(broker: Broker, queue: str) -> Lane:
     """This process's lane of a queue."""
+    lane = _here.lanes.get((id(broker), queue))
+    if lane is None or lane.broker is not broker:
+        lane = _here.lanes[id(broker), queue] = _new_lane(broker, queue)
+    return lane
+
+
+def _new_lane(broker: Broker, queue: str) -> Lane:
     with _here.lock:
         found = _here.lessees.get(broker.url)
         if found is None:
@@ -419,6 +437,7 @@ def leave() -> None:
     with _here.lock:
         leaving = list(_here.lessees.values())
         _here.lessees.clear()
+        _here.lanes.clear()
     for one in leaving:
         one.leave()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
@@ -14,6 +14,7 @@ import msgspec
 
 from rq_lite import items, leasing
 from rq_lite.arguments import Arguments
+from rq_lite.batches import batches
 from rq_lite.broker import Broker, Code, Feed, Put, inspection, keys
 from rq_lite.broker.connection import LONGEST_BLOCK
 from rq_lite.errors import BrokerError, BrokerUnavailable, FeedMoved, PayloadTooLarge, QueueFull, ShutDown, UsageError
@@ -305,6 +306,14 @@ class Queue:
     def put_nowait(self, item: Any) -> None:
         """Put an item, or raise Full at once."""
         self._put_item(item, None, False, None)
+
+    def put_many(self, those: Iterable[Any]) -> int:
+        """Put items, lazily, in batches, waiting for room as long as the settings' `wait` says; how many were put."""
+        count, settings = 0, self.settings
+        entries = (items.encoded(self, item, None, pickled=self._pickle) for item in those)
+        for batch in batches(entries, len, most=settings.batch, heaviest=settings.max_payload):
+            count += self.put_entries(batch, NO_OPTIONS, before=count)
+        return count
 
     def _put_item(self, item: Any, priority: float | None, block: bool, timeout: float | None) -> None:
         wait = seconds(block, timeout)

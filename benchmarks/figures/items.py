@@ -30,7 +30,7 @@ class Items(Protocol):
 def beside_a_manager(site: Site) -> Iterator[Figure]:
     with site.producer() as producer, multiprocessing.get_context("fork").Manager() as manager:
         broker = Broker(on_a_socket(producer.client) or site.url)
-        queues = {
+        queues: dict[str, Items] = {
             OURS: Queue("one-by-one", maxsize=0, broker=broker),
             AT_ONCE: Queue("ahead", maxsize=0, broker=broker, ahead=AHEAD),
             THEIRS: manager.Queue(),

@@ -25,7 +25,7 @@ def columns(job: Found, now: float) -> list[str]:
     return [
         name(job),
         plain(job.queue),
-        plain(job.task or "?"),
+        "(item)" if job.task == "" else plain(job.task or "?"),
         state(job),
         "" if born is None else span(max(0.0, now - born)),
         str(job.attempts),

@@ -17,7 +17,7 @@ from rq_lite.chaos.rest import undocumented
 from rq_lite.process import this
 from rq_lite.task import registry
 from tests.acceptance.conftest import Lab
-from tests.conftest import ROOT, Commands, until
+from tests.conftest import DURABLE, ROOT, Commands, Server, until
 
 GETTER = "tests.acceptance.apps.getter"
 Getter = Callable[..., "subprocess.Popen[str]"]
@@ -291,3 +291,43 @@ def test_a_getter_that_is_hit_at_a_moment_loses_nothing(
     assert sum(seen.values()) <= 7 if action != "drop" else set(seen.values()) == {1}
     state = lab.state("items")
     assert (state.pending, state.inflight, state.suspects, state.done, state.dead) == (0, 0, 0, 6, 0)
+
+
+def test_a_getter_goes_on_after_redis_was_restarted(
+    lab_at: Callable[[Server], Lab], private: Callable[..., Server]
+) -> None:
+    server = private(*DURABLE)
+    lab = lab_at(server)
+    items = Queue("items", maxsize=0, broker=lab.broker)
+    items.put_many(range(40))
+    items.shutdown()
+    process = subprocess.Popen(
+        [sys.executable, "-m", GETTER, "slow"], cwd=ROOT, env=lab.environment, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        lab.until_seen("got", 5)
+        server.kill()
+        server.start(*DURABLE)
+        ended(process)
+    finally:
+        process.kill()
+        process.wait()
+    assert Counter(lab.seen("got")) == Counter(map(str, range(40)))
+    state = lab.state("items")
+    assert (state.done, state.inflight, state.stale, state.reclaimed) == (40, 0, 0, 0)
+
+
+def test_an_item_of_a_process_that_stood_still_is_somebody_else_s(lab: Lab, items: Queue, getter: Getter) -> None:
+    """It goes on after its lease, and settles nothing."""
+    items.put("a")
+    still = getter("one", RQ_LITE_LEASE="1")
+    lab.until_seen("got", 1)
+    still.send_signal(signal.SIGSTOP)
+    assert items.get(timeout=60) == "a"
+    lab.open_gate()
+    still.send_signal(signal.SIGCONT)
+    ended(still)
+    state = lab.state("items")
+    assert (state.inflight, state.done) == (1, 0)
+    items.task_done()
+    assert lab.state("items").done == 1

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from rq_lite import current_job
 from rq_lite.broker import keys
 from rq_lite.broker.codec import VERSION, Message, encode, marked
+from rq_lite.current import Progress
 from rq_lite.job import Job
-from tests.acceptance.conftest import APP, Lab
+from tests.acceptance.conftest import APP, Lab, alive
 from tests.conftest import until
 
 KEY = keys.of("work")
@@ -72,3 +75,28 @@ def test_cancelling_by_the_handle(lab: Lab) -> None:
     never = Job(id="never put", queue="work", task="t", broker=lab.broker)
     until(lambda: lab.broker.unfinished("work")[0] == 0, "nothing runs")
     assert never.cancel() is False
+
+
+@pytest.mark.parametrize("where", ["thread", "process"])
+def test_also_off_the_loop(lab: Lab, where: str) -> None:
+    lab.put_raw(encode(Message(VERSION, "e", f"{APP}:tell_in_{where}", ["e"])))
+    lab.work("--greenlets", "2")
+    lab.until_seen("job", 1)
+    assert lab.seen("job") == ["e work 1 5"]
+    job = Job(id="e", queue="work", task="t", broker=lab.broker)
+    until(lambda: job.progress == Progress(7, 8, "half of e"), "the last is written")
+    lab.open_gate()
+    until(lambda: lab.broker.unfinished("work")[0] == 0, "it ends")
+    until(lambda: job.progress is None, "nothing is left")
+
+
+@pytest.mark.parametrize("where", ["thread", "process"])
+def test_what_runs_off_the_loop_is_cancelled_like_any_other(lab: Lab, where: str) -> None:
+    lab.put_raw(encode(Message(VERSION, "e", f"{APP}:last_in_{where}", ["e"])))
+    lab.work("--greenlets", "2")
+    (run,) = lab.until_seen("begun", 1)
+    lab.broker.cancel("work", "e")
+    until(lambda: lab.broker.unfinished("work")[0] == 0, "it ends")
+    state = lab.state()
+    assert (state.cancelled, state.done, state.dead, state.reclaimed) == (1, 0, 0, 0)
+    assert alive(run.pid)  # the consumer, or its engine, goes on

@@ -168,6 +168,13 @@ def test_the_bound_of_a_new_queue_can_be_set_first(queue: Queue, broker: Broker)
     assert (new.maxsize, Queue("other", maxsize=3).maxsize) == (7, 3)
 
 
+def test_many_items_are_put_lazily_and_in_batches(queue: Queue) -> None:
+    queue.maxsize = 0
+    assert queue.put_many(i for i in range(1200)) == 1200
+    assert [queue.get() for _ in range(3)] == [0, 1, 2]
+    assert queue.qsize() == 1197
+
+
 def test_task_done_too_often_is_a_value_error(queue: Queue) -> None:
     with pytest.raises(ValueError, match="called too many times"):
         queue.task_done()
@@ -642,7 +649,7 @@ def test_a_lost_reply_to_a_get_loses_nothing(
     queue.task_done()
     for i in range(5):
         queue.put(i)
-    proxy.swallow_replies(exchange_digest(broker), nth=2)
+    proxy.swallow_replies(script_digest(broker, "exchange"), nth=2)
     found = []
     for _ in range(5):
         found.append(queue.get())
@@ -651,6 +658,58 @@ def test_a_lost_reply_to_a_get_loses_nothing(
     assert proxy.counters.swallowed > 0
     assert sorted(found) == list(range(5))
     assert (inflight(broker), counter(broker, "done"), counter(broker, "stale")) == (0, 6, 0)
+
+
+@pytest.mark.parametrize("settling", ["exchange", "give_back"])
+def test_a_lost_reply_to_what_settles_changes_nothing(
+    server: Server, broker: Broker, rude: Callable[[Server], tuple[Queue, Proxy]], settling: str
+) -> None:
+    queue, proxy = rude(server)
+    queue.put("a")
+    queue.put("b")
+    queue.get()
+    settle = queue.task_done if settling == "exchange" else queue.close
+    with threads() as pool:
+        proxy.swallow_replies(script_digest(broker, settling))
+        waiting = pool.submit(settle)
+        until(lambda: proxy.counters.swallowed > 0, "a reply is lost")
+        proxy.calm()
+        waiting.result(30)
+    done = settling == "exchange"
+    assert (inflight(broker), counter(broker, "done"), broker.size("q")[0]) == (0, int(done), 1 if done else 2)
+    assert Queue("q", broker=broker).get() == ("b" if done else "a")
+
+
+def test_a_lost_reply_to_the_isolation_of_a_suspect_loses_it_not(
+    server: Server, broker: Broker, link: Link, rude: Callable[[Server], tuple[Queue, Proxy]]
+) -> None:
+    queue, proxy = rude(server)
+    queue.put("killer")
+    for _ in range(2):
+        broker.register("q", "dead", link=link)
+        broker.exchange("dead", [Lane("q", [])], 1, link)
+        broker.reclaim("q", "dead", certain=True)
+    with proxy.swallow_replies(script_digest(broker, "isolate")):
+        pool = ThreadPoolExecutor(1)
+        waiting = pool.submit(queue.get, True, 60)
+        until(lambda: proxy.counters.swallowed > 0, "a reply is lost")
+    assert waiting.result(60) == "killer"
+    assert (inflight(broker), length(broker, KEY.suspects)) == (1, 0)
+
+
+def test_a_lost_reply_to_a_shutdown_changes_nothing(
+    server: Server, broker: Broker, rude: Callable[[Server], tuple[Queue, Proxy]]
+) -> None:
+    queue, proxy = rude(server)
+    queue.put(1)
+    with threads() as pool, proxy.swallow_replies(script_digest(broker, "shutdown")):
+        waiting = pool.submit(queue.shutdown, True)
+        until(lambda: proxy.counters.swallowed > 0, "a reply is lost")
+        proxy.calm()
+        waiting.result(30)
+    assert (counter(broker, "purged"), queue.qsize()) == (1, 0)
+    with pytest.raises(ShutDown):
+        queue.put(2)
 
 
 def test_a_loop_goes_on_through_bad_weather(
@@ -671,6 +730,9 @@ def test_a_loop_goes_on_through_bad_weather(
     assert (inflight(broker), counter(broker, "done")) == (0, 40)
 
 
-def exchange_digest(broker: Broker) -> str:
+def script_digest(broker: Broker, name: str) -> str:
+    """What only calls of this script have in them, once Redis knows it."""
     assert broker._scripts is not None
-    return broker._scripts["exchange"].digest
+    script = broker._scripts[name]
+    broker.read(("SCRIPT", "LOAD", script.text))
+    return script.digest

@@ -11,7 +11,7 @@ import pytest
 
 from rq_lite import Ended
 from rq_lite.arguments import Arguments
-from rq_lite.broker.codec import VERSION, Message, Undecodable, decode, encode, entry_of, offspring
+from rq_lite.broker.codec import VERSION, Message, Undecodable, as_is, decode, encode, entry_of, offspring
 from rq_lite.outcome import Buried
 from rq_lite.runtime import ending
 from rq_lite.runtime.verdict import Failure
@@ -29,6 +29,9 @@ def message(**fields: Any) -> Message:
 
 def nothing(_: str) -> dict[str, Any]:
     return {}
+
+
+PUTS = ending.Puts(nothing, as_is)
 
 
 def encoded(function: Any, result: Any, most: int = 1000, **fields: Any) -> bytes:
@@ -87,7 +90,7 @@ def test_a_result_that_nobody_asks_for_is_not_looked_at(word: str, looked_at: bo
 
 def test_done_puts_the_result_and_how_it_ended() -> None:
     then = {"success": ["q1", "a"], "failure": ["q2", "b"], "done": ["q3", "c"]}
-    found = ending.done(message(result_ttl=1.5, then=then), "home", 2, b'{"n":1}', nothing)
+    found = ending.done(message(result_ttl=1.5, then=then), "home", 2, b'{"n":1}', PUTS)
     assert (found.state, found.detail, found.ttl, found.report) == ("done", b'"value":{"n":1}', 1500, b"")
     (q1, first), (q3, second) = found.puts
     assert (q1, q3) == ("q1", "q3")
@@ -105,7 +108,7 @@ def takes_ended(ended: Ended) -> None: ...
 def test_given_up_puts_the_error() -> None:
     then = {"success": ["q1", "a"], "failure": ["q2", "b"], "done": ["q3", "c"]}
     failure = Failure("KeyError: 'a: b'", "Traceback …")
-    found = ending.given_up(message(then=then), "home", 3, failure, Buried(b"{}"), nothing)
+    found = ending.given_up(message(then=then), "home", 3, failure, Buried(b"{}"), PUTS)
     assert (found.state, found.ttl, found.report) == ("failed", 0, b"{}")
     expected = {"type": "KeyError", "message": "'a: b'", "traceback": "Traceback …"}
     assert json.loads(b"{" + found.detail + b"}") == {"error": expected}
@@ -120,7 +123,7 @@ def test_a_callback_says_what_its_task_says() -> None:
     def says(name: str) -> dict[str, Any]:
         return {"result_ttl": 9.0, "then": {"done": ["q", "next"]}} if name == "a" else {}
 
-    found = ending.done(message(then={"success": ["q1", "a"]}), "home", 1, b"1", says)
+    found = ending.done(message(then={"success": ["q1", "a"]}), "home", 1, b"1", ending.Puts(says, as_is))
     ((_, raw),) = found.puts
     assert raw.startswith(b"0.0#id-1.success{")
     assert decode(raw)[0].result_ttl == 9
@@ -132,7 +135,7 @@ def test_ids_of_callbacks_never_grow_too_long() -> None:
     for _ in range(100):
         one = offspring(one, "success")
         assert len(one) <= 150
-        assert decode(entry_of(Message(VERSION, one, "t", result_ttl=1)))[0].id == one
+        assert decode(entry_of(Message(VERSION, one, "t", result_ttl=1), bytes))[0].id == one
     assert offspring("x" * 200, "done") == offspring("x" * 200, "done") != offspring("y" * 200, "done")
 
 

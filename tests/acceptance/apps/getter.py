@@ -14,7 +14,7 @@ import time
 
 from rq_lite import Queue
 from rq_lite.moments import begin
-from tests.acceptance.apps.evidence import note
+from tests.acceptance.apps.evidence import note, wait_for_gate
 
 begin("consumer")
 items = Queue("items")
@@ -39,12 +39,17 @@ def loop() -> None:
         note("got", item)
 
 
-def done() -> None:
-    """As a consumer that is told of the end by an empty queue."""
-    while (item := items.get()) is not None:
-        note("got", item)
-        items.task_done()
+def one() -> None:
+    """Gets one, and settles it when the gate is open."""
+    note("got", items.get())
+    wait_for_gate()
     items.task_done()
+
+
+def slow() -> None:
+    for item in items:
+        note("got", item)
+        time.sleep(0.02)
 
 
 def many() -> None:

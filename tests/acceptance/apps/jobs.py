@@ -281,3 +281,35 @@ def ask_from_elsewhere(what: object) -> None:
     """Its own greenlets and threads are nobody's job."""
     found = gevent.spawn(current_job).get(), gevent.get_hub().threadpool.apply(current_job)
     note("done", f"{what} {found}")
+
+
+def tell_elsewhere(what: str) -> None:
+    job = current_job()
+    assert job is not None
+    note("job", f"{job.id} {job.queue} {job.attempt} {round((job.remaining() or 0) / 10)}")
+    for step in range(1000):
+        job.progress(step)
+    job.progress(7, 8, f"half of {what}")
+    wait_for_gate()
+
+
+@work.task(run_in="thread", timeout=50)
+def tell_in_thread(what: str) -> None:
+    tell_elsewhere(what)
+
+
+@work.task(run_in="process", timeout=50)
+def tell_in_process(what: str) -> None:
+    tell_elsewhere(what)
+
+
+@work.task(run_in="thread")
+def last_in_thread(what: object) -> None:
+    note("begun", what)
+    for _ in range(6000):
+        time.sleep(0.1)
+
+
+@work.task(run_in="process")
+def last_in_process(what: object) -> None:
+    last.function(what)
