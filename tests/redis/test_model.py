@@ -224,7 +224,7 @@ class Model(RuleBasedStateMachine):
             puts = [("q", raw) for raw in callbacks]
             ends.append((tag, Finished("failed" if given_up else "done", b"", 0, b"{}" if given_up else b"", puts)))
         assert self.broker.finish("q", name, ends, self.link) == len(tags) - len(found)
-        self.pending += put
+        self.arrive(put)
         self.counters["put"] += len(put)
         self.counters["failed" if given_up else "done"] += len(found)
         if given_up:
