@@ -140,7 +140,7 @@ class Reader:
 
     def _run(self) -> None:
         link = self._link = self._broker.link()
-        idle_since = 0.0
+        idle_since = time.monotonic()
         while not self._stopped.is_set():
             try:
                 self._listen(link)

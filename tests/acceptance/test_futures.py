@@ -15,12 +15,15 @@ from typing import Any
 
 import pytest
 
-from rq_lite import Executor, JobFailed, as_completed, gather, moments, results
+from rq_lite import Executor, Job, JobFailed, as_completed, gather, moments, results
 from rq_lite.broker import Broker, keys
+from rq_lite.broker.runner import WITH_FLAGS
+from rq_lite.broker.scripts import load
 from rq_lite.chaos.rest import undocumented
 from rq_lite.process import this
 from tests.acceptance.conftest import Lab, children
 from tests.conftest import ROOT, Server, until
+from tests.faults.proxy import Proxy
 
 APP = "tests.acceptance.apps.ends"
 
@@ -178,6 +181,41 @@ def test_around_the_step_that_ends_jobs(lab: Lab, ends: Any, tmp_path: Path, mom
     assert put_count(lab, "news") == lab.state().done == 12
     lab.work("-q", "news", app=APP)
     until(lambda: len(lab.seen("got")) == 12, "the callbacks run")
+
+
+@pytest.mark.parametrize("script", ["finish", "exchange"])
+def test_lost_replies_of_a_worker_change_nothing(lab: Lab, ends: Any, proxy: Proxy, script: str) -> None:
+    lab.broker.open()
+    needle = load(flags=lab.broker.version >= WITH_FLAGS)[script].digest
+    worker = lab.work("-q", "work", "--greenlets", "3", "--url", proxy.url, app=APP)
+    worker.says("ready")
+    jobs = []
+    for lost in (1, 2, 3):
+        proxy.swallow_replies(needle)
+        jobs += [ends.square.put(n) for n in range(5)]
+        until_swallowed(proxy, lost)
+        proxy.calm()
+        assert gather(*jobs, timeout=60) == [n * n for n in range(5)] * lost
+    until(lambda: lab.broker.unfinished("work")[0] == 0, "all is done")
+    assert put_count(lab, "news") == lab.state().done == 15
+    assert lab.state().stale == 0
+
+
+def until_swallowed(proxy: Proxy, count: int) -> None:
+    until(lambda: proxy.counters.swallowed >= count, "a reply is lost")
+
+
+def test_lost_replies_of_who_waits_cost_time_only(lab: Lab, ends: Any, proxy: Proxy) -> None:
+    lab.work(app=APP)
+    there = Broker(proxy.url, settings=lab.broker.settings)
+    jobs = [ends.hold.put(n) for n in range(10)]
+    handles = [Job(id=job.id, queue="work", task="", broker=there, result_ttl=60) for job in jobs]
+    assert not any(job.done() for job in handles)
+    lab.until_seen("begun", 10)
+    with proxy.swallow_replies("BRPOP"):
+        lab.open_gate()
+        until_swallowed(proxy, 1)
+    assert gather(*handles, timeout=60) == list(range(10))
 
 
 def test_callbacks_are_neither_lost_nor_doubled_when_consumers_are_killed_at_random(lab: Lab, ends: Any) -> None:
