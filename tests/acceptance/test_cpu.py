@@ -307,7 +307,7 @@ def test_past_its_hard_limit_a_job_in_a_thread_ends_with_its_consumer(cpu: Cpu) 
     assert (cpu.lab.state().dead, cpu.lab.state().suspects) == (1, 0)
 
 
-@pytest.mark.parametrize("how", ["exit", "segfault"])
+@pytest.mark.parametrize("how", ["exit", "forked", "segfault"])
 def test_poison_is_buried_after_three_engines_and_its_neighbours_never_notice(cpu: Cpu, how: str) -> None:
     cpu.put("hold_here", *range(5))
     worker = cpu.work("--cpu-procs", "1")
@@ -315,7 +315,7 @@ def test_poison_is_buried_after_three_engines_and_its_neighbours_never_notice(cp
     job = cpu.tracked("poison_process", how)
     assert (cpu.ending(job)["state"], cpu.ending(job)["error"]["type"]) == ("failed", "poison")
     (dead,) = cpu.lab.dead()
-    end = {"exit": "ended with exit code 0", "segfault": "was killed by signal 11"}[how]
+    end = "was killed by signal 11" if how == "segfault" else "ended with exit code 0"
     assert dead.report["error"] == f"poison: 3 processes died while it ran; the last: {end}"
     assert (" in poison" in dead.report["traceback"]) == (how == "segfault")
     assert (dead.report["attempts"], dead.report["crashes"]) == (3, 3)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import redis
 
-from rq_lite.broker import Broker, Link
+from rq_lite.broker import Broker, Cancelled, Link, inspection
+from rq_lite.broker.codec import VERSION, Message, encode
 from rq_lite.outcome import Outcome
 from rq_lite.runtime.board import Board, new_file, size
 from rq_lite.runtime.consumer import Consumer, Lane, Order
@@ -45,6 +46,33 @@ def test_a_connection_lost_at_the_start_is_weather_like_later(broker: Broker) ->
     assert broken.cut
     assert ran == [b"{job}"]
     assert broker.unfinished("q")[0] == 0
+
+
+def test_what_is_cancelled_while_it_waits_for_a_slot_never_starts(broker: Broker) -> None:
+    """Taken, and called off before a slot has begun with it: another job of the same take does that."""
+    broker.declare("q")
+    entries = [encode(Message(VERSION, each, "t")) for each in ("a", "b", "c")]
+    broker.put("q", entries)
+    ran: list[bytes] = []
+
+    def run(slot: Slot[Lane], entry: bytes) -> Outcome:
+        ran.append(entry)
+        if entry == entries[0]:
+            assert broker.cancel("q", "b") is Cancelled.MARKED
+            lane = slot.lane
+            assert lane is not None
+            consumer._cancel(lane, ["b"])  # as when the call is heard
+            consumer._cancel(lane, ["b"])
+        if entry == entries[2]:
+            consumer.stop()
+        return None
+
+    consumer = Consumer(broker, "c", Order({"q": 1.0}, strict=True), board(3), run, grace=1.0)
+    consumer.run()
+    assert ran == [entries[0], entries[2]]
+    assert inspection.states(broker, ["q"])["q"].cancelled == 1
+    assert broker.unfinished("q")[0] == 0
+    assert broker.read(("EXISTS", "rq:{q}:cancelled"))[0] == 0
 
 
 class NeverRegisters(Broker):

@@ -10,14 +10,15 @@ local pending, scheduled, suspects, meta, consumers, room, drained, cancelled, j
 local id, written, prefix, now = ARGV[1], ARGV[2], prefix_of(meta), now_ms()
 trim_marks(cancelled, now)
 
--- However long the queue is: so many entries and bytes of each end are looked at, and a job's id stands so early in it.
-local FAR, HEAVY, EARLY = 1000, 1000000, 700
+-- However long the queue is: so many entries and bytes of each end are looked at. A job's id stands early in it; to cut
+-- the rest off pays only for long ones.
+local FAR, HEAVY, EARLY, LONG = 1000, 500000, 700, 4000
 local whole = true
 
 local function entry_of(member) return member:match('^%a%d+|(.*)$') or member end
 
 local function is_it(member)
-  if not (#member > EARLY and member:sub(1, EARLY) or member):find(written, 1, true) then return false end
+  if not (#member > LONG and member:sub(1, EARLY) or member):find(written, 1, true) then return false end
   return job_of(entry_of(member)).id == id
 end
 
