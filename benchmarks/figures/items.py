@@ -88,8 +88,8 @@ def in_batches(site: Site, broker: Broker, theirs: Items) -> Figure:
         ours.append(items / (time.perf_counter() - began))
         other.append(statistics.median(there_and_back(theirs) for _ in range(10)))
     how = (
-        f"{items:,} small items through put_many and a loop over Queue(ahead={AHEAD}) that settles them; put and "
-        f"get beside, in one process, {TRANSPORT}; best of rounds in turn: {max(ours):,.0f}/s beside {max(other):,.0f}/s"
+        f"{items:,} small items through put_many and a loop over Queue(ahead={AHEAD}) that settles them; put "
+        f"and get beside, in one process, {TRANSPORT}; best of rounds: {max(ours):,.0f}/s beside {max(other):,.0f}/s"
     )
     return Figure(f"put_many and a loop beside {THEIRS}", max(ours) / max(other), "×", how)
 
