@@ -55,14 +55,15 @@ class Held:
 
 
 class Lane:
-    """This process's part of one queue. `_news` guards what threads share; who holds `_talk` uses the link."""
+    """This process's part of one queue. `_guard` is for what threads share; who holds `_talk` uses the link."""
 
     def __init__(self, broker: Broker, consumer: str, queue: str, suspects: Callable[[], int]) -> None:
         self.queue = queue
         self.broker = broker
         self._consumer = consumer
         self._suspects = suspects
-        self._news = threading.Condition(threading.Lock())
+        self._guard = threading.Lock()
+        self._news = threading.Condition(self._guard)
         self._waiting = 0  # threads in `get`
         self._listening = False  # one of them waits for the bell, the others for it
         self._ready: deque[Held] = deque()  # taken, for who waits
@@ -89,10 +90,14 @@ class Lane:
         Raises Empty, and ShutDown once the queue was shut down and nothing waits in it; `lingering`: and nothing is
         held by others either, who might give it back.
         """
-        until = None if timeout is None else time.monotonic() + timeout
         if done is not None:
             self._done(done)
-        with self._news:
+        elif self._ready and not self._acks:  # brought along by an earlier call
+            with self._guard:
+                if self._ready:
+                    return self._pick()
+        until = None if timeout is None else time.monotonic() + timeout
+        with self._guard:
             self._waiting += 1
         try:
             if self._dry and not self._ready and timeout != 0 and done is None:
@@ -111,9 +116,9 @@ class Lane:
                     raise Empty(f"queue {self.queue!r} is empty")
                 self._wait(left, lingering and closed >= 0)
         finally:
-            with self._news:
+            with self._guard:
                 self._waiting -= 1
-                spare = [self._ready.pop() for _ in range(len(self._ready) - self._waiting - ahead)]
+                spare = self._spare(ahead) if self._ready else []
                 if self._waiting:
                     self._news.notify()
             if spare:  # this thread was interrupted while another took for it
@@ -131,18 +136,26 @@ class Lane:
             self._got_at = now = time.monotonic()
             if not self._ready or (self._acks and now - self._acked_at > PROMPT):
                 closed = self._take(ahead)
-            with self._news:
-                if not self._ready:
-                    return None, closed
-                held = self._ready.popleft()
-                held.owner = threading.get_ident()
-                self._held.setdefault(held.owner, {})[held] = None
-                return held, closed
+            with self._guard:
+                return (self._pick() if self._ready else None), closed
+
+    def _pick(self) -> Held:
+        held = self._ready.popleft()
+        held.owner = owner = threading.get_ident()
+        own = self._held.get(owner)
+        if own is None:
+            own = self._held[owner] = {}
+        own[held] = None
+        return held
+
+    def _spare(self, kept: int = 0) -> list[Held]:
+        """What was taken and nobody waits for, apart from so many."""
+        return [self._ready.pop() for _ in range(len(self._ready) - self._waiting - kept)]
 
     def _take(self, ahead: int) -> int:
         want = max(0, self._waiting + ahead - len(self._ready))
         reply = self._exchange(want)
-        self._dry = len(reply.jobs) < want
+        self._dry = len(reply.jobs) < want and reply.closed < 0
         if reply.jobs:
             self._arrived([(reply.tag + n, entry) for n, entry in enumerate(reply.jobs, 1)])
         elif not self._ready and (reply.closed > 0 or self._suspects()):
@@ -151,7 +164,7 @@ class Lane:
 
     def _isolate(self) -> None:
         """Take an item whose consumers have died twice, as our only one: if it kills us too, no other is charged."""
-        with self._news:
+        with self._guard:
             if any(self._held.values()) or self._ready:
                 return
         code, tag, entry = self._surely(lambda: self.broker.isolate(self.queue, self._consumer, self._link))
@@ -169,7 +182,7 @@ class Lane:
             except Undecodable as error:
                 report = Report(None, None, f"{error.said}: {error}", consumer=self._consumer)
                 none.append((tag, report.buried().report))
-        with self._news:
+        with self._guard:
             self._ready += found
             if self._waiting > 1:
                 self._news.notify(len(found))
@@ -179,7 +192,7 @@ class Lane:
 
     def _wait(self, seconds: float, drained: bool) -> None:
         """Until perhaps there is something; one thread waits for the bell, the others for that one."""
-        with self._news:
+        with self._guard:
             self._dry = False
             if self._ready:
                 return
@@ -196,13 +209,13 @@ class Lane:
             self._ear.close()
             raise
         finally:
-            with self._news:
+            with self._guard:
                 self._listening = False
                 self._news.notify()
 
     def _elsewhere(self) -> bool:
         """Whether somebody else has an item that may come back."""
-        with self._news:
+        with self._guard:
             own = sum(not held.lost for held in self._held.get(threading.get_ident(), ()))
         return self.broker.unfinished(self.queue)[0] > own
 
@@ -210,7 +223,7 @@ class Lane:
 
     def task_done(self) -> None:
         """Settle what this thread got first, or else the process; raises ValueError when nothing is left."""
-        with self._news:
+        with self._guard:
             own = self._held.get(threading.get_ident()) or min(
                 filter(None, self._held.values()), key=lambda those: next(iter(those)).tag, default=None
             )
@@ -230,7 +243,7 @@ class Lane:
 
     def _done(self, held: Held) -> None:
         """It is settled with the next exchange."""
-        with self._news:
+        with self._guard:
             if held.settled:
                 return
             self._drop(held)
@@ -242,7 +255,7 @@ class Lane:
             self._note_stale(1)
 
     def give_back(self, held: Held) -> None:
-        with self._news:
+        with self._guard:
             if held.settled:
                 return
             self._drop(held)
@@ -251,7 +264,7 @@ class Lane:
 
     def bury(self, held: Held, error: BaseException) -> None:
         """To the dead set: it cannot even be read."""
-        with self._news:
+        with self._guard:
             self._drop(held)
         report = Report(held.message.id, None, f"{type(error).__name__}: {error}", consumer=self._consumer).buried()
         with self._talk:
@@ -259,7 +272,7 @@ class Lane:
 
     def give_all_back(self, patience: float | None = None) -> None:
         """What was got here and is not settled, and what was taken for threads that are no more."""
-        with self._news:
+        with self._guard:
             every = [held for those in self._held.values() for held in those] + [*self._ready]
             for held in every:
                 held.settled = True
@@ -287,7 +300,7 @@ class Lane:
         def attempt() -> Taken:
             sent = self._acks[:]
             reply = self.broker.exchange(self._consumer, [Acks(self.queue, sent)], want, self._link)[0]
-            with self._news:
+            with self._guard:
                 del self._acks[: len(sent)]
             return reply
 
@@ -328,7 +341,7 @@ class Lane:
     def _reconcile(self) -> None:
         """Learn what we own: what came in an answer that was lost is there for who waits; what is lost is marked."""
         owned = self.broker.inflight(self.queue, self._consumer, self._link)
-        with self._news:
+        with self._guard:
             self._acks = [tag for tag in self._acks if tag in owned]
             here = [held for those in self._held.values() for held in those]
             for held in here:
@@ -350,9 +363,9 @@ class Lane:
                 self._exchange(0)
         finally:
             self._talk.release()
-        with self._news:
+        with self._guard:
             idle = time.monotonic() - self._got_at > IDLE
-            spare = [self._ready.pop() for _ in range(len(self._ready) - self._waiting)] if idle else []
+            spare = self._spare() if idle else []
         if spare:
             self._return([held.tag for held in spare])
 

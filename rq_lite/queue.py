@@ -384,7 +384,7 @@ class Queue:
 
         Workers go on until nothing is left. `reopen` undoes it.
         """
-        self.declare()
+        self.broker.declare(self.name, *self._declared)
         self.broker.shutdown(self.name, immediate=immediate)
 
     def reopen(self) -> None:
@@ -395,13 +395,13 @@ class Queue:
     def maxsize(self) -> int:
         """The bound in force, in jobs (0: none); to set it is to set it for everybody, as `rq-lite queue set` does."""
         found = self.broker.read(("HGET", keys.of(self.name).meta, "maxsize"))[0]
-        return self.declare()[0] if found is None else int(found)
+        return self.broker.declare(self.name, *self._declared)[0] if found is None else int(found)
 
     @maxsize.setter
     def maxsize(self, number: int) -> None:
         if number < 0:
             raise UsageError(f"queue {self.name!r}: maxsize must be 0 (no bound) or more, not {number}")
-        self.declare()
+        self.broker.declare(self.name, *self._declared)
         self.broker.configure(self.name, number)
 
     @property

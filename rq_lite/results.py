@@ -155,6 +155,8 @@ class Reader:
             except RqLiteError as error:
                 self._seldom.warn("results", f"results are waited for, but: {error}")
                 time.sleep(random.uniform(0.5, 1.5))
+            except Exception:
+                log.exception("a result could not be handed out; the others are")
             now = time.monotonic()
             if self._waiters:
                 idle_since = now

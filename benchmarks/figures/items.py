@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import redis
@@ -36,7 +38,9 @@ def beside_a_manager(site: Site) -> Iterator[Figure]:
             THEIRS: manager.Queue(),
         }
         try:
-            yield from one_process(site, queues)
+            pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid is not None)]
+            with on_one_core([*pids, int(producer.client.info("server")["process_id"])]):
+                yield from one_process(site, queues)
             yield from two_processes(site, queues)
         finally:
             leasing.leave()
@@ -50,7 +54,10 @@ def one_process(site: Site, queues: dict[str, Items]) -> Iterator[Figure]:
             rounds[name].append(there_and_back(queue))
             settle(queue, SLICE)
     found = {name: statistics.median(rates) for name, rates in rounds.items()}
-    how = f"small items, {SLICE} put and then got one by one in one process; medians of slices in turn"
+    how = (
+        f"small items, {SLICE} put and then got one by one in one process, everybody on one core (between two a wake-up"
+        " may cost more than all the rest, by chance); medians of slices in turn"
+    )
     yield from figures("one process", found, how, {})
 
 
@@ -71,6 +78,22 @@ def figures(who: str, found: dict[str, float], how: str, rounds: dict[str, list[
     for name in (OURS, AT_ONCE):
         ratio = found[name] / found[THEIRS]
         yield Figure(f"{name} beside {THEIRS}, {who}", ratio, "×", f"{how}, {TRANSPORT}: {told}", 1.0, rounds=rounds)
+
+
+@contextmanager
+def on_one_core(pids: list[int]) -> Iterator[None]:
+    """Where the system can do it."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = {pid: os.sched_getaffinity(pid) for pid in pids}
+    for pid in pids:
+        os.sched_setaffinity(pid, {min(before[pid])})
+    try:
+        yield
+    finally:
+        for pid, cores in before.items():
+            os.sched_setaffinity(pid, cores)
 
 
 def there_and_back(queue: Items) -> float:

@@ -51,6 +51,7 @@ class Script:
             return link.call("EVAL", self.text, len(keys), *keys, *args)
 
 
+@cache
 def load(*, flags: bool) -> dict[str, Script]:
     """All scripts by name, as this server understands them."""
     return {name: Script(name, flags=flags) for name in names()}

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gevent
 import msgspec
@@ -66,7 +66,13 @@ class Engine:
                 cwd=folder,
             )
         self._frames = Frames(ours)
+        # What its jobs have forked may hold its end of the channel open: its death is an end, too.
+        cast(Any, self._process).rawlink(self._close)
         self.pid = self._process.pid
+
+    def _close(self, _: object) -> None:
+        with contextlib.suppress(OSError):
+            self._frames.end.shutdown(socket.SHUT_RD)  # what it has said before can still be read
 
     @property
     def alive(self) -> bool:

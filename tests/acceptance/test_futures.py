@@ -124,6 +124,24 @@ def test_a_job_may_wait_for_others(lab: Lab, ends: Any) -> None:
     assert ends.sum_of_squares.put(20).result(30) == sum(n * n for n in range(20))
 
 
+def test_results_of_what_runs_off_the_loop(lab: Lab, ends: Any) -> None:
+    lab.work(app=APP)
+    assert ends.in_thread.put(1).result(60) == (1, b"thread")
+    assert ends.in_process.put(2).result(60) == (2, b"process")
+
+
+def test_greenlets_may_wait_too(lab: Lab, ends: Any) -> None:
+    lab.work(app=APP)
+    code = (
+        "from gevent import monkey, spawn, joinall; monkey.patch_all()\n"
+        f"from {APP} import square\n"
+        "waiting = [spawn(square.put(n).result, 30) for n in range(50)]\n"
+        "joinall(waiting, raise_error=True); print(sum(one.value for one in waiting))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=lab.environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == f"{sum(n * n for n in range(50))}\n", done.stderr
+
+
 def test_an_executor_runs_tasks_and_registered_functions(lab: Lab, ends: Any) -> None:
     lab.work(app=APP, procs=2)
     with Executor(ends.work) as executor:

@@ -45,6 +45,12 @@ def hog_soon(how: str, seconds: float) -> None:
     hog.function(how, seconds)
 
 
+@work.task(run_in="process")
+def compute(what: object) -> None:
+    """A short job in an engine."""
+    nap.function(what)
+
+
 @chain.task
 def link(n: int) -> None:
     """Puts into its own queue, which is full, n links long."""

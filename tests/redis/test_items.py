@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import pickle
 import queue as stdlib
@@ -602,6 +603,18 @@ def test_the_order_changes_only_while_nothing_waits(queue: Queue, broker: Broker
     assert lifo.get() == 3
 
 
+def test_looking_at_a_queue_or_ending_it_leaves_its_order(queue: Queue, broker: Broker) -> None:
+    ranked = PriorityQueue("ranked")
+    ranked.declare()
+    plain = Queue("ranked")
+    plain.maxsize = plain.maxsize + plain.qsize() + 5
+    plain.shutdown()
+    plain.reopen()
+    ranked.put("usual")
+    ranked.put("urgent", priority=-1)
+    assert ranked.get() == "urgent"
+
+
 def test_a_forged_priority_harms_nobody(queue: Queue, broker: Broker) -> None:
     ranked = PriorityQueue("ranked")
     ranked.declare()
@@ -620,6 +633,62 @@ def test_pickled_items_need_a_secret(queue: Queue) -> None:
     with pytest.raises(UsageError, match="pickle=True needs a secret"):
         anything.put({1, 2})
     assert anything.empty()
+
+
+@pytest.fixture
+def signing(server: Server, queue: Queue) -> Iterator[Broker]:
+    made = server.broker(secret="a secret for these tests").open()
+    yield made
+    leasing.leave()
+    made.close()
+
+
+def test_with_a_secret_whatever_can_be_pickled_is_an_item(signing: Broker) -> None:
+    anything = Queue("anything", pickle=True, broker=signing)
+    for item in ({1, 2}, (1, "x"), b"bytes", KEY.pending, None):
+        anything.put(item)
+    assert [anything.get() for _ in range(5)] == [{1, 2}, (1, "x"), b"bytes", KEY.pending, None]
+
+
+def test_a_pickle_that_nobody_signed_is_never_read(signing: Broker, broker: Broker) -> None:
+    anything = Queue("anything", pickle=True, broker=signing)
+    anything.declare()
+    pickled = base64.b64encode(pickle.dumps(Trap())).decode()
+    broker.put("anything", [b'{"v":1,"id":"x","task":"","kwargs":{"pickle":"%s"}}' % pickled.encode()])
+    anything.put("own")
+    assert anything.get() == "own"
+    assert broker.read(("HLEN", "rq:{anything}:dead"))[0] == 1
+    assert Trap.sprung == 0
+
+
+def test_a_pickle_that_cannot_be_read_is_buried(signing: Broker, broker: Broker) -> None:
+    anything = Queue("anything", pickle=True, broker=signing)
+    anything.put(Trap())
+    with pytest.raises(ZeroDivisionError):
+        anything.get()
+    Trap.sprung = 0
+    anything.put("next")
+    assert anything.get() == "next"
+    assert broker.read(("HLEN", "rq:{anything}:dead"))[0] == 1
+
+
+def test_who_did_not_ask_for_pickles_reads_none(signing: Broker) -> None:
+    Queue("anything", pickle=True, broker=signing).put("x")
+    with pytest.raises(UsageError, match=r"its next item is pickled; Queue\(\.\.\., pickle=True\) reads such items"):
+        Queue("anything", broker=signing).get()
+    assert Queue("anything", pickle=True, broker=signing).get() == "x"
+
+
+class Trap:
+    sprung = 0
+
+    def __reduce__(self) -> Any:
+        return spring, ()
+
+
+def spring() -> None:
+    Trap.sprung += 1
+    raise ZeroDivisionError
 
 
 def test_a_queue_and_a_task_can_be_pickled(queue: Queue, broker: Broker) -> None:

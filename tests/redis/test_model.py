@@ -218,7 +218,7 @@ class Model(RuleBasedStateMachine):
         name, tags, found = self.settled(slot, data)
         ends, put = [], []
         for tag in tags:
-            callbacks = [entry(number) for number in range(self.jobs, self.jobs + called)]
+            callbacks = [self.entry(number) for number in range(self.jobs, self.jobs + called)]
             self.jobs += called
             put += callbacks if tag in before else []
             puts = [("q", raw) for raw in callbacks]

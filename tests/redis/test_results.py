@@ -80,7 +80,7 @@ def later(hand: Hand, count: int = 1) -> threading.Thread:
     def run() -> None:
         until(lambda: hand.broker.read(("KEYS", KEY.job("*")))[0], "somebody waits")
         left = count
-        while left:
+        while left > 0:
             left -= hand.work()
 
     thread = threading.Thread(target=run)
@@ -438,6 +438,33 @@ def test_shutdown_waits_for_what_was_submitted(double: Any, hand: Hand, queue: Q
     thread.join()
     assert all(job.done() for job in jobs)
     executor.shutdown()
+
+
+def test_what_is_not_wanted_any_more_is_cancelled(double: Any, hand: Hand, queue: Queue) -> None:
+    executor = Executor(queue)
+    jobs = [executor.submit(double, n) for n in range(3)]
+    found = executor.map(double, range(10), chunksize=5)
+    assert queue.qsize() == 13
+    thread = later(hand, 13)
+    assert next(found) == 0
+    thread.join()
+    assert all(job.done() for job in jobs)
+    found = executor.map(double, range(10), chunksize=5)
+    jobs = [executor.submit(double, n) for n in range(3)]
+    found.close()  # type: ignore[attr-defined]
+    assert queue.qsize() == 13  # a generator that was not begun has nothing to clean up
+    executor.shutdown(cancel_futures=True)
+    assert queue.qsize() == 0
+    assert all(job.cancelled() for job in jobs)
+
+
+def test_a_map_that_is_left_cancels_the_rest(double: Any, hand: Hand, queue: Queue) -> None:
+    found = Executor(queue).map(double, range(10), chunksize=5)
+    ((tag, _),) = hand.take(1)
+    hand.end([tag], detail='"value":0')
+    assert next(found) == 0
+    found.close()  # type: ignore[attr-defined]
+    assert queue.qsize() == 0
 
 
 def test_plain_functions_need_a_name_in_a_module(queue: Queue) -> None:

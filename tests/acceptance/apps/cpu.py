@@ -188,6 +188,10 @@ def poison(how: str) -> None:
         os._exit(0)
     if how == "abort":
         os.abort()
+    if how == "forked":
+        if not os.fork():
+            time.sleep(600)
+        os._exit(0)
     if how == "segfault":
         ctypes.string_at(0)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -88,3 +88,13 @@ def sum_of_squares(n: int) -> int:
 @work.task(result_ttl=60)
 def nothing(n: int) -> int:
     return n
+
+
+@work.task(result_ttl=60, run_in="thread")
+def in_thread(n: int) -> tuple[int, bytes]:
+    return n, b"thread"
+
+
+@work.task(result_ttl=60, run_in="process")
+def in_process(n: int) -> tuple[int, bytes]:
+    return n, b"process"
