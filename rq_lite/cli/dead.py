@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -159,11 +160,36 @@ def show(ids: tuple[str, ...], queues: tuple[str, ...], url: str | None) -> None
 # -- acting
 
 
-def named(command: F) -> F:
-    """For commands that act: which jobs, and without a question."""
-    command = click.option("--yes", is_flag=True, help="Do not ask.")(command)
-    command = click.option("--all", "everything", is_flag=True, help="All that fit the other options.")(command)
-    return click.argument("job_ids", nargs=-1, metavar="[ID]...")(filters(command))
+class Chosen(NamedTuple):
+    """What a command that acts was told: which jobs, and whether to ask."""
+
+    ids: tuple[str, ...]
+    queues: tuple[str, ...]
+    url: str | None
+    yes: bool
+    filter: dict[str, Any]
+
+
+def named(command: Callable[..., None]) -> Callable[..., None]:
+    """For commands that act: which jobs, and without a question. Raises UsageError where nothing says which jobs."""
+
+    @functools.wraps(command)
+    def chosen(
+        job_ids: tuple[str, ...],
+        ids: tuple[str, ...],
+        queues: tuple[str, ...],
+        url: str | None,
+        everything: bool,
+        yes: bool,
+        wait: float | None = None,
+        **filter_: Any,
+    ) -> None:
+        own = {} if wait is None else {"wait": wait}
+        command(Chosen(checked(job_ids, ids, everything, filter_), queues, url, yes, filter_), **own)
+
+    found = click.option("--yes", is_flag=True, help="Do not ask.")(chosen)
+    found = click.option("--all", "everything", is_flag=True, help="All that fit the other options.")(found)
+    return click.argument("job_ids", nargs=-1, metavar="[ID]...")(filters(found))
 
 
 def checked(
@@ -203,16 +229,7 @@ def find(broker: Broker, asked: Asked) -> Found:
 @command.command()
 @named
 @click.option("--wait", type=float, default=0.0, metavar="SECONDS", help="Wait so long for room. Default: not at all.")
-def requeue(
-    job_ids: tuple[str, ...],
-    ids: tuple[str, ...],
-    queues: tuple[str, ...],
-    url: str | None,
-    everything: bool,
-    yes: bool,
-    wait: float,
-    **filter_: Any,
-) -> None:
+def requeue(chosen: Chosen, wait: float) -> None:
     """Put buried jobs back into their queue.
 
     They wait at its end, the oldest first, as if they had never run. As many as the queue's bound allows; exit 4 if
@@ -220,10 +237,9 @@ def requeue(
     """
     if not wait >= 0:
         raise UsageError(f"--wait must be 0 or more, not {wait:g}")
-    ids = checked(job_ids, ids, everything, filter_)
-    with opened(url, queues, ids, **filter_) as (broker, asked):
+    with opened(chosen.url, chosen.queues, chosen.ids, **chosen.filter) as (broker, asked):
         found = find(broker, asked)
-        if found.tags and not (yes or ids) and sys.stdin.isatty():
+        if found.tags and not (chosen.yes or chosen.ids) and sys.stdin.isatty():
             click.confirm(f"requeue {found.text}?", abort=True, err=True)
         steps = [Requeue(queue, tags) for queue, tags in found.tags.items()]
         try:
@@ -266,22 +282,13 @@ def oversized(step: Requeue) -> str:
 
 @command.command()
 @named
-def purge(
-    job_ids: tuple[str, ...],
-    ids: tuple[str, ...],
-    queues: tuple[str, ...],
-    url: str | None,
-    everything: bool,
-    yes: bool,
-    **filter_: Any,
-) -> None:
+def purge(chosen: Chosen) -> None:
     """Drop buried jobs for good."""
-    ids = checked(job_ids, ids, everything, filter_)
-    if not yes and not sys.stdin.isatty():
+    if not chosen.yes and not sys.stdin.isatty():
         raise UsageError("purge asks before it drops jobs, and there is no terminal to ask on: say --yes")
-    with opened(url, queues, ids, **filter_) as (broker, asked):
+    with opened(chosen.url, chosen.queues, chosen.ids, **chosen.filter) as (broker, asked):
         found = find(broker, asked)
-        if found.tags and not yes:
+        if found.tags and not chosen.yes:
             click.confirm(f"drop {found.text} for good?", abort=True, err=True)
         for queue, tags in found.tags.items():
             click.echo(f"queue {queue!r}: {jobs_(dead.forget(broker, queue, tags))} dropped")
