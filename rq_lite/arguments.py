@@ -38,6 +38,8 @@ class Arguments:
         # What restores its result; None: it comes out of JSON as it went in.
         self.returns = None if returns is None or is_plain(returns) or not restorable(returns) else returns
         self._special = {n: kind for n, kind in self._hints.items() if not is_plain(kind) and restorable(kind)}
+        # Whether they come out of JSON as they went in, with nothing to restore.
+        self.plain = not self._special
         self._names = [p.name for p in positional]
         self._rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
         self._others = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
@@ -79,11 +81,6 @@ class Arguments:
 
     def _name(self, index: int) -> str | None:
         return self._names[index] if index < len(self._names) else self._rest
-
-    @property
-    def plain(self) -> bool:
-        """Whether the arguments come out of JSON as they went in, with nothing to restore."""
-        return not self._special
 
     def restore(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """The arguments as the annotations say; raises msgspec.ValidationError naming the argument."""

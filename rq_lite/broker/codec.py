@@ -42,7 +42,7 @@ class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     timeout: float | None = None
     retries: int | None = None
     result_ttl: float | None = None
-    then: dict[str, list[str]] = {}
+    then: dict[str, list[str]] | None = None
 
 
 class Undecodable(ValueError):
@@ -65,17 +65,17 @@ def decode(entry: bytes) -> tuple[Message, int, int]:
     text = entry
     if entry[:1] != b"{":
         attempts, crashes, text = split(entry)
-    elif entry[-1:] != b"}":
-        text = unsigned(entry)
     try:
         message = _decode(text)
     except (msgspec.DecodeError, ValueError) as error:  # ValueError: no UTF-8, or a number of thousands of digits
+        if SIGNATURE.search(text, max(0, len(text) - 65)):
+            return decode(entry[:-64])
         raise Undecodable(why(text, error)) from None
     except RecursionError:
         raise Undecodable("nested too deeply") from None
     if message.v != VERSION:
         raise Undecodable(f"version {message.v}, and this is a worker for version {VERSION}")
-    if message.then and not all(
+    if message.then is not None and not all(
         word in ENDS and len(to) == 2 and NAME.fullmatch(to[0]) for word, to in message.then.items()
     ):
         raise Undecodable(f"then: {message.then}, and it maps {', '.join(ENDS)} to [queue, task]"[:300])
@@ -83,11 +83,11 @@ def decode(entry: bytes) -> tuple[Message, int, int]:
 
 
 def split(entry: bytes) -> tuple[int, int, bytes]:
-    """`b"2.1{…}"`, or with marks or a signature, as (2, 1, b"{…}")."""
+    """`b"2.1{…}"`, or with marks, as (2, 1, b"{…}")."""
     match = HEADER.match(entry)
     if match is None:
         raise Undecodable("it does not begin like a job")
-    return int(match[1]), int(match[2]), unsigned(entry[match.end() - 1 :])
+    return int(match[1]), int(match[2]), entry[match.end() - 1 :]
 
 
 def as_is(_queue: str, text: bytes) -> bytes:

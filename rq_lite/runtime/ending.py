@@ -50,7 +50,7 @@ def given_up(message: Message, queue: str, attempts: int, failure: Failure, outc
 
 def encoded(message: Message, result: Any, arguments: Arguments, most: int) -> bytes:
     """The result as JSON; raises BadResult. It is not looked at where nobody asks for it."""
-    if message.result_ttl is None and not message.then.keys() & {"success", "done"}:
+    if message.result_ttl is None and not (message.then or {}).keys() & {"success", "done"}:
         return b"null"
     try:
         wanted = arguments.returns
@@ -87,7 +87,7 @@ def ended_of(message: Message, queue: str, attempts: int, state: str, **more: An
 def callbacks(message: Message, ended: Ended, puts: Puts) -> list[tuple[str, bytes]]:
     """Queue and entry of what is put now. The ids derive from the job's: they are known when they are met again."""
     found = []
-    for word, (queue, task) in message.then.items():
+    for word, (queue, task) in (message.then or {}).items():
         if word in ("done", "success" if ended.state == "done" else "failure"):
             argument = ended.result if word == "success" else ended
             about = Message(VERSION, offspring(message.id, word), task, [argument], **puts.says(task))

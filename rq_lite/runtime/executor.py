@@ -49,9 +49,8 @@ class Executor:
     ) -> None:
         self._tasks = tasks
         self._elsewhere = elsewhere
-        self._opened = (
-            None if signer is None else signer.opened
-        )  # checks the signature of a queue's entry, before anything else of it is looked at
+        # Checks the signature of a queue's entry, before anything else of it is looked at.
+        self._opened = None if signer is None else signer.opened
         self._consumer = consumer
         self._verbose = verbose
         self._max_result = max_result
@@ -93,8 +92,9 @@ class Executor:
                     args, kwargs = task.arguments.restore(args, kwargs)
                 result = Context().run(task.function, *args, **kwargs)
             slot.deadline = NEVER
-            tracked = message.result_ttl is not None or message.then
-            ended = self._ended(message, attempts + crashes + 1, slot, task, result) if tracked else None
+            ended = None
+            if message.result_ttl is not None or message.then is not None:
+                ended = self._ended(message, attempts + crashes + 1, slot, task, result)
         except Stopped:
             slot.deadline = NEVER
             raise
