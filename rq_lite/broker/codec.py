@@ -83,11 +83,11 @@ def decode(entry: bytes) -> tuple[Message, int, int]:
 
 
 def split(entry: bytes) -> tuple[int, int, bytes]:
-    """`b"2.1{…}"`, or with marks, as (2, 1, b"{…}")."""
+    """`b"2.1{…}"`, or with marks or a signature, as (2, 1, b"{…}")."""
     match = HEADER.match(entry)
     if match is None:
         raise Undecodable("it does not begin like a job")
-    return int(match[1]), int(match[2]), entry[match.end() - 1 :]
+    return int(match[1]), int(match[2]), unsigned(entry[match.end() - 1 :])
 
 
 def as_is(_queue: str, text: bytes) -> bytes:

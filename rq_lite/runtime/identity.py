@@ -34,7 +34,7 @@ def mine() -> Identity:
 
 def parse(text: str) -> Identity | None:
     """The identity from its text; None for a text that is none."""
-    match = re.fullmatch(r"([A-Za-z0-9-]+)\.([0-9a-f]{12}):(\d+):(\d+):([0-9a-f]{16})", text)
+    match = re.fullmatch(r"([A-Za-z0-9-]+)\.([0-9a-f]{12}):([0-9]+):([0-9]+):([0-9a-f]{16})", text)
     return Identity(match[1], match[2], int(match[3]), match[4], match[5]) if match else None
 
 
