@@ -53,7 +53,7 @@ SERVERS = servers()
 
 
 # Machines that run tests are busy: how long an example takes says nothing.
-hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.register_profile("ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("ours")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from redis.exceptions import MasterDownError, ReadOnlyError
 
@@ -86,8 +86,12 @@ def test_any_host_name_makes_an_identity(monkeypatch: pytest.MonkeyPatch, host: 
     assert parse(str(mine())) is not None
 
 
+def test_digits_of_other_scripts_are_no_identity() -> None:
+    assert parse("a.000000000000:3:0:0000000000000000") is not None
+    assert parse("a.000000000000:٣:0:0000000000000000") is None
+
+
 @given(st.text() | st.from_regex(r"[a-z]+\.[0-9a-f]{11,13}:\d*:\d*:[0-9a-f]{15,17}"))
-@example("a.000000000000:٣:0:0000000000000000")
 def test_any_other_text_is_no_identity_and_not_surely_dead(text: str) -> None:
     who = parse(text)
     if who is None:
