@@ -30,7 +30,7 @@ def main() -> None:
             divide.put(1, 0).result(timeout=10)
         except JobFailed as error:
             print(error.type, "-", error.message)
-            print(error.trace.splitlines()[-1])
+            print(error.traceback.splitlines()[-1])
 
         print(asyncio.run(ask()))
 

@@ -140,14 +140,14 @@ class JobFailed(RqLiteError):
     """The job whose result was asked for was buried.
 
     `type` is the name of the exception's class where it ran (no class is ever made from it), `message` its text,
-    `trace` its traceback as text.
+    `traceback` its traceback as text.
     """
 
-    def __init__(self, type: str, message: str, trace: str = "", *, job_id: str = "") -> None:
+    def __init__(self, type: str, message: str, traceback: str = "", *, job_id: str = "") -> None:
         super().__init__(f"job {job_id}: {type}: {message}".removesuffix(": "))
         self.type = type
         self.message = message
-        self.trace = trace
+        self.traceback = traceback
         self.job_id = job_id
 
 

@@ -67,7 +67,7 @@ def test_results_errors_and_callbacks(lab: Lab, ends: Any) -> None:
     with pytest.raises(JobFailed, match="ValueError: no 3") as caught:
         bad.result(30)
     assert (caught.value.type, caught.value.message) == ("ValueError", "no 3")
-    assert "raise ValueError" in caught.value.trace
+    assert "raise ValueError" in caught.value.traceback
     drained(lab)
     assert lab.seen("got") == ["49"]
     assert sorted(lab.seen("told")) == ["done", "failed [3] None 2 ValueError: no 3"]

@@ -124,7 +124,7 @@ def test_an_error_comes_back_in_words(double: Any, hand: Hand) -> None:
     hand.end([tag], "failed", f'"error":{json.dumps(error)}')
     with pytest.raises(JobFailed, match="KeyError: 'x'") as caught:
         job.result(30)
-    assert (caught.value.type, caught.value.message, caught.value.trace) == ("KeyError", "'x'", "Traceback …")
+    assert (caught.value.type, caught.value.message, caught.value.traceback) == ("KeyError", "'x'", "Traceback …")
     assert caught.value.job_id == job.id
     assert job.exception() is caught.value
 

@@ -220,7 +220,7 @@ def test_a_job_that_failed_says_so_to_who_asks_for_its_result(queue: Queue) -> N
         job = fail.put()
         with pytest.raises(JobFailed, match="ValueError: no") as caught:
             job.result()
-        assert "in fail\n" in caught.value.trace
+        assert "in fail\n" in caught.value.traceback
         assert job.exception() is not None
 
 
