@@ -5,6 +5,7 @@ The plan goes over a pipe because it holds the Redis password, which must not sh
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import msgspec
@@ -38,9 +39,11 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     traceback: str = ""
 
     def send(self, pipe: int) -> None:
+        """Say so; to nobody, if the supervisor is gone: then this process ends, too, without a word."""
         data = msgspec.json.encode(self) + b"\n"
-        while data:
-            data = data[os.write(pipe, data) :]
+        with contextlib.suppress(BrokenPipeError):
+            while data:
+                data = data[os.write(pipe, data) :]
 
 
 REBUILD = b"rebuild"  # connect anew

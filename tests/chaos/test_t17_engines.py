@@ -30,7 +30,8 @@ def test_nothing_is_lost_and_nothing_accepted_twice_when_engines_are_killed(
     history.mkdir()
     harness = moments.History(history, "harness")
     moments.watchers[:] = [moments.History(history, "producer")]
-    lab.put("compute", *range(jobs), app=APP)
+    for first in range(0, jobs, 500):
+        lab.put("compute", *range(first, min(first + 500, jobs)), app=APP)
     moments.watchers.clear()
     lab.environment = {**lab.environment, "RQ_LITE_HISTORY": str(history)}
     worker = lab.work("--cpu-procs", "2", "--greenlets", "4", app=APP)

@@ -27,6 +27,7 @@ from rq_lite.job import EDGES, State
 from rq_lite.runtime import identity
 from rq_lite.runtime.consumer import Order
 from rq_lite.runtime.identity import Identity, mine, parse, start_of, surely_dead
+from rq_lite.runtime.plan import Report
 from rq_lite.runtime.seldom import Seldom, one_line
 
 linux = pytest.mark.skipif(not identity.PROC.joinpath("self/stat").exists(), reason="needs /proc")
@@ -268,3 +269,10 @@ def test_a_full_queue_says_how_it_stands() -> None:
 def test_every_state_is_reached_and_only_the_last_ones_are_final() -> None:
     assert {went for _, _, went in EDGES} == set(State)
     assert {came for _, came, _ in EDGES} == {None, *State} - {State.GONE}
+
+
+def test_a_report_to_a_supervisor_that_is_gone_is_no_error() -> None:
+    there, here = os.pipe()
+    os.close(there)
+    Report("left").send(here)
+    os.close(here)
