@@ -180,20 +180,25 @@ def link(broker: Broker) -> Iterator[Link]:
     made.close()
 
 
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    """After each test those tasks and queues are registered that were before it."""
+    tasks, queues = dict(registry.tasks), dict(registry.queues)
+    yield
+    for now, before in ((registry.tasks, tasks), (registry.queues, queues)):
+        now.clear()
+        now.update(before)  # type: ignore[arg-type]
+
+
 @pytest.fixture
-def queue(broker: Broker) -> Iterator[Queue]:
+def queue(broker: Broker) -> Queue:
     """An empty queue of bound 10, made known to Redis; nothing else is registered during the test."""
     this.use(broker.settings, broker)
-    tasks, queues = dict(registry.tasks), dict(registry.queues)
     registry.tasks.clear()
     registry.queues.clear()
     made = Queue("q", maxsize=10)
     made.declare()
-    yield made
-    registry.tasks.clear()
-    registry.tasks.update(tasks)
-    registry.queues.clear()
-    registry.queues.update(queues)
+    return made
 
 
 @pytest.fixture

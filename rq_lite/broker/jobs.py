@@ -14,6 +14,7 @@ from rq_lite.broker.inspection import ms_of
 from rq_lite.job import State
 
 STEP = 100  # jobs that are read at once
+LOOKS = 3  # for a job that is not found at once
 FAR = 10_000  # jobs of each end of what waits that a look for one goes through
 PLACES = (State.INFLIGHT, State.PENDING, State.SCHEDULED, State.SUSPECT, State.DEAD)
 
@@ -134,6 +135,15 @@ def listed(broker: Broker, queue: str, state: State, first: int = 0) -> Iterator
 
 def find(broker: Broker, queue: str, job_id: str) -> Search:
     """Where this job is, as far as can be told without reading all that waits."""
+    for _ in range(LOOKS):
+        found = look(broker, queue, job_id)
+        if found.job is not None:
+            break
+    return found
+
+
+def look(broker: Broker, queue: str, job_id: str) -> Search:
+    """One look, which a job may slip through that moves meanwhile to where was looked before."""
     key = keys.of(queue)
     consumer, tag = broker.read(("HMGET", key.job(job_id), "consumer", "tag"))[0]
     if consumer is not None and tag is not None and tag.isdigit():

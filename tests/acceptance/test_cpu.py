@@ -344,7 +344,7 @@ def test_a_crash_in_a_thread_is_charged_to_its_job_alone(cpu: Cpu) -> None:
 def test_an_engine_that_died_while_it_had_nothing_to_do_costs_nobody_anything(cpu: Cpu) -> None:
     cpu.put("away_process", 1)
     worker = cpu.work("--cpu-procs", "1")
-    cpu.lab.until_seen("done", 1)
+    until(lambda: cpu.lab.state().done == 1, "the engine has said that it is done")
     (engine,) = cpu.engines(worker)
     os.kill(engine, signal.SIGKILL)
     until(lambda: not alive(engine), "it is dead")

@@ -227,7 +227,6 @@ def put(queue: Queue, task: str, numbers: Any, priorities: list[Any]) -> None:
 
     for n, priority in zip(numbers, priorities, strict=True):
         (job if priority is None else job.using(priority=priority)).put(n)
-    registry.tasks.clear()
 
 
 def test_a_worker_leaves_items_for_who_gets_them(lab: Lab, items: Queue, commands: Commands) -> None:

@@ -6,14 +6,12 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 from rq_lite import Queue
 from rq_lite.chaos.rest import undocumented
 from rq_lite.process import this
-from rq_lite.task import registry
 from tests.acceptance.conftest import Lab
 from tests.chaos.conftest import Tell
 from tests.conftest import ROOT, until
@@ -22,10 +20,9 @@ GETTERS, SHORT, LONG = 3, 8, 60  # processes at a time, deaths
 
 
 @pytest.fixture
-def items(lab: Lab) -> Iterator[Queue]:
+def items(lab: Lab) -> Queue:
     this.use(lab.broker.settings, lab.broker)
-    yield Queue("items", maxsize=0)
-    registry.queues.clear()
+    return Queue("items", maxsize=0)
 
 
 def test_getters_are_killed_at_random(lab: Lab, items: Queue, long: bool, chance: random.Random, tell: Tell) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from typing import Any
@@ -34,14 +33,10 @@ DEAD = Settings(url="redis://127.0.0.1:1", patience=0.0)  # whoever asks this Re
 
 
 @pytest.fixture(params=[None, "a secret of some length"], ids=["unsigned", "signed"])
-def queue(request: pytest.FixtureRequest) -> Iterator[Queue]:
+def queue(request: pytest.FixtureRequest) -> Queue:
     settings = Settings(url=DEAD.url, patience=0.0, secret=request.param)
-    known, queues = dict(registry.tasks), dict(registry.queues)
     registry.tasks.clear()
-    yield PriorityQueue("nowhere", broker=Broker(settings=settings))
-    for now, before in ((registry.tasks, known), (registry.queues, queues)):
-        now.clear()
-        now.update(before)  # type: ignore[arg-type]
+    return PriorityQueue("nowhere", broker=Broker(settings=settings))
 
 
 @pytest.fixture
