@@ -139,14 +139,17 @@ class Reader:
     # -- in the thread
 
     def _run(self) -> None:
-        link = self._link = self._broker.link()
+        link: Link | None = None
         idle_since = time.monotonic()
         while not self._stopped.is_set():
             try:
+                if link is None:  # Redis may be away at the beginning, too
+                    link = self._link = self._broker.link()
                 self._listen(link)
                 self._watch_again()
             except FAULTS as error:
-                link.close()
+                if link is not None:
+                    link.close()
                 if self._stopped.is_set():
                     break
                 self._all_are_due()
@@ -162,7 +165,8 @@ class Reader:
                 idle_since = now
             elif now - idle_since > LINGER and self._ended():
                 break
-        link.close()
+        if link is not None:
+            link.close()
 
     def _ended(self) -> bool:
         """Whether the thread may end: nobody waits, and whoever comes now starts another."""

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import rq_lite
-from rq_lite import Executor, Job, JobFailed, Queue, UsageError, results
+from rq_lite import BrokerUnavailable, Executor, Job, JobFailed, Queue, UsageError, results
 from rq_lite.broker import Broker, Link
 from rq_lite.broker.codec import decode
 from rq_lite.outcome import Finished
@@ -340,6 +340,24 @@ def test_redis_away_is_waited_for(double: Any, hand: Hand, broker: Broker, proxy
         job.result(0.1)
     proxy.calm()
     assert job.result(30) == 6
+
+
+def test_redis_may_be_away_when_one_begins_to_wait(
+    double: Any, hand: Hand, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, away = Broker.link, [BrokerUnavailable("it is away")]
+
+    def refused(self: Broker) -> Link:
+        if threading.current_thread().name == "rq-lite results" and away:
+            raise away.pop()
+        return link(self)
+
+    monkeypatch.setattr(Broker, "link", refused)
+    job = double.put(3)
+    assert not job.done()
+    hand.work()
+    assert job.result(30) == 6
+    assert not away
 
 
 def test_a_result_that_is_kept_no_more(
