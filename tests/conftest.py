@@ -23,6 +23,7 @@ from rq_lite.chaos.rest import pattern as pattern
 from rq_lite.chaos.rest import undocumented as undocumented
 from rq_lite.process import this
 from rq_lite.queue import Queue
+from rq_lite.results import readers
 from rq_lite.settings import Settings
 from rq_lite.task import registry
 from tests.faults.proxy import Proxy
@@ -181,10 +182,11 @@ def link(broker: Broker) -> Iterator[Link]:
 
 
 @pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    """After each test those tasks and queues are registered that were before it."""
+def unmarked() -> Iterator[None]:
+    """A test leaves nothing in this process: the same tasks and queues are registered, and no thread waits in Redis."""
     tasks, queues = dict(registry.tasks), dict(registry.queues)
     yield
+    readers.stop()
     for now, before in ((registry.tasks, tasks), (registry.queues, queues)):
         now.clear()
         now.update(before)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,11 @@ APP = "tests.acceptance.apps.ends"
 
 
 @pytest.fixture(autouse=True)
-def here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """The app's queues are in this test's Redis, also for this process, and its tasks write their evidence there."""
     lab.app = APP
     use(lab.broker)
     monkeypatch.setattr(results, "AGAIN", 1.0)
-    yield
-    results.readers.stop()
 
 
 def use(broker: Broker) -> None:

@@ -38,13 +38,6 @@ def double(queue: Queue, broker: Broker, link: Link) -> Task[Any, Any]:
     return double
 
 
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    """No reader of an earlier test, whose Redis may be another one."""
-    yield
-    results.readers.stop()
-
-
 class Hand:
     """A consumer: runs what waits."""
 
