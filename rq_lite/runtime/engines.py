@@ -86,6 +86,11 @@ class Engine:
         frame = self._frames.receive()
         return None if frame is None else read_answer(frame)
 
+    @property
+    def deaf(self) -> bool:
+        """It is gone, and has never read the last that it was sent: so its death was not that job's doing."""
+        return self._frames.unread
+
     def signal(self, number: int) -> None:
         if self.alive:  # else its pid may be another's
             with contextlib.suppress(ProcessLookupError):
@@ -134,12 +139,16 @@ class Engines:
         Raises Reported, with the job's own error; Died; and what was raised in this greenlet, once the job has ended.
         """
         with self._places:
-            engine = self._given(slot, entry, timeout)
-            try:
-                answer, thrown = self._answer(engine, slot)
-            except BaseException:
-                engine.kill()
-                raise
+            answer: Answer | None = None
+            while answer is None:
+                engine = self._given(slot, entry, timeout)
+                try:
+                    answer, thrown = self._answer(engine, slot)
+                except BaseException:
+                    engine.kill()
+                    raise
+                if answer is None:
+                    engine.kill()
             if answer.leaving:
                 engine.kill()
             else:
@@ -190,8 +199,8 @@ class Engines:
             gevent.sleep(pause)
         raise AssertionError("pauses never end")
 
-    def _answer(self, engine: Engine, slot: Slot[Any]) -> tuple[Answer, BaseException | None]:
-        """How the job ended, and what was raised in it meanwhile."""
+    def _answer(self, engine: Engine, slot: Slot[Any]) -> tuple[Answer | None, BaseException | None]:
+        """How the job ended (None: the engine died and had not read its order), and what was raised in it meanwhile."""
         thrown: BaseException | None = None
         kill_at = NEVER
         while True:
@@ -216,7 +225,7 @@ class Engines:
                     raise self._hard(engine, error) from None
                 engine.signal(INTERRUPT)
         slot.deadline = NEVER
-        if answer is None:
+        if answer is None and (thrown is not None or not engine.deaf):
             raise Died(engine.end(), engine.last_stack())
         return answer, thrown
 

@@ -59,6 +59,7 @@ class Frames:
 
     def __init__(self, end: socket.socket) -> None:
         self.end = end
+        self.unread = False  # the other end is gone, and has not read all that was sent; never known outside Linux
         self._came = bytearray()
 
     def send(self, frame: bytes) -> None:
@@ -79,6 +80,7 @@ class Frames:
             try:
                 piece = self.end.recv(PIECE)
             except ConnectionError:
+                self.unread = True
                 return None
             if not piece:
                 return None

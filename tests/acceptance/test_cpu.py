@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -349,6 +350,21 @@ def test_an_engine_that_died_while_it_had_nothing_to_do_costs_nobody_anything(cp
     os.kill(engine, signal.SIGKILL)
     until(lambda: not alive(engine), "it is dead")
     cpu.put("away_process", 2)
+    cpu.lab.until_seen("done", 2)
+    assert worker.stop() == 0
+    assert (cpu.lab.state().done, cpu.lab.broker.read(("HGET", "rq:{work}:meta", "crashed"))) == (2, [None])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a socket tells what its other end has left unread")
+def test_an_engine_that_dies_before_it_reads_its_order_costs_nobody_anything(cpu: Cpu) -> None:
+    cpu.put("away_process", 1)
+    worker = cpu.work("--cpu-procs", "1")
+    until(lambda: cpu.lab.state().done == 1, "the engine has said that it is done")
+    (engine,) = cpu.engines(worker)
+    os.kill(engine, signal.SIGSTOP)
+    cpu.put("away_process", 2)
+    until(lambda: cpu.lab.state().inflight == 1, "the job was taken")
+    os.kill(engine, signal.SIGKILL)
     cpu.lab.until_seen("done", 2)
     assert worker.stop() == 0
     assert (cpu.lab.state().done, cpu.lab.broker.read(("HGET", "rq:{work}:meta", "crashed"))) == (2, [None])
