@@ -1,7 +1,8 @@
 """The Lua scripts: read once, sent by their digest, loaded where Redis does not have them yet.
 
 Each .lua file begins with its purpose, KEYS, ARGV, what it returns, whether it may run at maxmemory and who
-calls it. `lib.lua` goes in front of each.
+calls it. In front of each goes what it needs of `lib.lua`: Redis makes all functions anew for every call, and the whole
+of them takes as long as six commands.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rq_lite.broker.connection import Link
 
 FOLDER = Path(__file__).parent / "lua"
 LIBRARY = "lib"
+WORD = re.compile(r"\w+")
 
 
 class Code(enum.IntEnum):
@@ -38,7 +40,7 @@ class Script:
 
     def __init__(self, name: str, *, flags: bool) -> None:
         self.name = name
-        body = (FOLDER / f"{LIBRARY}.lua").read_text() + (FOLDER / f"{name}.lua").read_text()
+        body = with_library((FOLDER / f"{name}.lua").read_text())
         # Older servers let a script write at maxmemory once it has tried to remove something; ours begin with that.
         self.text = f"#!lua flags=allow-oom\n{body}" if flags and may_run_at_maxmemory(name) else body
         self.digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
@@ -60,6 +62,32 @@ def load(*, flags: bool) -> dict[str, Script]:
 @cache
 def names() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in FOLDER.glob("*.lua") if file.stem != LIBRARY))
+
+
+@cache
+def library() -> tuple[tuple[frozenset[str], str], ...]:
+    """The paragraphs of `lib.lua`, each with the names it defines and its text without comments."""
+    found = []
+    for paragraph in (FOLDER / f"{LIBRARY}.lua").read_text().split("\n\n"):
+        text = uncommented(paragraph)
+        if text:
+            defined = re.match(r"local (?:function )?([\w, ]+)", text)
+            found.append((frozenset(WORD.findall(defined[1] if defined else "")), text))
+    return tuple(found)
+
+
+def with_library(script: str) -> str:
+    """The script, and before it what it uses of `lib.lua`, and what that uses."""
+    needed, parts = set(WORD.findall(uncommented(script))), [script]
+    for defined, text in reversed(library()):  # whatever one uses stands before it
+        if defined & needed:
+            needed.update(WORD.findall(text))
+            parts.append(text)
+    return "\n".join(reversed(parts))
+
+
+def uncommented(text: str) -> str:
+    return re.sub(r"^\s*--.*\n?", "", text, flags=re.MULTILINE).strip("\n")
 
 
 def head(name: str) -> dict[str, str]:

@@ -41,6 +41,20 @@ def test_there_are_scripts() -> None:
     assert "lib" not in NAMES
 
 
+def test_each_paragraph_of_the_library_defines_what_it_is_found_by() -> None:
+    """A blank line within a function would cut it in two."""
+    parts = scripts.library()
+    assert all(defined for defined, _ in parts)
+    assert len(frozenset().union(*(defined for defined, _ in parts))) == sum(len(defined) for defined, _ in parts)
+
+
+def test_a_script_gets_only_what_it_needs_of_the_library() -> None:
+    assert scripts.with_library("return 1") == "return 1"
+    made = scripts.with_library("-- now_ms\nreturn {ring_room(1)}")
+    assert re.findall(r"^local function (\w+)", made, re.MULTILINE) == ["ring", "waiting", "ring_room"]
+    assert made.endswith("-- now_ms\nreturn {ring_room(1)}")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_head_has_all_its_parts(name: str) -> None:
     head = scripts.head(name)

@@ -1,4 +1,5 @@
--- What several scripts need; the loader puts it in front of each of them.
+-- What several scripts need. Each paragraph defines names; the loader puts those paragraphs in front of a script that
+-- it needs, in this order, and of these only what they need: so no blank lines within a function.
 
 local OK, STALE, NOLEASE, UNDECLARED, MOVED, ALIVE, CLOSED = 0, -1, -2, -3, -4, -5, -6
 
