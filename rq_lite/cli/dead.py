@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 import sys
 from collections import defaultdict
@@ -14,12 +13,12 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 import click
-from rich.console import Console
 
 from rq_lite.broker import Broker, dead, inspection
 from rq_lite.broker.dead import Buried, Filter, Requeue
 from rq_lite.cli import dead_view as view
 from rq_lite.cli.common import known_queue, open_broker, settings_from, url_option
+from rq_lite.cli.listing import put_out
 from rq_lite.cli.queue import plural
 from rq_lite.errors import QueueFull, UsageError
 
@@ -110,7 +109,7 @@ def list_jobs(
     """
     with opened(url, names + queues, quiet=as_json, **filter_) as (broker, asked):
         jobs = asked.jobs(broker)
-        shown = put_out(islice(jobs, limit or None), now_of(broker), as_json=as_json)
+        shown = put_out(islice(jobs, limit or None), view.VIEW, now_of(broker), as_json=as_json)
         if asked.wanted == dead.EVERYTHING:
             more = max(0, sum(dead.count(broker, queue) for queue in asked.queues) - shown)
         else:
@@ -122,21 +121,6 @@ def list_jobs(
         for queue, state in inspection.states(broker, asked.queues).items():
             if state.dropped:
                 click.echo(f"queue {queue!r}: {jobs_(state.dropped)} dropped so far, over the caps", err=True)
-
-
-def put_out(jobs: Iterator[Buried], now: float, *, as_json: bool) -> int:
-    """Print them; how many they were."""
-    console = Console(highlight=False)
-    if console.is_terminal and not as_json:
-        rows = list(jobs)
-        if rows:
-            console.print(view.table([view.columns(job, now) for job in rows], view.HEADINGS, console, view.lines))
-        return len(rows)
-    number = 0
-    for job in jobs:
-        number += 1
-        click.echo(json.dumps(view.facts(job)) if as_json else "\t".join(view.columns(job, now)))
-    return number
 
 
 @command.command()

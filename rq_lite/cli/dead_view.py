@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
 import msgspec
-from rich import box
-from rich.cells import cell_len
-from rich.console import Console, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from rq_lite.broker.codec import Undecodable, decode, split
 from rq_lite.broker.dead import Buried
+from rq_lite.cli.listing import View, as_lines
 from rq_lite.cli.status import plain, span
 from rq_lite.runtime.identity import parse
 
 HEADINGS = ("id", "queue", "task", "buried", "attempts", "crashes", "error")
 ERROR = 300  # characters of an error in a row
-LEAST = 20  # columns for an error, or the table is none
 PAYLOAD = 10_000  # characters of the arguments, of the error, and of a line of a traceback
 
 
@@ -54,23 +48,6 @@ def columns(job: Buried, now: float) -> list[str]:
     ]
 
 
-def table(
-    rows: list[list[str]], headings: Sequence[str], console: Console, lines: Callable[[list[str], int], str]
-) -> RenderableType:
-    """A row for each; where it is too narrow for that some `lines` for each. Only the last column is ever cut."""
-    widths = [max(cell_len(row[i]) for row in (headings, *rows)) for i in range(len(headings) - 1)]
-    left = console.width - sum(widths) - 2 * len(widths) - 2
-    if left < LEAST:
-        return Text("\n".join(lines(row, console.width) for row in rows))
-    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in headings[:-1]:
-        drawn.add_column(heading, no_wrap=True, justify="right" if heading[-1] == "s" else "left")
-    drawn.add_column(headings[-1], no_wrap=True, overflow="ellipsis", max_width=left)
-    for row in rows:
-        drawn.add_row(*map(Text, row))
-    return drawn
-
-
 def lines(row: list[str], width: int) -> str:
     """For a narrow terminal."""
     *names, ago, attempts, crashes, error = row
@@ -82,6 +59,9 @@ def facts(job: Buried) -> dict[str, Any]:
     known = msgspec.structs.asdict(job)
     known["payload"] = text_of(body(known.pop("entry")))
     return known
+
+
+VIEW = View(HEADINGS, columns, lines, facts)
 
 
 def page(job: Buried, now: float) -> str:
@@ -102,7 +82,7 @@ def page(job: Buried, now: float) -> str:
         ("delivery", f"tag:{job.tag}"),
         *payload(job.entry),
     ]
-    text = "\n".join(f"{name:<10} {value}".rstrip() for name, value in known)
+    text = "\n".join(as_lines(known))
     # Line ends stay, and nothing else of what moves a cursor does.
     trace = [plain(line, PAYLOAD) for line in job.traceback.expandtabs().rstrip("\n").split("\n")]
     return "\n".join([text, "traceback", *(f"  {line}".rstrip() for line in trace)]) if job.traceback else text

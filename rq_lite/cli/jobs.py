@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
 import click
 import msgspec
-from rich.console import Console
 
 from rq_lite.broker import Broker, Cancelled, dead, jobs
 from rq_lite.broker.jobs import Found, Search
@@ -17,7 +15,7 @@ from rq_lite.cli import jobs_view as view
 from rq_lite.cli.common import url_option
 from rq_lite.cli.dead import end, fullness, jobs_, now_of, opened, oversized, queue_option
 from rq_lite.cli.dead_view import shortened, text_of
-from rq_lite.cli.dead_view import table as drawn
+from rq_lite.cli.listing import as_lines, put_out
 from rq_lite.cli.status import plain
 from rq_lite.job import State
 
@@ -80,12 +78,14 @@ def list_jobs(
         total = sum(count for _, _, count in places)
         if task is None:
             found = skipping(broker, places, offset)
-            shown = put_out(islice(found, limit or None), now_of(broker), as_json=as_json)
+            asked_for = islice(found, limit or None)
+            shown = put_out(asked_for, view.VIEW, now_of(broker), as_json=as_json)
             more = max(0, total - offset - shown)
         else:
             every = islice(skipping(broker, places, 0), LOOKED)
             fitting = (job for job in every if job.task == task)
-            shown = put_out(islice(fitting, offset, offset + limit if limit else None), now_of(broker), as_json=as_json)
+            asked_for = islice(fitting, offset, offset + limit if limit else None)
+            shown = put_out(asked_for, view.VIEW, now_of(broker), as_json=as_json)
             more = sum(1 for _ in fitting)
             if total > LOOKED:
                 click.echo(f"only the first {LOOKED:,} of {jobs_(total)} were looked at", err=True)
@@ -102,21 +102,6 @@ def skipping(broker: Broker, places: list[tuple[str, State, int]], offset: int) 
         offset -= first
         if first < count:
             yield from jobs.listed(broker, queue, state, first)
-
-
-def put_out(found: Iterator[Found], now: float, *, as_json: bool) -> int:
-    """Print them; how many they were."""
-    console = Console(highlight=False)
-    if console.is_terminal and not as_json:
-        rows = [view.columns(job, now) for job in found]
-        if rows:
-            console.print(drawn(rows, view.HEADINGS, console, view.lines))
-        return len(rows)
-    number = 0
-    for job in found:
-        number += 1
-        click.echo(json.dumps(view.facts(job)) if as_json else "\t".join(view.columns(job, now)))
-    return number
 
 
 @command.command()
@@ -178,7 +163,7 @@ def ended(job_id: str, queue: str, result: bytes) -> str:
     except (msgspec.DecodeError, ValueError):
         state = "unknown"
     known = [("id", plain(job_id, 200)), ("queue", queue), ("state", f"ended: {plain(state)}")]
-    return "\n".join(view.as_lines([*known, ("result", shortened(text_of(result)))]))
+    return "\n".join(as_lines([*known, ("result", shortened(text_of(result)))]))
 
 
 def missing(job_id: str, unseen: int, queues: list[str]) -> str:

@@ -11,6 +11,7 @@ from rq_lite.broker.codec import made_at
 from rq_lite.broker.jobs import Found
 from rq_lite.cli import dead_view
 from rq_lite.cli.dead_view import PAYLOAD, called, payload, shortened, text_of
+from rq_lite.cli.listing import View, as_lines
 from rq_lite.cli.status import amount, plain, span
 from rq_lite.job import State
 from rq_lite.runtime.identity import parse
@@ -75,6 +76,9 @@ def facts(job: Found) -> dict[str, Any]:
     return known if buried is None else {**known, "error": buried.error, "buried_at": buried.buried_at}
 
 
+VIEW = View(HEADINGS, columns, lines, facts)
+
+
 def page(job: Found, now: float, told: list[tuple[str, str]]) -> str:
     """Everything there is to know, in lines; `told` is what Redis knows beside the job itself."""
     if job.buried is not None:
@@ -94,10 +98,6 @@ def page(job: Found, now: float, told: list[tuple[str, str]]) -> str:
     if job.state is State.INFLIGHT:
         known += [("consumer", plain(job.consumer, 200)), ("delivery", f"tag:{job.tag}")]
     return "\n".join(as_lines([*known, *told, *payload(job.entry)]))
-
-
-def as_lines(known: list[tuple[str, str]]) -> list[str]:
-    return [f"{name:<10} {value}".rstrip() for name, value in known]
 
 
 def moment(seconds: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -57,10 +57,7 @@ def set_bound(name: str, maxsize: int | None, maxbytes: int | None, url: str | N
 @url_option
 def pause(name: str, url: str | None) -> None:
     """Take nothing more from queue NAME; running jobs go on, and so do puts, up to the bound."""
-    with opened(name, url) as broker:
-        broker.pause(name)
-        count = inspection.size(broker, name)
-    click.echo(f"queue {name!r} is paused; {waiting(count)}")
+    change(name, url, Broker.pause, "paused")
 
 
 @command.command()
@@ -68,10 +65,7 @@ def pause(name: str, url: str | None) -> None:
 @url_option
 def resume(name: str, url: str | None) -> None:
     """Undo a pause."""
-    with opened(name, url) as broker:
-        broker.resume(name)
-        count = inspection.size(broker, name)
-    click.echo(f"queue {name!r} is not paused; {waiting(count)}")
+    change(name, url, Broker.resume, "not paused")
 
 
 @command.command()
@@ -95,10 +89,7 @@ def shutdown(name: str, immediate: bool, yes: bool, url: str | None) -> None:
 @url_option
 def reopen(name: str, url: str | None) -> None:
     """Undo a shutdown."""
-    with opened(name, url) as broker:
-        broker.reopen(name)
-        count = inspection.size(broker, name)
-    click.echo(f"queue {name!r} is open; {waiting(count)}")
+    change(name, url, Broker.reopen, "open")
 
 
 @command.command()
@@ -111,6 +102,14 @@ def purge(name: str, yes: bool, url: str | None) -> None:
         ask("purge", broker, name, yes)
         count = broker.purge(name)
     click.echo(f"queue {name!r}: {count:,} job{plural(count)} dropped")
+
+
+def change(name: str, url: str | None, step: Callable[[Broker, str], object], now: str) -> None:
+    """Take a step with the queue, and say what it is now."""
+    with opened(name, url) as broker:
+        step(broker, name)
+        count = inspection.size(broker, name)
+    click.echo(f"queue {name!r} is {now}; {waiting(count)}")
 
 
 def ask(what: str, broker: Broker, name: str, yes: bool) -> None:

@@ -29,21 +29,19 @@ def pages() -> dict[str, tuple[str, str, str]]:
     return found
 
 
+def run(environment: dict[str, str], *module: str) -> subprocess.CompletedProcess[str]:
+    """A module and its arguments."""
+    command = [sys.executable, "-m", *module]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False)
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda file: file.stem)
 def test_an_example_prints_what_its_page_says(example: Path, environment: dict[str, str]) -> None:
     name = str(example.relative_to(ROOT))
     assert name in pages(), f"no page shows {name}"
     page, code, printed = pages()[name]
     assert code == example.read_text(), f"docs/{page} shows another text of {name}"
-    done = subprocess.run(
-        [sys.executable, "-m", name.removesuffix(".py").replace("/", ".")],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = run(environment, name.removesuffix(".py").replace("/", "."))
     assert (done.returncode, done.stdout) == (0, printed), done.stderr
 
 
@@ -52,13 +50,5 @@ def test_an_example_of_tests_passes(example: Path, environment: dict[str, str]) 
     name = str(example.relative_to(ROOT))
     shown = f"```python\n# {name}\n{example.read_text()}```\n"
     assert any(shown in page.read_text() for page in (ROOT / "docs").glob("*.md")), f"no page shows {name} as it is"
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "rq_lite.pytest_plugin", name],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = run(environment, "pytest", "-q", "-p", "rq_lite.pytest_plugin", name)
     assert done.returncode == 0, done.stdout + done.stderr
