@@ -15,7 +15,7 @@ from rq_lite.broker import Feed
 from rq_lite.broker.codec import new_id
 from rq_lite.errors import FeedMoved, PutRefused, QueueFull, SourceError
 from rq_lite.folder import watch
-from rq_lite.queue import Progress
+from rq_lite.putting import Progress
 from rq_lite.sources import Source, fingerprint, same
 from rq_lite.task import Options, Task
 

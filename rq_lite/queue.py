@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
@@ -15,11 +15,12 @@ import msgspec
 from rq_lite import items, leasing
 from rq_lite.arguments import Arguments
 from rq_lite.batches import batches
-from rq_lite.broker import Broker, Code, Feed, Put, inspection, keys
+from rq_lite.broker import Broker, Feed, inspection, keys
 from rq_lite.broker.connection import LONGEST_BLOCK
-from rq_lite.errors import BrokerError, BrokerUnavailable, FeedMoved, PayloadTooLarge, QueueFull, ShutDown, UsageError
+from rq_lite.errors import UsageError
 from rq_lite.job import Job
 from rq_lite.process import this
+from rq_lite.putting import Progress, put_patiently
 from rq_lite.settings import Settings
 from rq_lite.task import UNSET, Options, Policy, Task, TaskOptions, again, name_of, registry, types
 
@@ -31,43 +32,6 @@ R = TypeVar("R")
 NO_OPTIONS = Options()
 
 RECURRENCE = ("cron", "every", "tz", "missed", "args", "kwargs")  # of a task's options
-
-
-class Progress:
-    """What a producer has done so far, kept up to date while it puts; for whoever shows it."""
-
-    def __init__(self) -> None:
-        self.put = 0
-        self._waited = 0.0
-        self._waiting_since: float | None = None
-        self.size = 0  # jobs in the queue after the last put
-        self.maxsize = 0
-        self.deepest = 0
-
-    @property
-    def waiting(self) -> bool:
-        """Whether the producer waits for room just now."""
-        return self._waiting_since is not None
-
-    @property
-    def waited(self) -> float:
-        """Seconds without room so far."""
-        since = self._waiting_since
-        return self._waited + (0.0 if since is None else time.monotonic() - since)
-
-    def note(self, reply: Put) -> None:
-        self.put += reply.accepted
-        self.size, self.maxsize = reply.size, reply.maxsize
-        self.deepest = max(self.deepest, reply.size)
-
-    @contextmanager
-    def wait(self) -> Iterator[None]:
-        """The time in the block is time without room."""
-        self._waiting_since = time.monotonic()
-        try:
-            yield
-        finally:
-            self._waited, self._waiting_since = self.waited, None
 
 
 class Queue:
@@ -219,73 +183,9 @@ class Queue:
             return this.instead(self, entries, options)
         if self.order != "fifo" and not self._known:
             self.declare()
-        for candidate in (wait, options.wait, self.settings.wait):
-            if candidate is not UNSET:
-                patience_for_room = candidate
-                break
-        done, woken, since = 0, False, time.monotonic()
-        while True:
-            try:
-                reply = self._put_step(entries[done:], options, woken, feed)
-            except BrokerUnavailable as error:
-                error.put = before + done
-                raise
-            done += reply.accepted
-            if progress is not None:
-                progress.note(reply)
-            if done == len(entries):
-                return done
-            if reply.accepted:
-                since = time.monotonic()
-                if feed is not None:
-                    feed = feed._replace(expected=feed.values[reply.accepted - 1], values=feed.values[reply.accepted :])
-            if 0 < reply.maxbytes < len(entries[done]):
-                raise PayloadTooLarge(
-                    f"queue {self.name!r}: a job of {len(entries[done]):,} bytes never fits its maxbytes, "
-                    f"{reply.maxbytes:,}"
-                )
-            left = LONGEST_BLOCK if patience_for_room is None else since + patience_for_room - time.monotonic()
-            # A job that waited for room in a queue that its own pool drains would wait for itself.
-            if left <= 0 or this.overdraft:
-                raise self._full(reply, before + done)
-            woken = self._wait_room(left, progress)
-
-    def _put_step(self, entries: Sequence[bytes], options: Options, woken: bool, feed: Feed | None) -> Put:
-        """One put, after making the queue known where Redis does not know it."""
-        for _ in range(3):
-            reply = self.broker.put(
-                self.name,
-                entries,
-                delay=max(0, round(options.delay * 1000)),
-                at=options.due,
-                woken=woken,
-                overdraft=this.overdraft,
-                feed=feed,
-            )
-            if reply.code is not Code.UNDECLARED:
-                break
-            self.declare()
-        if reply.code is Code.CLOSED:
-            raise ShutDown(
-                f"queue {self.name!r} was shut down: nothing is put until somebody reopens it "
-                f"(`rq-lite queue open {self.name}`)"
-            )
-        if reply.code is Code.MOVED:
-            assert feed is not None
-            raise FeedMoved(f"feed {feed.name!r} was moved by another producer meanwhile; only one may feed it")
-        if reply.code is not Code.OK:
-            raise BrokerError(f"queue {self.name!r}: put was answered with {reply.code.name}")
-        return reply
-
-    def _wait_room(self, seconds: float, progress: Progress | None) -> bool:
-        with progress.wait() if progress is not None else nullcontext():
-            return self.broker.wait_room(self.name, seconds)
-
-    def _full(self, reply: Put, put: int) -> QueueFull:
-        alive, last_seen = inspection.signs_of_life(self.broker, self.name)
-        return QueueFull(
-            self.name, size=reply.size, maxsize=reply.maxsize, consumers=alive, last_seen=last_seen, put=put
-        )
+        waits = (wait, options.wait, self.settings.wait)
+        patience = next(candidate for candidate in waits if candidate is not UNSET)
+        return put_patiently(self, entries, options, patience, before=before, feed=feed, progress=progress)
 
     def declare(self) -> tuple[int, int]:
         """Make the queue known in Redis; the bounds in force, in jobs and in bytes."""

@@ -19,7 +19,7 @@ from rq_lite.cli.progress import shown
 from rq_lite.errors import RqLiteError, UsageError
 from rq_lite.feed import Feeder
 from rq_lite.process import this
-from rq_lite.queue import Progress
+from rq_lite.putting import Progress
 from rq_lite.settings import Settings
 from rq_lite.sources import START, Format, OnError, Source, guess, numbers, open_source
 from rq_lite.task import Task

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from rq_lite.broker.codec import new_id
 from rq_lite.demo import app
 from rq_lite.errors import QueueFull, RqLiteError
-from rq_lite.queue import Progress, Queue
+from rq_lite.putting import Progress
+from rq_lite.queue import Queue
 from rq_lite.task import Options, Task
 
 BATCH = 10  # jobs per put; few, so that the queue is kept close to its bound

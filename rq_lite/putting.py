@@ -1,0 +1,130 @@
+"""Putting into a bounded queue: as many as fit, then waiting for room, as long as one is ready to wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from rq_lite.broker import Code, Feed, Put, inspection
+from rq_lite.broker.connection import LONGEST_BLOCK
+from rq_lite.errors import BrokerError, BrokerUnavailable, FeedMoved, PayloadTooLarge, QueueFull, ShutDown
+from rq_lite.process import this
+from rq_lite.task import Options
+
+if TYPE_CHECKING:
+    from rq_lite.queue import Queue
+
+
+class Progress:
+    """What a producer has done so far, kept up to date while it puts; for whoever shows it."""
+
+    def __init__(self) -> None:
+        self.put = 0
+        self._waited = 0.0
+        self._waiting_since: float | None = None
+        self.size = 0  # jobs in the queue after the last put
+        self.maxsize = 0
+        self.deepest = 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the producer waits for room just now."""
+        return self._waiting_since is not None
+
+    @property
+    def waited(self) -> float:
+        """Seconds without room so far."""
+        since = self._waiting_since
+        return self._waited + (0.0 if since is None else time.monotonic() - since)
+
+    def note(self, reply: Put) -> None:
+        self.put += reply.accepted
+        self.size, self.maxsize = reply.size, reply.maxsize
+        self.deepest = max(self.deepest, reply.size)
+
+    @contextmanager
+    def wait(self) -> Iterator[None]:
+        """The time in the block is time without room."""
+        self._waiting_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited, self._waiting_since = self.waited, None
+
+
+def put_patiently(
+    queue: Queue,
+    entries: Sequence[bytes],
+    options: Options,
+    patience: float | None,
+    *,
+    before: int = 0,
+    feed: Feed | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Put encoded jobs in their order; how many. Waits for room up to `patience` s (None: for ever) for each of them.
+
+    `before` is what QueueFull adds to its count, `feed` moves with the jobs. Raises what Queue.put does.
+    """
+    done, woken, since = 0, False, time.monotonic()
+    while True:
+        try:
+            reply = step(queue, entries[done:], options, woken, feed)
+        except BrokerUnavailable as error:
+            error.put = before + done
+            raise
+        done += reply.accepted
+        if progress is not None:
+            progress.note(reply)
+        if done == len(entries):
+            return done
+        if reply.accepted:
+            since = time.monotonic()
+            if feed is not None:
+                feed = feed._replace(expected=feed.values[reply.accepted - 1], values=feed.values[reply.accepted :])
+        if 0 < reply.maxbytes < len(entries[done]):
+            raise PayloadTooLarge(
+                f"queue {queue.name!r}: a job of {len(entries[done]):,} bytes never fits its maxbytes, "
+                f"{reply.maxbytes:,}"
+            )
+        left = LONGEST_BLOCK if patience is None else since + patience - time.monotonic()
+        # A job that waited for room in a queue that its own pool drains would wait for itself.
+        if left <= 0 or this.overdraft:
+            raise full(queue, reply, before + done)
+        with progress.wait() if progress is not None else nullcontext():
+            woken = queue.broker.wait_room(queue.name, left)
+
+
+def step(queue: Queue, entries: Sequence[bytes], options: Options, woken: bool, feed: Feed | None) -> Put:
+    """One put, after making the queue known where Redis does not know it."""
+    for _ in range(3):
+        reply = queue.broker.put(
+            queue.name,
+            entries,
+            delay=max(0, round(options.delay * 1000)),
+            at=options.due,
+            woken=woken,
+            overdraft=this.overdraft,
+            feed=feed,
+        )
+        if reply.code is not Code.UNDECLARED:
+            break
+        queue.declare()
+    if reply.code is Code.CLOSED:
+        raise ShutDown(
+            f"queue {queue.name!r} was shut down: nothing is put until somebody reopens it "
+            f"(`rq-lite queue open {queue.name}`)"
+        )
+    if reply.code is Code.MOVED:
+        assert feed is not None
+        raise FeedMoved(f"feed {feed.name!r} was moved by another producer meanwhile; only one may feed it")
+    if reply.code is not Code.OK:
+        raise BrokerError(f"queue {queue.name!r}: put was answered with {reply.code.name}")
+    return reply
+
+
+def full(queue: Queue, reply: Put, put: int) -> QueueFull:
+    alive, last_seen = inspection.signs_of_life(queue.broker, queue.name)
+    return QueueFull(queue.name, size=reply.size, maxsize=reply.maxsize, consumers=alive, last_seen=last_seen, put=put)
