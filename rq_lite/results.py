@@ -31,6 +31,7 @@ log = logging.getLogger("rq_lite.results")
 
 AGAIN = 10.0  # seconds after which a job that has not ended is watched anew
 BATCH = 500  # jobs per watch
+AT_ONCE = 0.05  # seconds until who shall stop is told again
 PACE = 0.2  # seconds between two watches of the reader's own
 LINGER = 5.0  # seconds that it goes on listening when nobody waits
 QUICK = 0.001  # seconds: a result that came after less than this has more behind it
@@ -131,10 +132,12 @@ class Reader:
             waiter.hear(result)
 
     def stop(self) -> None:
-        """Listen no more; who waits now waits in vain."""
+        """Listen no more; who waits now waits in vain. Not from a callback of a job."""
         self._stopped.set()
-        if self._link is not None:
-            self._link.drop()
+        while (thread := self._thread) is not None and thread.is_alive():
+            if self._link is not None:
+                self._link.drop()
+            thread.join(AT_ONCE)  # it may have been about to connect
 
     # -- in the thread
 
