@@ -21,7 +21,7 @@ from typing import Protocol
 import msgspec
 
 from rq_lite.broker import FAULTS, Broker, Link, keys
-from rq_lite.broker.connection import LONGEST_BLOCK
+from rq_lite.broker.connection import LONGEST_BLOCK, end_waiting
 from rq_lite.broker.producing import INBOX
 from rq_lite.errors import BrokerUnavailable, RqLiteError
 from rq_lite.process import this
@@ -31,7 +31,6 @@ log = logging.getLogger("rq_lite.results")
 
 AGAIN = 10.0  # seconds after which a job that has not ended is watched anew
 BATCH = 500  # jobs per watch
-AT_ONCE = 0.05  # seconds until who shall stop is told again
 PACE = 0.2  # seconds between two watches of the reader's own
 LINGER = 5.0  # seconds that it goes on listening when nobody waits
 QUICK = 0.001  # seconds: a result that came after less than this has more behind it
@@ -134,10 +133,9 @@ class Reader:
     def stop(self) -> None:
         """Listen no more; who waits now waits in vain. Not from a callback of a job."""
         self._stopped.set()
-        while (thread := self._thread) is not None and thread.is_alive():
-            if self._link is not None:
-                self._link.drop()
-            thread.join(AT_ONCE)  # it may have been about to connect
+        thread = self._thread
+        if thread is not None:
+            end_waiting(thread, lambda: self._link)
 
     # -- in the thread
 
@@ -235,10 +233,11 @@ class _Readers:
     def forget(self) -> None:
         self._lock = threading.Lock()
         self._readers: weakref.WeakKeyDictionary[Broker, Reader] = weakref.WeakKeyDictionary()
+        self._all: weakref.WeakSet[Reader] = weakref.WeakSet()  # also those whose broker nobody has any more
 
     def stop(self) -> None:
         """All of them."""
-        for reader in list(self._readers.values()):
+        for reader in list(self._all):
             reader.stop()
         self.forget()
 
@@ -248,6 +247,7 @@ class _Readers:
             made = Reader(broker)
             with self._lock:
                 reader = self._readers.setdefault(broker, made)
+                self._all.add(reader)
         return reader
 
 

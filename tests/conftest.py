@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -183,10 +184,14 @@ def link(broker: Broker) -> Iterator[Link]:
 
 @pytest.fixture(autouse=True)
 def unmarked() -> Iterator[None]:
-    """A test leaves nothing in this process: the same tasks and queues are registered, and no thread waits in Redis."""
+    """A test leaves nothing in this process: the same tasks and queues are registered, no thread of ours goes on."""
     tasks, queues = dict(registry.tasks), dict(registry.queues)
     yield
     readers.stop()
+    leasing.leave()
+    assert not [
+        thread.name for thread in threading.enumerate() if thread.name in ("alarm", "duties", "rq-lite results")
+    ]
     for now, before in ((registry.tasks, tasks), (registry.queues, queues)):
         now.clear()
         now.update(before)  # type: ignore[arg-type]

@@ -13,7 +13,8 @@ import queue
 import re
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -98,6 +99,16 @@ class Link:
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+
+
+def end_waiting(thread: threading.Thread, link: Callable[[], Link | None], within: float = ANSWER) -> None:
+    """Join a thread that was told to end and may wait for Redis on this link, or be about to; up to `within` s."""
+    until = time.monotonic() + within
+    while thread.is_alive() and time.monotonic() < until:
+        found = link()
+        if found is not None:
+            found.drop()
+        thread.join(0.05)
 
 
 class Address:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from rq_lite.broker import FAULTS, Broker, Link
+from rq_lite.broker.connection import end_waiting
 from rq_lite.errors import RqLiteError
 
 BLOCK = 2.0  # seconds that a wait lasts
@@ -39,9 +40,7 @@ class Alarm:
         """End, without waiting for Redis."""
         self._over.set()
         if self._thread is not None:
-            if self._link is not None:
-                self._link.drop()
-            self._thread.join(timeout=1.0)
+            end_waiting(self._thread, lambda: self._link, within=1.0)
 
     def _listen(self) -> None:
         while not self._over.is_set():
