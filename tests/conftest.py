@@ -224,13 +224,13 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
 def environment(server: Server, broker: Broker, tmp_path: Path) -> dict[str, str]:
     """For commands: their Redis is the test's (and empty), their home is temporary, the project can be imported."""
     assert broker.url == server.url
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("RQ_LITE_")}
+    ours = ("RQ_LITE_", "PYTHONUNBUFFERED")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {
         **clean,
         "RQ_LITE_URL": server.url,
         "RQ_LITE_HOME": str(tmp_path / "home"),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)]),
-        "PYTHONUNBUFFERED": "1",
     }
 
 

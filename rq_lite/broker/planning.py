@@ -98,5 +98,5 @@ class Planning(Runner):
     def wait_alarm(self, queues: Sequence[str], seconds: float, link: Link) -> str | None:
         """Wait until something is due before all that was known, at most so long; the queue whose alarm rang."""
         alarms = {keys.of(queue).alarm.encode(): queue for queue in queues}
-        reply = link.call("BRPOP", *alarms, min(seconds, LONGEST_BLOCK))
+        reply = link.call("BLPOP", *alarms, min(seconds, LONGEST_BLOCK))
         return None if reply is None else alarms[reply[0]]

@@ -43,6 +43,7 @@ from rq_lite.runtime.mortal import die_with
 from rq_lite.runtime.plan import REBUILD, RETIRE, Plan, Report, read_plan
 from rq_lite.runtime.verdict import Chances
 from rq_lite.runtime.reporter import Reporter
+from rq_lite.runtime.streams import by_line
 from rq_lite.task import Task, registry
 
 log = logging.getLogger("rq_lite.consumer")
@@ -55,6 +56,7 @@ def main() -> None:
     life, reports, board, stacks = map(int, sys.argv[1:])
     plan = read_plan(life)
     die_with(plan.parent)
+    by_line()
     set_up_log(plan)
     tell_stacks(stacks)
     try:

@@ -32,6 +32,7 @@ from rq_lite.runtime.call import call
 from rq_lite.runtime.failures import described, error_text, is_final
 from rq_lite.runtime.frames import Answer, Frames, Hire, Order
 from rq_lite.runtime.mortal import die_with
+from rq_lite.runtime.streams import by_line, flush
 from rq_lite.settings import Settings
 from rq_lite.task import FOREVER, registry
 
@@ -75,9 +76,7 @@ class Engine:
             order, _, entry = frame.partition(b"\n")
             self._late, self._unsaid = False, None
             answer = encode(self._run(read_order(order), entry))
-            for stream in (sys.stdout, sys.stderr):
-                if stream is not None:
-                    stream.flush()
+            flush()
             with self._sending:
                 self._taken += 1
                 self._say_the_last()
@@ -173,6 +172,7 @@ class Engine:
 def main() -> None:
     channel, stacks, parent = map(int, sys.argv[1:])
     die_with(parent)
+    by_line()
     faulthandler.enable(stacks, all_threads=False)
     faulthandler.register(STACK, stacks, all_threads=False, chain=False)
     end = socket.socket(fileno=channel)

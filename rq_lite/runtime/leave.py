@@ -8,12 +8,15 @@ from typing import NoReturn
 
 import gevent
 
+from rq_lite.runtime.streams import flush
+
 log = logging.getLogger("rq_lite.consumer")
 
 
 def leave(code: int) -> NoReturn:
     """End the process: what runs on in threads must not run on after its job was given back."""
     logging.shutdown()
+    flush()
     os._exit(code)
 
 

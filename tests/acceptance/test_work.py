@@ -281,3 +281,14 @@ def test_a_put_by_hand_is_found_without_a_bell(lab: Lab) -> None:
     lab.broker.read(("LPUSH", "rq:{work}:pending", job))
     lab.until_seen("done", 1)
     assert worker.stop() == 0
+
+
+def test_what_a_job_prints_arrives_line_by_line_and_nothing_of_it_is_lost(lab: Lab) -> None:
+    """The worker's output is a file here, which Python buffers by itself."""
+    worker = lab.work()
+    lab.put("speak", "a whole line\n")
+    worker.says("a whole line")
+    lab.put("speak", "no line end")
+    lab.until_seen("done", 2)
+    assert worker.stop() == 0
+    assert "no line end" in worker.said

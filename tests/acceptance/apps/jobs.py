@@ -234,6 +234,12 @@ def flaky(what: object) -> None:
 
 
 @work.task
+def speak(words: str) -> None:
+    print(words, end="")
+    note("done", "speak")
+
+
+@work.task
 def nap(seconds: float) -> None:
     time.sleep(seconds)
     note("done", "nap")
