@@ -34,6 +34,12 @@ def test_delivery_tags_count_up_and_lead_to_the_entries(broker: Broker, link: Li
     assert counter(broker, "inflight") == 3
 
 
+def test_an_empty_entry_that_was_pushed_by_hand_can_be_taken_too(broker: Broker, link: Link) -> None:
+    broker.read(("LPUSH", KEY.pending, b""))
+    assert take(broker, link, 2).jobs == [b""]
+    assert owned(broker, "q", "c", link) == {1: b""}
+
+
 def test_two_consumers_get_different_jobs_and_tags(broker: Broker, link: Link) -> None:
     broker.register("q", "d", link=link)
     put(broker, 1, 2)

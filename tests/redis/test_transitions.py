@@ -551,6 +551,17 @@ def test_purge_drops_what_waits_and_leaves_what_runs(broker: Broker, link: Link)
     assert broker.unfinished("q") == (2, 0)
 
 
+@pytest.mark.parametrize("tracked", [False, True])
+def test_there_may_be_nothing_to_purge(broker: Broker, link: Link, tracked: bool) -> None:
+    if tracked:
+        broker.expect_tracked("q")
+    put(broker, 1)
+    take(broker, link, 1)
+    assert broker.purge("q") == 0
+    assert broker.shutdown("q", immediate=True) == 0
+    assert set(owned(broker, "q", "c", link)) == {1}
+
+
 def test_purge_makes_room_for_who_waits(broker: Broker, pool: ThreadPoolExecutor) -> None:
     broker.configure("q", maxsize=2)
     broker.read(("DEL", KEY.room))

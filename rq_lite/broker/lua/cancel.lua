@@ -70,7 +70,7 @@ if member then
   if place == suspects then
     redis.call('HINCRBY', meta, 'suspects', -1)
   else
-    redis.call('HINCRBY', meta, 'bytes', -#entry)
+    redis.call('HINCRBY', meta, 'bytes', 0 - #entry)
     if place == scheduled and member:sub(1, 1) == 'p' then redis.call('HINCRBY', meta, 'parked', -1) end
   end
   redis.call('HINCRBY', meta, 'cancelled', 1)

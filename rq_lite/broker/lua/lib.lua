@@ -302,7 +302,7 @@ local function drop_waiting(most, pending, scheduled, meta, bell, room, drained,
     for _, list in ipairs({entries, lone}) do
       for _, entry in ipairs(list) do end_entry(prefix_of(meta), entry, 'cancelled', '') end
     end
-    redis.call('HINCRBY', meta, 'bytes', -length)
+    redis.call('HINCRBY', meta, 'bytes', 0 - length)  -- what a minus makes of 0, -0, is no number to Redis
     if parked > 0 then redis.call('HINCRBY', meta, 'parked', -parked) end
     if #lone > 0 then redis.call('HINCRBY', meta, 'suspects', -#lone) end
   else
