@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import queue
 import sys
+from typing import Any
 
 if sys.version_info >= (3, 13):
     from queue import ShutDown as _ShutDown
@@ -58,6 +59,16 @@ class RqLiteError(Exception):
     """Everything that rq_lite raises on purpose."""
 
     exit_code = 1
+
+    def __reduce__(self) -> Any:
+        # As it is, without another look at how it was made: pools of processes hand errors on in pickles.
+        return unpickled, (type(self), self.args, self.__dict__)
+
+
+def unpickled(kind: type[RqLiteError], args: tuple[Any, ...], facts: dict[str, Any]) -> RqLiteError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class UsageError(RqLiteError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -36,6 +37,7 @@ class Runner:
         self.signer = Signer(keys) if keys else None
         self._url = url or self.settings.url
         self._quiet = quiet
+        self._opening = threading.Lock()
         self._attached: Attached | None = None
         self._scripts: dict[str, scripts.Script] | None = None
         self._known: set[str] = set()  # queues that were made known for callbacks
@@ -52,13 +54,18 @@ class Runner:
 
     def open(self: Self) -> Self:
         """Connect now, once, without patience, and check the server. Raises BrokerError in one line."""
-        if self._scripts is not None:
-            return self
+        if self._scripts is None:
+            with self._opening:
+                if self._scripts is None:
+                    self._open()
+        return self
+
+    def _open(self) -> None:
         moments.begin("producer")  # unless this process has said before what it is
         if self._url is None:
             self._attached = attach(self.settings, say=None if self._quiet else announce)
+            self._connect_to(self._attached.url)
             self._url = self._attached.url
-            self._connect_to(self._url)
         try:
             with self._links.lend() as link:
                 info = link.call("INFO", "server")
@@ -69,7 +76,6 @@ class Runner:
             number = ".".join(map(str, self.version))
             raise BrokerUnsuitable(f"Redis at {self.shown} is version {number or '?'}; 6.2 or newer is needed")
         self._scripts = scripts.load(flags=self.version >= WITH_FLAGS)
-        return self
 
     def close(self) -> None:
         if self._url is not None:

@@ -42,7 +42,8 @@ def done(message: Message, queue: str, attempts: int, result: bytes, puts: Puts)
 def given_up(message: Message, queue: str, attempts: int, failure: Failure, outcome: Buried, puts: Puts) -> Finished:
     """It is buried; `attempts` are the runs that were begun."""
     kind, _, text = failure.error.partition(": ")
-    error = {"type": kind, "message": text, "traceback": failure.traceback}
+    whole = text if failure.message is None else failure.message
+    error = {"type": kind, "message": whole, "traceback": failure.traceback}
     ended = ended_of(message, queue, attempts, "failed", result=None, error=failure.error, traceback=failure.traceback)
     detail = b'"error":' + msgspec.json.encode(error)
     return Finished("failed", detail, ttl(message), outcome.report, callbacks(message, ended, puts))

@@ -29,7 +29,7 @@ from rq_lite.errors import AppFailed, UsageError
 from rq_lite.process import OVERDRAFT, this
 from rq_lite.runtime import ending
 from rq_lite.runtime.call import call
-from rq_lite.runtime.failures import described, error_text, is_final
+from rq_lite.runtime.failures import described, is_final
 from rq_lite.runtime.frames import Answer, Frames, Hire, Order
 from rq_lite.runtime.mortal import die_with
 from rq_lite.runtime.streams import by_line, flush
@@ -125,7 +125,7 @@ class Engine:
         task = registry.tasks.get(message.task)
         if task is None:
             text = f"task {message.task!r} is unknown in a fresh process: register it when the app is imported"
-            return Answer(event="raised", error=f"UsageError: {text}", kind="UsageError", message=text, final=True)
+            return Answer(event="raised", error=f"UsageError: {text}", final=True)
         current = CurrentJob(
             id=message.id,
             queue=order.queue,
@@ -147,8 +147,7 @@ class Engine:
             return Answer(
                 event="interrupted" if isinstance(error, Interrupted) else "raised",
                 error=failure.error,
-                kind=type(error).__name__,
-                message=error_text(error),
+                message=failure.message,
                 traceback=failure.traceback,
                 seconds=failure.seconds,
                 delay=failure.delay,
@@ -161,7 +160,7 @@ class Engine:
             result = ending.encoded(message, value, task.arguments, self._settings.max_result)
         except ending.BadResult as error:  # another run would give the same
             why = str(error)
-            return Answer(event="raised", error=f"BadResult: {why}", kind="BadResult", message=why, final=True)
+            return Answer(event="raised", error=f"BadResult: {why}", final=True)
         return Answer(event="done", result=msgspec.Raw(result), leaving=self._worn_out())
 
     def _worn_out(self) -> bool:

@@ -157,8 +157,8 @@ class Engines:
             return answer.result
         if answer.event == "interrupted" and thrown is not None:
             raise Expired(where=answer.traceback) if isinstance(thrown, Expired) else thrown
-        failure = Failure(answer.error, answer.traceback, answer.seconds, answer.delay)
-        raise Reported(failure, answer.kind, answer.message, final=answer.final)
+        failure = Failure(answer.error, answer.traceback, answer.seconds, answer.delay, answer.message)
+        raise Reported(failure, final=answer.final)
 
     def _given(self, slot: Slot[Any], entry: bytes, timeout: int) -> Engine:
         """An engine that has the job."""

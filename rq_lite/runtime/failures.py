@@ -12,25 +12,26 @@ from rq_lite.task import Policy
 
 OURS = str(Path(__file__).parents[1])
 LONGEST_TRACEBACK = 16_000
+LONGEST_MESSAGE = 10_000
 
 
 class Reported(BaseException):
     """A job's error that was raised in another process, in words: no class is ever made from a name.
 
-    `kind` and `message` are its type's name and its text; `final`: it is not worth another attempt.
+    `final`: it is not worth another attempt.
     """
 
-    def __init__(self, failure: Failure, kind: str, message: str, *, final: bool) -> None:
+    def __init__(self, failure: Failure, *, final: bool) -> None:
         super().__init__(failure.error)
         self.failure = failure
-        self.kind = kind
-        self.message = message
         self.final = final
 
 
 def described(error: BaseException, seconds: float) -> Failure:
-    text = encodable(f"{type(error).__name__}: {error_text(error)}".removesuffix(": "))
-    return Failure(text, trace(error), seconds, error.delay if isinstance(error, Retry) else None)
+    text = error_text(error)
+    said = encodable(f"{type(error).__name__}: {one_line(text, 1000)}".removesuffix(": "))
+    delay = error.delay if isinstance(error, Retry) else None
+    return Failure(said, trace(error), seconds, delay, encodable(text[:LONGEST_MESSAGE]))
 
 
 def is_final(policy: Policy, error: BaseException) -> bool:
@@ -40,7 +41,7 @@ def is_final(policy: Policy, error: BaseException) -> bool:
 
 def error_text(error: BaseException) -> str:
     try:
-        return one_line(str(error), 1000)
+        return str(error)
     except Exception:  # a __str__ that raises must not hide the error itself
         return "(its text could not be made)"
 

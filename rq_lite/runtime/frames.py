@@ -44,9 +44,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     event: str
     result: msgspec.Raw = msgspec.Raw(b"null")  # of one that is done, where somebody wants to hear of it
     progress: Progress | None = None
-    error: str = ""  # one line
-    kind: str = ""  # the error's type,
-    message: str = ""  # and its text
+    error: str = ""  # one line,
+    message: str | None = None  # and its whole text
     traceback: str = ""
     seconds: float = 0.0
     delay: float | None = None  # until the next attempt, where the job named one

@@ -40,10 +40,11 @@ class Chances(msgspec.Struct, frozen=True):
 class Failure(NamedTuple):
     """A run that failed."""
 
-    error: str  # one line
+    error: str  # one line: the error's type and, perhaps shortened, its text
     traceback: str = ""
     seconds: float = 0.0
     delay: float | None = None  # what the job asked for, in seconds
+    message: str | None = None  # the error's whole text, for who waits for the result; None: as in `error`
 
 
 def judge(

@@ -58,6 +58,15 @@ def drained(lab: Lab) -> None:
     until(lambda: not any(lab.broker.unfinished(queue)[0] for queue in ("work", "news")), "all is done")
 
 
+def test_the_words_of_an_error_arrive_as_they_were_said(lab: Lab, ends: Any) -> None:
+    lab.work(app=APP)
+    for task in (ends.complain, ends.complain_elsewhere):
+        for said, heard in (("line 1\nline 2\ttab: é", "line 1\nline 2\ttab: é"), ("x" * 20_000, "x" * 10_000)):
+            with pytest.raises(JobFailed) as caught:
+                task.put(said).result(60)
+            assert (caught.value.type, caught.value.message) == ("ValueError", heard)
+
+
 def test_results_errors_and_callbacks(lab: Lab, ends: Any) -> None:
     lab.work(app=APP)
     fine, bad, quiet = ends.square.put(7), ends.fail.put(3), ends.quiet.put()

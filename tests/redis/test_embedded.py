@@ -11,7 +11,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pytest
 from click.testing import CliRunner
 
 from rq_lite import embedded
+from rq_lite.broker import Broker, runner
 from rq_lite.cli.redis import command
 from rq_lite.errors import BrokerUnavailable, BrokerUnsuitable, UsageError
 from rq_lite.programs import Program, find_server, program_at, wheel_server
@@ -213,6 +216,30 @@ def test_processes_that_start_together_share_one_server(settings: Settings, star
     assert len({report["url"] for report in reports}) == 1
     if sys.platform == "linux":
         assert embedded.status(settings).users == 6
+
+
+def test_threads_that_begin_together_open_a_broker_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun, attach = threading.Semaphore(0), embedded.attach
+
+    def slowly(*arguments: Any, **more: Any) -> Any:
+        for _ in range(7):
+            begun.acquire()  # all the others have asked
+        return attach(*arguments, **more)
+
+    monkeypatch.setattr(runner, "attach", slowly)
+    broker = Broker(settings=settings)
+
+    def ask() -> bytes:
+        begun.release()
+        answer: bytes = broker.read(("PING",))[0]
+        return answer
+
+    with ThreadPoolExecutor(8) as pool:
+        assert [asked.result(60) for asked in [pool.submit(ask) for _ in range(8)]] == [b"PONG"] * 8
+    broker.close()
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_newcomer_waits_while_the_server_stops(home: Path, settings: Settings, start: Start) -> None:

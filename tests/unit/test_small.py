@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from rq_lite.backoff import full_jitter
 from rq_lite.broker import weather
 from rq_lite.broker.connection import Address
 from rq_lite.broker.keys import NAME
-from rq_lite.errors import QueueFull, RqLiteError
+from rq_lite.errors import BrokerUnavailable, JobFailed, JobTimeout, QueueFull, RqLiteError, UsageError
 from rq_lite.job import EDGES, State
 from rq_lite.runtime import identity
 from rq_lite.runtime.consumer import Order
@@ -264,6 +265,23 @@ def test_a_full_queue_says_how_it_stands() -> None:
     error = QueueFull("q", size=10_000, maxsize=10_000, consumers=2, last_seen=3.4, put=5)
     assert str(error) == "queue 'q' is full: 10,000 jobs waiting, bound 10,000; 2 consumers alive, last seen 3 s ago"
     assert error.put == 5
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        QueueFull("q", size=1, maxsize=1, consumers=0, last_seen=None, put=5),
+        JobFailed("KeyError", "'x'", "Traceback …", job_id="7"),
+        BrokerUnavailable("gone", outcome="unknown"),
+        JobTimeout(),
+        UsageError("no"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_can_be_handed_to_another_process(error: RqLiteError) -> None:
+    arrived = pickle.loads(pickle.dumps(error))
+    assert (type(arrived), str(arrived), arrived.args) == (type(error), str(error), error.args)
+    assert vars(arrived) == vars(error)
 
 
 def test_every_state_is_reached_and_only_the_last_ones_are_final() -> None:

@@ -48,6 +48,16 @@ def fail(n: int) -> None:
     raise ValueError(f"no {n}")
 
 
+@work.task(result_ttl=60)
+def complain(words: str) -> None:
+    raise ValueError(words)
+
+
+@work.task(result_ttl=60, run_in="process")
+def complain_elsewhere(words: str) -> None:
+    raise ValueError(words)
+
+
 @work.task(on_done=told_plainly)
 def quiet() -> None: ...
 
