@@ -185,9 +185,9 @@ class Consuming(Producing):
         found = link.call("ZRANGEBYSCORE", keys.of(queue).cancelled, b"(" + since if since else "-inf", "+inf")
         return {job_id.decode(errors="replace") for job_id in found}
 
-    def cancels(self, queue: str, link: Link) -> bytes:
+    def cancels(self, queue: str, link: Link | None = None) -> bytes:
         """When a job was last cancelled, as in `Taken`."""
-        return link.call("HGET", keys.of(queue).meta, "cancels") or b""
+        return self._read(("HGET", keys.of(queue).meta, "cancels"), link) or b""
 
     def wait_call(self, queues: Sequence[str], consumer: str, link: Link) -> tuple[str, str] | None:
         """Wait up to two seconds for a job that this consumer is to interrupt: its queue and id."""

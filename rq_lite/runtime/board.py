@@ -14,6 +14,7 @@ import tempfile
 from typing import NamedTuple
 
 NEVER = 2**62  # ns
+ELSEWHERE = NEVER - 1  # of a job that is somebody else's to end
 SECOND = 10**9  # ns
 # Words of the head: when the loop last turned, when Redis last answered, when jobs last came; free slots that
 # nothing waits for; jobs taken so far.
@@ -60,6 +61,11 @@ class Board:
         """Jobs that should have been done before this time; those without a deadline are never overdue."""
         deadlines = self.words[HEAD + DEADLINE : HEAD + WIDTH * self.slots : WIDTH].tolist()
         return [self.running(slot) for slot, deadline in enumerate(deadlines) if 0 < deadline < before * SECOND]
+
+    def on_the_loop(self) -> list[Running]:
+        """Jobs that run in the consumer itself: neither in an engine, nor waiting for a place elsewhere."""
+        deadlines = self.words[HEAD + DEADLINE : HEAD + WIDTH * self.slots : WIDTH].tolist()
+        return [self.running(slot) for slot, deadline in enumerate(deadlines) if 0 < deadline < ELSEWHERE]
 
     def close(self) -> None:
         self.words.release()

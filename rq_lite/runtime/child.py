@@ -98,6 +98,13 @@ class Child:
         """The queue of a job on its board."""
         return list(self.ready.queues)[job.lane] if self.ready is not None else ""
 
+    def running(self) -> dict[str, list[Running]]:
+        """The jobs that its loop goes round, by queue."""
+        found: dict[str, list[Running]] = {}
+        for job in self.board.on_the_loop():
+            found.setdefault(self.queue(job), []).append(job)
+        return found
+
     def rss(self) -> int:
         """Its memory, in bytes; 0 where /proc does not tell."""
         try:

@@ -29,6 +29,7 @@ from rq_lite.runtime.alarm import Alarm
 from rq_lite.runtime.ending import Puts, given_up, is_tracked
 from rq_lite.runtime.identity import surely_dead
 from rq_lite.runtime.seldom import Seldom, one_line
+from rq_lite.runtime.standstill import Standstill
 from rq_lite.runtime.verdict import Chances, Failure, judge
 
 log = logging.getLogger("rq_lite.worker")
@@ -39,6 +40,7 @@ TOGETHER = 0.01  # what is due within so long is promoted together
 TURN = 0.25  # seconds after which a chore with much to do lets the others have their turn
 RECLAIM = 5.0  # between two looks at the dead of other supervisors
 AGAIN = 1.0  # until what Redis was not there for is tried again
+STILL = 1.0  # between two looks for cancelled jobs of consumers that cannot hear of it
 TRIM = 60.0  # between two looks at the caps of the dead set
 BURST = 0.2  # between two looks whether everything is drained
 BATCH = 250  # jobs per step of a chore: Redis is at one for 1 or 2 ms
@@ -79,7 +81,7 @@ class Duties:
     `drained` is called (in that thread) once nothing is left to do, in burst mode only; `chores` are done beside the
     others, each with how often (s). What it learns on the way is
     there to be read from other threads: `waiting_since` (time.monotonic() since when jobs wait to be taken; None: none
-    do, or Redis does not say) and `suspects` (how many).
+    do, or Redis does not say) and `suspects` (how many). Likewise it is told in `standstills` for whom it is to look.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class Duties:
         self._rarely = Seldom(log, seconds=3600.0)
         self.waiting_since: float | None = None
         self.suspects = 0
+        self.standstills: Sequence[Standstill] = ()
 
     def start(self, queues: list[str]) -> None:
         """Begin, once it is known which queues the worker serves."""
@@ -161,6 +164,7 @@ class Duties:
             self._planning,
             Chore(RECLAIM, self._reclaim_the_dead),
             Chore(AGAIN, self._try_again),
+            Chore(STILL, self._look_for_cancelled),
             Chore(TRIM, self._trim),
             *[Chore(every, do) for every, do in self._more],
         ]
@@ -254,6 +258,10 @@ class Duties:
         assert self._drained is not None
         if all(left <= parked for left, parked in map(self._broker.unfinished, self._queues)):
             self._drained()
+
+    def _look_for_cancelled(self) -> None:
+        for standstill in self.standstills:
+            standstill.look(self._broker)
 
     # -- the dead
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from rq_lite.broker.codec import Message
-from rq_lite.runtime.board import NEVER
+from rq_lite.runtime.board import ELSEWHERE
 from rq_lite.runtime.engines import Engines
 from rq_lite.runtime.frames import Hire
 from rq_lite.runtime.slots import Slot
@@ -35,7 +35,7 @@ class Elsewhere:
         The job waits in its slot until there is a place, and its `timeout` (ns) counts from then on. Raises what the
         function raises, or Reported; Died when the engine did.
         """
-        slot.deadline = slot.words[slot.due] = NEVER - 1  # not NEVER: it may be cancelled while it waits
+        slot.deadline = slot.words[slot.due] = ELSEWHERE  # not NEVER: it may be cancelled while it waits
         if task.policy.run_in == "process":
             return self._engines.run(slot, entry, timeout)
         return self._threads.run(slot, task, message, timeout)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rq_lite.runtime import watch
-from rq_lite.runtime.board import Running
+from rq_lite.runtime.board import TURNED, Running
 from rq_lite.runtime.child import Child
 from rq_lite.runtime.duties import Duties
+from rq_lite.runtime.standstill import Standstill
 from rq_lite.runtime.watch import Limits
 
 log = logging.getLogger("rq_lite.worker")
 
-TURNING = 1.0  # a loop that turned within so many seconds is not what holds an overdue job up
+TURNING = 1.0  # a loop that turned within so many seconds does not stand still: it is not what holds a job up
 SPARED = 30.0  # seconds until another try to replace a consumer whose successor could not begin
 
 
@@ -25,6 +26,7 @@ class Overseer:
         self._duties = duties
         self._limits = limits
         self._own: dict[int, Limits] = {}  # each consumer's, by pid
+        self._still: dict[int, Standstill] = {}  # by pid
         self._stuck: dict[int, float] = {}  # pid to seconds
         self._idle: dict[int, float] = {}  # pid to when it was last told to connect anew
         self._asked: dict[int, float] = {}  # pid to when its replacement was asked for
@@ -34,10 +36,11 @@ class Overseer:
     def look(self, children: Sequence[Child], now: float) -> list[Child]:
         """Act on what is seen; those that should be replaced."""
         pids = {child.pid for child in children}
-        for known in (self._own, self._stuck, self._idle, self._asked):
+        for known in (self._own, self._still, self._stuck, self._idle, self._asked):
             for pid in known.keys() - pids:
                 del known[pid]
         worn = [child for child in children if self._look_at(child, now)]
+        self._duties.standstills = tuple(self._still.values())
         self._tell(children)
         return worn
 
@@ -46,7 +49,7 @@ class Overseer:
         limits = self._own.setdefault(child.pid, self._limits.jittered())
         if child.guilty:
             return False  # killed a moment ago
-        if overdue := watch.past_hard_limit(child.board, limits, now):
+        if overdue := watch.past_hard_limit(child.board, limits, now, self._cancelled(child, now)):
             self._end(child, overdue, now)
             return False
         self._look_for_stall(child, now)
@@ -61,6 +64,20 @@ class Overseer:
             log.info("%s %s: it will be replaced", child, why)
             self._asked[child.pid] = now
         return bool(why)
+
+    def _cancelled(self, child: Child, now: float) -> Mapping[Running, float]:
+        """Jobs that it cannot interrupt because its loop stands still, and when they were seen to be cancelled.
+
+        Once the loop turns it hears of them, and sets them a limit of its own.
+        """
+        if watch.stuck_for(child.board, now) < TURNING:
+            self._still.pop(child.pid, None)
+            return watch.NOTHING
+        turned = child.board.words[TURNED]
+        known = self._still.get(child.pid)
+        if known is None or known.turned != turned:
+            known = self._still[child.pid] = Standstill(child.consumer, turned, child.running())
+        return known.cancelled
 
     def _end(self, child: Child, overdue: list[Running], now: float) -> None:
         """Kill it; the job that holds its loop is to blame, or, where the loop turns, those that do not end."""

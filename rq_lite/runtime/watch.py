@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from rq_lite.runtime.board import ROOM, TAKEN, TOOK, TURNED, Board, Running
 
 SHORTEST_GRACE = 1.0  # seconds between a job's soft and hard limit, at least
+NOTHING: Mapping[Running, float] = MappingProxyType({})
 
 
 class Limits(NamedTuple):
@@ -31,9 +34,13 @@ def stuck_for(board: Board, now: float) -> float:
     return max(0.0, now - turned) if turned else 0.0
 
 
-def past_hard_limit(board: Board, limits: Limits, now: float) -> list[Running]:
-    """Jobs that go on though their timeout and the grace time are over."""
-    return board.overdue(now - max(SHORTEST_GRACE, limits.grace))
+def past_hard_limit(
+    board: Board, limits: Limits, now: float, cancelled: Mapping[Running, float] = NOTHING
+) -> list[Running]:
+    """Jobs that go on though their timeout and the grace time are over; `cancelled`: those that were to end then."""
+    before = now - max(SHORTEST_GRACE, limits.grace)
+    overdue = board.overdue(before)
+    return overdue + [job for job, since in cancelled.items() if since < before and job not in overdue]
 
 
 def idle_for(board: Board, waiting_since: float, now: float) -> float:

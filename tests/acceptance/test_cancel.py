@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 
 import pytest
 
 from rq_lite.broker import Cancelled, Lane, keys
 from rq_lite.broker.codec import VERSION, Message, decode, encode
 from tests.acceptance.conftest import APP, Lab, alive, children
-from tests.conftest import until
+from tests.conftest import DURABLE, Server, until
 
 KEY = keys.of("work")
 
@@ -73,6 +74,47 @@ def test_a_job_that_swallows_it_is_ended_with_its_process_and_nobody_is_charged(
     assert [run.what for run in lab.runs("begun")].count("a") == 1
     assert worker.stop() == 0
     assert "job a: cancelled, and ended with its consumer" in worker.said
+
+
+@pytest.mark.parametrize("how", ["python", "c"])
+def test_a_job_that_holds_the_loop_is_ended_with_its_process_and_nobody_is_charged(lab: Lab, how: str) -> None:
+    """Its consumer hears nothing; and it has no time limit."""
+    put(lab, "hold", "b", "c")
+    worker = lab.work("--greenlets", "4", "--grace", "2")
+    lab.until_seen("begun", 2)
+    lab.put_raw(encode(Message(VERSION, "a", f"{APP}:hog_for_ever", [how])))
+    (run,) = lab.until_seen("begun", 3)[2:]
+    assert lab.broker.cancel("work", "a") is Cancelled.MARKED
+    until(lambda: not alive(run.pid), "its process is killed")
+    lab.until_seen("begun", 5)  # b and c, once more
+    lab.open_gate()
+    until(lambda: lab.broker.unfinished("work")[0] == 0, "all has ended")
+    state = lab.state()
+    assert (state.cancelled, state.done, state.dead, state.failed, state.suspects) == (1, 2, 0, 0, 0)
+    assert sorted(lab.seen("begun")) == sorted([how, *"bcbc"])
+    assert worker.stop() == 0
+    assert worker.said.count("job a: cancelled, and ended with its consumer") == 1
+    assert "(out of memory?)" not in worker.said
+
+
+def test_a_job_that_holds_the_loop_is_ended_although_redis_was_away(
+    private: Callable[..., Server], lab_at: Callable[[Server], Lab]
+) -> None:
+    server = private(*DURABLE)
+    lab = lab_at(server)
+    lab.put_raw(encode(Message(VERSION, "a", f"{APP}:hog", ["python"])))
+    worker = lab.work("--grace", "0", "--stall", "1")
+    (run,) = lab.until_seen("begun", 1)
+    server.kill()
+    worker.says("is stuck: its loop has not turned for ")  # from the thread that would have looked
+    server.start(*DURABLE)
+    assert alive(run.pid)
+    assert lab.broker.cancel("work", "a") is Cancelled.MARKED
+    until(lambda: not alive(run.pid), "its process is killed")
+    until(lambda: lab.broker.unfinished("work")[0] == 0, "it has ended")
+    assert (lab.state().cancelled, lab.state().dead, lab.state().failed) == (1, 0, 0)
+    assert worker.stop() == 0
+    assert "Traceback" not in worker.said
 
 
 def test_what_is_marked_never_starts(lab: Lab) -> None:

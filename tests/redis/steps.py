@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from rq_lite.broker import Broker, Lane, Link, Put, Taken, keys
+from rq_lite.broker import Broker, Cancelled, Lane, Link, Put, Taken, keys
 from rq_lite.broker.codec import VERSION, Message, decode, encode
 from tests.conftest import until
 
@@ -48,6 +48,10 @@ def take(broker: Broker, link: Link, want: int, acks: Sequence[int] = (), consum
 def took(broker: Broker, link: Link, want: int, consumer: str = "c") -> list[int]:
     """The numbers of the jobs that a registered consumer takes."""
     return [number_of(raw) for raw in take(broker, link, want, consumer=consumer).jobs]
+
+
+def cancel(broker: Broker, number: int) -> Cancelled:
+    return broker.cancel("q", f"{number:08}")
 
 
 def reclaim(broker: Broker, *, certain: bool, consumer: str = "c", most: int = 500) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from tests.redis.steps import (
     KEY,
     at_maxmemory,
     blocked,
+    cancel,
     counter,
     entry,
     everything,
@@ -32,10 +33,6 @@ from tests.redis.steps import (
 def declared(broker: Broker, link: Link) -> None:
     broker.declare("q", 0, 0)
     broker.register("q", "c", link=link)
-
-
-def cancel(broker: Broker, number: int) -> Cancelled:
-    return broker.cancel("q", f"{number:08}")
 
 
 def marks(broker: Broker) -> list[bytes]:

@@ -8,7 +8,21 @@ from collections.abc import Iterator
 import pytest
 
 from rq_lite.runtime import watch
-from rq_lite.runtime.board import DEADLINE, JOB, LANE, NEVER, ROOM, SECOND, TAKEN, TOOK, TURNED, Board, new_file, size
+from rq_lite.runtime.board import (
+    DEADLINE,
+    ELSEWHERE,
+    JOB,
+    LANE,
+    NEVER,
+    ROOM,
+    SECOND,
+    TAKEN,
+    TOOK,
+    TURNED,
+    Board,
+    new_file,
+    size,
+)
 from rq_lite.runtime.watch import Limits
 
 LIMITS = Limits(stall=10, idle=15, grace=5, max_jobs=0, max_rss=0)
@@ -64,6 +78,24 @@ def test_without_grace_there_is_still_time_for_the_soft_limit(board: Board) -> N
     limits = LIMITS._replace(grace=0)
     assert watch.past_hard_limit(board, limits, 100 + watch.SHORTEST_GRACE / 2) == []
     assert watch.past_hard_limit(board, limits, 100.1 + watch.SHORTEST_GRACE)
+
+
+def test_a_cancelled_job_has_its_grace_after_that_was_seen(board: Board) -> None:
+    runs(board, 0, tag=1, deadline=100)
+    runs(board, 1, tag=2, deadline=1e9)
+    cancelled = {board.running(0): 104.0, board.running(1): 102.0}
+    assert watch.past_hard_limit(board, LIMITS, 104.9, cancelled) == []
+    assert [job.tag for job in watch.past_hard_limit(board, LIMITS, 107.1, cancelled)] == [1, 2]
+    assert [job.tag for job in watch.past_hard_limit(board, LIMITS, 109.1, cancelled)] == [1, 2]
+
+
+def test_what_has_ended_or_runs_elsewhere_is_not_on_the_loop(board: Board) -> None:
+    assert board.on_the_loop() == []
+    runs(board, 0, tag=1, deadline=100)
+    for slot, deadline in ((1, NEVER), (2, ELSEWHERE)):
+        runs(board, slot, tag=2, deadline=0)
+        board.words[board.place(slot) + DEADLINE] = deadline
+    assert [job.tag for job in board.on_the_loop()] == [1]
 
 
 def test_idle_is_who_has_room_and_takes_nothing_since_jobs_wait(board: Board) -> None:

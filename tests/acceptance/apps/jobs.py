@@ -184,6 +184,11 @@ def hog(how: str) -> None:
     re.match(r"(a+)+$", "a" * 64 + "b")  # C code that holds the interpreter for longer than any test
 
 
+@work.task(timeout=None)
+def hog_for_ever(how: str) -> None:
+    hog.function(how)
+
+
 @work.task(timeout=0.5)
 def hog_soon(how: str) -> None:
     hog.function(how)
