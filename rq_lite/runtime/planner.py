@@ -31,12 +31,28 @@ def declare(broker: Broker, tasks: Iterable[Task[Any, Any]]) -> None:
     """Write the schedules of these tasks to Redis, where they are not there as they should be.
 
     A changed definition replaces the app's older one. A schedule whose times have not changed keeps its next slot, so
-    that what was missed while nobody worked is made up for. What an operator has planned under the same name stands.
+    that what was missed while nobody worked is made up for. A task that has none any more loses the app's older one.
+    What an operator has planned under the same name stands.
     """
+    without = set()
     for task in tasks:
         schedule = task.schedule
-        if schedule is not None:
+        if schedule is None:
+            without.add(task.name)
+        else:
             write(broker, task.name, schedule)
+    if without:
+        remove_own(broker, without)
+
+
+def remove_own(broker: Broker, names: Collection[str]) -> None:
+    """Those of these names that an app has written; what is changed by others meanwhile stays."""
+    for planned in broker.all_planned():
+        schedule = from_json(planned.name, planned.definition, broker.opened) if planned.name in names else None
+        if schedule is None or schedule.origin != "app":
+            continue
+        if broker.plan(planned.name, planned.definition, b"", None):
+            log.info("schedule %s is removed: the app's task has none any more", one_line(planned.name))
 
 
 def write(broker: Broker, name: str, schedule: Schedule) -> bool:

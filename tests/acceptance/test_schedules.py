@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
 import pytest
@@ -124,6 +125,17 @@ def test_a_schedule_of_a_later_version_is_listed_all_the_same(lab: Lab, commands
     assert listed(commands) == [{"name": "new", "definition": '{"v":9}'}]
     assert commands.run("schedule", "run", "new").returncode == 2
     assert commands.run("schedule", "remove", "new").returncode == 0
+
+
+def test_sighup_removes_the_schedule_that_a_task_has_lost(lab: Lab) -> None:
+    app = 'from rq_lite import Queue\nqueue = Queue("work")\n@queue.task(name="t"{})\ndef t(): ...\n'
+    file = lab.folder / "shrinking.py"
+    file.write_text(app.format(", every=3600"))
+    worker = lab.work(app="shrinking")
+    until(lambda: lab.broker.planned("t"), "the schedule is there")
+    file.write_text(app.format(""))
+    worker.signal(signal.SIGHUP)
+    until(lambda: lab.broker.planned("t") is None, "it is gone")
 
 
 def test_what_was_missed_is_made_up_for_after_a_restart(lab: Lab) -> None:
