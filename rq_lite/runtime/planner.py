@@ -9,6 +9,7 @@ from typing import Any
 from rq_lite.broker import Broker
 from rq_lite.broker.codec import as_is
 from rq_lite.broker.planning import Planned
+from rq_lite.errors import ShutDown
 from rq_lite.runtime.seldom import one_line
 from rq_lite.schedules import MOST, Schedule, Seal, from_json, job_id, to_json
 from rq_lite.task import Task
@@ -78,7 +79,7 @@ def write(broker: Broker, name: str, schedule: Schedule) -> bool:
 def fire_due(broker: Broker, queues: Collection[str], complain: Complain = aloud) -> float:
     """Fire what is due by Redis' clock, of these queues; seconds until there is something again, as far as is known.
 
-    Where nobody works on a queue nothing is put there: its slots are missed ones for whoever begins to. `complain` is
+    Where nobody works on a queue, or it was shut down, nothing is put there: its slots are missed ones. `complain` is
     told of schedules that cannot be fired.
     """
     tried = 0
@@ -112,7 +113,11 @@ def fire(broker: Broker, planned: Planned, now: int, queues: Collection[str], co
     except Exception as error:  # one that anybody may have written must not hold up the others
         complain(f"schedule {name}", f"schedule {name} makes no job: {type(error).__name__}: {error}: it waits")
         return False
-    if broker.fire(planned, schedule.queue, entries, upcoming, slots[-1] if slots else None):
+    try:
+        done = broker.fire(planned, schedule.queue, entries, upcoming, slots[-1] if slots else None)
+    except ShutDown:
+        return False  # meant so by somebody: no reason to complain
+    if done:
         tell(planned, slots, now)
     return True
 
