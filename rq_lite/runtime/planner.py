@@ -40,8 +40,8 @@ def declare(broker: Broker, tasks: Iterable[Task[Any, Any]]) -> None:
         schedule = task.schedule
         if schedule is None:
             without.add(task.name)
-        else:
-            write(broker, task.name, schedule)
+        elif not write(broker, task.name, schedule):
+            log.warning("schedule %s stands as the operator has planned it", one_line(task.name))
     if without:
         remove_own(broker, without)
 
@@ -57,7 +57,7 @@ def remove_own(broker: Broker, names: Collection[str]) -> None:
 
 
 def write(broker: Broker, name: str, schedule: Schedule) -> bool:
-    """Whether it is there now: not if the name is taken by an operator's and this is an app's, or the reverse."""
+    """Whether the name is free for it: not if it is an operator's and this is an app's, or the reverse."""
     wanted = to_json(name, schedule, broker.seal)
     for _ in range(TRIES):
         known = broker.planned(name)
@@ -65,7 +65,6 @@ def write(broker: Broker, name: str, schedule: Schedule) -> bool:
             return True
         before = from_json(name, known.definition, broker.opened) if known is not None else None
         if before is not None and before.origin != schedule.origin:
-            log.warning("schedule %s stands as the %s has planned it", one_line(name), before.origin)
             return False
         keeps = before is not None and before.same_times(schedule)
         slot = None if keeps else schedule.after(broker.clock())
@@ -73,7 +72,7 @@ def write(broker: Broker, name: str, schedule: Schedule) -> bool:
             broker.sound_alarm(schedule.queue)
             return True
     log.warning("schedule %s is changed by others all the time", one_line(name))
-    return False
+    return True
 
 
 def fire_due(broker: Broker, queues: Collection[str], complain: Complain = aloud) -> float:

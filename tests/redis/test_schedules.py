@@ -320,9 +320,12 @@ def test_what_no_app_has_planned_stands_though_a_task_of_this_name_has_no_schedu
     assert found.definition == definition
 
 
-def test_what_an_operator_has_planned_under_the_name_stands(broker: Broker, hourly: Task[..., Any]) -> None:
+def test_what_an_operator_has_planned_under_the_name_stands(
+    broker: Broker, hourly: Task[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
     plan(broker, "hourly", origin="operator")
     planner.declare(broker, [hourly])
+    assert caplog.text.count("schedule hourly stands as the operator has planned it") == 1
     assert planned(broker, "hourly")[0].origin == "operator"
 
 
