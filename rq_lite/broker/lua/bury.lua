@@ -8,10 +8,10 @@
 -- callers Broker.bury
 local inflight, dead, index, meta, pending, scheduled, drained = unpack(KEYS)
 local now, buried, stale = now_ms(), {}, 0
-local KINDS, HOUR = {refused = 'Refused', ['not a job'] = 'Undecodable'}, 3600000
 
 -- For how long its result is to be kept stands in the job; where that cannot be read, for an hour.
 local function end_unread(id, entry, report)
+  local KINDS, HOUR = {refused = 'Refused', ['not a job'] = 'Undecodable'}, 3600000
   local known, said = pcall(cjson.decode, report)
   local why = known and type(said) == 'table' and type(said.error) == 'string' and said.error or 'not a job'
   local kind, text = why:match('^([^:]*): (.*)$')
