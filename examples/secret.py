@@ -18,6 +18,7 @@ def pay(amount: int, to: str) -> None:
 
 
 def main() -> None:
+    before = {job.tag for job in dead.buried(payments.broker, "payments")}  # this may not be the first time
     pay.put(5, to="Ada")
     # Somebody who can write to this Redis, and has no secret:
     forged = b'{"v":1,"id":"forged","task":"examples.secret:pay","args":[1000000,"Mallory"]}'
@@ -28,7 +29,8 @@ def main() -> None:
         payments.join()
         print([line for line in running.said.splitlines() if line.startswith("paid")])
     for job in sorted(dead.buried(payments.broker, "payments"), key=lambda job: job.tag):
-        print(f"{job.id}: {job.error}")
+        if job.tag not in before:
+            print(f"{job.id}: {job.error}")
 
 
 def signed(to: str) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
-from cronsim import CronSim
+from cronsim import CronSim, CronSimError
 
 from rq_lite.broker.codec import VERSION, Message, entry_of, unsigned
 from rq_lite.errors import UsageError
@@ -30,6 +30,10 @@ LATE = 60_000  # ms: a slot that is fired within so long was not missed
 MOST = 100  # slots that `all` makes up for, the latest
 SHORTEST, LONGEST = 1000, 3_660 * 86_400_000  # ms between two slots of `every`
 NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]{1,200}")
+# As CronSim calls them.
+FIELD_NAMES = ("second", "minute", "hour", "day-of-month", "month", "day-of-week")
+NEVER = " never fires: there is no such day"
+LAYOUT = 'minute hour day month weekday, as in "*/5 * * * *" (a sixth in front: seconds)'
 FIRST = 1_704_067_200_000  # 2024-01-01: where the search for a first slot begins
 
 
@@ -50,7 +54,7 @@ class Recurrence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if self.every is not None and not SHORTEST <= self.every <= LONGEST:
             raise UsageError(f"every must be 1 second to 10 years, not {self.every / 1000:g} s")
         if self.cron is not None and self.after(FIRST) is None:
-            raise UsageError(f"cron {self.cron!r} never fires: there is no such day")
+            raise UsageError(f"cron {self.cron!r}{NEVER}")
 
     def after(self, moment: int) -> int | None:
         """The first slot after this moment; None where there is none in decades."""
@@ -139,11 +143,28 @@ def ticks(cron: str, second: int, where: tzinfo) -> Iterator[int]:
     try:
         found = CronSim(cron, datetime.fromtimestamp(second, where))
     except Exception as error:  # some odd lines are met by an assertion or a TypeError
-        raise UsageError(
-            f"cron {cron!r}: {str(error) or 'it cannot be read'}, or no such day; five fields are meant: minute "
-            'hour day month weekday, as in "*/5 * * * *" (a sixth in front: seconds)'
-        ) from None
+        raise UsageError(f"cron {cron!r}{trouble(cron, str(error))}") from None
     return (int(at.timestamp()) for at in found)
+
+
+def trouble(cron: str, said: str) -> str:
+    """What is wrong with a line, after what CronSim has said of it."""
+    fields = cron.split()
+    if len(fields) not in (5, 6):
+        return f" has {len(fields)} field{'' if len(fields) == 1 else 's'}, and not five: {LAYOUT}"
+    name = said.removeprefix("Bad ")
+    if name not in FIELD_NAMES:
+        return f" cannot be read; five fields are meant: {LAYOUT}"
+    if name == "day-of-month" and readable([*fields[:-2], "*", fields[-1]]):
+        return NEVER  # in no month that is named: it is the only trouble that comes of two fields
+    return f": bad {name} {fields[FIELD_NAMES.index(name) - len(FIELD_NAMES)]!r}"
+
+
+def readable(fields: list[str]) -> bool:
+    try:
+        return bool(CronSim(" ".join(fields), datetime.fromtimestamp(0, timezone.utc)))
+    except CronSimError:
+        return False
 
 
 @lru_cache(maxsize=256)
@@ -160,7 +181,7 @@ def zone(name: str) -> tzinfo:
 
 
 def recurring(
-    cron: str | None, every: float | timedelta | None, tz: str | None = None, missed: str | None = None
+    cron: Any, every: float | timedelta | None, tz: Any = None, missed: str | None = None
 ) -> Recurrence | None:
     """From what a program says; None where it says nothing of it. Raises UsageError."""
     if cron is None and every is None:
@@ -170,6 +191,12 @@ def recurring(
         return None
     if cron is not None and every is not None:
         raise UsageError("a schedule has either cron= or every=, not both")
+    if cron is not None and not isinstance(cron, str):
+        raise UsageError(f'cron must be text, as in "*/5 * * * *", not {cron!r}')
+    if tz is not None and not isinstance(tz, str):
+        key = getattr(tz, "key", None)
+        which = f", as 'Europe/Berlin', not {tz!r}" if key is None else f": say {key!r}"
+        raise UsageError(f"tz must be the name of a time zone{which}")
     if every is not None and tz is not None:
         raise UsageError("tz= is for cron=; every= counts from 1970-01-01 UTC, in any zone")
     said = {name: value for name, value in (("tz", tz), ("missed", missed)) if value is not None}

@@ -22,6 +22,7 @@ else:
     import tomli as tomllib
 
 ENV_PREFIX = "RQ_LITE_"
+SECRET = ENV_PREFIX + "SECRET"
 SHORTEST_KEY = 16
 
 
@@ -141,18 +142,23 @@ def load_settings(
     if file is not None:
         table = read_table(file)
         if "secret" in table:
-            raise UsageError(f"[tool.rq-lite] in {file}: a secret does not belong into a file; set RQ_LITE_SECRET")
+            raise UsageError(f"[tool.rq-lite] in {file}: a secret does not belong into a file; set {SECRET}")
         # A source named in the project is meant from there, wherever the command is started.
         if isinstance(table.get("source"), str):
             table["source"] = str(file.parent / table["source"])
         values.update(checked(table, f"[tool.rq-lite] in {file}", strict=True))
+    given = {name: value for name, value in (explicit or {}).items() if value is not None}
+    if environ.get(SECRET) == "" and "secret" not in given:
+        # Whoever names it wants jobs signed; an empty one comes of a variable that was not set where it was named.
+        raise UsageError(
+            f"{SECRET} is set, but empty: unset it, or give it a key of at least {SHORTEST_KEY} characters"
+        )
     variables = {
         name: environ[ENV_PREFIX + name.upper()]
         for name in Settings.__struct_fields__
         if environ.get(ENV_PREFIX + name.upper())
     }
     values.update(checked(variables, f"the environment ({ENV_PREFIX}…)", strict=False))
-    given = {name: value for name, value in (explicit or {}).items() if value is not None}
     values.update(checked(given, "the arguments", strict=False))
     return Settings(**values)
 

@@ -10,6 +10,7 @@ from rq_lite.broker import keys, telling
 from rq_lite.broker.connection import LONGEST_BLOCK, Link
 from rq_lite.broker.runner import Runner
 from rq_lite.broker.scripts import Code
+from rq_lite.errors import ShutDown
 
 
 class Planned(NamedTuple):
@@ -38,7 +39,8 @@ class Planning(Runner):
     def fire(self, schedule: Planned, queue: str, entries: Sequence[bytes], upcoming: int, last: int | None) -> bool:
         """Put the jobs of a schedule's slots and let its next one be `upcoming`; `last` is the last that is fired.
 
-        False: somebody else was faster, or it was changed; nothing was put then.
+        False: somebody else was faster, or it was changed; nothing was put then. Raises ShutDown where the queue was
+        shut down and there is something to put: nothing has changed then.
         """
         key = keys.of(queue)
         names = (
@@ -50,6 +52,8 @@ class Planning(Runner):
             reply = self._run("fire", names, schedule.name, schedule.definition, schedule.slot, upcoming, *said)
             if reply[0] != Code.OK:
                 facts["jobs"] = []
+        if reply[0] == Code.CLOSED:
+            raise ShutDown(f"queue {queue!r} was shut down: schedule {schedule.name!r} waits")
         return bool(reply[0] == Code.OK)
 
     def clock(self) -> int:

@@ -237,7 +237,7 @@ def requeue(chosen: Chosen, wait: float) -> None:
             tell(steps)
         if not steps and not found.unknown:
             click.echo("no job requeued: no buried job fits")
-        full = [fullness(broker, step) for step in steps if step.left]
+        full = [f"{fullness(broker, step)} (--wait SECONDS waits for room)" for step in steps if step.left]
         large = [oversized(step) for step in steps if step.oversized]
         end(4 if full else 1, *full, *large, *missing(found.unknown, asked))
 
@@ -256,7 +256,7 @@ def fullness(broker: Broker, step: Requeue) -> str:
     last = step.last
     why = QueueFull(step.queue, size=last.size, maxsize=last.maxsize, consumers=alive, last_seen=seen)
     size = f"; {last.bytes:,} of {last.maxbytes:,} bytes" if last.maxbytes else ""
-    return f"{why}{size}; {jobs_(len(step.left))} left in the dead set (--wait SECONDS waits for room)"
+    return f"{why}{size}; {jobs_(len(step.left))} left in the dead set"
 
 
 def oversized(step: Requeue) -> str:

@@ -61,7 +61,9 @@ def list_jobs(
     as_json: bool,
     url: str | None,
 ) -> None:
-    """List jobs: those that run, then those that wait, in the order in which they are taken or due, then the dead.
+    """List jobs, queue by queue.
+
+    Of each queue those that run, then those that wait, in the order in which they are taken or due, then the dead.
 
     On a terminal a table; on a pipe a line each, with tabs between the columns.
     """
@@ -248,6 +250,7 @@ def requeued(broker: Broker, job: Found, problems: list[str], full: list[str]) -
     if step.moved:
         click.echo(f"job {view.name(job)} of {job.queue!r}: waits again")
     elif step.left:
-        full.append(fullness(broker, step))
+        way_out = f"`rq-lite dead requeue {view.name(job)} -q {job.queue} --wait SECONDS` waits for room"
+        full.append(f"{fullness(broker, step)} ({way_out})")
     else:
         problems.append(oversized(step) if step.oversized else f"job {view.name(job)} is not dead any more")

@@ -17,10 +17,10 @@ from rich.text import Text
 
 from rq_lite.app import find_task
 from rq_lite.broker import Broker, inspection
-from rq_lite.broker.codec import new_id
+from rq_lite.broker.codec import as_is, new_id
 from rq_lite.broker.planning import Planned
 from rq_lite.cli.common import known_queue, open_broker, settings_from, url_option
-from rq_lite.errors import UsageError
+from rq_lite.errors import PutRefused, UsageError
 from rq_lite.process import this
 from rq_lite.queue import Queue
 from rq_lite.runtime import planner
@@ -90,9 +90,19 @@ def list_schedules(as_json: bool, url: str | None) -> None:
 
 def columns(planned: Planned, schedule: Schedule | None) -> list[str]:
     if schedule is None:
-        return [one_line(planned.name), "(not understood by this version)", *"-" * (len(HEADINGS) - 2)]
+        return [one_line(planned.name), f"({trouble(planned)})", *"-" * (len(HEADINGS) - 2)]
     texts = (planned.name, schedule.shown, schedule.task, schedule.queue, schedule.missed, schedule.origin)
     return [*map(one_line, texts), shown(planned.last, schedule), shown(planned.slot, schedule)]
+
+
+def unsigned(planned: Planned) -> bool:
+    """Whether it is only the signature for which it is not understood."""
+    return from_json(planned.name, planned.definition, as_is) is not None
+
+
+def trouble(planned: Planned) -> str:
+    """Why it is not understood."""
+    return "not signed with this secret" if unsigned(planned) else "not understood by this version"
 
 
 def shown(slot: int | None, schedule: Schedule) -> str:
@@ -106,7 +116,8 @@ def moment(slot: int, schedule: Schedule) -> datetime:
 def facts(planned: Planned, schedule: Schedule | None) -> dict[str, Any]:
     """For other programs; moments are ISO 8601 in the schedule's zone."""
     if schedule is None:
-        return {"name": planned.name, "definition": planned.definition.decode(errors="replace")}
+        signed = {"signed": False} if unsigned(planned) else {}
+        return {"name": planned.name, "definition": planned.definition.decode(errors="replace"), **signed}
     return {
         "name": planned.name,
         **msgspec.to_builtins(schedule),
@@ -186,7 +197,10 @@ def made(
     if queue is not None:
         return defined(when, known_queue(broker, queue), name, args, kwargs, origin="operator")
     task = find_task(name)
-    found = task.scheduled(when, args, kwargs)
+    try:
+        found = task.scheduled(when, args, kwargs)
+    except PutRefused as error:
+        raise UsageError(str(error)) from None
     if found.queue not in inspection.queues(broker):
         task.queue.declare()
     return msgspec.structs.replace(found, origin="operator")
@@ -215,9 +229,11 @@ def remove(names: tuple[str, ...], url: str | None) -> None:
 def run(name: str, url: str | None) -> None:
     """Put the job of schedule NAME once, now; its slots stay as they are."""
     with opened(url) as broker:
-        schedule = from_json(name, known(broker, name).definition, broker.opened)
+        planned = known(broker, name)
+        schedule = from_json(name, planned.definition, broker.opened)
         if schedule is None:
-            raise UsageError(f"schedule {name!r} is not understood by this version of rq_lite")
+            way_out = ": set the RQ_LITE_SECRET it was added with, or add it again" if unsigned(planned) else ""
+            raise UsageError(f"schedule {name!r} is {trouble(planned)}{way_out}")
         job_id = new_id()
         Queue(schedule.queue, broker=broker).put_entries([schedule.entry(job_id, broker.seal)], Options(), wait=0.0)
     click.echo(f"schedule {name!r}: job {job_id} is put on queue {schedule.queue!r}")

@@ -9,6 +9,7 @@ from typing import Any
 from rq_lite.broker import Broker
 from rq_lite.broker.codec import as_is
 from rq_lite.broker.planning import Planned
+from rq_lite.errors import ShutDown
 from rq_lite.runtime.seldom import one_line
 from rq_lite.schedules import MOST, Schedule, Seal, from_json, job_id, to_json
 from rq_lite.task import Task
@@ -31,16 +32,32 @@ def declare(broker: Broker, tasks: Iterable[Task[Any, Any]]) -> None:
     """Write the schedules of these tasks to Redis, where they are not there as they should be.
 
     A changed definition replaces the app's older one. A schedule whose times have not changed keeps its next slot, so
-    that what was missed while nobody worked is made up for. What an operator has planned under the same name stands.
+    that what was missed while nobody worked is made up for. A task that has none any more loses the app's older one.
+    What an operator has planned under the same name stands.
     """
+    without = set()
     for task in tasks:
         schedule = task.schedule
-        if schedule is not None:
-            write(broker, task.name, schedule)
+        if schedule is None:
+            without.add(task.name)
+        elif not write(broker, task.name, schedule):
+            log.warning("schedule %s stands as the operator has planned it", one_line(task.name))
+    if without:
+        remove_own(broker, without)
+
+
+def remove_own(broker: Broker, names: Collection[str]) -> None:
+    """Those of these names that an app has written; what is changed by others meanwhile stays."""
+    for planned in broker.all_planned():
+        schedule = from_json(planned.name, planned.definition, broker.opened) if planned.name in names else None
+        if schedule is None or schedule.origin != "app":
+            continue
+        if broker.plan(planned.name, planned.definition, b"", None):
+            log.info("schedule %s is removed: the app's task has none any more", one_line(planned.name))
 
 
 def write(broker: Broker, name: str, schedule: Schedule) -> bool:
-    """Whether it is there now: not if the name is taken by an operator's and this is an app's, or the reverse."""
+    """Whether the name is free for it: not if it is an operator's and this is an app's, or the reverse."""
     wanted = to_json(name, schedule, broker.seal)
     for _ in range(TRIES):
         known = broker.planned(name)
@@ -48,7 +65,6 @@ def write(broker: Broker, name: str, schedule: Schedule) -> bool:
             return True
         before = from_json(name, known.definition, broker.opened) if known is not None else None
         if before is not None and before.origin != schedule.origin:
-            log.warning("schedule %s stands as the %s has planned it", one_line(name), before.origin)
             return False
         keeps = before is not None and before.same_times(schedule)
         slot = None if keeps else schedule.after(broker.clock())
@@ -56,13 +72,13 @@ def write(broker: Broker, name: str, schedule: Schedule) -> bool:
             broker.sound_alarm(schedule.queue)
             return True
     log.warning("schedule %s is changed by others all the time", one_line(name))
-    return False
+    return True
 
 
 def fire_due(broker: Broker, queues: Collection[str], complain: Complain = aloud) -> float:
     """Fire what is due by Redis' clock, of these queues; seconds until there is something again, as far as is known.
 
-    Where nobody works on a queue nothing is put there: its slots are missed ones for whoever begins to. `complain` is
+    Where nobody works on a queue, or it was shut down, nothing is put there: its slots are missed ones. `complain` is
     told of schedules that cannot be fired.
     """
     tried = 0
@@ -96,7 +112,11 @@ def fire(broker: Broker, planned: Planned, now: int, queues: Collection[str], co
     except Exception as error:  # one that anybody may have written must not hold up the others
         complain(f"schedule {name}", f"schedule {name} makes no job: {type(error).__name__}: {error}: it waits")
         return False
-    if broker.fire(planned, schedule.queue, entries, upcoming, slots[-1] if slots else None):
+    try:
+        done = broker.fire(planned, schedule.queue, entries, upcoming, slots[-1] if slots else None)
+    except ShutDown:
+        return False  # meant so by somebody: no reason to complain
+    if done:
         tell(planned, slots, now)
     return True
 

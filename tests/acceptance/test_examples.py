@@ -45,6 +45,11 @@ def test_an_example_prints_what_its_page_says(example: Path, environment: dict[s
     assert (done.returncode, done.stdout) == (0, printed), done.stderr
 
 
+def test_the_example_of_a_secret_tells_only_of_its_own_jobs(environment: dict[str, str]) -> None:
+    first, second = run(environment, "examples.secret"), run(environment, "examples.secret")
+    assert (second.returncode, second.stdout) == (0, first.stdout), second.stderr
+
+
 @pytest.mark.parametrize("example", TESTS, ids=lambda file: file.stem)
 def test_an_example_of_tests_passes(example: Path, environment: dict[str, str]) -> None:
     name = str(example.relative_to(ROOT))

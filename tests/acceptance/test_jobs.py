@@ -159,7 +159,9 @@ def test_there_must_be_something_to_retry_and_room_for_it(lab: Lab) -> None:
     everywhere(lab)
     assert "job 'p1' of 'work' is pending: there is nothing to retry" in run(lab, "retry", "p1", code=1)
     lab.broker.configure("work", 3)
-    assert "1 job left in the dead set" in run(lab, "retry", "d", code=4)
+    assert run(lab, "retry", "d", code=4).endswith(
+        "; 1 job left in the dead set (`rq-lite dead requeue d -q work --wait SECONDS` waits for room)\n"
+    )
     assert lab.state().dead == 1
 
 

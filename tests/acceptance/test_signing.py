@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rq_lite import Job, JobFailed
 from rq_lite.broker import keys
 from rq_lite.broker.codec import VERSION, Message, encode, new_id
 from rq_lite.broker.signing import UNFIT, UNSIGNED, Signer
@@ -45,6 +46,20 @@ def test_only_what_is_signed_for_this_queue_is_run(lab: Lab, signer: Signer) -> 
     assert all(report["id"] is None and report["task"] is None for report in found.values())
     assert [report["error"][:10] for raw, report in found.items() if raw not in bad] == ["not a job:"]
     assert KEY not in worker.said
+
+
+def test_who_waits_for_a_job_that_is_refused_hears_of_it(lab: Lab, signer: Signer) -> None:
+    """Nobody vouches for its callbacks: they are not put."""
+    then = {"done": ["work", f"{APP}:do"]}
+    entry = encode(Message(VERSION, "id-1", f"{APP}:do", ["unsigned"], result_ttl=60.0, then=then))
+    job = Job(id="id-1", queue="work", task=f"{APP}:do", broker=lab.broker, result_ttl=60.0)
+    assert not job.done()
+    lab.put_raw(b"0.0#id-1" + entry)
+    lab.drain()
+    error = job.exception(timeout=30)
+    assert isinstance(error, JobFailed)
+    assert (error.type, error.message) == ("Refused", UNSIGNED)
+    assert (lab.seen("done"), lab.waiting()) == ([], [])
 
 
 def test_dead_requeue_puts_it_back_as_it_was(lab: Lab, signer: Signer) -> None:

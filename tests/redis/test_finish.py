@@ -226,6 +226,61 @@ def test_to_watch_does_not_shorten_what_is_known_of_a_job(broker: Broker, link: 
     assert 0 < broker.read(("PTTL", KEY.job("unheard")))[0] <= 3_600_000
 
 
+# -- bury: what cannot be read, or must not be
+
+
+def unread(broker: Broker, link: Link, entry: bytes, error: str) -> int:
+    """The entry, taken and buried with this error while somebody waits for job 1; its delivery tag."""
+    (tag,) = taken(broker, link, entry)
+    broker.watch("q", "me", ["00000001"])
+    assert broker.bury("q", "c", [(tag, json.dumps({"id": None, "task": None, "error": error}).encode())]) == 0
+    return tag
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        ("refused: not signed: at all", "Refused", "not signed: at all"),
+        ("not a job: version 9", "Undecodable", "version 9"),
+        ("UnpicklingError: no pickle", "UnpicklingError", "no pickle"),
+    ],
+)
+def test_who_waits_hears_of_what_is_buried_unread(
+    broker: Broker, link: Link, error: str, kind: str, message: str
+) -> None:
+    tag = unread(broker, link, tracked(1, callbacks=True), error)
+    expected = {"state": "failed", "error": {"type": kind, "message": message, "traceback": ""}}
+    assert result(broker, 1) == expected
+    assert inbox(broker) == [("00000001", expected)]
+    assert 0 < broker.read(("PTTL", KEY.result("00000001")))[0] <= 60_000
+    assert about(broker, 1) == {}
+    assert broker.read(("HGET", KEY.dead, tag))[0].endswith(b"\n" + tracked(1, callbacks=True))
+    assert length(broker, NEXT.pending) == 0, "nobody vouches for its callbacks"
+
+
+@pytest.mark.parametrize("body", [b"{ no JSON", b"{" * 300 + b"}"])
+def test_the_end_of_what_nobody_can_read_is_kept_for_an_hour(broker: Broker, link: Link, body: bytes) -> None:
+    """How long it was to be kept stands in what cannot be read; who asks only after the end is to hear of it."""
+    unread(broker, link, b"0.0#00000001" + body, "not a job: not JSON")
+    assert result(broker, 1)["error"]["type"] == "Undecodable"
+    assert 3_500_000 < broker.read(("PTTL", KEY.result("00000001")))[0] <= 3_600_000
+
+
+def test_a_burial_that_came_too_late_tells_nobody(broker: Broker, link: Link) -> None:
+    (tag,) = taken(broker, link, tracked(1))
+    broker.watch("q", "me", ["00000001"])
+    broker.give_back("q", "c", [tag])
+    assert broker.bury("q", "c", [(tag, b'{"error":"refused: x"}')]) == 1
+    assert (result(broker, 1), inbox(broker)) == (None, [])
+
+
+def test_what_nobody_waits_for_is_buried_without_a_trace(broker: Broker, link: Link) -> None:
+    put(broker, 1)
+    tag = take(broker, link, 1).tag + 1
+    broker.bury("q", "c", [(tag, b"a report that nobody reads")])
+    assert broker.read(("KEYS", KEY.result("*")), ("KEYS", KEY.job("*"))) == [[], []]
+
+
 # -- other ends
 
 

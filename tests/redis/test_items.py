@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rq_lite import BadArgument, Empty, Full, LifoQueue, PriorityQueue, Queue, ShutDown, UsageError, leasing
+from rq_lite import BadArgument, Empty, Full, JobFailed, LifoQueue, PriorityQueue, Queue, ShutDown, UsageError, leasing
 from rq_lite.broker import Broker, Lane, Link
 from rq_lite.job import Job
 from rq_lite.process import this
@@ -659,6 +659,20 @@ def test_a_pickle_that_nobody_signed_is_never_read(signing: Broker, broker: Brok
     assert anything.get() == "own"
     assert broker.read(("HLEN", "rq:{anything}:dead"))[0] == 1
     assert Trap.sprung == 0
+
+
+def test_who_waits_for_a_job_that_get_refuses_hears_of_it(signing: Broker, queue: Queue) -> None:
+    @queue.task(name="unsigned", result_ttl=60)
+    def unsigned() -> None: ...
+
+    job = unsigned.put()
+    assert not job.done()
+    reader = Queue("q", broker=signing)
+    with pytest.raises(Empty):
+        reader.get(block=False)
+    with pytest.raises(JobFailed, match="not signed") as caught:
+        job.result(timeout=30)
+    assert caught.value.type == "Refused"
 
 
 def test_a_pickle_that_cannot_be_read_is_buried(signing: Broker, broker: Broker) -> None:

@@ -14,7 +14,7 @@ from rq_lite.errors import BadArgument, BrokerOutOfMemory, UsageError
 from rq_lite.queue import Queue
 from rq_lite.runtime import planner
 from rq_lite.runtime.duties import Duties
-from rq_lite.schedules import Schedule, from_json, job_id, to_json
+from rq_lite.schedules import LATE, Schedule, from_json, job_id, to_json
 from rq_lite.task import Task
 from tests.conftest import Server, until
 from tests.faults.proxy import Proxy
@@ -220,6 +220,21 @@ def test_where_nobody_works_nothing_is_put_and_nothing_is_forgotten(broker: Brok
     assert jobs(broker) == [job_id("s", slot)]
 
 
+@pytest.mark.parametrize(("missed", "fired"), [("skip", 0), ("once", 1), ("all", 3)])
+def test_slots_of_a_queue_that_is_shut_down_are_missed_ones(broker: Broker, missed: str, fired: int) -> None:
+    every = 2 * LATE
+    slot = plan(broker, missed=missed, every=every, slot=(broker.clock() // every - 2) * every)
+    broker.shutdown("q")
+    (seen,) = broker.due()[1]
+    late = slot + 2 * every + LATE + 1  # so long was nobody allowed to put
+    assert planner.fire(broker, seen, late, ["q"]) is (missed == "skip"), "it waits, or is left out"
+    assert planner.fire_due(broker, ["q"]) > 0, "it is not looked at all the time"
+    assert (jobs(broker), counter(broker, "put"), length(broker, KEY.bell)) == ([], 0, 64)
+    broker.reopen("q")
+    planner.fire(broker, seen, late, ["q"])
+    assert jobs(broker) == [job_id("s", slot + n * every) for n in range(3)][3 - fired :]
+
+
 # -- what a worker writes at its start
 
 
@@ -278,9 +293,39 @@ def test_other_arguments_keep_the_slot_and_other_times_do_not(
     assert slot > broker.clock()
 
 
-def test_what_an_operator_has_planned_under_the_name_stands(broker: Broker, hourly: Task[..., Any]) -> None:
+def test_a_task_that_has_lost_its_schedule_is_fired_no_more(
+    broker: Broker, queue: Queue, hourly: Task[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    planner.declare(broker, [hourly])
+    planner.declare(broker, [])
+    assert broker.planned("hourly") is not None, "this app does not know the task: another one's may"
+    caplog.set_level("INFO")
+    plain = Task(hourly.function, queue, "hourly", hourly.policy)
+    for _ in range(2):  # two consumers
+        planner.declare(broker, [plain])
+        assert broker.read(("EXISTS", keys.SCHEDULES, keys.SCHEDULES_DUE, keys.SCHEDULES_LAST))[0] == 0
+    assert caplog.text.count("schedule hourly is removed: the app's task has none any more") == 1
+    planner.declare(broker, [hourly])
+    assert planned(broker, "hourly")[1] > broker.clock()
+
+
+@pytest.mark.parametrize("definition", [b'{"v":9}', to_json("s", schedule(origin="operator"), as_is)])
+def test_what_no_app_has_planned_stands_though_a_task_of_this_name_has_no_schedule(
+    broker: Broker, queue: Queue, hourly: Task[..., Any], definition: bytes
+) -> None:
+    broker.plan("hourly", b"", definition, HOUR)
+    planner.declare(broker, [Task(hourly.function, queue, "hourly", hourly.policy)])
+    found = broker.planned("hourly")
+    assert found is not None
+    assert found.definition == definition
+
+
+def test_what_an_operator_has_planned_under_the_name_stands(
+    broker: Broker, hourly: Task[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
     plan(broker, "hourly", origin="operator")
     planner.declare(broker, [hourly])
+    assert caplog.text.count("schedule hourly stands as the operator has planned it") == 1
     assert planned(broker, "hourly")[0].origin == "operator"
 
 

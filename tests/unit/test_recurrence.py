@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from itertools import islice, pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -159,11 +159,18 @@ def test_the_latest_slots_are_those_that_counting_finds(cron: str) -> None:
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({"cron": "0 0 31 2 *"}, "no such day"),
-        ({"cron": "0 0 30 2 *"}, "no such day"),
-        ({"cron": "* * *"}, "five fields are meant"),
-        ({"cron": "61 * * * *"}, "Bad minute"),
-        ({"cron": ""}, "five fields"),
+        ({"cron": "0 0 31 2 *"}, "^cron '0 0 31 2 .' never fires: there is no such day$"),
+        ({"cron": "0 0 31 2,4 *"}, "no such day$"),
+        ({"cron": "0 0 0 * * MON#6"}, "^cron '0 0 0 . . MON#6': bad day-of-week 'MON#6'$"),
+        ({"cron": "0 0 32 1 *"}, "^cron '0 0 32 1 .': bad day-of-month '32'$"),
+        ({"cron": "61 * * * *"}, "^cron '61 . . . .': bad minute '61'$"),
+        ({"cron": "61 * * * * *"}, ": bad second '61'$"),
+        ({"cron": "* * *"}, "^cron '. . .' has 3 fields, and not five: minute hour day month weekday, as in "),
+        ({"cron": ""}, "^cron '' has 0 fields, and not five"),
+        ({"cron": 5}, "^cron must be text, as in .*, not 5$"),
+        ({"cron": b"* * * * *"}, "^cron must be text"),
+        ({"cron": "* * * * *", "tz": ZoneInfo(BERLIN)}, "^tz must be the name of a time zone: say 'Europe/Berlin'$"),
+        ({"cron": "* * * * *", "tz": timezone.utc}, "^tz must be the name of a time zone, as 'Europe/Berlin', not "),
         ({"cron": "* * * * *", "every": 5}, "not both"),
         ({"cron": "* * * * *", "tz": "Europe/Atlantis"}, "no such time zone"),
         ({"cron": "* * * * *", "tz": "../etc/passwd"}, "no such time zone"),

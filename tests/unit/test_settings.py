@@ -52,6 +52,13 @@ def test_an_empty_variable_was_not_given(project: Path) -> None:
     assert load(project, RQ_LITE_MAXSIZE="").maxsize == 3
 
 
+def test_an_empty_secret_does_not_turn_signing_off(project: Path) -> None:
+    with pytest.raises(UsageError, match=r"RQ_LITE_SECRET is set, but empty: unset it, or .* 16 characters"):
+        load(project, RQ_LITE_SECRET="")
+    key = "an explicit key" * 2
+    assert load(project, {"secret": key}, RQ_LITE_SECRET="").secret == key
+
+
 def test_text_in_the_environment_becomes_what_the_setting_is(tmp_path: Path) -> None:
     found = load(
         tmp_path, RQ_LITE_GRACE="2.5", RQ_LITE_PROCS="4", RQ_LITE_ALLOW_PRIVATE="true", RQ_LITE_URL="redis://h"
