@@ -355,11 +355,16 @@ class Consumer:
 
         `marks` is as new as the jobs are: it was read after they were taken, and calls that came since are in it.
         """
-        if not self._busy.is_set():
-            self._busy.set()
-        if not lane.marks:
-            self._slots.feed(lane, tag, jobs)
-            return
+        try:
+            if lane.marks:
+                self._feed_but_marked(lane, tag, jobs)
+            else:
+                self._slots.feed(lane, tag, jobs)
+        finally:
+            if not self._busy.is_set():
+                self._busy.set()  # only now: it wakes who hears calls, and the jobs come first
+
+    def _feed_but_marked(self, lane: Lane, tag: int, jobs: list[bytes]) -> None:
         doubtful: list[tuple[int, str, bytes]] = []
         for number, job in enumerate(jobs, tag + 1):
             name = id_in(job)
