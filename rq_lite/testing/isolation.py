@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +16,7 @@ from rq_lite.queue import Queue
 from rq_lite.results import readers
 from rq_lite.settings import checked
 from rq_lite.task import registry
+from rq_lite.testing.folders import temporary_folder
 
 URL = "RQ_LITE_URL"
 WAIT = 5.0  # seconds that a put waits for room: a test in which nobody makes room should not stand for ten minutes
@@ -36,8 +36,8 @@ def isolated(**settings: Any) -> Iterator[Broker]:
 @contextmanager
 def served(**settings: Any) -> Iterator[Broker]:
     """A Redis in a temporary folder, and nothing that points to it."""
-    with tempfile.TemporaryDirectory(prefix="rq_lite-") as folder:
-        chosen = {"wait": WAIT, **checked(settings, "the arguments", strict=False), "url": None, "home": folder}
+    with temporary_folder() as folder:
+        chosen = {"wait": WAIT, **checked(settings, "the arguments", strict=False), "url": None, "home": str(folder)}
         broker = Broker(settings=msgspec.structs.replace(this.settings, **chosen), quiet=True)
         try:
             broker.open().read(("CONFIG", "SET", "appendonly", "no"))  # it has nothing to keep

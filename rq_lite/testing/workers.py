@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 import sysconfig
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from rq_lite.broker.dead import Buried
 from rq_lite.errors import RqLiteError
 from rq_lite.parts import Part
 from rq_lite.process import this
+from rq_lite.testing.folders import temporary_folder
 
 READY = 30.0  # seconds that a worker has to begin
 PAUSE = 0.02  # seconds between two looks at it
@@ -66,13 +66,13 @@ def started(
     app: str, queues: Sequence[str], procs: int, greenlets: int, broker: Broker, *options: str
 ) -> Iterator[Part]:
     """`rq-lite work` with the broker's Redis and secret, and our places to import from; stopped after the block."""
-    command = ["rq_lite", "work", app, "--procs", str(procs), "--greenlets", str(greenlets), *options]
+    command = ["rq_lite.worker_part", app, "--procs", str(procs), "--greenlets", str(greenlets), *options]
     command += [word for queue in queues for word in ("--queue", queue)]
     environ = {"RQ_LITE_URL": broker.url, "PYTHONPATH": os.pathsep.join(own_places())}
     if broker.settings.secret is not None:
         environ["RQ_LITE_SECRET"] = broker.settings.secret
-    with tempfile.TemporaryDirectory() as folder:
-        part = Part("worker", command, Path(folder), environ=environ)
+    with temporary_folder() as folder:
+        part = Part("worker", command, folder, environ=environ)
         try:
             yield part
         finally:

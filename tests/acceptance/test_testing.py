@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from rq_lite.broker import Broker
 from rq_lite.process import this
 from rq_lite.task import registry
 from rq_lite.testing import assert_put, drain, isolated, put_jobs
+from tests.acceptance.conftest import marked
 from tests.conftest import ROOT, until
 
 APP = """
@@ -151,6 +154,66 @@ def test_a_worker_for_the_time_of_a_test(
     write.put(str(tmp_path / "written"), "a")
     assert write.queue.join(30)
     assert (tmp_path / "written").read_text() == "a"
+
+
+FOREVER = """
+import time
+from rq_lite import Queue
+
+queue = Queue("endless")
+
+@queue.task(run_in="process")
+def sleep():
+    print("it runs", flush=True)
+    time.sleep(1000)
+"""
+
+PROGRAM = """
+import os, sys, time
+import endless
+from rq_lite.testing import isolated, worker
+
+with isolated(), worker("endless") as running:
+    if "run" in sys.argv:
+        endless.sleep.put()
+        while "it runs" not in running.said:
+            time.sleep(0.01)
+        if "forked" in sys.argv and not os.fork():
+            os.close(1)
+            time.sleep(1000)
+        print("under way", flush=True)
+        time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "how"), [(signal.SIGKILL, "run"), (signal.SIGTERM, "run"), (signal.SIGKILL, "run forked")]
+)
+def test_nothing_outlives_the_program_that_started_it(number: int, how: str, tmp_path: Path) -> None:
+    for name, text in (("endless", FOREVER), ("program", PROGRAM)):
+        (tmp_path / f"{name}.py").write_text(text)
+    temporary, mark = tmp_path / "tmp", f"MARK={uuid.uuid4().hex}"
+    temporary.mkdir()
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "MARK": mark[5:], "TMPDIR": str(temporary), "RQ_LITE_GRACE": "1"}
+    words = [sys.executable, str(tmp_path / "program.py")]
+    with subprocess.Popen([*words, *how.split()], env=environ, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        try:
+            assert program.stdout.readline() == "under way\n"
+            forked = [pid for pid, command in marked(mark).items() if "program.py" in command and pid != program.pid]
+            assert len(forked) == ("forked" in how)
+            assert len(marked(mark)) >= 6, "a keeper, a Redis, a worker with its guard, a consumer, an engine"
+            program.send_signal(number)
+            until(lambda: not any("-m rq_lite." in word for word in marked(mark).values()), "no worker goes on")
+            for pid in forked:  # it uses the embedded Redis, as far as that can know
+                os.kill(pid, signal.SIGKILL)
+            until(lambda: not marked(mark).keys() - {program.pid}, "all of its processes have ended")
+            assert list(temporary.iterdir()), "a killed program removes nothing"
+        finally:
+            for pid in marked(mark):
+                os.kill(pid, signal.SIGKILL)
+    subprocess.run(words, env=environ, check=True, timeout=60)
+    assert list(temporary.iterdir()) == [], "the next one has removed it"
 
 
 # -- what was put
