@@ -59,6 +59,7 @@ class Part:
         pass_fds: Sequence[int] = (),
     ) -> None:
         self.name = name
+        self._kept: str | None = None
         self._log = folder / f"{name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -82,7 +83,11 @@ class Part:
     @property
     def said(self) -> str:
         """All that it has said so far."""
-        return self._log.read_text(errors="replace")
+        return self._log.read_text(errors="replace") if self._kept is None else self._kept
+
+    def keep(self) -> None:
+        """Its log is about to be removed: `said` goes on to be what it says now."""
+        self._kept = self.said
 
     def trouble(self) -> str | None:
         """How this process has ended, if it has."""

@@ -28,7 +28,7 @@ def worker(
     """A real `rq-lite work APP` on this process's Redis (or another), in a process of its own, for the block's time.
 
     It is ready when the block begins, and was told to stop and has ended when the block has. Raises RqLiteError, with
-    what it said, when it does not begin.
+    what it said, when it does not begin. What it `said` can be asked for after the block, too.
     """
     with started(app, queues, procs, greenlets, broker or this.broker) as part:
         until = time.monotonic() + READY
@@ -77,6 +77,7 @@ def started(
             yield part
         finally:
             part.stop()
+            part.keep()
 
 
 def own_places() -> list[str]:

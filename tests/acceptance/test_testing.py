@@ -17,7 +17,7 @@ from rq_lite import PriorityQueue, Queue, RqLiteError
 from rq_lite.broker import Broker
 from rq_lite.process import this
 from rq_lite.task import registry
-from rq_lite.testing import assert_put, drain, isolated, put_jobs
+from rq_lite.testing import assert_put, drain, isolated, put_jobs, worker
 from tests.acceptance.conftest import marked
 from tests.conftest import ROOT, until
 
@@ -144,6 +144,14 @@ def test_drain_says_what_a_worker_does_not_know(rq_redis: Broker, write: Any, tm
 def test_drain_says_why_a_worker_does_not_begin(rq_redis: Broker) -> None:
     with pytest.raises(RqLiteError, match=r"the worker ended with exit code 2(.|\n)*no_such_app"):
         drain("no_such_app")
+
+
+def test_what_a_worker_said_can_be_asked_for_after_its_end(rq_redis: Broker, app: str) -> None:
+    with worker(app) as running:
+        before = running.said
+    assert " ready (pid " in before
+    assert running.said.startswith(before)
+    assert "stopping: running jobs have up to" in running.said
 
 
 def test_a_worker_for_the_time_of_a_test(
