@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rq_lite import PriorityQueue, Queue, RqLiteError
+from rq_lite import PriorityQueue, Queue, RqLiteError, UsageError
 from rq_lite.broker import Broker
 from rq_lite.process import this
 from rq_lite.task import registry
@@ -107,6 +107,41 @@ def test_it_is_gone_after_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
         fails()
     assert [home.exists() for home in homes] == [False]
     assert "RQ_LITE_URL" not in os.environ
+
+
+SETTINGS = """
+import msgspec
+from rq_lite import Queue
+from rq_lite.process import this
+
+queue = Queue("settings")
+
+@queue.task(result_ttl=60)
+def ask():
+    return msgspec.to_builtins(this.settings)
+"""
+
+
+def test_workers_have_the_settings_of_an_isolated_redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "settings_asked_for.py").write_text(SETTINGS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("RQ_LITE_SECRET", "a secret of the environment")
+    monkeypatch.setenv("RQ_LITE_PARK", "3")
+    monkeypatch.delenv("RQ_LITE_WAIT", raising=False)
+    chosen = {"maxsize": 7, "wait": None, "lease": 12.5, "secret": None, "allow_private": True}
+    with isolated(**chosen), worker("settings_asked_for"):
+        said = __import__("settings_asked_for").ask.put().result(timeout=30)
+    assert {name: said[name] for name in (*chosen, "park")} == {**chosen, "park": 3}
+    assert (os.environ["RQ_LITE_SECRET"], "RQ_LITE_WAIT" in os.environ) == ("a secret of the environment", False)
+
+
+@pytest.mark.parametrize("name", ["url", "home"])
+def test_an_isolated_redis_is_nobody_else_s(name: str) -> None:
+    with (
+        pytest.raises(UsageError, match=rf"starts a Redis of its own, {name} cannot be chosen"),
+        isolated(**{name: "x"}),
+    ):
+        pytest.fail("it began")
 
 
 # -- workers
