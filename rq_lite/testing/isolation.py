@@ -108,12 +108,16 @@ def emptied(server: Broker) -> Broker:
 
 @contextmanager
 def new_queue(name: str, maxsize: int, broker: Broker) -> Iterator[Queue]:
-    """A queue for the time of the block; the tasks that it was given are forgotten with it."""
+    """A queue for the time of the block; the tasks that it was given are then what they were before."""
+    tasks = dict(registry.tasks)
     queue = Queue(name, maxsize=maxsize, broker=broker)
     try:
         yield queue
     finally:
         if registry.queues.get(name) is queue:
             del registry.queues[name]
-        for task in [task for task in registry.tasks.values() if task.queue is queue]:
-            del registry.tasks[task.name]
+        for name in [task.name for task in registry.tasks.values() if task.queue is queue]:
+            if name in tasks:
+                registry.tasks[name] = tasks[name]
+            else:
+                del registry.tasks[name]

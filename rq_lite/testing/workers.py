@@ -15,7 +15,9 @@ from rq_lite.broker.dead import Buried
 from rq_lite.errors import RqLiteError
 from rq_lite.parts import Part
 from rq_lite.process import this
+from rq_lite.task import registry
 from rq_lite.testing.folders import temporary_folder
+from rq_lite.testing.puts import entries, is_job
 
 READY = 30.0  # seconds that a worker has to begin
 PAUSE = 0.02  # seconds between two looks at it
@@ -43,8 +45,9 @@ def worker(
 def drain(app: str, *, queues: Sequence[str] = (), greenlets: int = 20, timeout: float = 60.0) -> list[Buried]:
     """Run a real worker until nothing is left to do; the jobs in the dead sets then, of all queues (or of these).
 
-    Raises RqLiteError, with what the worker said, when it fails or is not done within `timeout` seconds, and when it
-    did not know a task.
+    Raises RqLiteError, with what the worker said, when it fails or is not done within `timeout` seconds, when it
+    did not know a task, and, unless `queues` are named, when jobs wait in a queue of this process that the app does
+    not work on.
     """
     with started(app, queues, 1, greenlets, this.broker, "--burst") as part:
         until = time.monotonic() + timeout
@@ -58,7 +61,22 @@ def drain(app: str, *, queues: Sequence[str] = (), greenlets: int = 20, timeout:
     unknown = [one.task for state in states.values() for one in state.unknown_tasks]
     if unknown:
         raise RqLiteError(f"app {app!r} has no task {', '.join(unknown)}: its jobs wait; a task is called MODULE:NAME")
+    if not queues:
+        check_served(app, this.broker, list(states))
     return [job for queue in states for job in dead.buried(this.broker, queue)]
+
+
+def check_served(app: str, broker: Broker, names: Sequence[str]) -> None:
+    """Raise RqLiteError if this process knows one of these queues, and jobs wait there though the app is done."""
+    for name in names:
+        if name in registry.queues:
+            pending, scheduled = entries(broker, name)
+            left = sum(is_job(broker, name, entry) for entry in (*pending, *(entry for entry, _ in scheduled)))
+            if left:
+                raise RqLiteError(
+                    f"app {app!r} does not work on queue {name!r}, where {left} jobs wait; "
+                    f"name the queues to drain: drain({app!r}, queues=[{name!r}, …])"
+                )
 
 
 @contextlib.contextmanager

@@ -176,6 +176,23 @@ def test_drain_says_what_a_worker_does_not_know(rq_redis: Broker, write: Any, tm
         drain("stranger")
 
 
+def test_drain_says_which_queue_the_app_does_not_work_on(
+    rq_redis: Broker, rq_queue: Queue, write: Any, app: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "written"
+    tell, plain = rq_queue.task(write.function), Queue("plain")
+    plain.put("an item is for whoever gets it")
+    tell.using(delay=1).put(str(file), "a")
+    tell.put(str(file), "b")
+    with pytest.raises(RqLiteError, match=rf"app '{app}' does not work on queue '{rq_queue.name}', where 2 jobs wait"):
+        drain(app)
+    assert rq_queue.qsize() == 2
+    assert drain(app, queues=[rq_queue.name]) == []
+    assert sorted(file.read_text()) == ["a", "b"]
+    assert drain(app) == []
+    assert plain.get_nowait() == "an item is for whoever gets it"
+
+
 def test_drain_says_why_a_worker_does_not_begin(rq_redis: Broker) -> None:
     with pytest.raises(RqLiteError, match=r"the worker ended with exit code 2(.|\n)*no_such_app"):
         drain("no_such_app")
@@ -358,6 +375,28 @@ def test_what_a_test_has_defined_is_forgotten_with_it(tmp_path: Path) -> None:
             assert not registry.tasks
             assert list(registry.queues.values()) == [rq_queue]
             rq_queue.task(name="same")(lambda: again)
+        """,
+    )
+    assert "2 passed" in said
+
+
+def test_a_task_that_a_test_has_given_another_queue_is_what_it_was(tmp_path: Path) -> None:
+    said = run_pytest(
+        tmp_path,
+        """
+        import pytest
+        from rq_lite import Queue
+        from rq_lite.task import registry
+
+        @Queue("module").task
+        def task():
+            pass
+
+        @pytest.mark.parametrize("again", [1, 2])
+        def test(rq_queue, again):
+            assert registry.tasks[task.name] is task
+            rq_queue.task(task.function).put()
+            assert registry.tasks[task.name] is not task
         """,
     )
     assert "2 passed" in said
