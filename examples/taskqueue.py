@@ -1,4 +1,4 @@
-"""A pool of threads in fifteen lines: what is added runs in one of them, or in another program with the same queue."""
+"""A pool of threads in a few lines: what is added runs in one of them, or in another program with the same queue."""
 
 import logging
 from collections.abc import Callable
@@ -22,7 +22,8 @@ class TaskQueue(Queue):
     def work(self) -> None:
         for name, args in self:
             try:
-                self.known[name](*args)
+                function = self.known[name]
+                function(*args)
             except Exception:  # of the function, or its name is not known here: the thread goes on
                 logging.exception("%s%s failed", name, args)
 
