@@ -22,7 +22,8 @@ def eat(shelf: Queue, plates: Queue) -> None:
 def main() -> None:
     shelf, plates = Queue("shelf", maxsize=10), Queue("plates")
     for queue in (shelf, plates):
-        queue.reopen()  # they may be closed since the last time
+        queue.clear()  # something may be left, and they are closed, since the last time
+        queue.reopen()
     bakers = [Process(target=bake, args=(shelf, name)) for name in ("Ada", "Alan", "Grace")]
     eaters = [Process(target=eat, args=(shelf, plates)) for _ in range(4)]
     for process in bakers + eaters:

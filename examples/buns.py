@@ -20,7 +20,8 @@ def eat(shelf: Queue) -> None:
 
 def main() -> None:
     shelf = Queue("buns", maxsize=10)
-    shelf.reopen()  # it may be closed since the last time
+    shelf.clear()  # something may be left, and it is closed, since the last time
+    shelf.reopen()
     baker, eater = Process(target=bake, args=(shelf, 50)), Process(target=eat, args=(shelf,))
     for process in (baker, eater):
         process.start()

@@ -1,5 +1,6 @@
-"""A pool of threads in ten lines: what is added runs in one of them, or in another program with the same queue."""
+"""A pool of threads in a few lines: what is added runs in one of them, or in another program with the same queue."""
 
+import logging
 from collections.abc import Callable
 from threading import Thread
 from typing import Any
@@ -20,8 +21,11 @@ class TaskQueue(Queue):
 
     def work(self) -> None:
         for name, args in self:
-            function = self.known[name]
-            function(*args)
+            try:
+                function = self.known[name]
+                function(*args)
+            except Exception:  # of the function, or its name is not known here: the thread goes on
+                logging.exception("%s%s failed", name, args)
 
 
 def main() -> None:
@@ -30,6 +34,7 @@ def main() -> None:
     def square(number: int) -> None:
         squares.append(number * number)
 
+    Queue("errands").clear()  # something may be left since the last time
     errands = TaskQueue("errands", num_workers=5)
     for number in range(10):
         errands.add_task(square, number)

@@ -71,8 +71,10 @@ def test_until_nothing_is_left() -> None:
     assert [job.error for job in drain(__name__)] == ["ValueError: air costs nothing"]
 
 
-def test_a_queue_of_the_test_s_own(rq_queue: Queue) -> None:
-    """With room for ten."""
-    tell = rq_queue.task(print)
-    tell.put_many(range(10))
+def test_a_queue_of_the_test_s_own(rq_queue: Queue, tmp_path: Path) -> None:
+    """With room for ten. A worker finds tasks by their names, in any queue that it is told to work on."""
+    post = rq_queue.task(send.function)  # called like `send`, for the time of the test
+    post.put_many((str(tmp_path / f"{number}"), "hello") for number in range(10))
     assert rq_queue.full()
+    assert drain(__name__, queues=[rq_queue.name]) == []
+    assert len(list(tmp_path.iterdir())) == 10

@@ -25,7 +25,9 @@ def office(tickets: Queue, sold: Queue, name: str) -> None:
 
 def main() -> None:
     tickets, sold = Queue("seats"), Queue("sold")
-    sold.reopen()  # it may be closed since the last time
+    for queue in (tickets, sold):
+        queue.clear()  # something may be left, and one is closed, since the last time
+        queue.reopen()
     tickets.put_many(f"seat {number}" for number in range(1, 11))
     offices = [Process(target=office, args=(tickets, sold, name)) for name in ("north", "south", "east", "west")]
     for process in offices:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rq_lite.errors import RqLiteError
 
 ENDING = 10.0  # seconds that a process has for its end, before it is killed
+LOOK = 1.0  # seconds between a part's looks at who its parent is
 TOLD = 20  # lines of a log that are shown when something went wrong
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -56,6 +59,7 @@ class Part:
         pass_fds: Sequence[int] = (),
     ) -> None:
         self.name = name
+        self._kept: str | None = None
         self._log = folder / f"{name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -79,7 +83,11 @@ class Part:
     @property
     def said(self) -> str:
         """All that it has said so far."""
-        return self._log.read_text(errors="replace")
+        return self._log.read_text(errors="replace") if self._kept is None else self._kept
+
+    def keep(self) -> None:
+        """Its log is about to be removed: `said` goes on to be what it says now."""
+        self._kept = self.said
 
     def trouble(self) -> str | None:
         """How this process has ended, if it has."""
@@ -112,11 +120,15 @@ class Part:
 
 
 def end_with_parent() -> None:
-    """In a part: stop as by SIGTERM when standard input ends, and so never outlive the one who started it."""
-    threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
+    """In a part: stop as by SIGTERM when the one who started it is gone, however it went; in the end by SIGKILL."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
-def _stop_at_end_of_input() -> None:
+def _end_with(parent: int) -> None:
+    # Standard input ends with the parent, unless a process that it has forked holds the other end as well.
     # Not sys.stdin: its lock, held by a thread that waits, breaks the interpreter's end.
-    os.read(0, 1)
+    while os.getppid() == parent and not select.select([0], [], [], LOOK)[0]:
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(ENDING)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -69,7 +69,7 @@ class Crew:
             self.workers.append(self._worker(procs))
 
     def _worker(self, procs: int) -> Part:
-        words = ["rq_lite.chaos.worker", "rq_lite.chaos.app", "--procs", str(procs)]
+        words = ["rq_lite.worker_part", "rq_lite.chaos.app", "--procs", str(procs)]
         words += ["--greenlets", str(self._choices.greenlets), "--grace", str(GRACE)]
         return self._part("worker", words)
 

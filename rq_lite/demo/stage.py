@@ -74,7 +74,7 @@ class Worker(Part):
     """`rq-lite work rq_lite.demo.app`, on the demo's queue."""
 
     def __init__(self, choices: Choices, folder: Path, broker: Broker, queue: str) -> None:
-        command = ["rq_lite.demo.worker", "rq_lite.demo.app", "-q", queue]
+        command = ["rq_lite.worker_part", "rq_lite.demo.app", "-q", queue]
         # Jobs that still run when it is told to stop are those of a demo that was interrupted: no grace.
         command += ["--procs", str(choices.procs), "--greenlets", str(choices.greenlets), "--grace", "0"]
         # Not as an option: it may hold a password.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,13 +11,14 @@ import msgspec
 
 from rq_lite import embedded, leasing
 from rq_lite.broker import Broker
+from rq_lite.errors import UsageError
 from rq_lite.process import this
 from rq_lite.queue import Queue
 from rq_lite.results import readers
-from rq_lite.settings import checked
+from rq_lite.settings import ENV_PREFIX, FIELD_TYPES, checked
 from rq_lite.task import registry
+from rq_lite.testing.folders import temporary_folder
 
-URL = "RQ_LITE_URL"
 WAIT = 5.0  # seconds that a put waits for room: a test in which nobody makes room should not stand for ten minutes
 
 
@@ -27,17 +27,25 @@ def isolated(**settings: Any) -> Iterator[Broker]:
     """For the time of the block the default Redis is an empty one of its own, started for it and removed after it.
 
     Also for what this process starts, by RQ_LITE_URL; not for queues that were given a `broker=`. `settings` are
-    those of docs/settings.md; a put waits at most 5 s for room unless they say otherwise. Yields the broker.
+    those of docs/settings.md, for this process and (by RQ_LITE_…) for what it starts, but for `url` and `home`; a put
+    waits at most 5 s for room unless they say otherwise. Yields the broker. Raises UsageError.
     """
-    with served(**settings) as broker, pointed_to(broker):
+    own = [name for name in ("url", "home") if name in settings]
+    if own:
+        raise UsageError(
+            f"isolated() starts a Redis of its own, {own[0]} cannot be chosen; "
+            "for a Redis that is there set RQ_LITE_URL, or use Queue(…, broker=Broker(url))"
+        )
+    chosen = checked(settings, "the arguments", strict=False)
+    with served(**chosen) as broker, pointed_to(broker, **chosen):
         yield broker
 
 
 @contextmanager
 def served(**settings: Any) -> Iterator[Broker]:
     """A Redis in a temporary folder, and nothing that points to it."""
-    with tempfile.TemporaryDirectory(prefix="rq_lite-") as folder:
-        chosen = {"wait": WAIT, **checked(settings, "the arguments", strict=False), "url": None, "home": folder}
+    with temporary_folder() as folder:
+        chosen = {"wait": WAIT, **settings, "url": None, "home": str(folder)}
         broker = Broker(settings=msgspec.structs.replace(this.settings, **chosen), quiet=True)
         try:
             broker.open().read(("CONFIG", "SET", "appendonly", "no"))  # it has nothing to keep
@@ -48,23 +56,41 @@ def served(**settings: Any) -> Iterator[Broker]:
 
 
 @contextmanager
-def pointed_to(broker: Broker) -> Iterator[None]:
-    """This process, and what it starts, use this Redis unless they are told otherwise."""
-    url = os.environ.get(URL)
-    os.environ[URL] = broker.url
-    before = this.use(broker.settings, broker)
-    forget_settings()
+def pointed_to(broker: Broker, **chosen: Any) -> Iterator[None]:
+    """This process, and what it starts, use this Redis, with what was chosen of its settings, unless told otherwise."""
+    with environment({"url": broker.url, "wait": broker.settings.wait, **chosen}):
+        before = this.use(broker.settings, broker)
+        forget_settings()
+        try:
+            yield
+        finally:
+            # What was got with Queue.get goes back, and no thread goes on in the next test's Redis.
+            leasing.leave()
+            readers.stop()
+            this.use(*before)
+            forget_settings()
+
+
+@contextmanager
+def environment(settings: Mapping[str, Any]) -> Iterator[None]:
+    """What is started during the block finds these settings in its environment."""
+    variables = {ENV_PREFIX + name.upper(): variable(value, FIELD_TYPES[name]) for name, value in settings.items()}
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        # What was got with Queue.get goes back, and no thread goes on in the next test's Redis.
-        leasing.leave()
-        readers.stop()
-        this.use(*before)
-        forget_settings()
-        del os.environ[URL]
-        if url is not None:
-            os.environ[URL] = url
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def variable(value: Any, kind: Any) -> str:
+    """As it is read from the environment, where an empty text is none."""
+    if value is None:
+        return "" if kind == str | None else "null"
+    return str(value)
 
 
 def forget_settings() -> None:
@@ -82,12 +108,16 @@ def emptied(server: Broker) -> Broker:
 
 @contextmanager
 def new_queue(name: str, maxsize: int, broker: Broker) -> Iterator[Queue]:
-    """A queue for the time of the block; the tasks that it was given are forgotten with it."""
+    """A queue for the time of the block; the tasks that it was given are then what they were before."""
+    tasks = dict(registry.tasks)
     queue = Queue(name, maxsize=maxsize, broker=broker)
     try:
         yield queue
     finally:
         if registry.queues.get(name) is queue:
             del registry.queues[name]
-        for task in [task for task in registry.tasks.values() if task.queue is queue]:
-            del registry.tasks[task.name]
+        for name in [task.name for task in registry.tasks.values() if task.queue is queue]:
+            if name in tasks:
+                registry.tasks[name] = tasks[name]
+            else:
+                del registry.tasks[name]

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from rq_lite.broker import keys
-from rq_lite.broker.codec import HEADER, Message, decode
+from rq_lite.broker import Broker, keys
+from rq_lite.broker.codec import HEADER, Message, Undecodable, decode
 from rq_lite.broker.inspection import ms_of
 from rq_lite.process import this
 from rq_lite.queue import Queue
@@ -85,17 +85,33 @@ def bound(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 
 def waiting(queue: Queue) -> list[PutJob]:
     """What waits in Redis."""
-    broker, key = queue.broker, keys.of(queue.name)
+    pending, scheduled = entries(queue.broker, queue.name)
+    jobs = [job_of(queue, entry) for entry in pending]
+    return jobs + [job_of(queue, entry, delay=delay) for entry, delay in scheduled]
+
+
+def entries(broker: Broker, queue: str) -> tuple[list[bytes], list[tuple[bytes, float]]]:
+    """What waits in Redis, the next first, and what is scheduled, with what is left of the delay (s)."""
+    key = keys.of(queue)
     kind, now = broker.read(("TYPE", key.pending), ("TIME",))
     if kind == b"zset":  # a queue in order of priority
         pending = [member[PREFIX:] for member in broker.read(("ZRANGE", key.pending, 0, -1))[0]]
     else:
         pending = broker.read(("LRANGE", key.pending, 0, -1))[0][::-1]
-    suspects, scheduled = broker.read(("LRANGE", key.suspects, 0, -1), ("ZRANGE", key.scheduled, 0, -1, "WITHSCORES"))
-    jobs = [job_of(queue, entry) for entry in (*pending, *suspects[::-1])]
-    for member, due in zip(scheduled[::2], scheduled[1::2], strict=True):
-        jobs.append(job_of(queue, member[PREFIX:], delay=max(0.0, (float(due) - ms_of(now)) / 1000)))
-    return jobs
+    suspects, flat = broker.read(("LRANGE", key.suspects, 0, -1), ("ZRANGE", key.scheduled, 0, -1, "WITHSCORES"))
+    scheduled = [
+        (member[PREFIX:], max(0.0, (float(due) - ms_of(now)) / 1000))
+        for member, due in zip(flat[::2], flat[1::2], strict=True)
+    ]
+    return [*pending, *suspects[::-1]], scheduled
+
+
+def is_job(broker: Broker, queue: str, entry: bytes) -> bool:
+    """Whether a worker would have to do with it: plain items are for `Queue.get`."""
+    try:
+        return bool(decode(broker.opened(queue, entry))[0].task)
+    except Undecodable:
+        return True
 
 
 def job_of(queue: Queue, entry: bytes, *, delay: float = 0.0, at: datetime | None = None) -> PutJob:

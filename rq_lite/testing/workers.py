@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 import sysconfig
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,9 @@ from rq_lite.broker.dead import Buried
 from rq_lite.errors import RqLiteError
 from rq_lite.parts import Part
 from rq_lite.process import this
+from rq_lite.task import registry
+from rq_lite.testing.folders import temporary_folder
+from rq_lite.testing.puts import entries, is_job
 
 READY = 30.0  # seconds that a worker has to begin
 PAUSE = 0.02  # seconds between two looks at it
@@ -28,7 +30,7 @@ def worker(
     """A real `rq-lite work APP` on this process's Redis (or another), in a process of its own, for the block's time.
 
     It is ready when the block begins, and was told to stop and has ended when the block has. Raises RqLiteError, with
-    what it said, when it does not begin.
+    what it said, when it does not begin. What it `said` can be asked for after the block, too.
     """
     with started(app, queues, procs, greenlets, broker or this.broker) as part:
         until = time.monotonic() + READY
@@ -43,8 +45,9 @@ def worker(
 def drain(app: str, *, queues: Sequence[str] = (), greenlets: int = 20, timeout: float = 60.0) -> list[Buried]:
     """Run a real worker until nothing is left to do; the jobs in the dead sets then, of all queues (or of these).
 
-    Raises RqLiteError, with what the worker said, when it fails or is not done within `timeout` seconds, and when it
-    did not know a task.
+    Raises RqLiteError, with what the worker said, when it fails or is not done within `timeout` seconds, when it
+    did not know a task, and, unless `queues` are named, when jobs wait in a queue of this process that the app does
+    not work on.
     """
     with started(app, queues, 1, greenlets, this.broker, "--burst") as part:
         until = time.monotonic() + timeout
@@ -58,7 +61,22 @@ def drain(app: str, *, queues: Sequence[str] = (), greenlets: int = 20, timeout:
     unknown = [one.task for state in states.values() for one in state.unknown_tasks]
     if unknown:
         raise RqLiteError(f"app {app!r} has no task {', '.join(unknown)}: its jobs wait; a task is called MODULE:NAME")
+    if not queues:
+        check_served(app, this.broker, list(states))
     return [job for queue in states for job in dead.buried(this.broker, queue)]
+
+
+def check_served(app: str, broker: Broker, names: Sequence[str]) -> None:
+    """Raise RqLiteError if this process knows one of these queues, and jobs wait there though the app is done."""
+    for name in names:
+        if name in registry.queues:
+            pending, scheduled = entries(broker, name)
+            left = sum(is_job(broker, name, entry) for entry in (*pending, *(entry for entry, _ in scheduled)))
+            if left:
+                raise RqLiteError(
+                    f"app {app!r} does not work on queue {name!r}, where {left} jobs wait; "
+                    f"name the queues to drain: drain({app!r}, queues=[{name!r}, …])"
+                )
 
 
 @contextlib.contextmanager
@@ -66,17 +84,18 @@ def started(
     app: str, queues: Sequence[str], procs: int, greenlets: int, broker: Broker, *options: str
 ) -> Iterator[Part]:
     """`rq-lite work` with the broker's Redis and secret, and our places to import from; stopped after the block."""
-    command = ["rq_lite", "work", app, "--procs", str(procs), "--greenlets", str(greenlets), *options]
+    command = ["rq_lite.worker_part", app, "--procs", str(procs), "--greenlets", str(greenlets), *options]
     command += [word for queue in queues for word in ("--queue", queue)]
     environ = {"RQ_LITE_URL": broker.url, "PYTHONPATH": os.pathsep.join(own_places())}
     if broker.settings.secret is not None:
         environ["RQ_LITE_SECRET"] = broker.settings.secret
-    with tempfile.TemporaryDirectory() as folder:
-        part = Part("worker", command, Path(folder), environ=environ)
+    with temporary_folder() as folder:
+        part = Part("worker", command, folder, environ=environ)
         try:
             yield part
         finally:
             part.stop()
+            part.keep()
 
 
 def own_places() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -265,6 +266,16 @@ def children(pid: int) -> dict[int, str]:
                 continue
             if int(fields[1]) == pid:
                 found[int(entry.name)] = fields[0]
+    return found
+
+
+def marked(mark: str) -> dict[int, str]:
+    """The command lines of all processes whose environment has this `NAME=value`, by pid."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it is not ours, or has just ended
+            if mark.encode() in (place / "environ").read_bytes().split(b"\0"):
+                found[int(place.name)] = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode()
     return found
 
 

@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from rq_lite import Broker, Settings, embedded
 from rq_lite.cli import demo as command_line
 from rq_lite.demo.facts import Choices, Summary, problems_of
+from tests.acceptance.conftest import marked
 from tests.conftest import until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
@@ -63,16 +64,7 @@ class Demo:
         return process.returncode, out, err
 
     def processes(self) -> dict[int, str]:
-        """The command lines of all that inherited the mark, by pid."""
-        mark = f"DEMO_MARK={self.mark}".encode()
-        found = {}
-        for place in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark in (place / "environ").read_bytes().split(b"\0"):
-                    found[int(place.name)] = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue
-        return found
+        return marked(f"DEMO_MARK={self.mark}")
 
     def leftovers(self) -> list[object]:
         return [*self.processes().values(), *self.temporary.iterdir(), *self.home.parent.glob("home")]
@@ -154,7 +146,7 @@ def test_its_processes_end_also_when_it_is_killed(demo: Demo) -> None:
 def test_a_part_that_dies_is_reported(demo: Demo, part: str) -> None:
     process = demo.start(*ENDLESS)
     until_it_works(process)
-    module = {"website": "rq_lite.demo.site", "worker": "rq_lite.demo.worker"}[part]
+    module = {"website": "rq_lite.demo.site", "worker": "rq_lite.worker_part"}[part]
     (pid,) = [pid for pid, command in demo.processes().items() if module in command]
     os.kill(pid, signal.SIGKILL)
     _, err = process.communicate(timeout=DEADLINE)

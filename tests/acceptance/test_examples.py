@@ -9,11 +9,16 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from examples.taskqueue import TaskQueue
+from rq_lite import Queue
+from rq_lite.broker import Broker
+from tests.conftest import ROOT, until
 
 TESTS = sorted((ROOT / "examples").glob("test_*.py"))
 EXAMPLES = sorted({*(ROOT / "examples").glob("*.py")} - {*TESTS})
@@ -57,3 +62,41 @@ def test_an_example_of_tests_passes(example: Path, environment: dict[str, str]) 
     assert any(shown in page.read_text() for page in (ROOT / "docs").glob("*.md")), f"no page shows {name} as it is"
     done = run(environment, "pytest", "-q", "-p", "rq_lite.pytest_plugin", name)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+LEFT: dict[str, dict[str, list[Any]]] = {
+    "bakery": {"shelf": [None, ["Eve", 1]], "plates": [7]},
+    "buns": {"buns": ["bun -1"]},
+    "taskqueue": {"errands": [["cube", [2]], "nonsense"]},
+    "ticket_rush": {"seats": ["seat 0"], "sold": [["seat 0", "Eve"]]},
+}
+
+
+@pytest.mark.parametrize("example", LEFT)
+def test_an_example_begins_anew_whatever_was_left(example: str, broker: Broker, environment: dict[str, str]) -> None:
+    for name, items in LEFT[example].items():
+        queue = Queue(name, broker=broker)
+        queue.put_many(items)
+        queue.shutdown()
+    if example == "taskqueue":
+        queue.reopen()  # nobody ever shuts it down
+    done = run(environment, f"examples.{example}")
+    assert (done.returncode, done.stdout) == (0, pages()[f"examples/{example}.py"][2]), done.stderr
+
+
+def test_a_pool_goes_on_after_functions_that_fail(rq_redis: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(what: str) -> None:
+        raise ValueError(what)
+
+    seen: list[int] = []
+    pool = TaskQueue("pool", num_workers=2)
+    for n in range(5):
+        pool.add_task(fail, n)
+    pool.put(["unknown", []])
+    pool.add_task(seen.append, 1)
+    assert pool.join(timeout=30)
+    pool.shutdown()
+    until(lambda: not any(thread.name.endswith("(work)") for thread in threading.enumerate()), "its threads have ended")
+    assert seen == [1]
+    said = [f"fail[{n}] failed" for n in range(5)]
+    assert sorted(record.message for record in caplog.records) == [*said, "unknown[] failed"]

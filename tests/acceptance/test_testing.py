@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rq_lite import PriorityQueue, Queue, RqLiteError
+from rq_lite import PriorityQueue, Queue, RqLiteError, UsageError
 from rq_lite.broker import Broker
 from rq_lite.process import this
 from rq_lite.task import registry
-from rq_lite.testing import assert_put, drain, isolated, put_jobs
+from rq_lite.testing import assert_put, drain, isolated, put_jobs, worker
+from tests.acceptance.conftest import marked
 from tests.conftest import ROOT, until
 
 APP = """
@@ -106,6 +109,41 @@ def test_it_is_gone_after_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "RQ_LITE_URL" not in os.environ
 
 
+SETTINGS = """
+import msgspec
+from rq_lite import Queue
+from rq_lite.process import this
+
+queue = Queue("settings")
+
+@queue.task(result_ttl=60)
+def ask():
+    return msgspec.to_builtins(this.settings)
+"""
+
+
+def test_workers_have_the_settings_of_an_isolated_redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "settings_asked_for.py").write_text(SETTINGS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("RQ_LITE_SECRET", "a secret of the environment")
+    monkeypatch.setenv("RQ_LITE_PARK", "3")
+    monkeypatch.delenv("RQ_LITE_WAIT", raising=False)
+    chosen = {"maxsize": 7, "wait": None, "lease": 12.5, "secret": None, "allow_private": True}
+    with isolated(**chosen), worker("settings_asked_for"):
+        said = __import__("settings_asked_for").ask.put().result(timeout=30)
+    assert {name: said[name] for name in (*chosen, "park")} == {**chosen, "park": 3}
+    assert (os.environ["RQ_LITE_SECRET"], "RQ_LITE_WAIT" in os.environ) == ("a secret of the environment", False)
+
+
+@pytest.mark.parametrize("name", ["url", "home"])
+def test_an_isolated_redis_is_nobody_else_s(name: str) -> None:
+    with (
+        pytest.raises(UsageError, match=rf"starts a Redis of its own, {name} cannot be chosen"),
+        isolated(**{name: "x"}),
+    ):
+        pytest.fail("it began")
+
+
 # -- workers
 
 
@@ -138,9 +176,34 @@ def test_drain_says_what_a_worker_does_not_know(rq_redis: Broker, write: Any, tm
         drain("stranger")
 
 
+def test_drain_says_which_queue_the_app_does_not_work_on(
+    rq_redis: Broker, rq_queue: Queue, write: Any, app: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "written"
+    tell, plain = rq_queue.task(write.function), Queue("plain")
+    plain.put("an item is for whoever gets it")
+    tell.using(delay=1).put(str(file), "a")
+    tell.put(str(file), "b")
+    with pytest.raises(RqLiteError, match=rf"app '{app}' does not work on queue '{rq_queue.name}', where 2 jobs wait"):
+        drain(app)
+    assert rq_queue.qsize() == 2
+    assert drain(app, queues=[rq_queue.name]) == []
+    assert sorted(file.read_text()) == ["a", "b"]
+    assert drain(app) == []
+    assert plain.get_nowait() == "an item is for whoever gets it"
+
+
 def test_drain_says_why_a_worker_does_not_begin(rq_redis: Broker) -> None:
     with pytest.raises(RqLiteError, match=r"the worker ended with exit code 2(.|\n)*no_such_app"):
         drain("no_such_app")
+
+
+def test_what_a_worker_said_can_be_asked_for_after_its_end(rq_redis: Broker, app: str) -> None:
+    with worker(app) as running:
+        before = running.said
+    assert " ready (pid " in before
+    assert running.said.startswith(before)
+    assert "stopping: running jobs have up to" in running.said
 
 
 def test_a_worker_for_the_time_of_a_test(
@@ -151,6 +214,66 @@ def test_a_worker_for_the_time_of_a_test(
     write.put(str(tmp_path / "written"), "a")
     assert write.queue.join(30)
     assert (tmp_path / "written").read_text() == "a"
+
+
+FOREVER = """
+import time
+from rq_lite import Queue
+
+queue = Queue("endless")
+
+@queue.task(run_in="process")
+def sleep():
+    print("it runs", flush=True)
+    time.sleep(1000)
+"""
+
+PROGRAM = """
+import os, sys, time
+import endless
+from rq_lite.testing import isolated, worker
+
+with isolated(), worker("endless") as running:
+    if "run" in sys.argv:
+        endless.sleep.put()
+        while "it runs" not in running.said:
+            time.sleep(0.01)
+        if "forked" in sys.argv and not os.fork():
+            os.close(1)
+            time.sleep(1000)
+        print("under way", flush=True)
+        time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "how"), [(signal.SIGKILL, "run"), (signal.SIGTERM, "run"), (signal.SIGKILL, "run forked")]
+)
+def test_nothing_outlives_the_program_that_started_it(number: int, how: str, tmp_path: Path) -> None:
+    for name, text in (("endless", FOREVER), ("program", PROGRAM)):
+        (tmp_path / f"{name}.py").write_text(text)
+    temporary, mark = tmp_path / "tmp", f"MARK={uuid.uuid4().hex}"
+    temporary.mkdir()
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "MARK": mark[5:], "TMPDIR": str(temporary), "RQ_LITE_GRACE": "1"}
+    words = [sys.executable, str(tmp_path / "program.py")]
+    with subprocess.Popen([*words, *how.split()], env=environ, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        try:
+            assert program.stdout.readline() == "under way\n"
+            forked = [pid for pid, command in marked(mark).items() if "program.py" in command and pid != program.pid]
+            assert len(forked) == ("forked" in how)
+            assert len(marked(mark)) >= 6, "a keeper, a Redis, a worker with its guard, a consumer, an engine"
+            program.send_signal(number)
+            until(lambda: not any("-m rq_lite." in word for word in marked(mark).values()), "no worker goes on")
+            for pid in forked:  # it uses the embedded Redis, as far as that can know
+                os.kill(pid, signal.SIGKILL)
+            until(lambda: not marked(mark).keys() - {program.pid}, "all of its processes have ended")
+            assert list(temporary.iterdir()), "a killed program removes nothing"
+        finally:
+            for pid in marked(mark):
+                os.kill(pid, signal.SIGKILL)
+    subprocess.run(words, env=environ, check=True, timeout=60)
+    assert list(temporary.iterdir()) == [], "the next one has removed it"
 
 
 # -- what was put
@@ -164,7 +287,7 @@ def test_what_waits_is_told_from_redis(rq_redis: Broker, write: Any) -> None:
     assert [job.args for job in (first, second, third)] == [("1", "a"), ("2",), ("3", "c")]
     assert (first.options, second.options) == ({}, {"timeout": 7.0})
     assert 900 < third.options["delay"] <= 1000
-    assert put_jobs(write.queue)[:2] == [first, second]  # the delay of the third shrinks
+    assert [job.id for job in put_jobs(write.queue)] == [first.id, second.id, third.id]
     assert_put(write, "2", "b", times=1)
     with pytest.raises(AssertionError, match=r"there are of this task:\n.*:write\('1', 'a'\)"):
         assert_put(write, "4", "d")
@@ -252,6 +375,28 @@ def test_what_a_test_has_defined_is_forgotten_with_it(tmp_path: Path) -> None:
             assert not registry.tasks
             assert list(registry.queues.values()) == [rq_queue]
             rq_queue.task(name="same")(lambda: again)
+        """,
+    )
+    assert "2 passed" in said
+
+
+def test_a_task_that_a_test_has_given_another_queue_is_what_it_was(tmp_path: Path) -> None:
+    said = run_pytest(
+        tmp_path,
+        """
+        import pytest
+        from rq_lite import Queue
+        from rq_lite.task import registry
+
+        @Queue("module").task
+        def task():
+            pass
+
+        @pytest.mark.parametrize("again", [1, 2])
+        def test(rq_queue, again):
+            assert registry.tasks[task.name] is task
+            rq_queue.task(task.function).put()
+            assert registry.tasks[task.name] is not task
         """,
     )
     assert "2 passed" in said

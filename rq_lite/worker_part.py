@@ -1,4 +1,4 @@
-"""`rq-lite work` for a run under faults; stops also when its standard input ends, and so never outlives its parent."""
+"""`rq-lite work` as a part of another program, which it never outlives: see `rq_lite.parts`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,45 @@
+"""Temporary folders that do not pile up where programs are killed: who makes one removes what those have left."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rq_lite import embedded
+from rq_lite.errors import BrokerUnavailable
+
+NEW, NAMED = "rq_lite-new-", "rq_lite-test-"
+LOCK = "in-use.lock"  # held (flock) while the folder is in use: the kernel drops it however its holder ends
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for the time of the block."""
+    sweep()
+    made = Path(tempfile.mkdtemp(prefix=NEW))
+    with embedded.opened(made / LOCK) as lock:
+        embedded.locked(lock, fcntl.LOCK_EX)
+        # Only now: nobody sees a folder of this name that is not locked yet.
+        folder = made.rename(made.with_name(made.name.replace(NEW, NAMED)))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+
+def sweep() -> None:
+    """Remove the folders of this kind that nobody uses, as far as they are ours to remove."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{NAMED}*"):
+        with contextlib.suppress(OSError, BrokerUnavailable):
+            # Not created where it is missing: then its owner is removing the folder just now.
+            lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                if embedded.locked(lock, fcntl.LOCK_EX):
+                    shutil.rmtree(folder)
+            finally:
+                os.close(lock)
