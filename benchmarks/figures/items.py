@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import statistics
@@ -14,12 +15,13 @@ import redis
 
 from benchmarks.figures.figure import Figure, Site
 from rq_lite import Queue, leasing
-from rq_lite.broker import Broker
+from rq_lite.broker import Broker, Link
 
 SLICE = 200  # items, then it is the next one's turn
 AHEAD = 100
 TRANSPORT = "all on Unix sockets"
 OURS, AT_ONCE, THEIRS = "Queue()", f"Queue(ahead={AHEAD})", "Manager().Queue()"
+BARE = "LPUSH and BRPOP"  # what no queue on Redis can be faster than that hears of each put before the next
 
 
 class Items(Protocol):
@@ -29,12 +31,33 @@ class Items(Protocol):
     def get(self) -> Any: ...
 
 
+class Bare:
+    """Redis' own commands, with nothing around them."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._links: dict[int, Link] = {}
+
+    def _call(self, *command: Any) -> Any:
+        pid = os.getpid()
+        if pid not in self._links:
+            self._links[pid] = self._broker.link()
+        return self._links[pid].call(*command)
+
+    def put(self, item: Any) -> None:
+        self._call("LPUSH", "bare", json.dumps(item))
+
+    def get(self) -> Any:
+        return json.loads(self._call("BRPOP", "bare", 0)[1])
+
+
 def beside_a_manager(site: Site) -> Iterator[Figure]:
     with site.producer() as producer, multiprocessing.get_context("fork").Manager() as manager:
         broker = Broker(on_a_socket(producer.client) or site.url)
         queues: dict[str, Items] = {
             OURS: Queue("one-by-one", maxsize=0, broker=broker),
             AT_ONCE: Queue("ahead", maxsize=0, broker=broker, ahead=AHEAD),
+            BARE: Bare(broker),
             THEIRS: manager.Queue(),
         }
         try:
@@ -96,9 +119,9 @@ def in_batches(site: Site, broker: Broker, theirs: Items) -> Figure:
 
 def figures(who: str, found: dict[str, float], how: str, rounds: dict[str, list[float]]) -> Iterator[Figure]:
     told = "; ".join(f"{name} {rate:,.0f}/s" for name, rate in found.items())
-    for name in (OURS, AT_ONCE):
+    for name, target in ((OURS, 1.0), (AT_ONCE, 1.0), (BARE, None)):
         ratio = found[name] / found[THEIRS]
-        yield Figure(f"{name} beside {THEIRS}, {who}", ratio, "×", f"{how}, {TRANSPORT}: {told}", 1.0, rounds=rounds)
+        yield Figure(f"{name} beside {THEIRS}, {who}", ratio, "×", f"{how}, {TRANSPORT}: {told}", target, rounds=rounds)
 
 
 @contextmanager
