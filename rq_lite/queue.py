@@ -178,7 +178,7 @@ class Queue:
         The wait begins anew with every job that found room. `before` is what QueueFull adds to its count,
         `feed` moves with the jobs.
         """
-        self._check_open()
+        self.check_open()
         if this.instead is not None:
             return this.instead(self, entries, options)
         if self.order != "fifo" and not self._known:
@@ -225,7 +225,7 @@ class Queue:
         It is leased to this process until `task_done`: if the process dies before, it waits again, for everybody.
         Raises Empty after the wait, and ShutDown once the queue was shut down and nothing waits.
         """
-        return self._value(self._lane.get(seconds(block, timeout), ahead=self._ahead))
+        return self._value(self._take(seconds(block, timeout)))
 
     def get_nowait(self) -> Any:
         """The next item, or raise Empty at once."""
@@ -244,14 +244,13 @@ class Queue:
 
         Waits like `get`: for ever, or up to `timeout` s.
         """
-        lane = self._lane
-        held = lane.get(seconds(True, timeout), ahead=self._ahead)
+        held = self._take(seconds(True, timeout))
         try:
             yield self._value(held)
         except BaseException:
-            lane.give_back(held)
+            held.lane.give_back(held)
             raise
-        lane.settle(held)
+        held.lane.settle(held)
 
     def __iter__(self) -> Iterator[Any]:
         """Items until the queue was shut down and is empty, also of what others hold and may give back.
@@ -260,18 +259,28 @@ class Queue:
         was called for it.
         """
 
-        def take(done: leasing.Held | None) -> leasing.Held:
-            return self._lane.get(None, done=done, lingering=True, ahead=self._ahead)
-
-        for held in leasing.each(take, self._lane):
+        for held in leasing.each(partial(self._take, None, lingering=True)):
             yield self._value(held)
 
-    def close(self) -> None:
-        """This process has done with the queue: what it holds goes back, and it puts and gets no more."""
-        if self._closed_in != os.getpid():
+    def _take(self, timeout: float | None, done: leasing.Held | None = None, lingering: bool = False) -> leasing.Held:
+        while True:
             lane = self._lane
+            try:
+                return lane.get(timeout, self.check_open, done=done, lingering=lingering, ahead=self._ahead)
+            except leasing.Left:  # with it went what was to be settled, too
+                done = None
+
+    def close(self) -> None:
+        """This process has done with the queue: what it holds goes back, and it puts and gets no more.
+
+        Threads that wait in a `put` or `get` of this queue end with the same error as one that is called after it.
+        """
+        if self._closed_in != os.getpid():
             self._closed_in = os.getpid()
-            lane.give_all_back()
+            lane = leasing.known(self.broker, self.name)
+            if lane is not None:
+                lane.wake()
+                lane.give_all_back()
 
     def join_thread(self) -> None:
         """Nothing to wait for: what `put` has put is in Redis."""
@@ -306,12 +315,13 @@ class Queue:
 
     @property
     def _lane(self) -> leasing.Lane:
-        self._check_open()
+        self.check_open()
         if not self._known:
             self.declare()
         return leasing.lane_of(self.broker, self.name)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raises UsageError once it was closed."""
         if self._closed_in is not None and self._closed_in == os.getpid():
             raise UsageError(f"queue {self.name!r} is closed in this process; make another Queue object to go on")
 
@@ -319,10 +329,10 @@ class Queue:
         try:
             return items.value(self, held.message, pickled=self._pickle)
         except UsageError:
-            self._lane.give_back(held)
+            held.lane.give_back(held)
             raise
         except Exception as error:  # whatever a pickle raises
-            self._lane.bury(held, error)
+            held.lane.bury(held, error)
             raise
 
     def job(self, job_id: str) -> Job:
@@ -337,7 +347,8 @@ class Queue:
     def qsize(self) -> int:
         """How many jobs wait (pending and scheduled)."""
         waiting = inspection.size(self.broker, self.name)
-        return waiting + self._lane.ready if self._ahead else waiting
+        lane = leasing.known(self.broker, self.name) if self._ahead else None
+        return waiting if lane is None else waiting + lane.ready
 
     def empty(self) -> bool:
         """Whether no job waits; some may still be running (`join` waits for these)."""
