@@ -17,6 +17,7 @@ from rq_lite.arguments import Arguments
 from rq_lite.batches import batches
 from rq_lite.broker import Broker, Feed, inspection, keys
 from rq_lite.broker.connection import LONGEST_BLOCK
+from rq_lite.checks import real, whole
 from rq_lite.errors import UsageError
 from rq_lite.job import Job
 from rq_lite.process import this
@@ -37,7 +38,7 @@ RECURRENCE = ("cron", "every", "tz", "missed", "args", "kwargs")  # of a task's 
 class Queue:
     """A bounded queue by its name; the bound lives in Redis, every producer everywhere sees the same one.
 
-    `maxsize` jobs (0: unbounded) and `maxbytes` (0: no bound) may wait; where no program names a bound it is
+    `maxsize` jobs (0 or less: unbounded) and `maxbytes` (0: no bound) may wait; where no program names a bound it is
     the settings' (10,000 jobs). With no `broker` it is the process's default one. `pickle`: items may be whatever
     can be pickled, which needs a `secret` in the settings. `ahead`: a `get` brings up to so many more items along for
     this process's next ones, which is faster where items are small and many.
@@ -59,13 +60,13 @@ class Queue:
         ahead: int = 0,
     ) -> None:
         self.name = keys.checked_name(name, "queue")
-        for what, number in (("maxsize", maxsize), ("maxbytes", maxbytes), ("ahead", ahead)):
-            if number is not None and number < 0:
-                raise UsageError(f"queue {name!r}: {what} must be 0 or more, not {number}")
-        self._declared = (maxsize, maxbytes)
+        self._declared = (
+            None if maxsize is None else self._bound(maxsize),
+            None if maxbytes is None else whole(f"queue {name!r}: maxbytes", maxbytes),
+        )
         self._broker = broker
         self._pickle = pickle
-        self._ahead = ahead
+        self._ahead = whole(f"queue {name!r}: ahead", ahead)
         self._known = False  # it was made known by this object
         self._closed_in: int | None = None  # the process that closed it
         registry.queues.setdefault(name, self)
@@ -304,14 +305,17 @@ class Queue:
     def maxsize(self) -> int:
         """The bound in force, in jobs (0: none); to set it is to set it for everybody, as `rq-lite queue set` does."""
         found = self.broker.read(("HGET", keys.of(self.name).meta, "maxsize"))[0]
-        return self.broker.declare(self.name, *self._declared)[0] if found is None else int(found)
+        return self.broker.declare(self.name, *self._declared)[0] if found is None else inspection.whole(found)
 
     @maxsize.setter
     def maxsize(self, number: int) -> None:
-        if number < 0:
-            raise UsageError(f"queue {self.name!r}: maxsize must be 0 (no bound) or more, not {number}")
+        bound = self._bound(number)
         self.broker.declare(self.name, *self._declared)
-        self.broker.configure(self.name, number)
+        self.broker.configure(self.name, bound)
+
+    def _bound(self, number: int) -> int:
+        """In jobs; below 0 it is none, as in the standard library."""
+        return whole(f"queue {self.name!r}: maxsize", max(0, number) if type(number) is int else number)
 
     @property
     def _lane(self) -> leasing.Lane:
@@ -360,7 +364,8 @@ class Queue:
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until every job is finished: acked, or buried. False if that took longer than `timeout` s."""
-        until = None if timeout is None else time.monotonic() + timeout
+        wait = seconds(True, timeout)
+        until = None if wait is None else time.monotonic() + wait
         while self.broker.unfinished(self.name)[0] > 0:
             left = LONGEST_BLOCK if until is None else until - time.monotonic()
             if left <= 0:
@@ -402,9 +407,7 @@ def seconds(block: bool, timeout: float | None) -> float | None:
     """How long to wait (None: for ever) when told so in the standard library's words."""
     if not block:
         return 0.0
-    if timeout is not None and not timeout >= 0:
-        raise UsageError(f"'timeout' must be a non-negative number, not {timeout}")
-    return timeout
+    return None if timeout is None else real("'timeout'", timeout, "a non-negative number of seconds")
 
 
 def spawning() -> bool:

@@ -158,8 +158,6 @@ def test_the_bound_can_be_set(queue: Queue, broker: Broker) -> None:
         queue.maxsize = 11
         waiting.result(30)
     assert (queue.maxsize, Queue("q").maxsize, queue.full()) == (11, 11, True)
-    with pytest.raises(UsageError, match="maxsize must be 0"):
-        queue.maxsize = -1
 
 
 def test_the_bound_of_a_new_queue_can_be_set_first(queue: Queue, broker: Broker) -> None:
@@ -743,6 +741,15 @@ def test_with_a_secret_whatever_can_be_pickled_is_an_item(signing: Broker) -> No
     for item in ({1, 2}, (1, "x"), b"bytes", KEY.pending, None):
         anything.put(item)
     assert [anything.get() for _ in range(5)] == [{1, 2}, (1, "x"), b"bytes", KEY.pending, None]
+
+
+def test_what_cannot_be_pickled_is_refused(signing: Broker) -> None:
+    anything = Queue("anything", pickle=True, broker=signing)
+    for item in (lambda: None, threading.Lock()):
+        with pytest.raises(BadArgument, match=r"queue 'anything': this item cannot be pickled: .+") as caught:
+            anything.put(item)
+        assert caught.value.__cause__ is not None
+    assert anything.empty()
 
 
 def test_a_pickle_that_nobody_signed_is_never_read(signing: Broker, broker: Broker) -> None:
