@@ -78,13 +78,13 @@ class Executor(concurrent.futures.Executor):
         return feeding.results(until)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take nothing more; wait until all that was submitted has ended, or have it cancelled."""
+        """Take nothing more; wait until all that was submitted has ended. `cancel_futures` drops what only waits."""
         with self._lock:
             self._shut = True
             left = list(self._open)
         if cancel_futures:
             for job in left:
-                job.cancel()
+                job.cancel(interrupt=False)
         if wait:
             _wait(left)
 
@@ -156,7 +156,7 @@ def drop(jobs: Iterable[Job]) -> None:
     """Nobody waits for these any more: those that wait need not be run."""
     with contextlib.suppress(Exception):
         for job in jobs:
-            job.cancel()
+            job.cancel(interrupt=False)
 
 
 def importable(fn: Any) -> str:
