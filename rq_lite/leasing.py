@@ -488,8 +488,13 @@ def _new_lane(broker: Broker, queue: str) -> Lane:
             if lessee is None:
                 _hook()
                 lessee = _here.lessees[broker.url] = Lessee(broker)
-            lane = _here.lanes[id(broker), queue] = lessee.lane(queue)
-            return lane
+            try:
+                lane = _here.lanes[id(broker), queue] = lessee.lane(queue)
+                return lane
+            except RuntimeError as error:
+                if "interpreter shutdown" not in str(error):  # Python starts no thread then
+                    raise
+                _here.ended = True
     if threading.current_thread().daemon:
         threading.Event().wait()
     raise UsageError(f"queue {queue!r}: this process is ending, and what it had is given back; it gets nothing more")

@@ -368,6 +368,29 @@ def test_who_waits_while_all_goes_back_begins_anew(queue: Queue, broker: Broker)
     assert len(broker.consumers("q")) == 1
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("can't create new thread at interpreter shutdown", "this process is ending"),
+        ("can't start new thread", "can't start"),
+    ],
+)
+def test_a_first_get_when_no_thread_can_be_started(
+    queue: Queue, broker: Broker, monkeypatch: pytest.MonkeyPatch, said: str, told: str
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(leasing, "_here", leasing._Here())
+    monkeypatch.setattr(leasing._here, "hooked", True)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises((UsageError, RuntimeError), match=told):
+            queue.get()
+    leasing.leave()
+    assert broker.consumers("q") == {}
+
+
 def test_an_item_whose_lease_was_lost_is_no_error(
     queue: Queue, broker: Broker, others: Callable[[int], list[int]], caplog: pytest.LogCaptureFixture
 ) -> None:
