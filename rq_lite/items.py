@@ -6,6 +6,7 @@ import base64
 import pickle
 from typing import TYPE_CHECKING, Any
 
+from rq_lite import checks
 from rq_lite.arguments import ANNOTATE, json_trouble
 from rq_lite.broker.codec import ITEM, VERSION, Message, encode, marked, new_id
 from rq_lite.errors import BadArgument, PayloadTooLarge, UsageError
@@ -21,7 +22,7 @@ def encoded(queue: Queue, item: Any, priority: float | None, *, pickled: bool) -
     """The item as bytes. Raises BadArgument, PayloadTooLarge, UsageError."""
     if pickled:
         check_secret(queue)
-        message = Message(VERSION, new_id(), "", [], {ITEM: base64.b64encode(pickle.dumps(item)).decode()})
+        message = Message(VERSION, new_id(), "", [], {ITEM: base64.b64encode(dumped(queue, item)).decode()})
     else:
         if type(item) not in PLAIN and (trouble := trouble_with(item)):
             raise BadArgument(f"queue {queue.name!r}: this item cannot be put: {trouble}")
@@ -32,14 +33,21 @@ def encoded(queue: Queue, item: Any, priority: float | None, *, pickled: bool) -
         raise BadArgument(f"queue {queue.name!r}: this item cannot be put: {error}") from None
     if queue.seal is not None:
         entry = queue.seal(entry)
-    if priority:  # 0 is what it counts as without one
-        entry = marked(entry, message.id, priority=checked_priority(priority))
+    if priority is not None and (number := checks.priority(priority)):  # 0 is what it counts as without one
+        entry = marked(entry, message.id, priority=number)
     if len(entry) > queue.settings.max_payload:
         raise PayloadTooLarge(
             f"queue {queue.name!r}: the encoded item has {len(entry):,} bytes, max_payload is "
             f"{queue.settings.max_payload:,}; put large data elsewhere and its name into the queue"
         )
     return entry
+
+
+def dumped(queue: Queue, item: Any) -> bytes:
+    try:
+        return pickle.dumps(item)
+    except Exception as error:  # also whatever the item's own way to be pickled raises
+        raise BadArgument(f"queue {queue.name!r}: this item cannot be pickled: {error}") from error
 
 
 def trouble_with(item: Any) -> str | None:
@@ -52,17 +60,6 @@ def trouble_with(item: Any) -> str | None:
         way_out = "put a list" if isinstance(item, tuple) else "put text, numbers, lists or dicts of these, or a task"
         return f"{trouble.removesuffix(ANNOTATE)}; {way_out}"
     return trouble
-
-
-def checked_priority(priority: Any) -> float:
-    """A number that can be compared; raises UsageError for what is none."""
-    try:
-        number = float(priority)
-    except (TypeError, ValueError, OverflowError):
-        number = float("nan")
-    if isinstance(priority, str) or number != number:
-        raise UsageError(f"priority must be a number, not {priority!r}")
-    return number
 
 
 def value(queue: Queue, message: Message, *, pickled: bool) -> Any:

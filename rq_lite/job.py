@@ -178,11 +178,15 @@ class Job(Future[Any]):
         """Whether it was cancelled."""
         return self.result_ttl is not None and self.done() and super().cancelled()
 
-    def cancel(self) -> bool:
-        """Have it removed where it waits, or interrupted where it runs; False if it has ended already."""
+    def cancel(self, *, interrupt: bool = True) -> bool:
+        """Have it removed where it waits, or interrupted where it runs; False if it has ended already.
+
+        Without `interrupt` a job that runs, if it has a result, goes on: False.
+        """
         if self.result_ttl is not None and self.done():
             return super().cancelled()
-        return self.broker.cancel(self.queue, self.id) is not Cancelled.UNKNOWN
+        done = self.broker.cancel(self.queue, self.id, interrupt=interrupt)
+        return done not in (Cancelled.UNKNOWN, Cancelled.RUNNING)
 
     @property
     def progress(self) -> Progress | None:

@@ -22,7 +22,7 @@ from rq_lite.broker import FAULTS, Broker, Code, Death, Taken
 from rq_lite.broker import Lane as Acks
 from rq_lite.broker.codec import ITEM, Message, Undecodable, decode
 from rq_lite.errors import QueueEmpty as Empty
-from rq_lite.errors import RqLiteError, ShutDown
+from rq_lite.errors import RqLiteError, ShutDown, UsageError
 from rq_lite.runtime.duties import Duties
 from rq_lite.runtime.identity import mine
 from rq_lite.runtime.seldom import Seldom
@@ -41,12 +41,17 @@ ENDED = Death("it has ended", charged="none")
 T = TypeVar("T")
 
 
+class Left(Exception):
+    """What was asked of a lane of which all went back meanwhile; another lane is to be had from `lane_of`."""
+
+
 class Held:
     """An item that this process has, on lease."""
 
-    __slots__ = ("lost", "message", "owner", "settled", "tag")
+    __slots__ = ("lane", "lost", "message", "owner", "settled", "tag")
 
-    def __init__(self, tag: int, message: Message) -> None:
+    def __init__(self, lane: Lane, tag: int, message: Message) -> None:
+        self.lane = lane
         self.tag = tag
         self.message = message
         self.owner = 0  # the thread that got it
@@ -70,6 +75,7 @@ class Lane:
         self._held: dict[int, dict[Held, None]] = {}  # by the thread that got them, the oldest first
         self._acks: list[int] = []
         self._acked_at = 0.0  # when the first of them was
+        self._left = False  # for good
         self._dry = False  # the last take came up short, and no bell has rung since
         self._got_at = 0.0  # when somebody last asked for an item
         self._talk = threading.Lock()
@@ -82,20 +88,28 @@ class Lane:
 
     # -- getting
 
-    def get(self, timeout: float | None, *, done: Held | None = None, lingering: bool = False, ahead: int = 0) -> Held:
+    def get(
+        self,
+        timeout: float | None,
+        check: Callable[[], None],
+        *,
+        done: Held | None = None,
+        lingering: bool = False,
+        ahead: int = 0,
+    ) -> Held:
         """The next item, waiting up to `timeout` s (None: for ever), and up to `ahead` more for later calls.
 
-        `done` is settled in the same step.
+        `done` is settled in the same step. `check` raises once the caller may get nothing any more: see `wake`.
 
         Raises Empty, and ShutDown once the queue was shut down and nothing waits in it; `lingering`: and nothing is
-        held by others either, who might give it back.
+        held by others either, who might give it back. Raises Left.
         """
         if done is not None:
             self._done(done)
         elif self._ready and not self._acks:  # brought along by an earlier call
             with self._guard:
                 if self._ready:
-                    return self._pick()
+                    return self._pick(check)
         until = None if timeout is None else time.monotonic() + timeout
         with self._guard:
             self._waiting += 1
@@ -106,7 +120,7 @@ class Lane:
                 else:
                     self._wait(BLOCK if timeout is None else timeout, False)
             while True:
-                held, closed = self._fetch(ahead)
+                held, closed = self._fetch(check, ahead)
                 if held is not None:
                     return held
                 if closed == 0 and not (lingering and self._elsewhere()):
@@ -129,17 +143,19 @@ class Lane:
         """How many were taken ahead and not got yet."""
         return len(self._ready)
 
-    def _fetch(self, ahead: int) -> tuple[Held | None, int]:
+    def _fetch(self, check: Callable[[], None], ahead: int) -> tuple[Held | None, int]:
         """What is there for this thread, and how much waits somewhere in a queue that was shut down (else -1)."""
         closed = -1
         with self._talk:
+            check()
             self._got_at = now = time.monotonic()
             if not self._ready or (self._acks and now - self._acked_at > PROMPT):
                 closed = self._take(ahead)
             with self._guard:
-                return (self._pick() if self._ready else None), closed
+                return (self._pick(check) if self._ready else None), closed
 
-    def _pick(self) -> Held:
+    def _pick(self, check: Callable[[], None]) -> Held:
+        check()
         held = self._ready.popleft()
         held.owner = owner = threading.get_ident()
         own = self._held.get(owner)
@@ -178,7 +194,7 @@ class Lane:
                 message = decode(self.broker.opened(self.queue, entry))[0]
                 if not message.task and len(message.args) != 1 and ITEM not in message.kwargs:
                     raise Undecodable("neither a task's name nor an item")
-                found.append(Held(tag, message))
+                found.append(Held(self, tag, message))
             except Undecodable as error:
                 report = Report(None, None, f"{error.said}: {error}", consumer=self._consumer)
                 none.append((tag, report.buried().report))
@@ -212,6 +228,15 @@ class Lane:
             with self._guard:
                 self._listening = False
                 self._news.notify()
+            if self._left:
+                self._ear.close()
+
+    def wake(self) -> None:
+        """Let all who wait look again whether they may."""
+        with self._guard:
+            self._news.notify_all()
+            if self._listening:
+                self._ear.drop()
 
     def _elsewhere(self) -> bool:
         """Whether somebody else has an item that may come back."""
@@ -235,11 +260,11 @@ class Lane:
         self._done(held)
         self.flush()
 
-    def flush(self, patience: float | None = None) -> None:
+    def flush(self) -> None:
         """Tell Redis what is done."""
-        with self._talk:
+        with contextlib.suppress(Left), self._talk:
             if self._acks:
-                self._exchange(0, patience)
+                self._exchange(0)
 
     def _done(self, held: Held) -> None:
         """It is settled with the next exchange."""
@@ -265,23 +290,27 @@ class Lane:
     def bury(self, held: Held, error: BaseException) -> None:
         """To the dead set: it cannot even be read."""
         with self._guard:
+            if held.settled:
+                return
             self._drop(held)
         report = Report(held.message.id, None, f"{type(error).__name__}: {error}", consumer=self._consumer).buried()
-        with self._talk:
+        with contextlib.suppress(Left), self._talk:
             self._surely(lambda: self.broker.bury(self.queue, self._consumer, [(held.tag, report.report)], self._link))
 
     def give_all_back(self, patience: float | None = None) -> None:
         """What was got here and is not settled, and what was taken for threads that are no more."""
-        with self._guard:
-            every = [held for those in self._held.values() for held in those] + [*self._ready]
-            for held in every:
-                held.settled = True
-            self._held.clear()
-            self._ready.clear()
-        self.flush(patience)
-        tags = [held.tag for held in every if not held.lost]
-        if tags:
-            self._return(tags, patience)
+        with self._talk:
+            with self._guard:
+                every = [held for those in self._held.values() for held in those] + [*self._ready]
+                for held in every:
+                    held.settled = True
+                self._held.clear()
+                self._ready.clear()
+            if self._acks:
+                self._exchange(0, patience)
+            tags = [held.tag for held in every if not held.lost]
+            if tags:
+                self._give_back(tags, patience)
 
     def _drop(self, held: Held) -> None:
         held.settled = True
@@ -290,11 +319,14 @@ class Lane:
         if not those:
             self._held.pop(held.owner, None)
 
-    def _return(self, tags: list[int], patience: float | None = None) -> None:
-        with self._talk:
-            self._surely(lambda: self.broker.give_back(self.queue, self._consumer, tags, link=self._link), patience)
+    def _return(self, tags: list[int]) -> None:
+        with contextlib.suppress(Left), self._talk:
+            self._give_back(tags)
 
     # -- Redis; whoever calls these holds `_talk`
+
+    def _give_back(self, tags: list[int], patience: float | None = None) -> None:
+        self._surely(lambda: self.broker.give_back(self.queue, self._consumer, tags, link=self._link), patience)
 
     def _exchange(self, want: int, patience: float | None = None) -> Taken:
         def attempt() -> Taken:
@@ -316,9 +348,14 @@ class Lane:
             self._registered, self._unsure = False, True
 
     def _surely(self, attempt: Callable[[], T], patience: float | None = None) -> T:
-        """Do something with Redis, through weather; once nobody knows what was done, look first what we own."""
+        """Do something with Redis, through weather; once nobody knows what was done, look first what we own.
+
+        `patience` is what the last steps of a lane that was left have; any other raises Left then.
+        """
 
         def step() -> T:
+            if self._left and patience is None:
+                raise Left
             if not self._registered:
                 self.broker.register(self.queue, self._consumer, link=self._link)
                 self._registered = True
@@ -359,7 +396,7 @@ class Lane:
         if not self._talk.acquire(blocking=False):
             return
         try:
-            if time.monotonic() > self._audit_at or self._acks:
+            if not self._left and (time.monotonic() > self._audit_at or self._acks):
                 self._exchange(0)
         finally:
             self._talk.release()
@@ -373,37 +410,40 @@ class Lane:
         self._seldom.warn("stale", f"queue {self.queue!r}: {count} items were done after their lease had ended")
 
     def leave(self) -> None:
-        """The end: everything goes back, and Redis forgets this consumer."""
+        """The end: everything goes back, and Redis forgets this consumer. Who asks for something then, gets Left."""
+        self._left = True
+        self.wake()
         with contextlib.suppress(RqLiteError):
             self.give_all_back(LAST)
             self.broker.reclaim(self.queue, self._consumer, certain=True, death=ENDED)
-        self._link.close()
-        self._ear.close()
+        with self._talk:
+            self._link.close()
+        with self._guard:
+            if not self._listening:
+                self._ear.close()
 
 
 class Lessee:
-    """This process as a consumer of one Redis."""
+    """This process as a consumer of one Redis. Who asks for a lane holds the lock of all lessees."""
 
     def __init__(self, broker: Broker) -> None:
         self.consumer = str(mine())
         self._broker = broker
         self._lanes: dict[str, Lane] = {}
-        self._lock = threading.Lock()
         facts: dict[str, str | int] = {"procs": 1, "slots": "get", "since": round(time.time())}
         self._duties = Duties(broker, self.consumer, facts, None, chores=[(IDLE, self._audit)])
         self._duties.born(self.consumer)
 
     def lane(self, queue: str) -> Lane:
-        with self._lock:
-            lane = self._lanes.get(queue)
-            if lane is None:
-                made = Lane(self._broker, self.consumer, queue, lambda: self._duties.suspects)
-                if self._lanes:
-                    self._duties.serve(queue)
-                else:
-                    self._duties.start([queue])
-                lane = self._lanes[queue] = made
-            return lane
+        lane = self._lanes.get(queue)
+        if lane is None:
+            made = Lane(self._broker, self.consumer, queue, lambda: self._duties.suspects)
+            if self._lanes:
+                self._duties.serve(queue)
+            else:
+                self._duties.start([queue])
+            lane = self._lanes[queue] = made
+        return lane
 
     def _audit(self) -> None:
         for lane in list(self._lanes.values()):
@@ -423,26 +463,41 @@ class _Here:
         self.lessees: dict[str, Lessee] = {}
         self.lanes: dict[tuple[int, str], Lane] = {}  # by broker: found again without asking for its URL
         self.hooked = False
+        self.ended = False  # all went back, because the process ends
 
 
 _here = _Here()
 
 
 def lane_of(broker: Broker, queue: str) -> Lane:
-    """This process's lane of a queue."""
+    """This process's lane of a queue. While the process ends there is none: a daemon thread waits for its end here."""
+    lane = known(broker, queue)
+    return _new_lane(broker, queue) if lane is None else lane
+
+
+def known(broker: Broker, queue: str) -> Lane | None:
+    """The lane, if anybody has asked for it before."""
     lane = _here.lanes.get((id(broker), queue))
-    if lane is None or lane.broker is not broker:
-        lane = _here.lanes[id(broker), queue] = _new_lane(broker, queue)
-    return lane
+    return lane if lane is not None and lane.broker is broker else None
 
 
 def _new_lane(broker: Broker, queue: str) -> Lane:
     with _here.lock:
-        found = _here.lessees.get(broker.url)
-        if found is None:
-            _hook()
-            found = _here.lessees[broker.url] = Lessee(broker)
-    return found.lane(queue)
+        if not _here.ended:
+            lessee = _here.lessees.get(broker.url)
+            if lessee is None:
+                _hook()
+                lessee = _here.lessees[broker.url] = Lessee(broker)
+            try:
+                lane = _here.lanes[id(broker), queue] = lessee.lane(queue)
+                return lane
+            except RuntimeError as error:
+                if "interpreter shutdown" not in str(error):  # Python starts no thread then
+                    raise
+                _here.ended = True
+    if threading.current_thread().daemon:
+        threading.Event().wait()
+    raise UsageError(f"queue {queue!r}: this process is ending, and what it had is given back; it gets nothing more")
 
 
 def leave() -> None:
@@ -455,22 +510,36 @@ def leave() -> None:
         one.leave()
 
 
+def end() -> None:
+    """The same at the end of the process, which no `get` survives."""
+    with _here.lock:
+        _here.ended = True
+    leave()
+
+
+def _end_after_threads() -> None:
+    """In a process of multiprocessing, which ends without atexit, and lets its threads finish only after this."""
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join()
+    end()
+
+
 def _hook() -> None:
     if _here.hooked:
         return
     _here.hooked = True
-    atexit.register(leave)
-    # Processes of multiprocessing leave without atexit; they have these of their own.
+    atexit.register(end)
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
-        util.Finalize(None, leave, exitpriority=100)
+        util.Finalize(None, _end_after_threads, exitpriority=-100)
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_here.__init__)  # type: ignore[misc]
 
 
-def each(take: Callable[[Held | None], Held], lane: Lane) -> Iterator[Held]:
+def each(take: Callable[[Held | None], Held]) -> Iterator[Held]:
     """Items for a loop: each is settled when the loop asks for the next, and goes back when it is left before."""
     held: Held | None = None
     while True:
@@ -484,4 +553,4 @@ def each(take: Callable[[Held | None], Held], lane: Lane) -> Iterator[Held]:
             finished = True
         finally:
             if not finished:
-                lane.give_back(held)
+                held.lane.give_back(held)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from rq_lite.checks import whole
 from rq_lite.errors import UsageError
 from rq_lite.job import Job
 from rq_lite.queue import Queue
@@ -28,7 +29,11 @@ class Executor(concurrent.futures.Executor):
     """
 
     def __init__(self, queue: Queue | str, *, result_ttl: float = 3600.0) -> None:
+        if not isinstance(queue, (Queue, str)):
+            raise UsageError(f"an Executor takes a Queue, or the name of one, not {queue!r}")
         self._queue = Queue(queue) if isinstance(queue, str) else queue
+        if result_ttl is None:
+            raise UsageError("an Executor's jobs have results: result_ttl must be above 0 seconds, not None")
         self._result_ttl = Policy(result_ttl=result_ttl).result_ttl  # refused here if it cannot be
         self._tasks: dict[Any, Task[..., Any]] = {}
         self._lock = threading.Lock()
@@ -62,10 +67,9 @@ class Executor(concurrent.futures.Executor):
         `chunksize` jobs are put at once, and at most `buffersize` (four times as many) are under way at a time. The
         first are put now. Raises TimeoutError when a result is not there so many seconds from now.
         """
-        if chunksize < 1:
-            raise UsageError(f"chunksize must be 1 or more, not {chunksize}")
-        if buffersize is not None and buffersize < 1:
-            raise UsageError(f"buffersize must be 1 or more, not {buffersize}")
+        whole("chunksize", chunksize, least=1)
+        if buffersize is not None:
+            whole("buffersize", buffersize, least=1)
         self._check_open()
         until = None if timeout is None else time.monotonic() + timeout
         most = 4 * chunksize if buffersize is None else buffersize
@@ -74,13 +78,13 @@ class Executor(concurrent.futures.Executor):
         return feeding.results(until)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take nothing more; wait until all that was submitted has ended, or have it cancelled."""
+        """Take nothing more; wait until all that was submitted has ended. `cancel_futures` drops what only waits."""
         with self._lock:
             self._shut = True
             left = list(self._open)
         if cancel_futures:
             for job in left:
-                job.cancel()
+                job.cancel(interrupt=False)
         if wait:
             _wait(left)
 
@@ -152,7 +156,7 @@ def drop(jobs: Iterable[Job]) -> None:
     """Nobody waits for these any more: those that wait need not be run."""
     with contextlib.suppress(Exception):
         for job in jobs:
-            job.cancel()
+            job.cancel(interrupt=False)
 
 
 def importable(fn: Any) -> str:

@@ -95,6 +95,7 @@ def put_patiently(
             raise full(queue, reply, before + done)
         with progress.wait() if progress is not None else nullcontext():
             woken = queue.broker.wait_room(queue.name, left)
+        queue.check_open()
 
 
 def step(queue: Queue, entries: Sequence[bytes], options: Options, woken: bool, feed: Feed | None) -> Put:

@@ -17,6 +17,7 @@ from rq_lite.arguments import Arguments
 from rq_lite.batches import batches
 from rq_lite.broker import Broker, Feed, inspection, keys
 from rq_lite.broker.connection import LONGEST_BLOCK
+from rq_lite.checks import real, whole
 from rq_lite.errors import UsageError
 from rq_lite.job import Job
 from rq_lite.process import this
@@ -37,7 +38,7 @@ RECURRENCE = ("cron", "every", "tz", "missed", "args", "kwargs")  # of a task's 
 class Queue:
     """A bounded queue by its name; the bound lives in Redis, every producer everywhere sees the same one.
 
-    `maxsize` jobs (0: unbounded) and `maxbytes` (0: no bound) may wait; where no program names a bound it is
+    `maxsize` jobs (0 or less: unbounded) and `maxbytes` (0: no bound) may wait; where no program names a bound it is
     the settings' (10,000 jobs). With no `broker` it is the process's default one. `pickle`: items may be whatever
     can be pickled, which needs a `secret` in the settings. `ahead`: a `get` brings up to so many more items along for
     this process's next ones, which is faster where items are small and many.
@@ -59,13 +60,13 @@ class Queue:
         ahead: int = 0,
     ) -> None:
         self.name = keys.checked_name(name, "queue")
-        for what, number in (("maxsize", maxsize), ("maxbytes", maxbytes), ("ahead", ahead)):
-            if number is not None and number < 0:
-                raise UsageError(f"queue {name!r}: {what} must be 0 or more, not {number}")
-        self._declared = (maxsize, maxbytes)
+        self._declared = (
+            None if maxsize is None else self._bound(maxsize),
+            None if maxbytes is None else whole(f"queue {name!r}: maxbytes", maxbytes),
+        )
         self._broker = broker
         self._pickle = pickle
-        self._ahead = ahead
+        self._ahead = whole(f"queue {name!r}: ahead", ahead)
         self._known = False  # it was made known by this object
         self._closed_in: int | None = None  # the process that closed it
         registry.queues.setdefault(name, self)
@@ -178,7 +179,7 @@ class Queue:
         The wait begins anew with every job that found room. `before` is what QueueFull adds to its count,
         `feed` moves with the jobs.
         """
-        self._check_open()
+        self.check_open()
         if this.instead is not None:
             return this.instead(self, entries, options)
         if self.order != "fifo" and not self._known:
@@ -225,7 +226,7 @@ class Queue:
         It is leased to this process until `task_done`: if the process dies before, it waits again, for everybody.
         Raises Empty after the wait, and ShutDown once the queue was shut down and nothing waits.
         """
-        return self._value(self._lane.get(seconds(block, timeout), ahead=self._ahead))
+        return self._value(self._take(seconds(block, timeout)))
 
     def get_nowait(self) -> Any:
         """The next item, or raise Empty at once."""
@@ -244,14 +245,13 @@ class Queue:
 
         Waits like `get`: for ever, or up to `timeout` s.
         """
-        lane = self._lane
-        held = lane.get(seconds(True, timeout), ahead=self._ahead)
+        held = self._take(seconds(True, timeout))
         try:
             yield self._value(held)
         except BaseException:
-            lane.give_back(held)
+            held.lane.give_back(held)
             raise
-        lane.settle(held)
+        held.lane.settle(held)
 
     def __iter__(self) -> Iterator[Any]:
         """Items until the queue was shut down and is empty, also of what others hold and may give back.
@@ -260,18 +260,28 @@ class Queue:
         was called for it.
         """
 
-        def take(done: leasing.Held | None) -> leasing.Held:
-            return self._lane.get(None, done=done, lingering=True, ahead=self._ahead)
-
-        for held in leasing.each(take, self._lane):
+        for held in leasing.each(partial(self._take, None, lingering=True)):
             yield self._value(held)
 
-    def close(self) -> None:
-        """This process has done with the queue: what it holds goes back, and it puts and gets no more."""
-        if self._closed_in != os.getpid():
+    def _take(self, timeout: float | None, done: leasing.Held | None = None, lingering: bool = False) -> leasing.Held:
+        while True:
             lane = self._lane
+            try:
+                return lane.get(timeout, self.check_open, done=done, lingering=lingering, ahead=self._ahead)
+            except leasing.Left:  # with it went what was to be settled, too
+                done = None
+
+    def close(self) -> None:
+        """This process has done with the queue: what it holds goes back, and it puts and gets no more.
+
+        Threads that wait in a `put` or `get` of this queue end with the same error as one that is called after it.
+        """
+        if self._closed_in != os.getpid():
             self._closed_in = os.getpid()
-            lane.give_all_back()
+            lane = leasing.known(self.broker, self.name)
+            if lane is not None:
+                lane.wake()
+                lane.give_all_back()
 
     def join_thread(self) -> None:
         """Nothing to wait for: what `put` has put is in Redis."""
@@ -295,23 +305,27 @@ class Queue:
     def maxsize(self) -> int:
         """The bound in force, in jobs (0: none); to set it is to set it for everybody, as `rq-lite queue set` does."""
         found = self.broker.read(("HGET", keys.of(self.name).meta, "maxsize"))[0]
-        return self.broker.declare(self.name, *self._declared)[0] if found is None else int(found)
+        return self.broker.declare(self.name, *self._declared)[0] if found is None else inspection.whole(found)
 
     @maxsize.setter
     def maxsize(self, number: int) -> None:
-        if number < 0:
-            raise UsageError(f"queue {self.name!r}: maxsize must be 0 (no bound) or more, not {number}")
+        bound = self._bound(number)
         self.broker.declare(self.name, *self._declared)
-        self.broker.configure(self.name, number)
+        self.broker.configure(self.name, bound)
+
+    def _bound(self, number: int) -> int:
+        """In jobs; below 0 it is none, as in the standard library."""
+        return whole(f"queue {self.name!r}: maxsize", max(0, number) if type(number) is int else number)
 
     @property
     def _lane(self) -> leasing.Lane:
-        self._check_open()
+        self.check_open()
         if not self._known:
             self.declare()
         return leasing.lane_of(self.broker, self.name)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raises UsageError once it was closed."""
         if self._closed_in is not None and self._closed_in == os.getpid():
             raise UsageError(f"queue {self.name!r} is closed in this process; make another Queue object to go on")
 
@@ -319,10 +333,10 @@ class Queue:
         try:
             return items.value(self, held.message, pickled=self._pickle)
         except UsageError:
-            self._lane.give_back(held)
+            held.lane.give_back(held)
             raise
         except Exception as error:  # whatever a pickle raises
-            self._lane.bury(held, error)
+            held.lane.bury(held, error)
             raise
 
     def job(self, job_id: str) -> Job:
@@ -337,7 +351,8 @@ class Queue:
     def qsize(self) -> int:
         """How many jobs wait (pending and scheduled)."""
         waiting = inspection.size(self.broker, self.name)
-        return waiting + self._lane.ready if self._ahead else waiting
+        lane = leasing.known(self.broker, self.name) if self._ahead else None
+        return waiting if lane is None else waiting + lane.ready
 
     def empty(self) -> bool:
         """Whether no job waits; some may still be running (`join` waits for these)."""
@@ -349,7 +364,8 @@ class Queue:
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until every job is finished: acked, or buried. False if that took longer than `timeout` s."""
-        until = None if timeout is None else time.monotonic() + timeout
+        wait = seconds(True, timeout)
+        until = None if wait is None else time.monotonic() + wait
         while self.broker.unfinished(self.name)[0] > 0:
             left = LONGEST_BLOCK if until is None else until - time.monotonic()
             if left <= 0:
@@ -391,9 +407,7 @@ def seconds(block: bool, timeout: float | None) -> float | None:
     """How long to wait (None: for ever) when told so in the standard library's words."""
     if not block:
         return 0.0
-    if timeout is not None and not timeout >= 0:
-        raise UsageError(f"'timeout' must be a non-negative number, not {timeout}")
-    return timeout
+    return None if timeout is None else real("'timeout'", timeout, "a non-negative number of seconds")
 
 
 def spawning() -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from rq_lite.checks import MOST
 from rq_lite.errors import UsageError
 
 if sys.version_info >= (3, 11):
@@ -72,8 +73,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < least:
+            if value is not None and not value >= least:
                 raise UsageError(f"{name} must be at least {least:g}, not {value:g}")
+        for name in ("maxsize", "maxbytes"):
+            if getattr(self, name) > MOST:
+                raise UsageError(f"{name} must be at most {MOST:,}, not {getattr(self, name)}")
         if self.batch > 1000:
             raise UsageError(f"batch must be at most 1000, not {self.batch}")
         keys_of(self.secret)

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeAlias
 
 import msgspec
 
+from rq_lite import checks
 from rq_lite.arguments import Arguments, signature_of
 from rq_lite.batches import batches
 from rq_lite.broker.codec import VERSION, Message, encode, marked, new_id
+from rq_lite.checks import INFINITE, real, whole
 from rq_lite.errors import PayloadTooLarge, UsageError
 from rq_lite.job import Job
 from rq_lite.process import this
@@ -29,8 +31,8 @@ R = TypeVar("R")
 
 UNSET: Any = msgspec.UNSET
 FOREVER = 2e9  # seconds: more than any run can last
-MOST_DELAY = 3.2e9  # seconds
-
+LONGEST = 3.2e9  # seconds: a hundred years
+TTL = "above 0 seconds, up to 100 years (or None for no result)"
 
 CALLBACKS = {"on_success": "success", "on_failure": "failure", "on_done": "done"}  # what they are in a job's `then`
 RUN_IN = ("greenlet", "thread", "process")
@@ -54,17 +56,15 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.run_in not in RUN_IN:
             raise UsageError(f"run_in must be one of {', '.join(RUN_IN)}, not {self.run_in!r}")
-        if self.result_ttl is not None and not 0 < self.result_ttl < float("inf"):
-            raise UsageError(f"result_ttl must be above 0 seconds (or None for no result), not {self.result_ttl}")
+        if self.result_ttl is not None:
+            real("result_ttl", self.result_ttl, TTL, most=LONGEST, above=True)
         for name in CALLBACKS:
             check_callback(name, getattr(self, name))
-        if self.retries < 0:
-            raise UsageError(f"retries must be 0 or more, not {self.retries}")
-        if self.timeout is not None and not self.timeout > 0:
-            raise UsageError(f"timeout must be above 0 (or None for none), not {self.timeout}")
+        whole("retries", self.retries)
+        if self.timeout is not None:
+            real("timeout", self.timeout, "above 0 seconds (or None for none)", above=True)
         for name in ("backoff", "backoff_max"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} must be 0 or more seconds, not {getattr(self, name)}")
+            real(name, getattr(self, name), "0 or more seconds, up to 100 years", most=LONGEST)
 
     def is_retried(self, error: BaseException) -> bool:
         """Whether an error of this type is worth another attempt."""
@@ -104,7 +104,6 @@ def types(name: str, given: Types | None, default: tuple[type[BaseException], ..
 
 
 LIKE_POLICY = ("timeout", "retries", "result_ttl", *CALLBACKS)
-INFINITE = float("inf")
 
 
 class TaskOptions(TypedDict, total=False):
@@ -149,18 +148,19 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     on_done: Any = UNSET
 
     def __post_init__(self) -> None:
-        if self.wait is not UNSET and self.wait is not None and self.wait < 0:
-            raise UsageError(f"wait must be 0 or more, not {self.wait}")
-        if not abs(self.delay) < MOST_DELAY:
-            raise UsageError(f"delay must be a number of seconds, up to 100 years, not {self.delay}")
+        if self.wait is not UNSET and self.wait is not None:
+            real("wait", self.wait, "0 or more seconds (or None: for ever)")
+        real("delay", self.delay, "a number of seconds, up to 100 years (or a timedelta)", least=-LONGEST, most=LONGEST)
         if self.at is not None:
             self._check_at(self.at)
         given = {n: v for n in LIKE_POLICY if (v := getattr(self, n)) is not UNSET}
-        if given.get("timeout", 1.0) is None:
-            raise UsageError("timeout=None is for the task's definition; a put can only name a number of seconds")
+        if given.get("timeout", 1.0) in (None, INFINITE):
+            raise UsageError(
+                f"timeout={given['timeout']} is for the task's definition; a put can only name a number of seconds"
+            )
         Policy(**given)
-        if self.priority is not UNSET and not -INFINITE <= self.priority <= INFINITE:
-            raise UsageError(f"priority must be a number, not {self.priority}")
+        if self.priority is not UNSET:
+            checks.priority(self.priority)
 
     def _check_at(self, at: datetime) -> None:
         if not isinstance(at, datetime):
@@ -260,7 +260,7 @@ class Task(Generic[P, R]):
     def using(
         self,
         *,
-        delay: float = 0.0,
+        delay: float | timedelta = 0.0,
         at: datetime | None = None,
         wait: float | None = UNSET,
         timeout: float = UNSET,
@@ -273,14 +273,16 @@ class Task(Generic[P, R]):
     ) -> Task[P, R]:
         """The same task with options for its puts.
 
-        They are due in `delay` s, or `at` a moment (a datetime with its zone; one that is over: now), wait for room at
-        most `wait` s (None: for ever), and have another `timeout`, number of `retries`, `result_ttl` or callbacks than
-        the task. `priority` counts on a PriorityQueue: the lowest goes first.
+        They are due in `delay` s (or a timedelta), or `at` a moment (a datetime with its zone; one that is over: now),
+        wait for room at most `wait` s (None: for ever), and have another `timeout`, number of `retries`, `result_ttl`
+        or callbacks than the task. `priority` counts on a PriorityQueue: the lowest goes first.
         """
         if priority is not UNSET and self.queue.order != "priority":
             raise UsageError(
                 f"task {self.name}: priority counts on a PriorityQueue, and {self.queue!r} is none: make it one"
             )
+        if isinstance(delay, timedelta):
+            delay = delay.total_seconds()
         options = Options(
             delay=delay, at=at, wait=wait, timeout=timeout, retries=retries, priority=priority, result_ttl=result_ttl,
             on_success=on_success, on_failure=on_failure, on_done=on_done,
@@ -315,7 +317,7 @@ class Task(Generic[P, R]):
         fields |= {"result_ttl": said("result_ttl"), "then": then}
         return Extras(
             {name: value for name, value in fields.items() if value not in (None, {})},
-            None if options.priority is UNSET else options.priority,
+            None if options.priority is UNSET else checks.priority(options.priority),
             bool(then) or said("result_ttl") is not None,
         )
 

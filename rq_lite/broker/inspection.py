@@ -223,6 +223,15 @@ def underway(broker: Broker, queue: str, clock: list[bytes], flat: list[bytes]) 
     return sorted(found, key=lambda one: one.id)
 
 
+def whole(raw: bytes) -> int:
+    """What a field of numbers holds; anybody may have written what is none."""
+    with contextlib.suppress(ValueError):
+        return int(raw)
+    with contextlib.suppress(ValueError, OverflowError):
+        return int(float(raw))
+    return 0
+
+
 def state(
     clock: list[bytes],
     pending: int,
@@ -236,7 +245,7 @@ def state(
     meta = {flat[i].decode(errors="replace"): flat[i + 1] for i in range(0, len(flat), 2)}
 
     def number(field: str) -> int:
-        return int(meta.get(field, 0))
+        return whole(meta.get(field, b"0"))
 
     now = ms_of(clock)
     maxsize, maxbytes, used = number("maxsize"), number("maxbytes"), max(0, number("bytes"))

@@ -91,6 +91,7 @@ class Cancelled(enum.Enum):
     REMOVED = "removed"  # it waited, and will never run
     INTERRUPTING = "interrupting"  # it runs, and its consumer was told
     MARKED = "marked"  # it runs, or waits far from both ends of the queue: it is interrupted, or dropped at its turn
+    RUNNING = "running"  # so it was left alone, as asked for
     UNKNOWN = "unknown"  # it has ended, or never was
 
 

@@ -118,9 +118,10 @@ class Tending(Runner):
             purged += gone
         return int(purged)
 
-    def cancel(self, queue: str, job_id: str) -> Cancelled:
+    def cancel(self, queue: str, job_id: str, *, interrupt: bool = True) -> Cancelled:
         """Drop a job that waits, or interrupt it; what could be done. See docs/jobs.md.
 
+        Without `interrupt` a tracked job that somebody has taken is left alone.
         Safe to repeat, but the second time a job that was removed is unknown.
         """
         key = keys.of(queue)
@@ -128,7 +129,7 @@ class Tending(Runner):
             key.pending, key.scheduled, key.suspects, key.meta, key.consumers, key.room, key.drained, key.cancelled,
             key.job(job_id), key.result(job_id),
         )  # fmt: skip
-        return Cancelled(self._run("cancel", names, job_id, encode(job_id))[1].decode())
+        return Cancelled(self._run("cancel", names, job_id, encode(job_id), 0 if interrupt else 1)[1].decode())
 
     def requeue(self, queue: str, tags: Sequence[int], *, woken: bool = False) -> Requeued:
         """Let buried jobs, at most 500, wait again at the end of the queue, as many as fit.

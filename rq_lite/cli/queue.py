@@ -9,11 +9,9 @@ from contextlib import contextmanager
 import click
 
 from rq_lite.broker import Broker, inspection
+from rq_lite.checks import MOST
 from rq_lite.cli.common import known_queue, open_broker, settings_from, url_option
 from rq_lite.errors import UsageError
-
-# Redis' scripts count in floating point; up to here that is exact.
-MOST = 10**15
 
 
 @click.group()

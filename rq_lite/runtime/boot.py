@@ -72,7 +72,7 @@ def main() -> None:
     except BaseException:
         log.exception("a fault of the consumer itself: it ends, its jobs run again")
         leave(1)
-    leasing.leave()
+    leasing.end()
     Report("left").send(reports)
     leave(0)
 

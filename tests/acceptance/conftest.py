@@ -143,8 +143,8 @@ class Lab:
         """The first argument of each job that waits."""
         return [decode(entry)[0].args[0] for entry in self.waiting(queue)]
 
-    def put_so_far(self) -> int:
-        return int(self.broker.read(("HGET", keys.of("work").meta, "put"))[0] or 0)
+    def put_so_far(self, queue: str = "work") -> int:
+        return int(self.broker.read(("HGET", keys.of(queue).meta, "put"))[0] or 0)
 
     def blocked(self) -> int:
         """How many connections wait in a blocking pop: producers for room, consumers for the bell."""

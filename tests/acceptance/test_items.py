@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from rq_lite.process import this
 from rq_lite.task import registry
 from tests.acceptance.conftest import Lab
 from tests.conftest import DURABLE, ROOT, Commands, Server, until
+from tests.redis.steps import threads
 
 GETTER = "tests.acceptance.apps.getter"
 Getter = Callable[..., "subprocess.Popen[str]"]
@@ -93,6 +95,41 @@ def test_who_ends_gives_back_what_it_did_not_settle(lab: Lab, items: Queue, gett
     state = lab.state("items")
     assert (state.pending, state.inflight, state.done, state.consumers) == (2, 0, 1, 0)
     assert [items.get(), items.get()] == [1, 2]
+
+
+@pytest.mark.parametrize("how", ["plain", "gevent"])
+def test_threads_that_go_on_getting_while_the_program_ends(lab: Lab, items: Queue, getter: Getter, how: str) -> None:
+    processes = [getter("daemons", how) for _ in range(3)]
+    ending = threading.Event()
+
+    def put() -> None:
+        while not ending.is_set():
+            items.put("an item")
+
+    with threads() as pool:
+        try:
+            putting = pool.submit(put)
+            lab.until_seen("got", 100)
+            lab.open_gate()
+            for process in processes:
+                said = process.communicate(timeout=60)[1]
+                assert (process.returncode, said) == (0, "")
+        finally:
+            ending.set()
+        putting.result(60)
+    state = lab.state("items")
+    assert (state.inflight, state.consumers, state.reclaimed) == (0, 0, 0)
+    assert lab.put_so_far("items") == state.pending + state.done
+
+
+def test_who_gets_when_all_went_back_already_is_told_so(lab: Lab, items: Queue, getter: Getter) -> None:
+    items.put(1)
+    items.put(2)
+    said = getter("late").communicate(timeout=60)[1]
+    assert "UsageError: queue 'items': this process is ending" in said
+    assert lab.seen("got") == ["1"]
+    state = lab.state("items")
+    assert (state.pending, state.inflight, state.consumers) == (1, 0, 0)
 
 
 def test_an_item_that_kills_three_getters_is_buried(lab: Lab, items: Queue, getter: Getter) -> None:
@@ -178,6 +215,26 @@ def test_a_process_of_multiprocessing_gives_back_at_its_end(lab: Lab, items: Que
     process.join(60)
     state = lab.state("items")
     assert (process.exitcode, state.pending, state.inflight, state.reclaimed) == (0, 1, 0, 0)
+
+
+def go_on_in_a_thread(items: Queue, results: Queue) -> None:
+    threading.Thread(target=consume, args=(items, results)).start()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_process_of_multiprocessing_lets_its_threads_finish(lab: Lab, items: Queue, method: str) -> None:
+    context: Any = multiprocessing.get_context(method)
+    results = Queue("results", maxsize=0)
+    process = context.Process(target=go_on_in_a_thread, args=(items, results))
+    process.start()
+    for i in range(5):
+        items.put(i)
+        assert results.get(timeout=60) == [i, i * i]
+        results.task_done()
+    items.put(None)
+    process.join(60)
+    state = lab.state("items")
+    assert (process.exitcode, state.done, state.pending, state.reclaimed, state.consumers) == (0, 6, 0, 0, 0)
 
 
 def test_a_forked_child_does_not_settle_its_parent_s_items(lab: Lab, items: Queue) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from rq_lite import BadArgument, Empty, Full, JobFailed, LifoQueue, PriorityQueue, Queue, ShutDown, UsageError, leasing
+from rq_lite import (
+    BadArgument, Empty, Full, JobFailed, LifoQueue, PriorityQueue, Queue, ShutDown, UsageError, leasing, moments,
+)  # fmt: skip
 from rq_lite.broker import Broker, Lane, Link
 from rq_lite.job import Job
 from rq_lite.process import this
@@ -158,8 +160,6 @@ def test_the_bound_can_be_set(queue: Queue, broker: Broker) -> None:
         queue.maxsize = 11
         waiting.result(30)
     assert (queue.maxsize, Queue("q").maxsize, queue.full()) == (11, 11, True)
-    with pytest.raises(UsageError, match="maxsize must be 0"):
-        queue.maxsize = -1
 
 
 def test_the_bound_of_a_new_queue_can_be_set_first(queue: Queue, broker: Broker) -> None:
@@ -273,6 +273,124 @@ def test_close_is_for_this_process(queue: Queue, broker: Broker) -> None:
             call()
     assert (queue.qsize(), inflight(broker)) == (2, 0)
     assert Queue("q").get() == 1
+
+
+@pytest.mark.parametrize("how", ["get", "loop", "lease"])
+def test_close_ends_the_gets_that_wait(queue: Queue, broker: Broker, how: str) -> None:
+    getting: dict[str, Callable[[], Any]] = {
+        "get": queue.get,
+        "loop": lambda: list(queue),
+        "lease": lambda: queue.lease().__enter__(),
+    }
+    with threads() as pool:
+        waiting = [started_waiting(broker, pool, getting[how]), *(pool.submit(getting[how]) for _ in range(3))]
+        (lane,) = leasing._here.lanes.values()
+        until(lambda: lane._waiting == 4, "all of them wait")
+        queue.close()
+        queue_again = Queue("q")
+        queue_again.put(1)
+        for one in waiting:
+            with pytest.raises(ValueError, match="queue 'q' is closed"):
+                one.result(30)
+    assert (queue_again.qsize(), inflight(broker)) == (1, 0)
+    assert queue_again.get() == 1, "it was for nobody else"
+
+
+def test_close_while_an_answer_is_on_its_way(queue: Queue, broker: Broker) -> None:
+    """The take was done in Redis before `close`, its answer comes after."""
+    taken, closed = threading.Event(), threading.Event()
+
+    def watch(name: str, _link: Any, _facts: Any) -> None:
+        if name == "take.after" and not taken.is_set():
+            taken.set()
+            closed.wait(30)
+
+    queue.put(1)
+    moments.watchers.append(watch)
+    try:
+        with threads() as pool:
+            getting = pool.submit(queue.get)
+            assert taken.wait(30)
+            closing = pool.submit(queue.close)
+            until(lambda: queue._closed_in, "it is closed")
+            closed.set()
+            closing.result(30)
+            with pytest.raises(ValueError, match="queue 'q' is closed"):
+                getting.result(30)
+    finally:
+        moments.watchers.remove(watch)
+    assert (queue.qsize(), inflight(broker)) == (1, 0)
+
+
+def test_close_gives_back_what_a_loop_has(queue: Queue, broker: Broker) -> None:
+    queue.put("a")
+    loop = iter(queue)
+    assert next(loop) == "a"
+    queue.close()
+    with pytest.raises(ValueError, match="queue 'q' is closed"):
+        next(loop)
+    assert (queue.qsize(), inflight(broker), counter(broker, "done")) == (1, 0, 0)
+
+
+def test_close_leaves_the_other_queues_of_its_name(queue: Queue, broker: Broker) -> None:
+    other = Queue("q")
+    with threads() as pool:
+        waiting = started_waiting(broker, pool, other.get)
+        queue.close()
+        other.put(1)
+        assert waiting.result(30) == 1
+
+
+def test_close_ends_the_puts_that_wait(queue: Queue, broker: Broker) -> None:
+    queue.put_many(range(10))
+    with threads() as pool:
+        waiting = started_waiting(broker, pool, queue.put, "too much")
+        queue.close()
+        other = Queue("q")
+        assert other.get() == 0
+        with pytest.raises(ValueError, match="queue 'q' is closed"):
+            waiting.result(30)
+    assert other.qsize() == 9
+
+
+def test_closing_what_was_only_put_into_makes_no_consumer(queue: Queue, broker: Broker) -> None:
+    queue.put(1)
+    queue.close()
+    assert (broker.consumers("q"), leasing._here.lessees) == ({}, {})
+
+
+def test_who_waits_while_all_goes_back_begins_anew(queue: Queue, broker: Broker) -> None:
+    with threads() as pool:
+        waiting = started_waiting(broker, pool, queue.get)
+        (before,) = broker.consumers("q")
+        leasing.leave()
+        until(lambda: broker.consumers("q").keys() - {before}, "it has another lease")
+        queue.put(1)
+        assert waiting.result(30) == 1
+    assert len(broker.consumers("q")) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("can't create new thread at interpreter shutdown", "this process is ending"),
+        ("can't start new thread", "can't start"),
+    ],
+)
+def test_a_first_get_when_no_thread_can_be_started(
+    queue: Queue, broker: Broker, monkeypatch: pytest.MonkeyPatch, said: str, told: str
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(leasing, "_here", leasing._Here())
+    monkeypatch.setattr(leasing._here, "hooked", True)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises((UsageError, RuntimeError), match=told):
+            queue.get()
+    leasing.leave()
+    assert broker.consumers("q") == {}
 
 
 def test_an_item_whose_lease_was_lost_is_no_error(
@@ -648,6 +766,15 @@ def test_with_a_secret_whatever_can_be_pickled_is_an_item(signing: Broker) -> No
     for item in ({1, 2}, (1, "x"), b"bytes", KEY.pending, None):
         anything.put(item)
     assert [anything.get() for _ in range(5)] == [{1, 2}, (1, "x"), b"bytes", KEY.pending, None]
+
+
+def test_what_cannot_be_pickled_is_refused(signing: Broker) -> None:
+    anything = Queue("anything", pickle=True, broker=signing)
+    for item in (lambda: None, threading.Lock()):
+        with pytest.raises(BadArgument, match=r"queue 'anything': this item cannot be pickled: .+") as caught:
+            anything.put(item)
+        assert caught.value.__cause__ is not None
+    assert anything.empty()
 
 
 def test_a_pickle_that_nobody_signed_is_never_read(signing: Broker, broker: Broker) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rq_lite.broker import Broker, Link, keys
+from rq_lite.broker import Broker, Link, inspection, keys
 from rq_lite.broker.codec import Message, decode, made_at
 from rq_lite.errors import BadArgument, PayloadTooLarge, QueueFull, UsageError
 from rq_lite.job import Job
@@ -23,7 +23,7 @@ from rq_lite.process import this
 from rq_lite.queue import Queue
 from rq_lite.task import Options, Task, registry
 from tests.conftest import DEADLINE
-from tests.redis.steps import KEY, counter, length, put, started_waiting, take
+from tests.redis.steps import KEY, counter, length, now_ms, put, started_waiting, take
 
 AnyTask = Task[..., Any]
 
@@ -248,6 +248,13 @@ def test_a_delay_schedules(task: AnyTask, broker: Broker) -> None:
     assert task.queue.qsize() == 1
 
 
+def test_a_delay_may_be_a_timedelta(task: AnyTask, broker: Broker) -> None:
+    before = now_ms(broker)
+    task.using(delay=timedelta(minutes=2)).put(1)
+    (_, due) = broker.read(("ZRANGE", KEY.scheduled, 0, -1, "WITHSCORES"))[0]
+    assert before + 120_000 <= int(due) <= now_ms(broker) + 120_000
+
+
 @pytest.mark.parametrize("zone", [timezone.utc, timezone(timedelta(hours=-5))])
 def test_a_moment_schedules_to_the_millisecond_and_never_too_early(
     task: AnyTask, broker: Broker, zone: timezone
@@ -276,8 +283,8 @@ def test_what_is_due_in_the_past_is_put_now(task: AnyTask, broker: Broker, optio
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({"delay": float("nan")}, "delay must be a number of seconds, up to 100 years, not nan"),
-        ({"delay": float("inf")}, "delay must be a number of seconds, up to 100 years, not inf"),
+        ({"delay": float("nan")}, "delay must be a number of seconds, up to 100 years .or a timedelta., not nan"),
+        ({"delay": float("inf")}, "delay must be a number of seconds, up to 100 years .or a timedelta., not inf"),
         ({"at": datetime(2026, 1, 1)}, "at=2026-01-01 00:00:00 is a different moment in each time zone: say the zone"),
         ({"at": 17.0}, "at must be a datetime, not 17.0"),
         ({"at": datetime(2026, 1, 1, tzinfo=timezone.utc), "delay": 1}, "either delay= or at=, not both"),
@@ -393,10 +400,19 @@ def test_names_that_no_key_can_hold_are_refused(name: Any) -> None:
         Queue(name)
 
 
-@pytest.mark.parametrize("bounds", [{"maxsize": -1}, {"maxbytes": -1}])
-def test_bounds_below_zero_are_refused(bounds: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="must be 0"):
-        Queue("q", **bounds)
+def test_a_maxsize_below_zero_is_no_bound(queue: Queue) -> None:
+    assert Queue("free", -1).declare() == (0, 0)
+    queue.maxsize = -5
+    assert queue.maxsize == 0
+    with pytest.raises(UsageError, match="maxbytes must be 0 or more"):
+        Queue("q", maxbytes=-1)
+
+
+def test_a_bound_that_is_no_whole_number_harms_nobody(queue: Queue, broker: Broker) -> None:
+    for forged, bound in (("2.5", 2), ("nan", 0), ("x", 0), ("inf", 0)):
+        broker.read(("HSET", KEY.meta, "maxsize", forged))
+        assert inspection.states(broker, ["q"])["q"].maxsize == bound
+        assert queue.maxsize == bound
 
 
 @pytest.mark.usefixtures("queue")

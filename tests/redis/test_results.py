@@ -469,6 +469,22 @@ def test_what_is_not_wanted_any_more_is_cancelled(double: Any, hand: Hand, queue
     assert all(job.cancelled() for job in jobs)
 
 
+def test_what_runs_is_not_cancelled_with_the_rest(double: Any, hand: Hand, queue: Queue, broker: Broker) -> None:
+    executor = Executor(queue)
+    running, waiting = executor.submit(double, 1), executor.submit(double, 2)
+    found = executor.map(double, [3, 4])
+    ((tag, _), *_) = hand.take(1)
+    executor.shutdown(wait=False, cancel_futures=True)
+    assert waiting.cancelled()
+    with pytest.raises(CancelledError):
+        next(found)
+    assert running.running()
+    assert broker.read(("EXISTS", KEY.cancelled), ("LLEN", KEY.calls("c"))) == [0, 0]
+    assert not running.cancel(interrupt=False)
+    hand.end([tag])
+    assert running.result(30) == 1
+
+
 def test_a_map_that_is_left_cancels_the_rest(double: Any, hand: Hand, queue: Queue) -> None:
     found = Executor(queue).map(double, range(10), chunksize=5)
     ((tag, _),) = hand.take(1)

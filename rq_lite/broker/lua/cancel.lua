@@ -2,8 +2,8 @@
 --         takes it drops it then, and the consumers are told, so that one that runs is interrupted.
 -- KEYS    1 pending  2 scheduled  3 suspects  4 meta  5 consumers  6 room  7 drained  8 cancelled  9 job:<id>
 --         10 result:<id>
--- ARGV    1 id  2 the same as it stands in JSON, with its quotes
--- returns {OK, removed | interrupting | marked | unknown}
+-- ARGV    1 id  2 the same as it stands in JSON, with its quotes  3 '1': one that is known to run is left alone
+-- returns {OK, removed | interrupting | marked | running (it was left alone) | unknown}
 -- oom     allowed
 -- callers Broker.cancel
 local pending, scheduled, suspects, meta, consumers, room, drained, cancelled, job, result = unpack(KEYS)
@@ -88,6 +88,7 @@ local known = redis.call('HMGET', meta, 'inflight', 'cancels')
 if not runs and (redis.call('EXISTS', result) == 1 or (whole and tonumber(known[1] or 0) <= 0)) then
   return {OK, 'unknown'}
 end
+if runs and ARGV[3] == '1' then return {OK, 'running'} end
 -- The time of the last mark, and never the same twice: by it consumers know which marks they have not read yet.
 local stamp = string.format('%d', math.max(now, tonumber(known[2] or 0) + 1))
 redis.call('ZADD', cancelled, stamp, id)

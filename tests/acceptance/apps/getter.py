@@ -9,6 +9,7 @@ if sys.argv[2:] == ["gevent"]:
 
     monkey.patch_all()
 
+import atexit
 import threading
 import time
 
@@ -59,6 +60,20 @@ def many() -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def daemons() -> None:
+    """Threads that go on getting while the program ends."""
+    for _ in range(4):
+        threading.Thread(target=loop, daemon=True).start()
+    wait_for_gate()
+
+
+def late() -> None:
+    """Gets something, and wants more when the process is ending already."""
+    atexit.register(loop)  # runs after what the first `get` registers
+    note("got", items.get())
+    items.task_done()
 
 
 if __name__ == "__main__":

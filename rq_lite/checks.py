@@ -1,0 +1,54 @@
+"""Numbers that a program gives: of the right kind and size, or refused in one line that says what is wanted."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+from reprlib import Repr
+from typing import Any
+
+from rq_lite.errors import UsageError
+
+# Redis' scripts count in floating point; up to here that is exact.
+MOST = 10**15
+INFINITE = float("inf")
+
+_short = Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 60
+
+
+def whole(what: str, value: Any, *, least: int = 0) -> int:
+    """A whole number (of any type that says so, but no bool) that Redis can count with. Raises UsageError."""
+    number = None
+    with contextlib.suppress(TypeError):
+        number = operator.index(value)
+    if number is None or isinstance(value, bool) or not least <= number <= MOST:
+        raise UsageError(f"{what} must be {least} or more, a whole number up to {MOST:,}, not {shown(value)}")
+    return number
+
+
+def real(what: str, value: Any, wanted: str, *, least: float = 0.0, most: float = INFINITE, above: bool = False) -> Any:
+    """An int or float (but no bool, nor NaN) from `least` (`above`: that itself is none) to `most`.
+
+    Raises UsageError, which says what was `wanted`.
+    """
+    number = float("nan")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):
+            number = float(value)
+    if not least <= number <= most or (above and number == least):
+        raise UsageError(f"{what} must be {wanted}, not {shown(value)}")
+    return value
+
+
+def priority(value: Any) -> float:
+    """What can be compared; a bool counts as 0 or 1. Raises UsageError."""
+    return float(real("priority", int(value) if isinstance(value, bool) else value, "a number", least=-INFINITE))
+
+
+def shown(value: object) -> str:
+    """In few words, whatever it is."""
+    try:
+        return _short.repr(value)
+    except ValueError:  # of a number with thousands of digits
+        return "such a number"
