@@ -14,7 +14,17 @@ from typing import Any
 import pytest
 
 from rq_lite import (
-    BadArgument, Empty, Full, JobFailed, LifoQueue, PriorityQueue, Queue, ShutDown, UsageError, leasing, moments,
+    BadArgument,
+    Empty,
+    Full,
+    JobFailed,
+    LifoQueue,
+    PriorityQueue,
+    Queue,
+    ShutDown,
+    UsageError,
+    leasing,
+    moments,
 )  # fmt: skip
 from rq_lite.broker import Broker, Lane, Link
 from rq_lite.job import Job
