@@ -43,6 +43,7 @@ class Result(msgspec.Struct):
 decode = msgspec.json.Decoder(Result).decode
 as_progress = msgspec.json.Decoder(Progress).decode
 PASSING = b'{"state":"progress"'
+CANCELLED = b'{"state":"cancelled"}'
 
 
 class Job(Future[Any]):
@@ -127,20 +128,22 @@ class Job(Future[Any]):
         return self
 
     def hear(self, result: bytes) -> None:
-        """How it has ended, as JSON; from the reader."""
+        """How it has ended, as JSON; only what is heard first counts."""
         if result.startswith(PASSING):
             with contextlib.suppress(msgspec.DecodeError):
                 self._progress = as_progress(result)
             return
-        with contextlib.suppress(concurrent.futures.InvalidStateError):  # heard of already
+        first = object()
+        if self.__dict__.setdefault("_heard", first) is not first:  # one step, also where threads hear at once
+            return
+        try:
             try:
-                try:
-                    found = decode(result)
-                except msgspec.DecodeError:  # a stack may be any bytes
-                    found = decode(result.decode(errors="replace"))
-                self._settle(found)
-            except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
-                self.set_exception(JobFailed("BadResult", f"it cannot be read: {error}", job_id=self.id))
+                found = decode(result)
+            except msgspec.DecodeError:  # a stack may be any bytes
+                found = decode(result.decode(errors="replace"))
+            self._settle(found)
+        except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
+            self.set_exception(JobFailed("BadResult", f"it cannot be read: {error}", job_id=self.id))
 
     def _settle(self, found: Result) -> None:
         if found.state == "done":
@@ -186,6 +189,8 @@ class Job(Future[Any]):
         if self.result_ttl is not None and self.done():
             return super().cancelled()
         done = self.broker.cancel(self.queue, self.id, interrupt=interrupt)
+        if done is Cancelled.REMOVED and self.result_ttl is not None:
+            self.hear(CANCELLED)  # its end is on its way, and known already
         return done not in (Cancelled.UNKNOWN, Cancelled.RUNNING)
 
     @property
