@@ -76,20 +76,24 @@ def environment(settings: Mapping[str, Any]) -> Iterator[None]:
     """What is started during the block finds these settings in its environment."""
     variables = {ENV_PREFIX + name.upper(): variable(value, FIELD_TYPES[name]) for name, value in settings.items()}
     before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    put_into_environment(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        put_into_environment(before)
 
 
-def variable(value: Any, kind: Any) -> str:
-    """As it is read from the environment, where an empty text is none."""
+def put_into_environment(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+
+
+def variable(value: Any, kind: Any) -> str | None:
+    """As it is read from the environment; None: it must not be there."""
     if value is None:
-        return "" if kind == str | None else "null"
+        return None if kind == str | None else "null"
     return str(value)
 
 
