@@ -42,7 +42,7 @@ def bury(lab: Lab, *ids: str, queue: str = "work", **report: Any) -> None:
     for job_id in ids:
         tag = lab.broker.read(("HINCRBY", key.meta, "tag", 1))[0]
         told = {"id": job_id, "task": "m:t", "error": "ValueError: no", "attempts": 1} | report
-        entry = encode(Message(VERSION, job_id, "m:t", [job_id]))
+        entry = encode(Message(VERSION, job_id, str(told["task"]), [job_id]))
         lab.broker.read(("HSET", key.dead, tag, json.dumps(told).encode() + b"\n" + entry))
         lab.broker.read(("ZADD", key.dead_index, YESTERDAY + tag, tag))
 
