@@ -38,9 +38,10 @@ def section(suite: ElementTree.Element) -> str:
     for case in suite.iter("testcase"):
         for found in case.iter("property"):
             if found.get("name") == "figures":
-                name = re.match(r"test_t0?(\d+)_", case.get("classname", "").rpartition(".")[2])
+                file = case.get("classname", "").rpartition(".")[2].removeprefix("test_")
+                name = re.sub(r"^t0?(\d+)_.*", r"T\1", file)
                 figures = re.sub(r"^T\d+ ", "", found.get("value", "")).replace("|", "\\|")
-                lines.append(f"| {'T' + name[1] if name else ''} | {figures} |")
+                lines.append(f"| {name} | {figures} |")
     return "\n".join(lines) + "\n"
 
 
