@@ -50,6 +50,10 @@ What limits them, where a target is missed:
   hide the round trip, but a job that is taken ahead can be stuck behind long ones; so nothing is taken ahead.
 - **Server time at depth**: a take is O(batch) at any depth (`draining 1,000,000`, jobs/s, shows it); the time itself
   varies with memory that is not in the cache, and from run to run.
+- **put → body**: Redis wakes the consumer, which then asks for the job: two hops, where the bare one is one.
+- **Items between two processes**: each put waits until Redis has answered it. `LPUSH and BRPOP` in the table is what
+  can be had so at best, without any promise; a manager keeps its items in its own memory. `put_many` and a loop over
+  the queue save the round trips.
 """
 
 AGAIN = """\
