@@ -112,7 +112,9 @@ class Consumer:
         self._until = float("inf")  # when leaving: how long running jobs have, in time.monotonic()
         self._give_up = float("inf")  # when leaving: no more tries to reach Redis after this
         self._audit_at = time.monotonic() + AUDIT * random.uniform(0.5, 1.0)
-        self._recovering = False
+        self._well = Event()  # Redis has answered the last exchange
+        self._well.set()
+        self._pauses = pauses()  # between tries while it does not
         self._exchanger: gevent.greenlet | None = None
         self._seldom = Seldom(log)
 
@@ -143,7 +145,7 @@ class Consumer:
 
     def rebuild(self) -> None:
         """Connect anew, whatever the exchange waits for. From a hub callback."""
-        if self._exchanger is not None and not self._leaving and not self._recovering:
+        if self._exchanger is not None and not self._leaving and self._well.is_set():
             self._exchanger.throw(Rebuild("nothing was taken though jobs wait: connecting anew"))
 
     def _leave(self) -> None:
@@ -195,13 +197,19 @@ class Consumer:
                     self._news.wait(wait)
                     self._news.clear()
                     wait = 0.0
-                while self._step() and going_on():
+                while self._answered_step() and going_on():
                     pass
                 return
             except FAULTS as error:
-                self._recovering = True
+                self._well.clear()
                 self._recover(error)
-                self._recovering = False
+
+    def _answered_step(self) -> bool:
+        going_on = self._step()
+        if not self._well.is_set():
+            self._well.set()
+            self._pauses = pauses()
+        return going_on
 
     def _step(self) -> bool:
         """One exchange, if there is a reason for one."""
@@ -294,7 +302,7 @@ class Consumer:
 
     def _recover(self, error: Exception) -> None:
         """After an error nobody knows what was done: look what we own, then go on from there."""
-        for pause in pauses():
+        for pause in self._pauses:  # longer and longer until an exchange works: a replica lets us look, but not take
             self._link.close()
             self._seldom.warn("redis", f"Redis: {error}" + ("" if weather(error) else " (no passing trouble)"))
             gevent.sleep(pause)
@@ -418,6 +426,7 @@ class Consumer:
             except FAULTS:
                 link.close()
                 gevent.sleep(random.uniform(0.05, 1.0))
+                self._well.wait()
                 continue
             if call is not None:
                 lane = self._lanes[call[0]]
