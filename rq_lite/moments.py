@@ -29,7 +29,7 @@ STEPS = (
     "renew", "announce", "promote", "reclaim", "plan", "fire",  # supervisors
 )  # fmt: skip
 NAMES = {f"{step}.{end}" for step in STEPS for end in ("before", "after", "failed")}
-NAMES |= {"run.before", "run.after", "start.before", "start.after", "stop.before"}
+NAMES |= {"run.before", "run.after", "start.before", "start.after", "stop.before", "leave.before"}
 
 
 class Droppable(Protocol):

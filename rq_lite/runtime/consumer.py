@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import gevent
 from gevent.event import Event
 
+from rq_lite import moments
 from rq_lite.backoff import pauses
 from rq_lite.broker import FAULTS, Broker, Code, Link, weather
 from rq_lite.broker import Lane as Acks
@@ -154,6 +155,7 @@ class Consumer:
         self._hungry.set()
 
     def _wind_down(self) -> None:
+        moments.reach("leave.before", self._link, consumer=self.name)
         self._give_back(self._slots.not_started())
         while not self._slots.idle and (left := self._until - time.monotonic()) > 0:
             self._exchange_while(lambda: True, wait=min(left, AUDIT))

@@ -183,6 +183,16 @@ class Lab:
     def close_gate(self) -> None:
         (self.folder / "evidence" / "gate").unlink()
 
+    def watch_moments(self) -> None:
+        """Of processes that start from now on, for `until_reached`."""
+        (self.folder / "moments").mkdir()
+        self.environment = {**self.environment, "RQ_LITE_HISTORY": str(self.folder / "moments")}
+
+    def until_reached(self, moment: str) -> None:
+        told = b'"at":"%s"' % moment.encode()
+        files = self.folder / "moments"
+        until(lambda: any(told in file.read_bytes() for file in files.iterdir()), f"somebody reaches {moment}")
+
     # -- workers
 
     def work(self, *options: str, app: str = APP, procs: int = 1, **popen: Any) -> Worker:

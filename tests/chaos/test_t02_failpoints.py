@@ -132,7 +132,7 @@ def test_of_a_worker_that_drains_a_queue(scene: Scene, moment: str, action: str)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("moment", [*around("give_back"), "stop.before"])
+@pytest.mark.parametrize("moment", ["stop.before", "leave.before", *around("give_back")])
 def test_of_a_worker_that_stops(scene: Scene, moment: str, action: str) -> None:
     with scene.told():
         scene.lab.put("hold", *range(SLOTS + 2))
