@@ -13,6 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
 
 import gevent
 from gevent.event import Event
@@ -133,6 +134,7 @@ class Consumer:
         listener.kill()
         self._wind_down()
         hearer.kill()
+        self._link.close()
 
     def stop(self) -> None:
         """Take no more, and end within the grace time; called again: give back at once. Safe from a hub callback."""
@@ -159,7 +161,8 @@ class Consumer:
         self._give_back(self._slots.not_started())
         while not self._slots.idle and (left := self._until - time.monotonic()) > 0:
             self._exchange_while(lambda: True, wait=min(left, AUDIT))
-        self._give_up = time.monotonic() + LAST
+        if self._stops:
+            self._give_up = min(self._give_up, time.monotonic() + LAST)
         ending = self._slots.stop_running()
         if ending:
             log.warning("%d jobs were not done within the grace time: given back", len(ending))
@@ -204,7 +207,8 @@ class Consumer:
                 return
             except FAULTS as error:
                 self._well.clear()
-                self._recover(error)
+                if not self._recover(error):
+                    return
 
     def _answered_step(self) -> bool:
         going_on = self._step()
@@ -223,7 +227,7 @@ class Consumer:
                 self._settle_others(lane)
         going_on = self._exchange(want)
         # Only now: results that come too late (after a long standstill) are refused and counted, not just forgotten.
-        if time.monotonic() > self._audit_at:
+        if time.monotonic() > self._audit_at and not (self._leaving and self._slots.idle):
             self._reconcile()
             return True
         return going_on
@@ -302,23 +306,32 @@ class Consumer:
             "stale", f"queue {lane.queue!r}: {stale} results came too late, their jobs had been reclaimed"
         )
 
-    def _recover(self, error: Exception) -> None:
-        """After an error nobody knows what was done: look what we own, then go on from there."""
+    def _recover(self, error: Exception) -> bool:
+        """After an error nobody knows what was done: look what we own, and go on from there, unless this returns False.
+
+        That is at a stop, which does not wait for Redis: running jobs have their grace time, their results `LAST`.
+        """
         for pause in self._pauses:  # longer and longer until an exchange works: a replica lets us look, but not take
             self._link.close()
             self._seldom.warn("redis", f"Redis: {error}" + ("" if weather(error) else " (no passing trouble)"))
             gevent.sleep(pause)
             if self._leaving and self._slots.idle and not any(lane.finished for lane in self._lanes.values()):
-                return  # nothing to tell Redis any more, so a stop does not wait for it
-            if time.monotonic() > self._give_up:
+                return False
+            now = time.monotonic()
+            if self._stops and self._slots.idle:
+                self._give_up = min(self._give_up, now + LAST)
+            if now > self._give_up:
                 self._forget_results()
-                return
+                return False
+            if now > self._until and self._give_up == float("inf"):
+                return False
             try:
                 self._reconcile(anew=True)
                 self._audit_at = time.monotonic() + SOON
-                return
+                return True
             except FAULTS as again:
                 error = again
+        raise AssertionError("pauses never end")
 
     def _forget_results(self) -> None:
         """Redis was not there to hear of them: their jobs are reclaimed and run again."""
@@ -415,45 +428,45 @@ class Consumer:
 
     def _hear_calls(self) -> None:
         """Interrupt what is cancelled, also while all slots are busy; the marks make up for a call that gets lost."""
-        link = self._broker.link()
         queues = self._order.queues
-        while True:
-            self._busy.wait()
-            gevent.sleep(0)  # most jobs are done at once
-            if self._slots.idle:
-                self._busy.clear()
-                continue
-            try:
-                call = self._broker.wait_call(queues, self.name, link)
-            except FAULTS:
-                link.close()
-                gevent.sleep(random.uniform(0.05, 1.0))
-                self._well.wait()
-                continue
-            if call is not None:
-                lane = self._lanes[call[0]]
-                lane.marks.add(call[1])
-                self._cancel(lane, [call[1]])
+        with closing(self._broker.link()) as link:
+            while True:
+                self._busy.wait()
+                gevent.sleep(0)  # most jobs are done at once
+                if self._slots.idle:
+                    self._busy.clear()
+                    continue
+                try:
+                    call = self._broker.wait_call(queues, self.name, link)
+                except FAULTS:
+                    link.close()
+                    gevent.sleep(random.uniform(0.05, 1.0))
+                    self._well.wait()
+                    continue
+                if call is not None:
+                    lane = self._lanes[call[0]]
+                    lane.marks.add(call[1])
+                    self._cancel(lane, [call[1]])
 
     # -- the bell
 
     def _listen(self) -> None:
         """Wait for the bell while a take came up short; a token that comes too late is handed on."""
-        link = self._broker.link()
         queues = self._order.queues
-        while True:
-            self._hungry.wait()
-            try:
-                rang = self._broker.wait_bell(queues, BLOCK * random.uniform(0.8, 1.2), link)
-                if rang is not None and self._slots.room <= 0:
-                    self._broker.ring(rang, link)
-                    continue
-            except FAULTS:
-                link.close()
-                gevent.sleep(random.uniform(0.05, 1.0))
-            self._dry = False
-            self._hungry.clear()
-            self._news.set()
+        with closing(self._broker.link()) as link:
+            while True:
+                self._hungry.wait()
+                try:
+                    rang = self._broker.wait_bell(queues, BLOCK * random.uniform(0.8, 1.2), link)
+                    if rang is not None and self._slots.room <= 0:
+                        self._broker.ring(rang, link)
+                        continue
+                except FAULTS:
+                    link.close()
+                    gevent.sleep(random.uniform(0.05, 1.0))
+                self._dry = False
+                self._hungry.clear()
+                self._news.set()
 
 
 def portions(ends: list[tuple[int, Finished]]) -> Iterator[list[tuple[int, Finished]]]:

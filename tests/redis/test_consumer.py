@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gevent
+import pytest
 import redis
 
 from rq_lite.broker import Broker, Cancelled, Link, inspection
 from rq_lite.broker.codec import VERSION, Message, encode
 from rq_lite.outcome import Outcome
+from rq_lite.runtime import consumer as module
 from rq_lite.runtime.board import Board, new_file, size
 from rq_lite.runtime.consumer import Consumer, Lane, Order
 from rq_lite.runtime.slots import Slot
@@ -97,3 +104,84 @@ def test_who_never_got_through_can_be_stopped(broker: Broker) -> None:
     broken.consumer.run()
     broken.close()
     assert broken.tries == 2
+
+
+class GoesAway(Broker):
+    """Redis, until it is away."""
+
+    away = False
+    tries = 0
+
+    def _meanwhile(self) -> None:
+        if self.away:
+            self.tries += 1
+            assert self.tries < 20, "it does not stop"
+            raise redis.ConnectionError("away")
+
+    def _run(self, name: str, keys_: tuple[str, ...], *args: Any, link: Link | None = None) -> list[Any]:
+        self._meanwhile()
+        return super()._run(name, keys_, *args, link=link)
+
+    def _read(self, command: tuple[Any, ...], link: Link | None) -> Any:
+        self._meanwhile()
+        return super()._read(command, link)
+
+    def wait_call(self, queues: Sequence[str], consumer: str, link: Link) -> None:
+        gevent.sleep(0.1)  # nobody calls; sockets are not patched here, and would block the loop
+
+    def wait_bell(self, queues: Sequence[str], seconds: float, link: Link) -> None:
+        gevent.sleep(0.1)
+
+
+@pytest.fixture
+def consumer_that(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[GoesAway, Consumer]]:
+    """One job is put, and a consumer runs it; an audit is always due."""
+    monkeypatch.setattr(module, "AUDIT", 0.001)
+
+    def make(run: Callable[[GoesAway, Consumer], None], grace: float) -> tuple[GoesAway, Consumer]:
+        broken = GoesAway(broker.url, settings=broker.settings)
+        broken.declare("q")
+        broken.put("q", [b"{job}"])
+
+        def once(slot: Slot[Lane], entry: bytes) -> Outcome:
+            run(broken, consumer)
+            return None
+
+        consumer = Consumer(broken, "c", Order({"q": 1.0}, strict=True), board(2), once, grace=grace)
+        return broken, consumer
+
+    return make
+
+
+def test_a_stop_does_not_wait_for_a_redis_that_is_away(
+    consumer_that: Callable[..., tuple[GoesAway, Consumer]], broker: Broker
+) -> None:
+    def run(broken: GoesAway, consumer: Consumer) -> None:
+        broken.away = True
+        consumer.stop()
+
+    broken, consumer = consumer_that(run, grace=1000.0)
+    consumer.run()
+    broken.close()
+    assert len(broker.inflight("q", "c")) == 1  # to be reclaimed
+
+
+def test_with_redis_away_jobs_have_their_grace_time_and_are_told(
+    consumer_that: Callable[..., tuple[GoesAway, Consumer]],
+) -> None:
+    told = []
+
+    def run(broken: GoesAway, consumer: Consumer) -> None:
+        broken.away = True
+        consumer.stop()
+        began = time.monotonic()
+        try:
+            gevent.sleep(1000)
+        finally:
+            told.append(time.monotonic() - began)
+
+    broken, consumer = consumer_that(run, grace=0.2)
+    consumer.run()
+    broken.close()
+    (seconds,) = told
+    assert seconds >= 0.2
