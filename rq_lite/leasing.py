@@ -105,7 +105,8 @@ class Lane:
         held by others either, who might give it back. Raises Left.
         """
         if done is not None:
-            self._done(done)
+            with self._guard:
+                self._done(done)
         elif self._ready and not self._acks:  # brought along by an earlier call
             with self._guard:
                 if self._ready:
@@ -132,11 +133,11 @@ class Lane:
         finally:
             with self._guard:
                 self._waiting -= 1
-                spare = self._spare(ahead) if self._ready else []
+                spare = self._spare(ahead)
                 if self._waiting:
                     self._news.notify()
-            if spare:  # this thread was interrupted while another took for it
-                self._return([held.tag for held in spare])
+            if spare > 0:  # this thread was interrupted while another took for it
+                self._return_spare(ahead)
 
     @property
     def ready(self) -> int:
@@ -164,9 +165,9 @@ class Lane:
         own[held] = None
         return held
 
-    def _spare(self, kept: int = 0) -> list[Held]:
-        """What was taken and nobody waits for, apart from so many."""
-        return [self._ready.pop() for _ in range(len(self._ready) - self._waiting - kept)]
+    def _spare(self, kept: int = 0) -> int:
+        """How much was taken that nobody waits for, apart from so many."""
+        return len(self._ready) - self._waiting - kept
 
     def _take(self, ahead: int) -> int:
         want = max(0, self._waiting + ahead - len(self._ready))
@@ -252,12 +253,14 @@ class Lane:
             own = self._held.get(threading.get_ident()) or min(
                 filter(None, self._held.values()), key=lambda those: next(iter(those)).tag, default=None
             )
-        if not own:
-            raise ValueError(f"queue {self.queue!r}: task_done() called too many times: nothing that was got is left")
-        self.settle(next(iter(own)))
+            if not own:
+                raise ValueError(f"queue {self.queue!r}: task_done() called too many times: nothing got is left")
+            self._done(next(iter(own)))
+        self.flush()
 
     def settle(self, held: Held) -> None:
-        self._done(held)
+        with self._guard:
+            self._done(held)
         self.flush()
 
     def flush(self) -> None:
@@ -267,35 +270,33 @@ class Lane:
                 self._exchange(0)
 
     def _done(self, held: Held) -> None:
-        """It is settled with the next exchange."""
-        with self._guard:
-            if held.settled:
-                return
-            self._drop(held)
-            if not held.lost:
-                if not self._acks:
-                    self._acked_at = time.monotonic()
-                self._acks.append(held.tag)
+        """It is settled with the next exchange. Whoever calls this holds `_guard`."""
+        if not self._drop(held):
+            return
         if held.lost:
             self._note_stale(1)
+            return
+        if not self._acks:
+            self._acked_at = time.monotonic()
+        self._acks.append(held.tag)
 
     def give_back(self, held: Held) -> None:
-        with self._guard:
-            if held.settled:
-                return
-            self._drop(held)
-        if not held.lost:
-            self._return([held.tag])
+        # Dropped only by who may talk: else a look at what we own in between would find it for new.
+        with contextlib.suppress(Left), self._talk:
+            with self._guard:
+                dropped = self._drop(held)
+            if dropped and not held.lost:
+                self._give_back([held.tag])
 
     def bury(self, held: Held, error: BaseException) -> None:
         """To the dead set: it cannot even be read."""
-        with self._guard:
-            if held.settled:
-                return
-            self._drop(held)
         report = Report(held.message.id, None, f"{type(error).__name__}: {error}", consumer=self._consumer).buried()
         with contextlib.suppress(Left), self._talk:
-            self._surely(lambda: self.broker.bury(self.queue, self._consumer, [(held.tag, report.report)], self._link))
+            with self._guard:
+                dropped = self._drop(held)
+            if dropped:
+                buried = [(held.tag, report.report)]
+                self._surely(lambda: self.broker.bury(self.queue, self._consumer, buried, self._link))
 
     def give_all_back(self, patience: float | None = None) -> None:
         """What was got here and is not settled, and what was taken for threads that are no more."""
@@ -312,16 +313,23 @@ class Lane:
             if tags:
                 self._give_back(tags, patience)
 
-    def _drop(self, held: Held) -> None:
+    def _drop(self, held: Held) -> bool:
+        """Whether it was held."""
+        if held.settled:
+            return False
         held.settled = True
         those = self._held.get(held.owner, {})
         those.pop(held, None)
         if not those:
             self._held.pop(held.owner, None)
+        return True
 
-    def _return(self, tags: list[int]) -> None:
+    def _return_spare(self, kept: int = 0) -> None:
         with contextlib.suppress(Left), self._talk:
-            self._give_back(tags)
+            with self._guard:
+                spare = [self._ready.pop() for _ in range(self._spare(kept))]
+            if spare:
+                self._give_back([held.tag for held in spare])
 
     # -- Redis; whoever calls these holds `_talk`
 
@@ -400,11 +408,8 @@ class Lane:
                 self._exchange(0)
         finally:
             self._talk.release()
-        with self._guard:
-            idle = time.monotonic() - self._got_at > IDLE
-            spare = self._spare() if idle else []
-        if spare:
-            self._return([held.tag for held in spare])
+        if time.monotonic() - self._got_at > IDLE:
+            self._return_spare()
 
     def _note_stale(self, count: int) -> None:
         self._seldom.warn("stale", f"queue {self.queue!r}: {count} items were done after their lease had ended")
@@ -415,12 +420,29 @@ class Lane:
         self.wake()
         with contextlib.suppress(RqLiteError):
             self.give_all_back(LAST)
-            self.broker.reclaim(self.queue, self._consumer, certain=True, death=ENDED)
         with self._talk:
+            with contextlib.suppress(RqLiteError):
+                self.broker.patiently(self._forget, self._link, LAST)
             self._link.close()
         with self._guard:
             if not self._listening:
                 self._ear.close()
+
+
+    def _forget(self) -> None:
+        self.broker.reclaim(self.queue, self._consumer, certain=True, death=ENDED, link=self._link)
+
+    def begin_anew(self) -> None:
+        """In a forked child, which has nothing of what its parent holds, and none of its connections."""
+        self._left = True
+        self._guard, self._talk = threading.Lock(), threading.Lock()
+        self._news = threading.Condition(self._guard)
+        for those in self._held.values():
+            for held in those:
+                held.settled = True
+        self._held.clear()
+        self._ready.clear()
+        self._acks.clear()
 
 
 class Lessee:
@@ -535,8 +557,14 @@ def _hook() -> None:
         util.Finalize(None, _end_after_threads, exitpriority=-100)
 
 
+def _begin_anew() -> None:
+    for lane in _here.lanes.values():
+        lane.begin_anew()
+    _here.__init__()  # type: ignore[misc]
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_here.__init__)  # type: ignore[misc]
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def each(take: Callable[[Held | None], Held]) -> Iterator[Held]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rq_lite import moments
 from rq_lite.broker import keys
 from rq_lite.broker.codec import encode
+from rq_lite.broker.connection import Link
 from rq_lite.broker.replies import Cancelled, Death, Reclaimed, Renewed, Requeued
 from rq_lite.broker.runner import Runner, blank, flat, ms
 from rq_lite.broker.scripts import Code
@@ -28,7 +29,15 @@ class Tending(Runner):
         return Renewed(*reply[1:])
 
     def reclaim(
-        self, queue: str, consumer: str, *, certain: bool, death: Death = UNSEEN, most: int = 500, cursor: int = 0
+        self,
+        queue: str,
+        consumer: str,
+        *,
+        certain: bool,
+        death: Death = UNSEEN,
+        most: int = 500,
+        cursor: int = 0,
+        link: Link | None = None,
     ) -> Reclaimed | None:
         """Return a dead consumer's jobs to the head of the queue, a batch; `cursor` is what the last call returned.
 
@@ -40,8 +49,8 @@ class Tending(Runner):
             key.dead, key.dead_index, key.scheduled, key.drained,
         )  # fmt: skip
         args = (consumer, most, int(certain), death.charged, death.how, death.where, cursor, *self._caps)
-        with moments.step("reclaim", None, queue=queue, consumer=consumer) as facts:
-            reply = self._run("reclaim", names, *args)
+        with moments.step("reclaim", link, queue=queue, consumer=consumer) as facts:
+            reply = self._run("reclaim", names, *args, link=link)
             facts["moved"] = 0 if reply[0] == Code.ALIVE else reply[1]
         return None if reply[0] == Code.ALIVE else Reclaimed(*map(int, reply[1:]))
 
