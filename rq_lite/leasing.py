@@ -428,7 +428,6 @@ class Lane:
             if not self._listening:
                 self._ear.close()
 
-
     def _forget(self) -> None:
         self.broker.reclaim(self.queue, self._consumer, certain=True, death=ENDED, link=self._link)
 

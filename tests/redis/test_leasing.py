@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,25 +15,23 @@ from tests.conftest import SERVERS, Server
 from tests.redis.steps import counter, threads
 
 
-def test_threads_that_settle_at_once_settle_different_items(queue: Queue, broker: Broker) -> None:
-    """Each has got nothing itself, so each settles what the process got first; both have chosen before one is sent."""
-    for item in "ab":
-        queue.put(item)
-        queue.get()
+def test_an_item_is_chosen_and_settled_in_one_step(
+    queue: Queue, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else two threads that have got nothing themselves could choose the same one of the process."""
+    queue.put("a")
+    queue.get()
     lane = queue._lane
-    chosen = threading.Barrier(2, timeout=30)
-    flush = lane.flush
+    done = lane._done
 
-    def once_both_have_chosen() -> None:
-        chosen.wait()
-        flush()
+    def settle(held: leasing.Held) -> None:
+        assert lane._guard.locked()
+        done(held)
 
-    lane.flush = once_both_have_chosen  # type: ignore[method-assign]
+    monkeypatch.setattr(lane, "_done", settle)
     with threads() as pool:
-        for future in [pool.submit(queue.task_done) for _ in range(2)]:
-            future.result(30)
-    assert broker.unfinished("q")[0] == 0
-    assert counter(broker, "done") == 2
+        pool.submit(queue.task_done).result(30)
+    assert counter(broker, "done") == 1
 
 
 @pytest.mark.parametrize("how", ["give back", "bury"])
@@ -43,7 +41,8 @@ def test_what_goes_back_is_not_found_again_by_a_look_at_what_is_owned(queue: Que
     lane = held.lane
     with threads() as pool:
         with lane._talk:  # an exchange of another thread is under way
-            future = pool.submit(lane.give_back, held) if how == "give back" else pool.submit(lane.bury, held, OSError())
+            back = lane.give_back if how == "give back" else partial(lane.bury, error=OSError())
+            future = pool.submit(back, held)
             lane._audit_at = 0.0
             lane._exchange(0)
             assert lane.ready == 0
