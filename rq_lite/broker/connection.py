@@ -61,13 +61,20 @@ class Link:
         self.producer = os.urandom(8).hex()
         self.sequence = 0
         self.asked = False
+        self._owed = False  # a reply; still there with the next command if its reader was interrupted
 
     def call(self, *command: Any) -> Any:
         """The reply. Raises redis-py's errors as they come; after a lost reply nobody knows if it was done."""
         self._begin()
         # Packed here: the connection's own way looks at every argument once more, in Python.
         self._connection.send_packed_command((pack_command(command),))
-        return self._connection.read_response()
+        try:
+            reply = self._connection.read_response()
+        except redis.ResponseError:
+            self._owed = False
+            raise
+        self._owed = False
+        return reply
 
     def pipe(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """The replies to several commands sent at once; raises the first error among them, after reading all."""
@@ -80,15 +87,18 @@ class Link:
                 replies.append(self._connection.read_response())
             except redis.ResponseError as error:
                 failure = failure or error
+        self._owed = False
         if failure is not None:
             raise failure
         return replies
 
     def _begin(self) -> None:
+        if self._owed:
+            self._connection.disconnect()
         if not self._connection.is_connected:
             self.asked = False
             self._connection.connect()
-        self.asked = True
+        self.asked = self._owed = True
 
     def close(self) -> None:
         self._connection.disconnect()

@@ -57,6 +57,9 @@ class Engine:
         self._running = False
         self._masked = False  # a frame is under way, which must not be cut short
         self._late = False  # an interruption came meanwhile
+        self._cut = (
+            False  # one was raised, anywhere, also in the middle of a library's work: no other job is run after it
+        )
         self._taken = 0
         self._sending = threading.Lock()
         self._said = 0.0  # when it last said how far the job is
@@ -68,6 +71,7 @@ class Engine:
         if self._masked:
             self._late = True
         elif self._running:
+            self._cut = True
             raise Interrupted
 
     def serve(self) -> None:
@@ -103,6 +107,7 @@ class Engine:
             self._masked = self._masked and not main
         if main and self._late:
             self._late = False
+            self._cut = True
             raise Interrupted
 
     def _say_later(self, number: int) -> None:
@@ -165,7 +170,7 @@ class Engine:
 
     def _worn_out(self) -> bool:
         most, memory = self._settings.max_jobs, self._settings.max_rss * 1_000_000
-        return bool(most and self._taken + 1 >= most) or bool(memory and rss() >= memory)
+        return self._cut or bool(most and self._taken + 1 >= most) or bool(memory and rss() >= memory)
 
 
 def main() -> None:

@@ -58,13 +58,19 @@ class Engine:
         ours, theirs = socket.socketpair()
         self._stacks = new_file()
         inherited = (theirs.fileno(), self._stacks)
-        with theirs:
+        try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "rq_lite.runtime.engine", *map(str, inherited), str(os.getpid())],
                 pass_fds=inherited,
                 stdin=subprocess.DEVNULL,
                 cwd=folder,
             )
+        except BaseException:
+            ours.close()
+            os.close(self._stacks)
+            raise
+        finally:
+            theirs.close()
         self._frames = Frames(ours)
         # What its jobs have forked may hold its end of the channel open: its death is an end, too.
         cast(Any, self._process).rawlink(self._close)
@@ -181,21 +187,25 @@ class Engines:
     def _started(self) -> Engine:
         """A new one that has imported the app; waits for ever for one that can."""
         for pause in pauses():
-            engine = Engine(self._folder)
-            answer = None
             try:
-                engine.send(encode(self._hire))
-                answer = engine.answer()
-            except OSError:
-                pass
-            except BaseException:
+                engine = Engine(self._folder)
+            except OSError as error:  # no more processes or files, or the folder is gone
+                how = str(error)
+            else:
+                answer = None
+                try:
+                    engine.send(encode(self._hire))
+                    answer = engine.answer()
+                except OSError:
+                    pass
+                except BaseException:
+                    engine.kill()
+                    raise
+                if answer is not None and answer.event == "ready":
+                    return engine
+                how = f"it {engine.end()}" if answer is None else f"{answer.error}\n{answer.traceback}".strip()
                 engine.kill()
-                raise
-            if answer is not None and answer.event == "ready":
-                return engine
-            how = f"it {engine.end()}" if answer is None else f"{answer.error}\n{answer.traceback}".strip()
             self._seldom.warn("engine", f"an engine for run_in='process' cannot begin, its jobs wait: {how}")
-            engine.kill()
             gevent.sleep(pause)
         raise AssertionError("pauses never end")
 

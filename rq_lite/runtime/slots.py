@@ -203,6 +203,7 @@ class Slots(Generic[L]):
                 if not ready.counter:  # else the next job overwrites it at once
                     words[due] = NEVER
                 if now() - self._turned > HOG:
+                    words[due] = NEVER  # others may take what is there meanwhile
                     gevent.sleep(0)
         except Stopped:
             return  # a slot stays marked as busy: its job is given back

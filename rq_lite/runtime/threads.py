@@ -67,7 +67,7 @@ class Call:
         self._ident = 0  # of the thread, while anything may be raised in it
         self._returned = False
         self.result: Any = None
-        self.error: BaseException | None = None
+        self.error: BaseException | None = RuntimeError("its thread was cut short")  # unless it gets to its end
 
     def run(self) -> None:
         """In the thread. Raises nothing."""
@@ -89,6 +89,7 @@ class Call:
     def _attempt(self) -> None:
         args, kwargs = self._task.arguments.restore(self._message.args, self._message.kwargs)
         self.result = call(self._task, args, kwargs, self._current)
+        self.error = None
         self._returned = True
 
     def _close(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rq_lite.broker import Broker, Link, inspection, keys
+from rq_lite.broker import FAULTS, Broker, Link, inspection, keys
 from rq_lite.broker.codec import Message, decode, made_at
 from rq_lite.errors import BadArgument, PayloadTooLarge, QueueFull, UsageError
 from rq_lite.job import Job
@@ -502,6 +502,28 @@ def test_entries_of_other_programs_may_be_mixed_in(task: AnyTask, broker: Broker
     task.queue.put_entries([], Options())
     task.put(8)
     assert [message.task for message in messages(broker)] == ["t", task.name]
+
+
+def test_who_is_interrupted_before_an_answer_leaves_it_to_nobody(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by Ctrl-C: a request has gone out, and nobody has begun to read."""
+    link = broker.link()
+    link.call("PING")
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(link._connection, "read_response", interrupted)
+        for call in (lambda: link.call("ECHO", "one"), lambda: link.pipe([("ECHO", "one")])):
+            with pytest.raises(KeyboardInterrupt):
+                call()
+    assert link.call("ECHO", "two") == b"two"
+    with pytest.raises(FAULTS):
+        link.call("NOSUCH")
+    assert link.pipe([("ECHO", "three")]) == [b"three"]
+    link.close()
 
 
 def test_a_forked_process_has_links_of_its_own(queue: Queue, broker: Broker) -> None:

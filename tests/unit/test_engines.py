@@ -1,0 +1,44 @@
+"""Processes for run_in="process", as their consumer sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rq_lite.runtime import engines
+from rq_lite.runtime.engines import Engines
+from rq_lite.runtime.frames import Answer, Hire
+from rq_lite.settings import Settings
+
+FILES = Path("/proc/self/fd")
+
+
+def test_where_none_can_be_started_its_jobs_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No processes, no files or no folder are no fault of a job."""
+    tries: list[object] = []
+
+    class Late:
+        def __init__(self, folder: object) -> None:
+            tries.append(folder)
+            if len(tries) < 3:
+                raise BlockingIOError("no process")
+
+        def send(self, *parts: bytes) -> None:
+            pass
+
+        def answer(self) -> Answer:
+            return Answer(event="ready")
+
+    monkeypatch.setattr(engines, "Engine", Late)
+    made = Engines(Hire(settings=Settings(), app="app", number=1), 1, 1.0)
+    assert isinstance(made._started(), Late)
+    assert len(tries) == 3
+
+
+@pytest.mark.skipif(not FILES.exists(), reason="needs /proc")
+def test_one_that_cannot_be_started_leaves_nothing_open(tmp_path: Path) -> None:
+    before = len(list(FILES.iterdir()))
+    with pytest.raises(FileNotFoundError):
+        engines.Engine(tmp_path / "gone")
+    assert len(list(FILES.iterdir())) == before

@@ -1,0 +1,37 @@
+"""Slots by themselves: no Redis, and no patched process."""
+
+from __future__ import annotations
+
+import time
+
+import gevent
+
+from rq_lite.outcome import Outcome
+from rq_lite.runtime.board import NEVER, SECOND, Board, new_file, size
+from rq_lite.runtime.slots import Slot, Slots
+
+
+class Base:
+    base = 0
+
+
+def test_a_slot_that_lets_others_go_first_shows_no_job_of_its_own() -> None:
+    """It has ended a job that held the loop, and others take what came meanwhile: it may be long until its next."""
+    board, lane, done = Board(new_file(size(3)), 3), Base(), []
+
+    def run(slot: Slot[Base], entry: bytes) -> Outcome:
+        slot.deadline = slot.words[slot.due] = time.monotonic_ns() + SECOND
+        if entry == b"hog":
+            slots.feed(lane, 1, [b"", b""])
+            slots._turned = 0  # the loop has not turned for long
+        slot.deadline = NEVER
+        return None
+
+    slots: Slots[Base] = Slots(board, run, lambda lane, tag, outcome: done.append(tag))
+    slots.start()
+    gevent.sleep(0)
+    slots.feed(lane, 0, [b"hog"])
+    while len(done) < 3:
+        gevent.sleep(0)
+    assert slots.idle
+    assert board.overdue(time.monotonic() + 1000) == []
