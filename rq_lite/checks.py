@@ -12,6 +12,7 @@ from rq_lite.errors import UsageError
 # Redis' scripts count in floating point; up to here that is exact.
 MOST = 10**15
 INFINITE = float("inf")
+LONGEST = 3.2e9  # seconds: a hundred years
 
 _short = Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 60

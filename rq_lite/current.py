@@ -70,7 +70,8 @@ class CurrentJob:
                 continue
             if not isinstance(number, (int, float)) or not 0 <= number <= MOST:
                 raise UsageError(f"progress: {name} must be a number from 0 to {MOST:,.0f}, not {number!r}")
-        self._tell(Progress(done, total, note if isinstance(note, str) else str(note)))
+        note = str(note)[:LONGEST].encode(errors="replace").decode()
+        self._tell(Progress(plain(done), None if total is None else plain(total), note))
 
 
 class _Here:
@@ -93,7 +94,6 @@ def current_job() -> CurrentJob | None:
     return _Here.find() or given.get()
 
 
-def shortened(progress: Progress) -> bytes:
-    """As JSON without the braces; its note in one piece, not too long."""
-    note = progress.note[:LONGEST].encode(errors="replace").decode()
-    return msgspec.json.encode(msgspec.structs.replace(progress, note=note))[1:-1]
+def plain(number: float) -> float:
+    """Without what a subclass makes of it (numpy's are such), which JSON has no word for."""
+    return int(number) if isinstance(number, int) else float(number)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from rq_lite.errors import UsageError
+from rq_lite.checks import LONGEST, real
 
 
 class Retry(Exception):
@@ -20,8 +20,8 @@ class Retry(Exception):
     """
 
     def __init__(self, reason: str = "", *, delay: float | None = None) -> None:
-        if delay is not None and not 0 <= delay < float("inf"):
-            raise UsageError(f"Retry: delay must be 0 or more seconds, not {delay}")
+        if delay is not None:
+            delay = float(real("Retry: delay", delay, "0 or more seconds, up to 100 years", most=LONGEST))
         super().__init__(reason)
         self.delay = delay
 

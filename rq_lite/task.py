@@ -17,7 +17,7 @@ from rq_lite import checks
 from rq_lite.arguments import Arguments, signature_of
 from rq_lite.batches import batches
 from rq_lite.broker.codec import VERSION, Message, encode, marked, new_id
-from rq_lite.checks import INFINITE, real, whole
+from rq_lite.checks import INFINITE, LONGEST, real, whole
 from rq_lite.errors import PayloadTooLarge, UsageError
 from rq_lite.job import Job
 from rq_lite.process import this
@@ -31,7 +31,6 @@ R = TypeVar("R")
 
 UNSET: Any = msgspec.UNSET
 FOREVER = 2e9  # seconds: more than any run can last
-LONGEST = 3.2e9  # seconds: a hundred years
 TTL = "above 0 seconds, up to 100 years (or None for no result)"
 
 CALLBACKS = {"on_success": "success", "on_failure": "failure", "on_done": "done"}  # what they are in a job's `then`

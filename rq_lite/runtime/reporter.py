@@ -10,7 +10,7 @@ from gevent.event import Event
 
 from rq_lite.broker import FAULTS, Broker, Link
 from rq_lite.broker.codec import Undecodable, decode
-from rq_lite.current import CurrentJob, Progress, shortened
+from rq_lite.current import CurrentJob, Progress
 from rq_lite.runtime.board import NEVER, SECOND
 from rq_lite.runtime.consumer import Lane
 from rq_lite.runtime.slots import Slot
@@ -113,7 +113,7 @@ class Reporter:
                 del self._told[key]
             elif latest is not None and now >= told.due:
                 told.due = now + PACE
-                detail = shortened(latest)
+                detail = encode(latest)[1:-1]
                 self._broker.progress(told.queue, self._consumer, told.id, told.tag, told.head, detail, link)
                 if told.latest is latest:
                     told.latest = None

@@ -94,6 +94,14 @@ def test_an_overdraft_goes_beyond_the_bound_by_so_many_jobs(broker: Broker) -> N
     assert waiting(broker) == list(range(13))
 
 
+def test_an_overdraft_goes_beyond_the_bound_by_as_many_bytes_again(broker: Broker) -> None:
+    size = len(entry(0))
+    broker.configure("q", maxsize=0, maxbytes=3 * size)
+    assert put(broker, *range(5)).accepted == 3
+    assert put(broker, 3, 4, 5, 6, overdraft=1).accepted == 3
+    assert put(broker, 7, overdraft=1).accepted == 0
+
+
 def test_many_producers_never_exceed_the_bound(broker: Broker) -> None:
     with ThreadPoolExecutor(8) as pool:
         replies = list(pool.map(lambda number: put(broker, *range(number, number + 3)), range(0, 60, 3)))

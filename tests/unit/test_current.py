@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rq_lite import UsageError, current_job
-from rq_lite.current import CurrentJob, Progress, given, shortened
+from rq_lite.current import CurrentJob, Progress, given
 
 
 def made(told: list[Progress], deadline: float | None = None) -> CurrentJob:
@@ -57,5 +57,17 @@ def test_time_that_is_left() -> None:
 
 
 def test_a_note_is_cut_and_is_utf_8() -> None:
-    assert shortened(Progress(1, 2, "\udc80")) == b'"done":1,"total":2,"note":"?"'
-    assert len(shortened(Progress(1, None, "x" * 10_000))) < 300
+    told: list[Progress] = []
+    made(told).progress(1, 2, "\udc80" + 300 * "x")
+    assert told == [Progress(1, 2, "?" + 199 * "x")]
+
+
+class Number(float):
+    """As numpy's are."""
+
+
+def test_numbers_of_other_libraries_are_told_as_plain_ones() -> None:
+    told: list[Progress] = []
+    made(told).progress(Number(1.5), Number(3))
+    assert [type(number) for number in (told[0].done, told[0].total)] == [float, float]
+    assert told == [Progress(1.5, 3.0, "")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -85,8 +86,8 @@ def test_the_report_tells_crashes_from_attempts() -> None:
     )
 
 
-@pytest.mark.parametrize("delay", [-1, float("inf"), float("nan")])
-def test_a_delay_that_cannot_be_is_refused(delay: float) -> None:
+@pytest.mark.parametrize("delay", [-1, float("inf"), float("nan"), 1e306, "5", Fraction(1, 2)])
+def test_a_delay_that_cannot_be_is_refused(delay: Any) -> None:
     with pytest.raises(UsageError, match="Retry: delay must be 0 or more"):
         Retry(delay=delay)
 

@@ -2,7 +2,7 @@
 -- KEYS    1 pending  2 scheduled  3 meta  4 bell  5 room  6 producer:<id>  7 alarm  [8 feed:<name>]
 -- ARGV    1 sequence number of this put  2 lifetime of the producer's key, ms  3 woken (1: waited for room)
 --         4 delay, ms (0: now), or @ and the moment, ms since 1970 (past: now)
---         5 overdraft, jobs beyond the bound  6 n  7… n encoded jobs
+--         5 overdraft, jobs beyond the bound (and twice its bytes)  6 n  7… n encoded jobs
 --         with a feed also: its field, the value it must have now ('': none), n values (one after each job)
 -- returns {OK, accepted, size, maxsize, bytes, maxbytes} | {STALE} | {UNDECLARED} | {CLOSED} | {MOVED, value of the field}
 -- oom     refused
@@ -36,10 +36,10 @@ end
 
 local fit = n
 if maxsize > 0 then fit = math.max(0, math.min(n, maxsize + overdraft - size)) end
-local length = 0
+local length, most = 0, overdraft > 0 and 2 * maxbytes or maxbytes
 for i = 0, fit - 1 do
   length = length + #ARGV[first + i]
-  if maxbytes > 0 and bytes + length > maxbytes then
+  if most > 0 and bytes + length > most then
     length, fit = length - #ARGV[first + i], i
     break
   end
