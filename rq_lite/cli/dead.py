@@ -236,7 +236,7 @@ def requeue(chosen: Chosen, wait: float) -> None:
         finally:
             tell(steps)
         if not steps and not found.unknown:
-            click.echo("no job requeued: no buried job fits")
+            click.echo("no job requeued: no buried job matches")
         full = [f"{fullness(broker, step)} (--wait SECONDS waits for room)" for step in steps if step.left]
         large = [oversized(step) for step in steps if step.oversized]
         end(4 if full else 1, *full, *large, *missing(found.unknown, asked))
@@ -277,7 +277,7 @@ def purge(chosen: Chosen) -> None:
         for queue, tags in found.tags.items():
             click.echo(f"queue {queue!r}: {jobs_(dead.forget(broker, queue, tags))} dropped")
         if not found.tags and not found.unknown:
-            click.echo("no job dropped: no buried job fits")
+            click.echo("no job dropped: no buried job matches")
         end(1, *missing(found.unknown, asked))
 
 

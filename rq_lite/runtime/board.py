@@ -24,6 +24,8 @@ HEAD = 8
 JOB, DEADLINE = 0, 1
 WIDTH = 2
 LANE = 2**44
+# Stands before the stack of a process that calls `os._exit`, in its file of stacks.
+EXITING = "os._exit was called\n"
 
 
 class Running(NamedTuple):

@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 import gevent
@@ -32,7 +32,7 @@ from rq_lite.current import found_by
 from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
 from rq_lite.process import OVERDRAFT, this
 from rq_lite.runtime import planner
-from rq_lite.runtime.board import Board
+from rq_lite.runtime.board import EXITING, Board
 from rq_lite.runtime.consumer import Consumer, Loner, Order
 from rq_lite.runtime.elsewhere import Elsewhere
 from rq_lite.runtime.executor import Executor, chances, watched
@@ -59,13 +59,14 @@ def main() -> None:
     by_line()
     set_up_log(plan)
     tell_stacks(stacks)
+    tell_exits(stacks)
     try:
         moments.begin("consumer")
         check_patched()
         consumer = prepare(plan, reports, Board(board, 1 if plan.alone else plan.settings.greenlets))
     except BaseException as error:
         Report("failed", error=said(error), traceback=told(error)).send(reports)
-        sys.exit(error.exit_code if isinstance(error, RqLiteError) else 1)
+        leave(error.exit_code if isinstance(error, RqLiteError) else 1)  # not waiting for threads of the app
     vital(gevent.spawn(listen, life, consumer))
     try:
         consumer.run()
@@ -137,6 +138,19 @@ def tell_stacks(file: int) -> None:
     """A crash, and whoever sends SIGUSR2, has the stack written, also while C code holds the interpreter."""
     faulthandler.enable(file, all_threads=False)
     faulthandler.register(signal.SIGUSR2, file, all_threads=False, chain=False)
+
+
+def tell_exits(file: int) -> None:
+    """`os._exit` in a job ends the whole process without a word: whose doing it was must not be a guess."""
+    here, leave_now = os.getpid(), os._exit
+
+    def told(status: int) -> NoReturn:
+        if os.getpid() == here:  # what a job has forked may leave as it likes
+            os.write(file, EXITING.encode())
+            faulthandler.dump_traceback(file, all_threads=False)
+        leave_now(status)
+
+    os._exit = told
 
 
 def check_queues(plan: Plan, broker: Broker, weights: dict[str, float]) -> None:

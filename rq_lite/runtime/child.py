@@ -48,6 +48,9 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        except BaseException:
+            self._close()
+            raise
         finally:
             for end in (life, reports, board):
                 os.close(end)
@@ -134,6 +137,9 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.returncode = 0  # reaped elsewhere; keeps Popen from looking for it
+        self._close()
+
+    def _close(self) -> None:
         self.board.close()
         for end in (self._life, self.reports, self._stacks):
             os.close(end)

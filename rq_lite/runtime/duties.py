@@ -107,6 +107,7 @@ class Duties:
         self._alarm = Alarm(self._broker, self._hear_alarm)
         self._promoting = Chore(PROMOTE, self._promote)
         self._planning = Chore(planner.LOOK, lambda: planner.fire_due(self._broker, self._queues, self._rarely.warn))
+        self._renewed = 0.0  # when the leases were
         self._looked = 0.0  # when all queues were looked at
         self._next: dict[str, float] = {}  # queue to when the next of its scheduled jobs is due, in time.monotonic()
         self._queues: list[str] = []
@@ -142,6 +143,10 @@ class Duties:
     def tell_stuck(self, consumer: str, headline: str, stack: str, blamed: tuple[str, int] | None) -> None:
         """Log a consumer whose loop does not turn, with where it is and the ids of its jobs."""
         self._inbox.put(lambda: self._log_stuck(consumer, headline, stack, blamed))
+
+    def say(self, line: str) -> None:
+        """Log it, after what was told before."""
+        self._inbox.put(lambda: log.warning("%s", line))
 
     def show(self, **facts: str | int) -> None:
         """What status should know of the worker."""
@@ -196,7 +201,7 @@ class Duties:
         except RqLiteError as error:
             self.waiting_since = None
             self._seldom.warn("duties", str(error))
-            with contextlib.suppress(RqLiteError):
+            with contextlib.suppress(RqLiteError, OSError):
                 self._revive()
             return False
         except Exception:
@@ -215,6 +220,7 @@ class Duties:
         self._reclaim_my_dead()
 
     def _renew(self) -> None:
+        self._renewed = time.monotonic()
         found = [self._broker.renew(name, sorted(self._living)) for name in self._queues]
         self.suspects = sum(one.suspects for one in found)
         if not any(one.waiting for one in found):
@@ -311,6 +317,8 @@ class Duties:
             buried, suspects = buried + step.buried, suspects + step.suspects
             if not step.left:
                 break
+            if time.monotonic() > self._renewed + self._every:
+                self._renew()  # however long the dead take, the living keep their leases
         self.suspects += suspects
         if total:
             log.warning(

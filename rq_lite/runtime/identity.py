@@ -41,7 +41,10 @@ def parse(text: str) -> Identity | None:
 def surely_dead(text: str) -> bool:
     """Whether this was a process of this very machine (and boot, and pid namespace) that is no more."""
     who = parse(text)
-    return who is not None and who.machine == machine() and who.start != "0" and start_of(who.pid) != who.start
+    if who is None or who.machine != machine() or who.start == "0":
+        return False
+    started = start_of(who.pid)
+    return gone(who.pid) if started is None else started != who.start
 
 
 def machine() -> str:
@@ -53,10 +56,21 @@ def machine() -> str:
 
 
 def start_of(pid: int) -> str | None:
-    """When the process began; None if there is none, or only its zombie."""
+    """When the process began; None if there is none, only its zombie, or one that /proc hides: of another user."""
     try:
         # The name in brackets may hold anything, so count from behind it.
         fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] in "ZX" else fields[19]
+
+
+def gone(pid: int) -> bool:
+    """Whether there is no process of that number that this user may not see; one's own are seen, if only as zombies."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return False
+    except ProcessLookupError:
+        pass
+    return True

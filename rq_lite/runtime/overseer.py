@@ -16,6 +16,7 @@ from rq_lite.runtime.watch import Limits
 log = logging.getLogger("rq_lite.worker")
 
 TURNING = 1.0  # a loop that turned within so many seconds does not stand still: it is not what holds a job up
+SLEPT = 3.0  # who has not looked for so long has stood still itself (was stopped, or its machine was)
 SPARED = 30.0  # seconds until another try to replace a consumer whose successor could not begin
 
 
@@ -31,10 +32,15 @@ class Overseer:
         self._idle: dict[int, float] = {}  # pid to when it was last told to connect anew
         self._asked: dict[int, float] = {}  # pid to when its replacement was asked for
         self._trouble = ""
-        self.hard_limit = f"its timeout and {max(watch.SHORTEST_GRACE, limits.grace):g} s of grace were over"
+        self._looked = self._awake = 0.0  # when it last looked; since when it has looked every now and then
+        self._grace = max(watch.SHORTEST_GRACE, limits.grace)
+        self.hard_limit = f"its timeout and {self._grace:g} s of grace were over"
 
     def look(self, children: Sequence[Child], now: float) -> list[Child]:
         """Act on what is seen; those that should be replaced."""
+        if now - self._looked > SLEPT:
+            self._awake = now
+        self._looked = now
         pids = {child.pid for child in children}
         for known in (self._own, self._still, self._stuck, self._idle, self._asked):
             for pid in known.keys() - pids:
@@ -49,7 +55,8 @@ class Overseer:
         limits = self._own.setdefault(child.pid, self._limits.jittered())
         if child.guilty:
             return False  # killed a moment ago
-        if overdue := watch.past_hard_limit(child.board, limits, now, self._cancelled(child, now)):
+        overdue = watch.past_hard_limit(child.board, limits, now, self._cancelled(child, now))
+        if overdue and now - self._awake > self._grace:  # else it may have stood still as we have: first the soft limit
             self._end(child, overdue, now)
             return False
         self._look_for_stall(child, now)
@@ -90,10 +97,10 @@ class Overseer:
         child.signal(signal.SIGKILL)
 
     def _look_for_stall(self, child: Child, now: float) -> None:
-        seconds = watch.stuck_for(child.board, now)
+        seconds = min(watch.stuck_for(child.board, now), now - self._awake)
         if seconds < self._limits.stall:
             if self._stuck.pop(child.pid, 0.0):
-                log.warning("%s goes on", child)
+                self._duties.say(f"{child} goes on")
             return
         if child.pid not in self._stuck:
             stack = child.stack()
@@ -108,7 +115,9 @@ class Overseer:
 
     def _look_for_idleness(self, child: Child, now: float) -> None:
         since = self._duties.waiting_since
-        idle = 0.0 if since is None or child.pid in self._stuck else watch.idle_for(child.board, since, now)
+        idle = 0.0
+        if since is not None and child.pid not in self._stuck:
+            idle = min(watch.idle_for(child.board, since, now), now - self._awake)
         if idle < self._limits.idle:
             self._idle.pop(child.pid, None)
             return

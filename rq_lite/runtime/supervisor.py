@@ -20,7 +20,7 @@ import msgspec
 
 from rq_lite import __version__, moments
 from rq_lite.broker import Broker, Death
-from rq_lite.runtime.board import Running
+from rq_lite.runtime.board import EXITING, Running
 from rq_lite.runtime.child import Child
 from rq_lite.runtime.duties import Duties, End
 from rq_lite.runtime.guard import Guard
@@ -35,6 +35,7 @@ log = logging.getLogger("rq_lite.worker")
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 MARGIN = 3.0  # seconds beyond its grace after which a consumer that does not end is killed
 LOOK = 0.5  # seconds between two looks at the consumers
+LATER = 2.0  # seconds until another try where the system could not start a process
 LONER = 0  # the number of a consumer for suspects
 
 
@@ -137,7 +138,16 @@ class Supervisor:
                 del self._due[number]
             elif due <= time.monotonic():
                 del self._due[number]
-                self._start(number)
+                if self._start_if_possible(number) is None:
+                    self._due[number] = time.monotonic() + LATER
+
+    def _start_if_possible(self, number: int) -> Child | None:
+        """None: the system has no process or file for it just now; the others go on."""
+        try:
+            return self._start(number)
+        except OSError as error:
+            log.error("no consumer can be started just now: %s", error)
+            return None
 
     def _hear(self) -> None:
         for child in self._children.values():
@@ -175,8 +185,9 @@ class Supervisor:
                 self._outgoing.append(child)
         self._replace_next()
         loners = sum(child.alone and not child.retired for child in self._children.values())
-        if loners < min(self._duties.suspects, self._procs) and now >= self._loners_at:
-            self._start(LONER)
+        wanted = loners < min(self._duties.suspects, self._procs) and now >= self._loners_at
+        if wanted and self._start_if_possible(LONER) is None:
+            self._loners_at = now + LATER
 
     def _serving(self) -> list[Child]:
         """Those that take jobs from the queues, or will soon."""
@@ -186,7 +197,11 @@ class Supervisor:
         while self._replacing is None and self._outgoing:
             old = self._outgoing.popleft()
             if old.pid in self._children and not old.retired:
-                self._replacing = old, self._start(old.number)
+                successor = self._start_if_possible(old.number)
+                if successor is None:
+                    self._outgoing.appendleft(old)
+                    return
+                self._replacing = old, successor
 
     # -- consumers go
 
@@ -241,10 +256,12 @@ class Supervisor:
         if child.left or self._kill_at is not None:
             return End(child.consumer, Death(how, "none"))  # told to: nobody is to blame
         stack = child.last_stack()
-        culprit = child.culprit(stack) if code < 0 else None
+        if code >= 0:  # else the stack is an older one, of a moment when it was stuck
+            stack = stack.rpartition(EXITING)[2] if EXITING in stack else ""
+        culprit = child.culprit(stack)
         if code == -signal.SIGKILL:
             how += " (out of memory?)"
-            culprit, stack = None, ""  # an older stack: of a moment when it was stuck
+            culprit, stack = None, ""  # likewise
         return End(child.consumer, Death(how, "all", stack), self._named(child, culprit))
 
     def _named(self, child: Child, job: Running | None) -> tuple[str, int] | None:
@@ -257,8 +274,10 @@ class Supervisor:
         if child is old:
             return  # its successor is under way already
         self._outgoing.clear()
-        said = child.failure.error if child.failure else "it did not get ready"
-        log.error("%s is not replaced, it works on: %s", old, said)
+        said, where = "it did not get ready", ""
+        if child.failure:
+            said, where = child.failure.error, child.failure.traceback
+        log.error("%s is not replaced, it works on: %s", old, f"{said}\n{where}".rstrip())
 
     def _start_again(self, child: Child, how: str) -> None:
         now = time.monotonic()

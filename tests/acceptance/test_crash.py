@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
 from rq_lite.broker.codec import decode
+from rq_lite.runtime.overseer import SLEPT
 from tests.acceptance.conftest import Lab, children
 from tests.conftest import until
 
@@ -34,7 +36,7 @@ def test_poison_is_buried_after_three_deaths_and_its_neighbours_are_done(lab: La
     assert (lab.state().failed, lab.state().done) == (1, NEIGHBOURS)
 
 
-@pytest.mark.parametrize("how", ["segfault", "abort"])
+@pytest.mark.parametrize("how", ["segfault", "abort", "exit"])
 def test_a_crash_whose_stack_is_known_is_charged_to_its_job_alone(lab: Lab, how: str) -> None:
     lab.put("hold", *range(5))
     worker = lab.work("--grace", "0")
@@ -114,6 +116,23 @@ def test_a_soft_timeout_says_so(lab: Lab) -> None:
     lab.drain()
     (dead,) = lab.dead()
     assert dead.report["error"].startswith("JobTimeout: soft limit of 0.2 s")
+
+
+def test_a_worker_that_stood_still_itself_lets_jobs_have_their_soft_limit_first(lab: Lab) -> None:
+    """As on a machine that was paused: when all wake up, everything is overdue, and nobody is to blame."""
+    lab.put("last", 1, timeout=1.0)
+    worker = lab.work("--grace", "1", "--stall", "2")
+    (run,) = lab.until_seen("begun", 1)
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        os.kill(run.pid, number)
+        worker.signal(number)
+        if number == signal.SIGSTOP:
+            time.sleep(SLEPT + 1)  # the length of the standstill is the fault
+    until(lambda: lab.state().dead == 1, "it is buried")
+    (dead,) = lab.dead()
+    assert dead.report["error"].startswith("JobTimeout: soft limit")
+    assert worker.stop() == 0
+    assert "is stuck" not in worker.said
 
 
 @pytest.mark.parametrize(("timeout", "done"), [(1e300, 1), (0.0, 0), (-1e300, 0)])

@@ -131,7 +131,7 @@ def test_the_newest_come_first_over_all_queues_and_the_rest_is_counted(lab: Lab)
 def test_nothing_is_said_in_a_line(lab: Lab) -> None:
     assert dead(lab, "list") == "no buried job\n"
     bury(lab, "a")
-    assert dead(lab, "list", "--task", "other") == "no buried job fits\n"
+    assert dead(lab, "list", "--task", "other") == "no buried job matches\n"
     assert dead(lab, "list", "--id", "b", "--json") == ""
 
 
@@ -264,7 +264,7 @@ def test_filters_choose_what_is_requeued(lab: Lab) -> None:
     bury(lab, "c")
     assert dead(lab, "requeue", "--error", "timeout") == "queue 'work': 2 jobs requeued\n"
     assert lab.arguments() == ["a", "b"]
-    assert dead(lab, "requeue", "--newer-than", "90s") == "no job requeued: no buried job fits\n"
+    assert dead(lab, "requeue", "--newer-than", "90s") == "no job requeued: no buried job matches\n"
 
 
 # -- purge
@@ -276,7 +276,7 @@ def test_purge_takes_what_is_named(lab: Lab) -> None:
     assert dead(lab, "purge", "a", "--yes") == "queue 'work': 1 job dropped\n"
     assert dead(lab, "purge", "-q", "work", "--all", "--yes") == "queue 'work': 2 jobs dropped\n"
     assert buried_ids(lab, "high") == ["h"]
-    assert dead(lab, "purge", "-q", "work", "--all", "--yes") == "no job dropped: no buried job fits\n"
+    assert dead(lab, "purge", "-q", "work", "--all", "--yes") == "no job dropped: no buried job matches\n"
 
 
 @pytest.mark.parametrize(("answer", "left", "code"), [("y", 0, 0), ("n", 2, 1)])

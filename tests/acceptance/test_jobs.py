@@ -73,7 +73,7 @@ def test_pages(lab: Lab) -> None:
     assert [row[0] for row in listed(lab, "--task", f"{APP}:other", "--limit", "2", "--page", "2")] == ["o2", "o3"]
     done = lab.commands.run("jobs", "list", "--limit", "7")
     assert done.stderr == "250 more; --page N, --offset N or --limit 0 shows them\n"
-    assert lab.commands.run("jobs", "list", "--offset", "900").stderr == "no job fits\n"
+    assert lab.commands.run("jobs", "list", "--offset", "900").stderr == "no job matches\n"
 
 
 def test_everything_about_a_job(lab: Lab) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 from pathlib import Path
 
@@ -67,10 +68,26 @@ def test_new_code_that_is_broken_leaves_the_old_at_work(lab: Lab, version: Path)
     version.write_text("broken")
     worker.signal(signal.SIGHUP)
     worker.says("is not replaced, it works on: ")
-    assert "ValueError: this version is broken" in worker.said
+    worker.says("ValueError: this version is broken")
+    worker.says("Traceback")
     lab.put("do", 1, app=VERSIONED)
     assert [run.what for run in lab.until_seen("done", 1)] == ["1:one"]
     assert consumers(worker) == before
+    assert worker.stop() == 0
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit")
+def test_a_system_that_has_no_room_for_another_process_is_waited_for(lab: Lab) -> None:
+    worker = lab.work()
+    until_ready(worker, 1)
+    before = consumers(worker)
+    usual = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (3, usual[1]))
+    worker.signal(signal.SIGHUP)
+    worker.says("no consumer can be started just now: ")
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, usual)
+    worker.says("takes the place of consumer 1")
+    until(lambda: consumers(worker).isdisjoint(before), "the old one is gone")
     assert worker.stop() == 0
 
 

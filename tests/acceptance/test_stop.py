@@ -181,6 +181,15 @@ def test_an_app_that_raises_is_reported_once(lab: Lab) -> None:
     assert len(lab.seen("begun")) == 1
 
 
+def test_an_app_that_cannot_be_imported_is_not_kept_alive_by_its_threads(lab: Lab) -> None:
+    (lab.folder / "threaded.py").write_text(
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\nraise ValueError('later')\n"
+    )
+    worker = lab.work(app="threaded")
+    assert worker.wait() == 2
+    assert worker.said.splitlines()[-1] == "rq-lite: 'threaded' cannot be imported: ValueError: later"
+
+
 def test_an_app_whose_import_kills_its_process_is_given_up(lab: Lab) -> None:
     worker = lab.work(app="tests.acceptance.apps.dies", procs=2)
     assert worker.wait() == 1

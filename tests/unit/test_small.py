@@ -108,6 +108,20 @@ def test_who_lives_is_not_dead() -> None:
 
 
 @linux
+def test_a_process_that_is_hidden_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another user, where /proc shows everybody only his own."""
+
+    def refuse(pid: int, number: int) -> None:
+        raise PermissionError
+
+    who = str(mine())
+    monkeypatch.setattr(identity, "start_of", lambda pid: None)
+    assert surely_dead(who)
+    monkeypatch.setattr(os, "kill", refuse)
+    assert not surely_dead(who)
+
+
+@linux
 def test_a_process_that_ended_is_surely_dead_and_its_zombie_too() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     start = start_of(child.pid)
