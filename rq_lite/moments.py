@@ -27,6 +27,7 @@ STEPS = (
     "declare", "put",  # producers
     "register", "take", "ack", "settle", "give_back", "reconcile",  # consumers
     "renew", "announce", "promote", "reclaim", "plan", "fire",  # supervisors
+    "requeue",  # operators
 )  # fmt: skip
 NAMES = {f"{step}.{end}" for step in STEPS for end in ("before", "after", "failed")}
 NAMES |= {"run.before", "run.after", "start.before", "start.after", "stop.before", "leave.before"}

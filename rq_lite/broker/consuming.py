@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from rq_lite import moments
@@ -107,7 +108,8 @@ class Consuming(Producing):
             args += (tag, end.ttl, end.state, end.detail, end.report, len(end.puts))
             for target, entry in end.puts:
                 args += (targets.index(target) + 1, entry)
-        return self._settle("finish", queue, consumer, firsts(ends), tuple(names), *args, link=link)
+        told = telling.finishing(ends) if moments.watchers else {}
+        return self._settle("finish", queue, consumer, firsts(ends), tuple(names), *args, link=link, told=told)
 
     def _make_known(self, queue: str) -> None:
         """A queue that callbacks go to may not have been used yet."""
@@ -139,10 +141,11 @@ class Consuming(Producing):
         names: tuple[str, ...],
         *args: Any,
         link: Link | None,
+        told: Mapping[str, Any] = MappingProxyType({}),
     ) -> int:
         """One of the scripts that end a delivery; how many of the tags were no longer the consumer's."""
         name = "give_back" if verb == "give_back" else "settle"
-        with moments.step(name, link, queue=queue, consumer=consumer, verb=verb, tags=tags) as facts:
+        with moments.step(name, link, queue=queue, consumer=consumer, verb=verb, tags=tags, **told) as facts:
             facts["stale"] = stale = int(self._run(verb, names, *args, link=link)[2])
         return stale
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rq_lite import moments
 from rq_lite.broker.codec import Undecodable, decode
 from rq_lite.broker.connection import Link
 from rq_lite.broker.replies import Lane, Put, Taken
+from rq_lite.outcome import Finished
 
 
 def put_ended(queue: str, entries: Sequence[bytes], put: Put, overdraft: int, link: Link) -> None:
@@ -39,6 +41,12 @@ def exchange_ended(consumer: str, lanes: Sequence[Lane], replies: Sequence[Taken
         for lane, reply in zip(lanes, replies, strict=True):
             jobs = [(reply.tag + n, id_of(job)) for n, job in enumerate(reply.jobs, 1)]
             moments.reach("take.after", link, consumer=consumer, queue=lane.queue, jobs=jobs)
+
+
+def finishing(ends: Sequence[tuple[int, Finished]]) -> dict[str, Any]:
+    """Which of these are buried, and the callbacks that are put with them: queue and id."""
+    puts = [(queue, id_of(entry)) for _, end in ends for queue, entry in end.puts]
+    return {"buried": [tag for tag, end in ends if end.report], "puts": puts}
 
 
 def id_of(entry: bytes) -> str | None:

@@ -147,8 +147,11 @@ class Tending(Runner):
         """
         key = keys.of(queue)
         names = (key.dead, key.dead_index, key.pending, key.scheduled, key.meta, key.bell, key.room, key.cancelled)
-        code, *figures = self._run("requeue", names, int(woken), *tags)
-        return Requeued(Code(code), *figures)
+        with moments.step("requeue", None, queue=queue, tags=tags) as facts:
+            code, *figures = self._run("requeue", names, int(woken), *tags)
+            reply = Requeued(Code(code), *figures)
+            facts["tags"] = tags[: reply.seen]
+        return reply
 
     def forget(self, queue: str, tags: Sequence[int]) -> int:
         """Drop buried jobs, at most 500 and at least one; how many there were."""

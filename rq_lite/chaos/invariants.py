@@ -62,7 +62,7 @@ class Findings:
         self.accepted = bytearray(len(ledger.jobs.names))  # NEVER, MAYBE_ACCEPTED, SURELY_ACCEPTED
         self.acked_again: set[int] = set()  # jobs with more than one accepted ack
         self.overtaken: list[tuple[Lane, int, int]] = []  # lane, tag that was acked, the job's last tag
-        self.risen: Counter[int] = Counter()  # jobs that were delivered again after their burial, how often
+        self.risen: set[int] = set()  # jobs that were delivered again after their burial, though nobody requeued them
         self.unheard: list[tuple[Lane, int]] = []  # tags that were settled, of which nobody was told
         for lane in ledger.lanes.values():
             self._settle(lane)
@@ -82,8 +82,8 @@ class Findings:
                 self.accepted[job] = SURELY_ACCEPTED
                 if last[job] > tag:
                     self.overtaken.append((lane, tag, last[job]))
-            elif marks & BURIED and last[job] > tag:
-                self.risen[job] += 1
+            elif marks & BURIED and last[job] > tag and tag not in lane.requeued:
+                self.risen.add(job)
             # An unanswered ack before the last delivery was refused: else there would have been no other.
             elif marks & MAYBE and last[job] == tag:
                 self.accepted[job] = max(self.accepted[job], MAYBE_ACCEPTED)
@@ -218,7 +218,7 @@ def not_repeated(ledger: Ledger) -> Iterator[Finding]:
     """I4: a job runs again only where a fault struck it, or where it was meant to."""
     runs = ledger.jobs.runs
     extra = sum(runs) - sum(1 for count in runs if count)
-    requeued = sum(ledger.requeues.values())
+    requeued = sum(len(lane.requeued) for lane in ledger.lanes.values())
     if extra > ledger.inflight + ledger.repeats + requeued:
         most = heapq.nlargest(3, range(len(runs)), key=runs.__getitem__)
         names = ", ".join(f"{ledger.jobs.names[job]!r} ({runs[job]})" for job in most)
@@ -238,9 +238,8 @@ def fenced(ledger: Ledger, found: Findings) -> Iterator[Finding]:
             f"I5 STALE ACCEPTED: the ack of tag {tag} was accepted, although it was delivered again as {last}",
             lane.delivered[tag] >> SHIFT,
         )
-    for job, times in found.risen.items():
-        if times > ledger.requeues[job]:
-            yield Finding("I5 DOUBLED ACCEPTANCE: it was buried, and delivered again without a requeue", job)
+    for job in sorted(found.risen):
+        yield Finding("I5 DOUBLED ACCEPTANCE: it was buried, and delivered again without a requeue", job)
     for lane, tag in ledger.settled_twice:
         job_or_none = lane.delivered[tag] >> SHIFT if tag in lane.delivered else None
         yield Finding(f"I5 DOUBLED ACCEPTANCE: tag {tag} of queue {lane.queue!r} was settled twice", job_or_none)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,10 +20,11 @@ INVOKED, PUT, UNSURE, SEEN = 1, 2, 4, 8
 # Marks of a delivery: an ack is under way; it may have been acked; it surely was acked, buried, brought back.
 ASKED, PERHAPS, ACKED, BURIED, BACK = 1, 2, 4, 8, 16
 SETTLED = ACKED | BURIED | BACK
+# Of those tags that are not done.
 MARK_OF = {
-    "ack": ACKED,
     "bury": BURIED,
     "drop": BURIED,
+    "finish": BURIED,
     "retry": BACK,
     "park": BACK,
     "give_back": BACK,
@@ -72,6 +72,7 @@ class Lane:
         self.number = number
         self.delivered: dict[int, int] = {}  # tag → job << SHIFT | owner
         self.settled: dict[int, int] = {}  # tag → marks
+        self.requeued: set[int] = set()  # tags of buried deliveries that somebody has put back
         self.accepted = 0
 
 
@@ -87,7 +88,6 @@ class Ledger:
         self.breaches: list[reading.PutAfter] = []
         self.settled_twice: list[tuple[Lane, int]] = []
         self.two_owners: list[tuple[Lane, int, int]] = []  # lane, tag, the second delivery under it
-        self.requeues: Counter[int] = Counter()
         self.takes = array("d")
         self.ends = array("d")  # of faults
         self.faults = 0
@@ -219,31 +219,34 @@ class Ledger:
     # -- settling
 
     def _settle_before(self, moment: reading.SettleBefore) -> None:
-        if moment.verb == "ack":
-            settled = self.lane(moment.queue).settled
-            for tag in moment.tags:
-                settled[tag] = settled.get(tag, 0) | ASKED
+        settled = self.lane(moment.queue).settled
+        for tag in parts(moment)[0]:
+            settled[tag] = settled.get(tag, 0) | ASKED
+        self._put_with(moment, UNSURE)  # until its answer is known
 
     def _settle_after(self, moment: reading.SettleAfter) -> None:
-        lane = self.lane(moment.queue)
-        ack = moment.verb == "ack"
+        lane, (done, others) = self.lane(moment.queue), parts(moment)
         stale = min(moment.stale, len(moment.tags))
         self.stale += stale
-        if ack:
-            lane.accepted += len(moment.tags) - stale
+        lane.accepted += max(0, len(done) - stale)
         if stale == 0:
-            mark = MARK_OF.get(moment.verb, BACK)
-        elif stale == len(moment.tags):
-            mark = 0
+            self._mark(lane, done, ACKED, ASKED)
+            self._mark(lane, others, MARK_OF.get(moment.verb, BACK))
+            self._put_with(moment, PUT)
         else:
-            mark = PERHAPS if ack else 0
-        self._mark(lane, moment.tags, mark, ASKED if ack else 0)
+            self._mark(lane, done, 0 if stale == len(moment.tags) else PERHAPS, ASKED)
 
     def _settle_failed(self, moment: reading.SettleFailed) -> None:
-        if moment.verb == "ack":
-            self._mark(self.lane(moment.queue), moment.tags, PERHAPS, ASKED)
+        self._mark(self.lane(moment.queue), parts(moment)[0], PERHAPS, ASKED)
 
-    def _mark(self, lane: Lane, tags: Sequence[int], mark: int, instead_of: int) -> None:
+    def _put_with(self, moment: reading.SettleBefore, mark: int) -> None:
+        """Callbacks. Who repeats a step after a lost answer, or runs their job again, asks for the same ones again."""
+        for queue, name in moment.puts:
+            number = self.jobs.number(name, self.lane(queue))
+            self.jobs.marks[number] |= INVOKED | mark
+            self.jobs.invoked[number] = min(self.jobs.invoked[number], moment.t)
+
+    def _mark(self, lane: Lane, tags: Sequence[int], mark: int, instead_of: int = 0) -> None:
         settled = lane.settled
         for tag in tags:
             old = settled.get(tag, 0)
@@ -252,8 +255,7 @@ class Ledger:
             settled[tag] = old & ~instead_of | mark
 
     def _requeued(self, moment: reading.Requeued) -> None:
-        lane = self.lane(moment.queue)
-        self.requeues.update(self.jobs.number(name, lane) for name in moment.jobs)
+        self.lane(moment.queue).requeued.update(moment.tags)
 
     # -- the harness
 
@@ -273,3 +275,13 @@ class Ledger:
             for consumer, held in state.inflight.items():
                 for tag, name in held.items():
                     self._delivered(lane, tag, self.jobs.number(name, lane), self._owner(consumer))
+
+
+def parts(moment: reading.SettleBefore) -> tuple[Sequence[int], Sequence[int]]:
+    """The tags of a step that are done with it, and the others."""
+    if moment.verb == "ack":
+        return moment.tags, ()
+    if moment.verb == "finish":
+        buried = {*moment.buried}
+        return [tag for tag in moment.tags if tag not in buried], moment.buried
+    return (), moment.tags

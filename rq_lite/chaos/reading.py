@@ -55,31 +55,30 @@ class RunBefore(Moment, frozen=True, gc=False):
 
 
 class RunAfter(Moment, frozen=True, gc=False):
-    outcome: str  # done, retry, bury, park, crash; cut: interrupted, goes back
+    outcome: str  # done, retry, bury, park, drop, crash; cut: interrupted, goes back
 
 
 class SettleBefore(Moment, frozen=True, gc=False):
+    """`buried`, and callbacks that are put in the same step (queue and id): where the verb is "finish"."""
+
     queue: str
     tags: list[int]
     verb: str = "ack"
+    buried: list[int] = []
+    puts: list[tuple[str, str]] = []
 
 
-class SettleAfter(Moment, frozen=True, gc=False):
-    queue: str
-    tags: list[int]
-    stale: int  # how many of them were refused
-    verb: str = "ack"
+class SettleAfter(SettleBefore, frozen=True, gc=False, kw_only=True):
+    stale: int  # how many of the tags were refused
 
 
-class SettleFailed(Moment, frozen=True, gc=False):
-    queue: str
-    tags: list[int]
-    verb: str = "ack"
+class SettleFailed(SettleBefore, frozen=True, gc=False):
+    pass
 
 
 class Requeued(Moment, frozen=True, gc=False):
     queue: str
-    jobs: list[str]
+    tags: list[int]  # under which they were buried; some may not have been dead
 
 
 class Fault(Moment, frozen=True, gc=False):
@@ -128,6 +127,9 @@ MOMENTS: dict[str, type[Moment]] = {
     "settle.before": SettleBefore,
     "settle.after": SettleAfter,
     "settle.failed": SettleFailed,
+    "give_back.before": SettleBefore,
+    "give_back.after": SettleAfter,
+    "give_back.failed": SettleFailed,
     "requeue.after": Requeued,
     "fault": Fault,
     "fault.end": FaultEnd,

@@ -7,9 +7,11 @@ first is gone), and has the history of all its processes judged.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,10 +20,12 @@ from rq_lite.broker import Lane as Acks
 from rq_lite.chaos.check import check
 from rq_lite.chaos.invariants import Demands
 from rq_lite.chaos.rest import at_rest, undocumented
+from rq_lite.process import this
 from rq_lite.runtime.identity import mine
 from tests.acceptance.conftest import Lab, Worker, children
 from tests.conftest import until
 
+ENDS = "tests.acceptance.apps.ends"
 ACTIONS = ("kill", "stop", "raise", "drop")
 CONSUMER = ("register", "take", "run", "ack", "settle")
 SUPERVISOR = ("renew", "announce", "promote", "reclaim", "start")
@@ -39,6 +43,7 @@ class Scene:
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab = lab
+        self.queues = ["work"]
         self.history = folder / "history"
         self.marks = folder / "marks"
         for made in (self.history, self.marks):
@@ -71,7 +76,7 @@ class Scene:
             moments.watchers.clear()
 
     def work(self, *options: str) -> Worker:
-        self.workers.append(self.lab.work("--greenlets", str(SLOTS), *options))
+        self.workers.append(self.lab.work("--greenlets", str(SLOTS), *options, app=self.lab.app))
         return self.workers[-1]
 
     def rest(self) -> None:
@@ -82,16 +87,16 @@ class Scene:
         for worker in self.workers:
             worker.wait()
         self.use(self.calm)
-        if self.lab.broker.unfinished("work")[0]:
+        if any(self.lab.broker.unfinished(queue)[0] for queue in self.queues):
             self.work("--burst").wait()
 
     def judge(self, *, dead: int = 0) -> None:
         left = [pid for worker in self.workers for pid in children(worker.pid)]
-        facts = {"queues": {"work": at_rest(self.lab.broker, "work")}, "processes": left}
+        facts = {"queues": {queue: at_rest(self.lab.broker, queue) for queue in self.queues}, "processes": left}
         self.harness("final", None, {**facts, "keys": undocumented(self.lab.broker)})
         verdict = check(self.history, Demands(drained=True))
         assert verdict.ok, "\n".join(verdict.violations)
-        assert verdict.put == self.lab.state().put > 0
+        assert verdict.put == sum(self.lab.state(queue).put for queue in self.queues) > 0
         assert (self.lab.state().dead, self.lab.state().suspects, self.lab.state().inflight) == (dead, 0, 0)
         if self.action in ("stop", "drop"):
             assert verdict.stale == 0
@@ -129,6 +134,33 @@ def test_of_a_worker_that_drains_a_queue(scene: Scene, moment: str, action: str)
     assert {*map(str, range(FIRST)), "x", "y"} == set(scene.lab.seen("done"))
     if moment in BEFORE_A_RUN or action in ("stop", "drop"):
         assert len(scene.lab.seen("done")) == FIRST + 2
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("moment", around("run", "settle"))
+def test_of_a_worker_whose_jobs_lead_to_others(
+    scene: Scene, moment: str, action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Callbacks are put in the step that ends their job, or not at all."""
+    monkeypatch.setenv("EVIDENCE", scene.lab.environment["EVIDENCE"])
+    this.use(scene.lab.broker.settings, scene.lab.broker)
+    ends: Any = importlib.import_module(ENDS)
+    for queue in (ends.work, ends.news):
+        queue.__dict__.pop("settings", None)
+    scene.lab.app, scene.queues = ENDS, ["work", "news"]
+    with scene.told():
+        for n in range(SLOTS):
+            ends.square.put(n)
+        ends.unfit.put("set")
+    scene.arm(moment, action)
+    scene.work("--burst")
+    until(lambda: scene.reached, "the moment comes")
+    scene.rest()
+    scene.judge(dead=1)
+    assert {*scene.lab.seen("got")} == {str(n * n) for n in range(SLOTS)}
+    assert all(line.startswith("failed") for line in scene.lab.seen("told"))
+    if action in ("stop", "drop"):
+        assert (len(scene.lab.seen("got")), len(scene.lab.seen("told"))) == (SLOTS, 1)
 
 
 @pytest.mark.parametrize("action", ACTIONS)

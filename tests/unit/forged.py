@@ -56,8 +56,19 @@ class Forged:
 
     def settle(self, consumer: str, verb: str, *tags: int, stale: int = 0) -> None:
         facts = {"consumer": consumer, "queue": Q, "verb": verb, "tags": tags}
+        step = "give_back" if verb == "give_back" else "settle"
+        self.say(consumer, f"{step}.before", **facts)
+        self.say(consumer, f"{step}.after", **facts, stale=stale)
+
+    def finish(self, consumer: str, *tags: int, buried: Any = (), puts: Any = (), stale: int | None = 0) -> None:
+        """Several at once; `puts` are callbacks, which wait in the same queue. `stale` None: no answer."""
+        told = [(Q, job) for job in puts]
+        facts = {"consumer": consumer, "queue": Q, "verb": "finish", "tags": tags, "buried": buried, "puts": told}
         self.say(consumer, "settle.before", **facts)
-        self.say(consumer, "settle.after", **facts, stale=stale)
+        if stale is None:
+            self.say(consumer, "settle.failed", **facts)
+        else:
+            self.say(consumer, "settle.after", **facts, stale=stale)
 
     def work(self, consumer: str, tag: int, job: str) -> None:
         """A job from its take to its ack."""

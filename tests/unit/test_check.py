@@ -146,10 +146,57 @@ def buried(forged: Forged) -> None:
 
 def test_a_dead_job_that_is_requeued_is_accepted_later(forged: Forged) -> None:
     buried(forged)
-    forged.say("harness", "requeue.after", queue=Q, jobs=["a"])
+    forged.say("harness", "requeue.after", queue=Q, tags=[1])
     forged.work("c1", 2, "a")
     forged.rest(put=1, done=1, failed=1)
     assert kinds(forged.check(drained=True)) == []
+
+
+def test_tracked_jobs_are_done_or_buried_with_the_callbacks_that_they_lead_to(forged: Forged) -> None:
+    forged.put("a", "b", "c")
+    forged.take("c1", {1: "a", 2: "b", 3: "c"})
+    forged.run("c1", 1, "a")
+    forged.run("c1", 2, "b", "bury")
+    forged.finish("c1", 1, 2, buried=[2], puts=["a.success", "b.failure"])
+    forged.run("c1", 3, "c")
+    forged.finish("c1", 3, puts=["c.success"], stale=None)
+    forged.work("c1", 4, "a.success")
+    forged.work("c1", 5, "b.failure")
+    forged.work("c1", 6, "c.success")
+    forged.rest(put=6, done=5, failed=1, dead=["b"])
+    assert kinds(forged.check(drained=True)) == []
+
+
+def test_a_callback_is_lost_or_comes_from_nowhere(forged: Forged) -> None:
+    forged.put("a")
+    forged.take("c1", {1: "a"})
+    forged.run("c1", 1, "a")
+    forged.finish("c1", 1, puts=["a.success"])
+    forged.work("c1", 2, "a.done")
+    forged.rest(put=2, done=2)
+    assert kinds(forged.check(drained=True)) == ["I1 LOST", "I3 INVENTED"]
+
+
+def test_a_tracked_job_is_done_twice(forged: Forged) -> None:
+    forged.put("a")
+    forged.take("c1", {1: "a"})
+    forged.run("c1", 1, "a")
+    forged.finish("c1", 1)
+    forged.fault(inflight=1)
+    forged.take("c2", {2: "a"})
+    forged.run("c2", 2, "a")
+    forged.finish("c2", 2)
+    forged.rest(put=1, done=2)
+    assert "I5 DOUBLED ACCEPTANCE" in kinds(forged.check())
+
+
+def test_what_was_given_back_is_acked(forged: Forged) -> None:
+    forged.put("a")
+    forged.take("c1", {1: "a"})
+    forged.settle("c1", "give_back", 1)
+    forged.ack("c1", 1)
+    forged.rest(put=1, done=1)
+    assert kinds(forged.check()) == ["I5 DOUBLED ACCEPTANCE"]
 
 
 def test_purged_and_dropped_jobs_are_not_lost(forged: Forged) -> None:

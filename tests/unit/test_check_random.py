@@ -20,6 +20,7 @@ class Model:
         self.pending: list[str] = []
         self.scheduled: list[str] = []
         self.dead: list[str] = []
+        self.graves: dict[str, int] = {}  # of the dead: the tags under which they were buried
         self.inflight: dict[str, dict[int, str]] = {"c0": {}, "c1": {}}
         self.heard: dict[str, dict[int, str]] = {"c0": {}, "c1": {}}  # not yet settled, as far as the consumer knows
         self.jobs = self.tag = self.puts = self.done = 0
@@ -79,7 +80,25 @@ class Model:
         self._settle(n, "retry", self.scheduled)
 
     def bury(self, n: int) -> None:
-        self._settle(n, "bury", self.dead)
+        for tag, job in self._settle(n, "bury", self.dead):
+            self.graves[job] = tag
+
+    def finish(self, n: int) -> None:
+        """Done or buried, with a callback; some answers are lost."""
+        for consumer, tag, job in self._next(n):
+            self.forged.run(consumer, tag, job)
+            callback, bury, lost = self._new(), n % 3 == 0, n % 4 == 0
+            owned = self.inflight[consumer].pop(tag, None) is not None
+            self.forged.finish(
+                consumer, tag, buried=[tag] * bury, puts=[callback], stale=None if lost else int(not owned)
+            )
+            if owned:
+                self._accept([callback])
+            if owned and bury:
+                self.dead.append(job)
+                self.graves[job] = tag
+            elif owned:
+                self.done += 1
 
     def promote(self, _: int) -> None:
         self.pending += self.scheduled
@@ -87,7 +106,7 @@ class Model:
 
     def requeue(self, _: int) -> None:
         if self.dead:
-            self.forged.say("harness", "requeue.after", queue=Q, jobs=[self.dead[0]])
+            self.forged.say("harness", "requeue.after", queue=Q, tags=[self.graves.pop(self.dead[0])])
             self.pending.append(self.dead.pop(0))
 
     def late(self, n: int) -> None:
@@ -148,12 +167,17 @@ class Model:
         consumer = self._consumer(n)
         return [(consumer, tag, self.heard[consumer].pop(tag)) for tag in list(self.heard[consumer])[:1]]
 
-    def _settle(self, n: int, verb: str, place: list[str]) -> None:
+    def _settle(self, n: int, verb: str, place: list[str]) -> list[tuple[int, str]]:
+        """The deliveries that were accepted: tag and job."""
+        accepted = []
         for consumer, tag, job in self._next(n):
             self.forged.run(consumer, tag, job, verb)
             owned = self.inflight[consumer].pop(tag, None) is not None
             self.forged.settle(consumer, verb, tag, stale=int(not owned))
-            place += [job] * owned
+            if owned:
+                place.append(job)
+                accepted.append((tag, job))
+        return accepted
 
     def _reclaim(self, consumer: str) -> None:
         held = self.inflight[consumer]
