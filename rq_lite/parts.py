@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rq_lite.errors import RqLiteError
+from rq_lite.runtime.offspring import ending
 
 ENDING = 10.0  # seconds that a process has for its end, before it is killed
 LOOK = 1.0  # seconds between a part's looks at who its parent is
@@ -94,7 +95,7 @@ class Part:
         code = self.exit_code
         if code is None:
             return None
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        how = ending(code)
         lines = self.said.splitlines()[-TOLD:]
         said = "".join(f"\n  {line}" for line in lines) or " nothing"
         return f"the {self.name} {how}; what it said last:{said}"

@@ -10,7 +10,7 @@ from rq_lite.broker import Broker, inspection
 from rq_lite.cli.common import open_broker, settings_from, url_option
 from rq_lite.cli.status import plain
 from rq_lite.errors import BrokerError, RqLiteError
-from rq_lite.runtime.identity import machine, parse
+from rq_lite.runtime.identity import machine, parse, surely_dead
 from rq_lite.settings import Settings
 
 PATIENCE = 2.0  # seconds; who asks for health asks again
@@ -63,7 +63,7 @@ def consumers(broker: Broker, host: str | None) -> set[str]:
         consumer
         for queue in inspection.queues(broker)
         for consumer, left in broker.consumers(queue).items()
-        if left > 0
+        if left > 0 and not surely_dead(consumer)  # one that was killed leaves its lease behind
     }
     if host is None:
         return found

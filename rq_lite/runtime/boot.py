@@ -40,9 +40,11 @@ from rq_lite.runtime.identity import mine
 from rq_lite.runtime.frames import Hire
 from rq_lite.runtime.leave import leave, vital
 from rq_lite.runtime.mortal import die_with
+from rq_lite.runtime.offspring import rss, tell_stacks
 from rq_lite.runtime.plan import REBUILD, RETIRE, Plan, Report, read_plan
 from rq_lite.runtime.verdict import Chances
 from rq_lite.runtime.reporter import Reporter
+from rq_lite.runtime.seldom import Seldom
 from rq_lite.runtime.streams import by_line
 from rq_lite.task import Task, registry
 
@@ -92,16 +94,19 @@ def prepare(plan: Plan, reports: int, board: Board) -> Consumer:
     bounds = through_weather(plan, lambda: {queue: declare(queue, broker) for queue in weights})
     through_weather(plan, lambda: declare_schedules(weights, broker))
     elsewhere = Elsewhere(Hire(settings=plan.settings, app=plan.app, number=plan.number))
+    seldom = Seldom(log, seconds=0.0) if plan.verbose else Seldom(log)
     executor = Executor(
-        registry.tasks, name, elsewhere, verbose=plan.verbose, signer=broker.signer, max_result=plan.settings.max_result
-    )
+        registry.tasks, name, elsewhere, verbose=plan.verbose, signer=broker.signer,
+        max_result=plan.settings.max_result, seldom=seldom,
+    )  # fmt: skip
     run = watched(executor.run, name) if moments.watchers else executor.run
     found_by(Reporter(broker, name).find)
     kind = Loner if plan.alone else Consumer
-    consumer = kind(broker, name, Order(weights, strict=plan.strict), board, run, grace=plan.settings.grace)
+    order = Order(weights, strict=plan.strict)
+    consumer = kind(broker, name, order, board, run, grace=plan.settings.grace, seldom=seldom)
     stop_on_signals(consumer)
     tasks = {task.name: known(task) for task in registry.tasks.values()}
-    Report("ready", consumer=name, queues=bounds, tasks=tasks).send(reports)
+    Report("ready", consumer=name, queues=bounds, tasks=tasks, rss=rss(os.getpid())).send(reports)
     return consumer
 
 
@@ -132,12 +137,6 @@ def listen(life: int, consumer: Consumer) -> None:
         for word in words:
             gevent.get_hub().loop.run_callback(tell[word])
     os._exit(1)
-
-
-def tell_stacks(file: int) -> None:
-    """A crash, and whoever sends SIGUSR2, has the stack written, also while C code holds the interpreter."""
-    faulthandler.enable(file, all_threads=False)
-    faulthandler.register(signal.SIGUSR2, file, all_threads=False, chain=False)
 
 
 def tell_exits(file: int) -> None:

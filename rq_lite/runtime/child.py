@@ -9,15 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 from rq_lite.runtime.board import Board, Running, new_file, size
+from rq_lite.runtime.offspring import Stacks, rss
 from rq_lite.runtime.plan import REBUILD, RETIRE, Plan, Report, parse_report, write_plan
 from rq_lite.runtime.slots import ENTRANCE
-
-PAGE = os.sysconf("SC_PAGE_SIZE")
-PRINTING = 0.5  # seconds that a process has to write its stack; one that is stopped never does
 
 
 class Child:
@@ -35,11 +31,11 @@ class Child:
         self.guilty: list[Running] = []  # it was killed for these jobs' hard time limit
         self.born = time.monotonic()
         slots = 1 if plan.alone else plan.settings.greenlets
-        board, self._stacks = new_file(size(slots)), new_file()
+        board, self._stacks = new_file(size(slots)), Stacks()
         self.board = Board(board, slots)
         life, self._life = os.pipe()
         self.reports, reports = os.pipe()
-        inherited = (life, reports, board, self._stacks)
+        inherited = (life, reports, board, self._stacks.file)
         try:
             # Not waited for through this object: the supervisor reaps whatever ends, also as PID 1.
             self._process = subprocess.Popen(
@@ -109,23 +105,18 @@ class Child:
         return found
 
     def rss(self) -> int:
-        """Its memory, in bytes; 0 where /proc does not tell."""
-        try:
-            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE
-        except (OSError, IndexError):
-            return 0
+        """Its memory, in bytes; 0 where that is not known."""
+        return rss(self.pid)
 
     # -- stacks
 
     def stack(self) -> str:
         """Where it is just now, whatever it does; empty when it does not say so in time."""
-        before = os.fstat(self._stacks).st_size
-        self.signal(signal.SIGUSR2)
-        return polled(lambda: self.last_stack(before), PRINTING)
+        return self._stacks.asked(self.signal)
 
-    def last_stack(self, since: int = 0) -> str:
+    def last_stack(self) -> str:
         """What was written of stacks: on request, and by a crash."""
-        return os.pread(self._stacks, 100_000, since).decode(errors="replace").strip()
+        return self._stacks.last()
 
     def culprit(self, stack: str) -> Running | None:
         """The job that a stack belongs to; None where it is no slot's."""
@@ -141,17 +132,6 @@ class Child:
 
     def _close(self) -> None:
         self.board.close()
-        for end in (self._life, self.reports, self._stacks):
+        self._stacks.close()
+        for end in (self._life, self.reports):
             os.close(end)
-
-
-def polled(look: Callable[[], str], seconds: float) -> str:
-    """The text once it is there and grows no more; what there is after the time."""
-    until, last = time.monotonic() + seconds, ""
-    while time.monotonic() < until:
-        now = look()
-        if now and now == last:
-            break
-        last = now
-        time.sleep(0.01)
-    return last

@@ -95,6 +95,7 @@ class Consumer:
         run: Callable[[Slot[Lane], bytes], Outcome],
         *,
         grace: float,
+        seldom: Seldom | None = None,
     ) -> None:
         self.name = name
         self._broker = broker
@@ -118,7 +119,7 @@ class Consumer:
         self._well.set()
         self._pauses = pauses()  # between tries while it does not
         self._exchanger: gevent.greenlet | None = None
-        self._seldom = Seldom(log)
+        self._seldom = seldom or Seldom(log)
 
     # -- life
 
@@ -126,15 +127,16 @@ class Consumer:
         """Work until stopped. Jobs that are left at the end are given back."""
         self._exchanger = gevent.getcurrent()
         self._slots.start()
-        listener, hearer = vital(gevent.spawn(self._listen)), vital(gevent.spawn(self._hear_calls))
+        others = [vital(gevent.spawn(do)) for do in (self._listen, self._hear_calls, self._flush_log)]
         gevent.sleep(0)  # the slots wait at the door before the first jobs come
         self._news.set()
         while not self._leaving:
             self._exchange_while(lambda: not self._leaving, wait=AUDIT)
-        listener.kill()
+        others[0].kill()
         self._wind_down()
-        hearer.kill()
+        gevent.killall(others)
         self._link.close()
+        self._seldom.flush(at_once=True)
 
     def stop(self) -> None:
         """Take no more, and end within the grace time; called again: give back at once. Safe from a hub callback."""
@@ -151,6 +153,11 @@ class Consumer:
         if self._exchanger is not None and not self._leaving and self._well.is_set():
             self._exchanger.throw(Rebuild("nothing was taken though jobs wait: connecting anew"))
 
+    def _flush_log(self) -> None:
+        while True:
+            gevent.sleep(Seldom.FLUSH)
+            self._seldom.flush()
+
     def _leave(self) -> None:
         self._leaving = True
         self._news.set()
@@ -165,7 +172,8 @@ class Consumer:
             self._give_up = min(self._give_up, time.monotonic() + LAST)
         ending = self._slots.stop_running()
         if ending:
-            log.warning("%d jobs were not done within the grace time: given back", len(ending))
+            when = "when it was told to end at once" if self._stops > 1 else "within the grace time"
+            log.warning("jobs that were not done %s, and are given back: %d", when, len(ending))
             gevent.joinall(ending, timeout=SWALLOWED)
         self._exchange_while(lambda: True)
         self._give_back(self._slots.held())
@@ -313,7 +321,7 @@ class Consumer:
         """
         for pause in self._pauses:  # longer and longer until an exchange works: a replica lets us look, but not take
             self._link.close()
-            self._seldom.warn("redis", f"Redis: {error}" + ("" if weather(error) else " (no passing trouble)"))
+            self._seldom.warn("redis", f"Redis: {error}" + ("" if weather(error) else " (will not pass by itself)"))
             gevent.sleep(pause)
             if self._leaving and self._slots.idle and not any(lane.finished for lane in self._lanes.values()):
                 return False

@@ -30,7 +30,7 @@ from rq_lite.runtime.ending import Puts, given_up, is_tracked
 from rq_lite.runtime.identity import surely_dead
 from rq_lite.runtime.seldom import Seldom, one_line
 from rq_lite.runtime.standstill import Standstill
-from rq_lite.runtime.verdict import Chances, Failure, judge
+from rq_lite.runtime.verdict import POISON, SUSPECT, Chances, Failure, judge
 
 log = logging.getLogger("rq_lite.worker")
 
@@ -171,6 +171,7 @@ class Duties:
             Chore(AGAIN, self._try_again),
             Chore(STILL, self._look_for_cancelled),
             Chore(TRIM, self._trim),
+            Chore(Seldom.FLUSH, self._seldom.flush),
             *[Chore(every, do) for every, do in self._more],
         ]
         if self._drained is not None:
@@ -191,6 +192,7 @@ class Duties:
                     for one in chores:  # the others would fail, too
                         one.due = max(one.due, time.monotonic() + AGAIN * random.uniform(1.0, 1.5))
         self._try_again()
+        self._seldom.flush(at_once=True)
         self._guarded(lambda: self._broker.unannounce(self._worker))
         self._broker.close()
 
@@ -275,6 +277,8 @@ class Duties:
         self._living.discard(end.consumer)
         for name, tag in end.timed_out:
             self._end_job(end, name, tag)
+        if end.death.charged == "all":
+            self._name_culprit(end)
         for name in self._queues:
             charged = end.death.charged
             if end.blamed is not None:
@@ -309,6 +313,27 @@ class Duties:
                 self._broker.bury(name, end.consumer, [(tag, outcome.report)])
             else:
                 self._broker.retry(name, end.consumer, [(tag, outcome.delay)])
+
+    def _name_culprit(self, end: End) -> None:
+        """Say which job brought its consumer down: the one that is blamed, or the only one that it had."""
+        suspected = [end.blamed] if end.blamed is not None else [
+            (name, tag) for name in self._queues for tag in self._broker.inflight(name, end.consumer)
+        ]  # fmt: skip
+        if len(suspected) != 1:
+            return
+        ((name, tag),) = suspected
+        for _, entry in self._broker.booked(name, end.consumer, [tag]):
+            with contextlib.suppress(Undecodable):
+                message, _, crashes = decode(self._broker.opened(name, entry))
+                what = (
+                    "buried as poison"
+                    if crashes + 1 >= POISON
+                    else "again, alone"
+                    if crashes + 1 >= SUSPECT
+                    else "again"
+                )
+                line = f"job {message.id} {message.task}: its consumer died while it ran, crash {crashes + 1}; {what}"
+                log.error("%s", one_line(line))
 
     def _reclaim(self, name: str, consumer: str, death: Death, *, certain: bool) -> None:
         total = cursor = buried = suspects = 0

@@ -6,7 +6,6 @@ are files it has inherited: one end of a pair of sockets, and where stacks are w
 
 from __future__ import annotations
 
-import faulthandler
 import logging
 import os
 import select
@@ -17,7 +16,6 @@ import threading
 import time
 import traceback
 from functools import partial
-from pathlib import Path
 from typing import NoReturn
 
 import msgspec
@@ -32,12 +30,12 @@ from rq_lite.runtime.call import call
 from rq_lite.runtime.failures import described, is_final
 from rq_lite.runtime.frames import Answer, Frames, Hire, Order
 from rq_lite.runtime.mortal import die_with
+from rq_lite.runtime.offspring import rss, tell_stacks
 from rq_lite.runtime.streams import by_line, flush
 from rq_lite.settings import Settings
 from rq_lite.task import FOREVER, registry
 
 INTERRUPT = signal.SIGUSR1
-STACK = signal.SIGUSR2
 PACE = 0.1  # seconds between two words about how far a job is
 
 encode = msgspec.json.Encoder().encode
@@ -170,15 +168,14 @@ class Engine:
 
     def _worn_out(self) -> bool:
         most, memory = self._settings.max_jobs, self._settings.max_rss * 1_000_000
-        return self._cut or bool(most and self._taken + 1 >= most) or bool(memory and rss() >= memory)
+        return self._cut or bool(most and self._taken + 1 >= most) or bool(memory and rss(os.getpid()) >= memory)
 
 
 def main() -> None:
     channel, stacks, parent = map(int, sys.argv[1:])
     die_with(parent)
     by_line()
-    faulthandler.enable(stacks, all_threads=False)
-    faulthandler.register(STACK, stacks, all_threads=False, chain=False)
+    tell_stacks(stacks)
     end = socket.socket(fileno=channel)
     end.setblocking(True)
     frames = Frames(end)
@@ -222,14 +219,6 @@ def leave_with(end: socket.socket) -> None:
     while not any(event & (select.POLLHUP | select.POLLERR) for _, event in watch.poll()):
         pass
     os._exit(1)
-
-
-def rss() -> int:
-    """Memory in bytes; 0 where /proc does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
-        return 0
 
 
 def said(error: BaseException) -> str:

@@ -24,11 +24,11 @@ from gevent.lock import Semaphore
 
 from rq_lite.backoff import pauses
 from rq_lite.current import current_job
-from rq_lite.runtime.board import NEVER, SECOND, new_file
-from rq_lite.runtime.child import PRINTING, polled
-from rq_lite.runtime.engine import INTERRUPT, STACK, encode
+from rq_lite.runtime.board import NEVER, SECOND
+from rq_lite.runtime.engine import INTERRUPT, encode
 from rq_lite.runtime.failures import Reported
 from rq_lite.runtime.frames import Answer, Frames, Hire, Order
+from rq_lite.runtime.offspring import Stacks, ending
 from rq_lite.runtime.seldom import Seldom
 from rq_lite.runtime.slots import Expired, Slot, Stopped
 from rq_lite.runtime.verdict import Failure
@@ -56,8 +56,8 @@ class Engine:
 
     def __init__(self, folder: Path) -> None:
         ours, theirs = socket.socketpair()
-        self._stacks = new_file()
-        inherited = (theirs.fileno(), self._stacks)
+        self._stacks = Stacks()
+        inherited = (theirs.fileno(), self._stacks.file)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "rq_lite.runtime.engine", *map(str, inherited), str(os.getpid())],
@@ -67,7 +67,7 @@ class Engine:
             )
         except BaseException:
             ours.close()
-            os.close(self._stacks)
+            self._stacks.close()
             raise
         finally:
             theirs.close()
@@ -104,28 +104,22 @@ class Engine:
 
     def stack(self) -> str:
         """Where it is just now; empty when it does not say so in time."""
-        before = os.fstat(self._stacks).st_size
-        self.signal(STACK)
-        return polled(lambda: self.last_stack(before), PRINTING)
+        return self._stacks.asked(self.signal)
 
-    def last_stack(self, since: int = 0) -> str:
-        return os.pread(self._stacks, 100_000, since).decode(errors="replace").strip()
+    def last_stack(self) -> str:
+        return self._stacks.last()
 
     def end(self) -> str:
         """How it ended, once its end of the channel is closed."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(REAPED)
         code = self._process.poll()
-        if code is None:
-            return "closed its channel"
-        if code >= 0:
-            return f"ended with exit code {code}"
-        return f"was killed by signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+        return "closed its channel" if code is None else ending(code)
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
         self._frames.end.close()
-        os.close(self._stacks)
+        self._stacks.close()
 
 
 class Engines:

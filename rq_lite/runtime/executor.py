@@ -24,14 +24,13 @@ from rq_lite.runtime.engines import Died
 from rq_lite.runtime.failures import Reported, described, is_final, trace
 from rq_lite.runtime.seldom import Seldom
 from rq_lite.runtime.slots import Expired, Slot, Stopped
-from rq_lite.runtime.verdict import Chances, Failure, Report, judge
+from rq_lite.runtime.verdict import POISON, Chances, Failure, Report, judge
 from rq_lite.task import Policy, Task, nanoseconds
 
 log = logging.getLogger("rq_lite.consumer")
 ENDED: dict[type, str] = {
     type(None): "done", Retried: "retry", Buried: "bury", Parked: "park", Dropped: "drop", Crashed: "crash",
 }  # fmt: skip
-POISON = 3  # crashes with which a job is not run any more, as in lib.lua
 
 
 class Executor:
@@ -46,6 +45,7 @@ class Executor:
         verbose: bool = False,
         max_result: int = 1_000_000,
         signer: Signer | None = None,
+        seldom: Seldom | None = None,
     ) -> None:
         self._tasks = tasks
         self._elsewhere = elsewhere
@@ -55,7 +55,7 @@ class Executor:
         self._verbose = verbose
         self._max_result = max_result
         self._puts = ending.Puts(self._says, as_is if signer is None else signer.seal)
-        self._seldom = Seldom(log)
+        self._seldom = seldom or Seldom(log)
 
     def run(self, slot: Slot[Any], entry: bytes) -> Outcome:
         """How the run ended. Raises nothing but Stopped, which says that the job goes back unfinished."""
@@ -126,7 +126,8 @@ class Executor:
         self, message: Message, attempts: int, crashes: int, chances: Chances, failure: Failure, slot: Slot[Any]
     ) -> Outcome:
         outcome, line = judge(message, attempts, crashes, chances, failure, self._consumer)
-        self._seldom.warn(type(outcome).__name__, line)
+        kind = failure.error.partition(":")[0]
+        self._seldom.warn(f"{message.task}: {kind}, {ended_as(outcome)}", line)
         if isinstance(outcome, Buried) and ending.is_tracked(message):
             return ending.given_up(message, queue_of(slot), attempts + crashes + 1, failure, outcome, self._puts)
         return outcome

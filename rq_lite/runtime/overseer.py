@@ -52,7 +52,9 @@ class Overseer:
 
     def _look_at(self, child: Child, now: float) -> bool:
         """Whether it is worn out."""
-        limits = self._own.setdefault(child.pid, self._limits.jittered())
+        limits = self._own.get(child.pid)
+        if limits is None:
+            limits = self._own[child.pid] = self._limits_of(child)
         if child.guilty:
             return False  # killed a moment ago
         overdue = watch.past_hard_limit(child.board, limits, now, self._cancelled(child, now))
@@ -71,6 +73,18 @@ class Overseer:
             log.info("%s %s: it will be replaced", child, why)
             self._asked[child.pid] = now
         return bool(why)
+
+    def _limits_of(self, child: Child) -> Limits:
+        """Its own; without one of memory where it is over that before its first job: so would its successor be."""
+        limits = self._limits.jittered()
+        born = child.ready.rss if child.ready is not None else 0
+        if not 0 < limits.max_rss <= born:
+            return limits
+        log.error(
+            "%s uses %d MB before its first job, max_rss is %d: raise it; this one is not replaced for its memory",
+            child, born // 1_000_000, self._limits.max_rss // 1_000_000,
+        )  # fmt: skip
+        return limits._replace(max_rss=0)
 
     def _cancelled(self, child: Child, now: float) -> Mapping[Running, float]:
         """Jobs that it cannot interrupt because its loop stands still, and when they were seen to be cancelled.
@@ -107,7 +121,8 @@ class Overseer:
             culprit = child.culprit(stack)
             self._duties.tell_stuck(
                 child.consumer,
-                f"{child} is stuck: its loop has not turned for {seconds:.0f} s, so none of its jobs goes on",
+                f"{child} is stuck: its loop has not turned for {seconds:.0f} s, so none of its jobs goes on "
+                "(for those that compute there is run_in)",
                 stack or "(it shows no stack: is it stopped?)",
                 None if culprit is None else (child.queue(culprit), culprit.tag),
             )
@@ -116,7 +131,9 @@ class Overseer:
     def _look_for_idleness(self, child: Child, now: float) -> None:
         since = self._duties.waiting_since
         idle = 0.0
-        if since is not None and child.pid not in self._stuck:
+        if since is not None and not (
+            child.pid in self._stuck and child.running()
+        ):  # a job is ended for its time limit
             idle = min(watch.idle_for(child.board, since, now), now - self._awake)
         if idle < self._limits.idle:
             self._idle.pop(child.pid, None)

@@ -35,6 +35,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     consumer: str = ""
     queues: dict[str, int] = {}  # with the bound of each; the lanes on the board are numbered in this order
     tasks: dict[str, Chances] = {}  # what becomes of a job that was killed for its hard time limit
+    rss: int = 0  # bytes of memory that it uses before its first job; 0: not known
     error: str = ""
     traceback: str = ""
 

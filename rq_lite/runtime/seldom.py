@@ -15,7 +15,9 @@ def one_line(text: str, most: int = 300) -> str:
 
 
 class Seldom:
-    """Passes a line of the same key on at most once in `seconds`."""
+    """Passes a line of the same key on at most once in `seconds`; the key says in a few words what such lines tell."""
+
+    FLUSH = 5.0  # seconds between two calls of `flush`
 
     def __init__(
         self,
@@ -30,6 +32,15 @@ class Seldom:
         self._most = most
         self._clock = clock
         self._last: dict[str, tuple[float, int]] = {}
+
+    def flush(self, *, at_once: bool = False) -> None:
+        """Say how many were left out, where that is due (`at_once`: or not) and no such line came to say it."""
+        now = self._clock()
+        for key, (last, left_out) in list(self._last.items()):
+            if at_once or now - last >= self._seconds:
+                del self._last[key]
+                if left_out:
+                    self._log.warning("%s: %s more like it", one_line(key), f"{left_out:,}")
 
     def warn(self, key: str, message: str) -> None:
         now = self._clock()

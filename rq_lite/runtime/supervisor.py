@@ -25,6 +25,7 @@ from rq_lite.runtime.child import Child
 from rq_lite.runtime.duties import Duties, End
 from rq_lite.runtime.guard import Guard
 from rq_lite.runtime.identity import mine
+from rq_lite.runtime.offspring import ending
 from rq_lite.runtime.overseer import Overseer
 from rq_lite.runtime.plan import Plan
 from rq_lite.runtime.respawn import Respawn
@@ -58,6 +59,7 @@ class Supervisor:
         self._loners_failed = 0
         self._stops = 0
         self._reload = False
+        self._drained_all = False  # there is nothing more to run
         self._hurried = False  # the second signal was passed on
         self._kill_at: float | None = None
         self._exit_code: int | None = None
@@ -115,6 +117,7 @@ class Supervisor:
     def _drained(self) -> None:
         """From the duties' thread, in burst mode."""
         if not self._stops:
+            self._drained_all = True
             log.info("everything is drained")
         self._stops = max(1, self._stops)
         with contextlib.suppress(BlockingIOError):
@@ -233,7 +236,9 @@ class Supervisor:
         if child.failure is not None and not self._shown:
             self._give_up(child.failure.error, child.failure.traceback, code)
             return
-        if not child.left:
+        if child.left and not child.retired and not child.alone:
+            log.warning("%s was told to end by somebody else, and is replaced", child)
+        elif not child.left and not child.guilty:  # else that was said when it was killed
             log.error("%s %s", child, end.death.how)
         if self._replacing is not None and child in self._replacing:
             self._on_end_of_replacing(child)
@@ -247,7 +252,7 @@ class Supervisor:
 
     def _end_of(self, child: Child, code: int) -> End:
         """How it ended, and which of its jobs are to blame."""
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        how = ending(code)
         tasks = child.ready.tasks if child.ready else {}
         if child.guilty:
             limit = f"hard limit: {self._overseer.hard_limit}; its consumer was killed"
@@ -260,7 +265,6 @@ class Supervisor:
             stack = stack.rpartition(EXITING)[2] if EXITING in stack else ""
         culprit = child.culprit(stack)
         if code == -signal.SIGKILL:
-            how += " (out of memory?)"
             culprit, stack = None, ""  # likewise
         return End(child.consumer, Death(how, "all", stack), self._named(child, culprit))
 
@@ -300,7 +304,7 @@ class Supervisor:
         """Tell them once; kill them when their grace and a margin are over, or soon after a second signal."""
         if self._kill_at is None:
             moments.reach("stop.before", None)
-            if self._children:
+            if self._children and not self._drained_all:
                 log.info("stopping: running jobs have up to %g s", self._grace)
             self._kill_at = time.monotonic() + self._grace + MARGIN
             self._tell_all(signal.SIGTERM)

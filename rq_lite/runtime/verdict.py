@@ -10,6 +10,8 @@ from rq_lite.backoff import full_jitter
 from rq_lite.broker.codec import Message
 from rq_lite.outcome import Buried, Retried
 
+SUSPECT, POISON = 2, 3  # crashes from which on a job runs alone, and is not run any more; as in lib.lua
+
 
 class Report(msgspec.Struct, omit_defaults=True):
     """What the dead set keeps of a job beside its bytes."""

@@ -143,7 +143,8 @@ def test_whatever_it_raises_the_next_one_runs_in_the_same_place(cpu: Cpu, kind: 
     cpu.drain("--cpu-procs", "1")
     errors = sorted(error.partition(":")[0] for error in cpu.errors())
     assert errors == ["KeyboardInterrupt", "RecursionError", "SystemExit", "Unspeakable"]
-    assert len({run.pid for run in cpu.lab.runs("begun") + cpu.lab.runs("done")}) == 1
+    pids = {run.pid for run in cpu.lab.runs("begun") + cpu.lab.runs("done")}
+    assert len(pids) == (1 if kind == "thread" else 2)
 
 
 @each_kind
@@ -265,7 +266,7 @@ def test_a_soft_timeout_ends_the_job_and_nothing_else(cpu: Cpu, kind: str) -> No
     assert " in compute\n" in dead.report["traceback"]
     assert cpu.lab.seen("ended") == ["heavy"]
     (heavy,), (following,) = (run.pid for run in cpu.lab.runs("ended")), (run.pid for run in cpu.lab.runs("done"))
-    assert heavy == following
+    assert (heavy == following) == (kind == "thread")  # who was interrupted anywhere runs nothing more
     cpu.lab.open_gate()
     cpu.lab.until_seen("done", 2)
     assert worker.stop() == 0
@@ -316,7 +317,7 @@ def test_poison_is_buried_after_three_engines_and_its_neighbours_never_notice(cp
     job = cpu.tracked("poison_process", how)
     assert (cpu.ending(job)["state"], cpu.ending(job)["error"]["type"]) == ("failed", "poison")
     (dead,) = cpu.lab.dead()
-    end = "was killed by signal 11" if how == "segfault" else "ended with exit code 0"
+    end = "was killed by signal 11 (Segmentation fault)" if how == "segfault" else "ended with exit code 0"
     assert dead.report["error"] == f"poison: 3 processes died while it ran; the last: {end}"
     assert (" in poison" in dead.report["traceback"]) == (how == "segfault")
     assert (dead.report["attempts"], dead.report["crashes"]) == (3, 3)

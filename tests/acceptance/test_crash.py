@@ -165,6 +165,29 @@ def test_a_stuck_consumer_is_reported_once_with_its_stack_and_jobs(lab: Lab, how
     assert worker.wait() == 0
 
 
+def test_failures_of_each_kind_are_told_and_counted(lab: Lab) -> None:
+    """The first of a kind with its id; the others are counted, at the latest when the worker ends."""
+    lab.put("hopeless", *range(5))
+    lab.put("fail", *range(5), retries=0)
+    worker = lab.drain()
+    buried = [line for line in worker.said.splitlines() if "; buried after attempt 1" in line]
+    assert [line.count(":hopeless: ") + 2 * line.count(":fail: ") for line in buried] in ([1, 2], [2, 1])
+    assert sum(line.endswith(", bury: 4 more like it") for line in worker.said.splitlines()) == 2
+    lab.put("hopeless", *range(5))
+    assert lab.drain("-v").said.count("; buried after attempt 1") == 5
+
+
+def test_who_brings_a_consumer_down_is_named(lab: Lab) -> None:
+    lab.put("poison", "segfault")
+    (entry,) = lab.waiting()
+    said = lab.drain().said
+    job = decode(entry)[0]
+    lines = [line for line in said.splitlines() if f"job {job.id} {job.task}: its consumer died while it ran" in line]
+    assert [line.rpartition(", ")[2] for line in lines] == [
+        "crash 1; again", "alone", "crash 3; buried as poison",
+    ]  # fmt: skip
+
+
 def test_errors_that_are_not_worth_it_are_not_tried_again(lab: Lab) -> None:
     lab.put("picky", "reset", "refused", "value")
     lab.drain()

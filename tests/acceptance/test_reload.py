@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 from pathlib import Path
@@ -125,6 +126,33 @@ def test_a_consumer_is_replaced_when_it_uses_too_much_memory(lab: Lab) -> None:
     until(lambda: "after" in lab.seen("done"), "work goes on")
     assert worker.stop() == 0
     assert lab.seen("done").count("leak") == 4
+
+
+def test_a_consumer_that_is_born_too_large_is_not_replaced_for_it(lab: Lab) -> None:
+    """Its successor would be as large: only starts and ends would be seen of it."""
+    lab.put("do", *range(50))
+    worker = lab.work("--max-rss", "1", "--max-jobs", "40")
+    worker.says(" MB before its first job, max_rss is 1: raise it")
+    worker.says(" jobs: it will be replaced")  # for other reasons it is
+    lab.until_seen("done", 50)
+    assert worker.stop() == 0
+    assert "MB: it will be replaced" not in worker.said
+
+
+def test_a_consumer_that_stands_still_without_a_job_is_not_healthy(lab: Lab) -> None:
+    """No time limit of a job will ever end it."""
+    lab.environment |= {"RQ_LITE_IDLE": "1"}
+    worker = lab.work("--stall", "0.5")
+    until_ready(worker, 1)
+    (pid,) = consumers(worker)
+    os.kill(pid, signal.SIGSTOP)
+    worker.says("is stuck")
+    lab.put("do", 1)
+    until(lambda: lab.commands.run("health").returncode == 1, "health sees it")
+    os.kill(pid, signal.SIGCONT)
+    lab.until_seen("done", 1)
+    until(lambda: lab.commands.run("health").returncode == 0, "health sees that it is over")
+    assert worker.stop() == 0
 
 
 def test_a_consumer_that_takes_nothing_though_jobs_wait_connects_anew(lab: Lab, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from rq_lite.broker import Broker, inspection, keys
 from rq_lite.broker.inspection import QueueState
 from rq_lite.cli import status
 from rq_lite.queue import Queue
-from rq_lite.runtime.identity import mine
+from rq_lite.runtime.identity import mine, start_of
 from rq_lite.task import Task
 from tests.conftest import Commands, until
 
@@ -383,6 +383,16 @@ def test_a_lease_that_ended_is_no_health(commands: Commands, broker: Broker, que
         ("ZADD", keys.of("q").consumers, 1, str(mine())), ("ZREMRANGEBYSCORE", keys.of("q").consumers, 2, "inf")
     )
     assert commands.run("health", "--any").returncode == 1
+
+
+def test_who_was_killed_is_no_health_though_the_lease_goes_on(commands: Commands, broker: Broker, queue: Queue) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    alive = str(mine()._replace(pid=child.pid, start=start_of(child.pid) or ""))
+    broker.register("q", alive)
+    assert commands.run("health").returncode == 0
+    child.communicate()
+    assert commands.run("health", "--any").returncode == 1
+    broker.reclaim("q", alive, certain=True)
 
 
 def test_health_is_bad_without_redis(commands: Commands, tmp_path: Path) -> None:

@@ -196,6 +196,25 @@ def test_each_key_has_a_count_of_its_own(log: tuple[logging.Logger, list[str]]) 
     assert log[1] == ["a", "b"]
 
 
+def test_what_was_left_out_is_counted_also_where_no_such_line_comes_again(
+    log: tuple[logging.Logger, list[str]],
+) -> None:
+    now = 0.0
+    seldom = Seldom(log[0], seconds=5.0, clock=lambda: now)
+    for _ in range(3):
+        seldom.warn("kind", "one")
+    seldom.flush()
+    assert log[1] == ["one"]
+    now = 5.0
+    seldom.flush()
+    seldom.flush()
+    assert log[1] == ["one", "kind: 2 more like it"]
+    for _ in range(2):
+        seldom.warn("kind", "two")
+    seldom.flush(at_once=True)
+    assert log[1][2:] == ["two", "kind: 1 more like it"]
+
+
 def test_keys_of_others_do_not_fill_the_memory(log: tuple[logging.Logger, list[str]]) -> None:
     seldom = Seldom(log[0], most=10, clock=lambda: 0.0)
     for number in range(1000):
