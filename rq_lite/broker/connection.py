@@ -31,6 +31,8 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from rq_lite.broker import sentinel
+from rq_lite.broker.sentinel import Sentinels
 from rq_lite.errors import BrokerError, BrokerUnavailable, UsageError
 
 # Seconds. A server that answers nothing for so long counts as gone; a blocking pop waits less than that.
@@ -57,7 +59,8 @@ class Link:
     """
 
     def __init__(self, address: Address) -> None:
-        self._connection = address.connect()
+        self._address = address
+        self._connection = address.connection()
         self.producer = os.urandom(8).hex()
         self.sequence = 0
         self.asked = False
@@ -97,7 +100,7 @@ class Link:
             self._connection.disconnect()
         if not self._connection.is_connected:
             self.asked = False
-            self._connection.connect()
+            self._address.connect(self._connection)
         self.asked = self._owed = True
 
     def close(self) -> None:
@@ -127,18 +130,14 @@ class Address:
     def __init__(self, url: str) -> None:
         self.url = url
         self.shown = redact(url)
-        if url.partition("://")[0] not in SCHEMES:
-            raise UsageError(f"Redis URL {self.shown!r}: begin it with redis://, rediss:// or unix://")
-        try:
-            self._factory = redis.ConnectionPool.from_url(
-                url,
-                protocol=2,
-                retry=Retry(NoBackoff(), 0),
-                socket_timeout=ANSWER,
-                socket_connect_timeout=CONNECT,
-                driver_info=None,
-                max_connections=2**31,  # redis-py makes 100; how many there are is for `Links` to say
+        scheme = url.partition("://")[0]
+        if scheme not in (*SCHEMES, *sentinel.SCHEMES):
+            raise UsageError(
+                f"Redis URL {self.shown!r}: begin it with redis://, rediss://, unix:// or redis+sentinel://"
             )
+        try:
+            self._sentinels = Sentinels(url, made) if scheme in sentinel.SCHEMES else None
+            self._factory = made(url) if self._sentinels is None else self._sentinels.primaries
             # Query options of the URL arrive here as they stand; a wrong one shows with the first connection.
             self._factory.make_connection()
         except (ValueError, TypeError) as error:
@@ -146,13 +145,34 @@ class Address:
             reason = "it cannot be read; escape what is special in the password (/ as %2F, @ as %40)"
             raise UsageError(f"Redis URL {self.shown!r}: {reason if '@' in url else error}") from None
 
-    def connect(self) -> Any:
+    def connection(self) -> Any:
+        """A new one, not open yet."""
         return self._factory.make_connection()
+
+    def connect(self, connection: Any) -> None:
+        """Open it. Raises redis-py's errors."""
+        if self._sentinels is None:
+            connection.connect()
+        else:
+            self._sentinels.connect(connection)
+
+
+def made(url: str, **options: Any) -> redis.ConnectionPool:
+    """Of redis-py; it only makes connections here, which send nothing twice by themselves."""
+    usual = {
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": ANSWER,
+        "socket_connect_timeout": CONNECT,
+        "driver_info": None,
+        "max_connections": 2**31,  # redis-py makes 100; how many there are is for `Links` to say
+    }
+    return redis.ConnectionPool.from_url(url, **usual | options)
 
 
 def redact(url: str) -> str:
     """The URL with its password as ***, also where it stands in the query. Works on what is no proper URL, too."""
-    url = re.sub(r"^(\w*://[^:@/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    url = re.sub(r"^([\w+]*://[^:@/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
     return re.sub(r"(?i)(password=)[^&]*", r"\1***", url)
 
 

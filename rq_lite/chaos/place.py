@@ -14,6 +14,7 @@ import msgspec
 
 from rq_lite import embedded
 from rq_lite.broker import Broker, keys
+from rq_lite.broker.sentinel import SCHEMES
 from rq_lite.errors import BrokerUnavailable, RqLiteError, UsageError
 from rq_lite.settings import Settings
 
@@ -146,4 +147,5 @@ def with_database(url: str, number: int) -> str:
     if parts.scheme == "unix":
         # Put together here: without a host urlunsplit leaves the slashes out.
         return f"unix://{parts.netloc}{parts.path}?{urlencode([*query, ('db', str(number))])}"
-    return urlunsplit(parts._replace(path=f"/{number}", query=urlencode(query)))
+    service = f"/{parts.path.split('/')[1]}" if parts.scheme in SCHEMES else ""
+    return urlunsplit(parts._replace(path=f"{service}/{number}", query=urlencode(query)))

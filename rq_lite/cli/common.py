@@ -17,7 +17,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def url_option(command: F) -> F:
     return click.option(
-        "--url", help="Redis, as redis://, rediss:// or unix:// (RQ_LITE_URL keeps a password out of `ps`)."
+        "--url",
+        help="Redis, as redis://, rediss://, unix:// or redis+sentinel:// (RQ_LITE_URL hides a password from `ps`).",
     )(command)
 
 

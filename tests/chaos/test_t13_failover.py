@@ -1,6 +1,6 @@
-"""T13: a replica takes over, behind one address (as a fixed name or a load balancer has it).
+"""T13: a replica takes over, behind one address (as a fixed name or a load balancer has it), or watched by sentinels.
 
-Sentinel and cluster URLs are not supported yet. An orderly takeover: tests/acceptance/test_weather.py.
+An orderly takeover behind one address: tests/acceptance/test_weather.py.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,7 @@ from tests.acceptance.flow import Flow
 from tests.chaos.conftest import Tell
 from tests.conftest import DEADLINE, Server, until
 from tests.faults.proxy import Proxy
-from tests.faults.replication import REPLICATED, follow, free_ports, progress, until_replicated
+from tests.faults.replication import REPLICATED, Watched, follow, free_ports, progress, until_replicated
 
 RATE = 500  # jobs put per second
 BACK = 15.0  # seconds until consumers take from the new primary
@@ -28,7 +30,7 @@ class Pair:
 
     def __init__(self, private: Callable[..., Server], lab_at: Callable[[Server], Lab], proxy: Callable[..., Proxy]):
         self._private = private
-        self._ports = list(free_ports())
+        self._ports = free_ports()
         self.primary, self.replica = (private("--port", str(port), *REPLICATED) for port in self._ports)
         follow(self.replica, self._ports[0])
         until_replicated(self.primary, self.replica)
@@ -57,14 +59,7 @@ class Pair:
 
     def end(self, drained: Lab) -> tuple[int, int]:
         """How many jobs were lost, of those put; how many ran twice."""
-        self.flow.producer.send_signal(signal.SIGINT)
-        said = self.flow.producer.communicate(timeout=DEADLINE)[1]
-        assert self.flow.producer.returncode == 130, said
-        until(lambda: drained.broker.unfinished("work")[0] == 0, "everything is drained")
-        assert self.flow.worker.stop() == 0
-        assert "Traceback" not in self.flow.worker.said + said
-        done = Counter(map(int, self.lab.seen("done")))
-        return len({*range(max(done))} - {*done}), sum(done.values()) - len(done)
+        return ended(self.flow, drained)
 
     def lab_of(self, server: Server) -> Lab:
         return self.lab if server.url == self.lab.environment["RQ_LITE_URL"] else self._after
@@ -121,6 +116,61 @@ def test_a_primary_that_stood_still_comes_back_as_a_replica(pair: Pair, long: bo
     assert lost <= RATE
     assert pair.back < BACK
     assert pair.flow.worker.said.count("read only") < 5
+
+
+@pytest.fixture
+def watched(private: Callable[..., Server], tmp_path: Path) -> Iterator[Watched]:
+    made = Watched(private, tmp_path)
+    yield made
+    made.end()
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped", "told"])
+def test_sentinels_make_the_replica_the_primary(
+    watched: Watched, lab_at: Callable[[Any], Lab], long: bool, tell: Tell, how: str
+) -> None:
+    """Nobody tells workers and producers: they ask the sentinels. "told": an operator does, all servers live."""
+    lab = lab_at(watched)
+    flow = Flow(lab, watched.url)
+    rounds, back = 3 if long else 1, 0.0
+    for _ in range(rounds):
+        flow.goes_on(100)
+        watched.until_settled()
+        old = watched.primary
+        if how == "told":
+            watched.ask("FAILOVER", "watched")
+        elif how == "killed":
+            old.kill()
+        else:
+            stop(old)
+        watched.until_taken_over(old)
+        began = time.monotonic()
+        flow.goes_on()
+        back = max(back, time.monotonic() - began)
+        if how == "killed":
+            old.start("--port", str(watched.port_of(old)), *REPLICATED)
+        elif how == "stopped":
+            stop(old, signal.SIGCONT)
+        watched.until_settled()
+    lost, again = ended(flow, lab)
+    tell(
+        f"T13 three sentinels, primary {how} {rounds} times: {lost} jobs lost, {again} ran twice, jobs done again "
+        f"{back:.1f} s after the sentinels had decided, at most"
+    )
+    assert lost <= RATE
+    assert back < BACK
+
+
+def ended(flow: Flow, lab: Lab) -> tuple[int, int]:
+    """Once everything is drained: how many jobs were lost, of those put; how many ran twice."""
+    flow.producer.send_signal(signal.SIGINT)
+    said = flow.producer.communicate(timeout=DEADLINE)[1]
+    assert flow.producer.returncode == 130, said
+    until(lambda: lab.broker.unfinished("work")[0] == 0, "everything is drained")
+    assert flow.worker.stop() == 0
+    assert "Traceback" not in flow.worker.said + said
+    done = Counter(map(int, lab.seen("done")))
+    return len({*range(max(done))} - {*done}), sum(done.values()) - len(done)
 
 
 def stop(server: Server, number: int = signal.SIGSTOP) -> None:

@@ -62,6 +62,7 @@ def test_shares_differ_by_one_at_most() -> None:
         ("redis://:p%40ss@h:1/3", "redis://:p%40ss@h:1/15"),
         ("redis://h?db=2&ssl_cert_reqs=none", "redis://h/15?ssl_cert_reqs=none"),
         ("unix:///run/redis.sock", "unix:///run/redis.sock?db=15"),
+        ("redis+sentinel://u:p@a,b:1/service?x=1", "redis+sentinel://u:p@a,b:1/service/15?x=1"),
         ("unix://u:p@/run/redis.sock?db=3", "unix://u:p@/run/redis.sock?db=15"),
     ],
 )

@@ -280,7 +280,7 @@ def test_weights_say_how_often_a_queue_comes_first() -> None:
 def test_an_address_makes_as_many_connections_as_are_asked_for() -> None:
     """A thousand greenlets may wait for room at once, each on a connection of its own."""
     address = Address("unix:///nowhere.sock")
-    assert len([address.connect() for _ in range(1100)]) == 1100
+    assert len([address.connection() for _ in range(1100)]) == 1100
 
 
 # -- errors and states
