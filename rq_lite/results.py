@@ -23,7 +23,7 @@ import msgspec
 from rq_lite.broker import FAULTS, Broker, Link, keys
 from rq_lite.broker.connection import LONGEST_BLOCK, end_waiting
 from rq_lite.broker.producing import INBOX
-from rq_lite.errors import BrokerUnavailable, RqLiteError
+from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable, RqLiteError
 from rq_lite.process import this
 from rq_lite.runtime.seldom import Seldom
 
@@ -102,7 +102,7 @@ class Reader:
 
     def _wake(self, queue: str) -> None:
         inbox = keys.of(queue).inbox(self.client)
-        with contextlib.suppress(BrokerUnavailable):  # then it is awake
+        with contextlib.suppress(BrokerUnavailable, BrokerOutOfMemory):  # then it is awake, or looks again in a while
             self._broker.read(("LPUSH", inbox, b""), ("PEXPIRE", inbox, INBOX))
 
     def _ask(self, queue: str, ids: Sequence[str]) -> None:

@@ -58,6 +58,10 @@ class Link:
     so its puts are in order. `asked`: whether the last command may have reached Redis.
     """
 
+    # A process in which no signal handler raises need not take care: hiredis crashes where one does while it turns a
+    # number into text.
+    careful = True
+
     def __init__(self, address: Address) -> None:
         self._address = address
         self._connection = address.connection()
@@ -70,7 +74,7 @@ class Link:
         """The reply. Raises redis-py's errors as they come; after a lost reply nobody knows if it was done."""
         self._begin()
         # Packed here: the connection's own way looks at every argument once more, in Python.
-        self._connection.send_packed_command((pack_command(command),))
+        self._connection.send_packed_command((self._packed(command),))
         try:
             reply = self._connection.read_response()
         except redis.ResponseError:
@@ -82,7 +86,7 @@ class Link:
     def pipe(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """The replies to several commands sent at once; raises the first error among them, after reading all."""
         self._begin()
-        self._connection.send_packed_command([pack_command(command) for command in commands])
+        self._connection.send_packed_command([self._packed(command) for command in commands])
         replies = []
         failure: redis.ResponseError | None = None
         for _ in commands:
@@ -94,6 +98,12 @@ class Link:
         if failure is not None:
             raise failure
         return replies
+
+    def _packed(self, command: tuple[Any, ...]) -> bytes:
+        if self.careful:
+            command = tuple([part if isinstance(part, (bytes, str)) else str(part) for part in command])
+        packed: bytes = pack_command(command)
+        return packed
 
     def _begin(self) -> None:
         if self._owed:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
+
+from redis.exceptions import OutOfMemoryError
 
 from rq_lite import moments
 from rq_lite.broker import keys, telling
@@ -13,6 +16,7 @@ from rq_lite.broker.producing import Producing
 from rq_lite.broker.replies import Lane, Taken
 from rq_lite.broker.runner import FAULTS, T, firsts, flat, ms
 from rq_lite.broker.scripts import Code
+from rq_lite.errors import BrokerOutOfMemory
 from rq_lite.outcome import Finished
 
 
@@ -97,7 +101,7 @@ class Consuming(Producing):
         key = keys.of(queue)
         targets = list(dict.fromkeys(target for _, end in ends for target, _ in end.puts))
         for target in targets:
-            self._make_known(target)
+            self._make_known(target, link)
         names = [
             key.inflight(consumer), key.dead, key.dead_index, key.meta, key.pending, key.scheduled, key.drained,
         ]  # fmt: skip
@@ -111,11 +115,12 @@ class Consuming(Producing):
         told = telling.finishing(ends) if moments.watchers else {}
         return self._settle("finish", queue, consumer, firsts(ends), tuple(names), *args, link=link, told=told)
 
-    def _make_known(self, queue: str) -> None:
-        """A queue that callbacks go to may not have been used yet."""
+    def _make_known(self, queue: str, link: Link | None) -> None:
+        """A queue that callbacks go to may be new. At maxmemory it is made known later: jobs must be able to end."""
         if queue not in self._known:
-            self.declare(queue)
-            self._known.add(queue)
+            with contextlib.suppress(OutOfMemoryError, BrokerOutOfMemory):
+                self.declare(queue, link=link)
+                self._known.add(queue)
 
     def crashed(
         self, queue: str, consumer: str, deaths: Sequence[tuple[int, str, str]], link: Link | None = None

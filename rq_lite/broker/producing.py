@@ -27,7 +27,13 @@ class Producing(Runner):
     """Making queues known, putting, and the marks of feeds."""
 
     def declare(
-        self, queue: str, maxsize: int | None = None, maxbytes: int | None = None, order: str = ""
+        self,
+        queue: str,
+        maxsize: int | None = None,
+        maxbytes: int | None = None,
+        order: str = "",
+        *,
+        link: Link | None = None,
     ) -> tuple[int, int]:
         """Make the queue known; the bound in force, in jobs and in bytes (0: none).
 
@@ -35,12 +41,14 @@ class Producing(Runner):
         """
         key = keys.of(queue)
         # A queue that is listed needs no write: at maxmemory a worker must be able to start and drain it.
-        if not self.read(("SISMEMBER", keys.QUEUES, queue))[0]:
-            self.read(("SADD", keys.QUEUES, queue))
+        if not self._read(("SISMEMBER", keys.QUEUES, queue), link):
+            self._read(("SADD", keys.QUEUES, queue), link)
         defaults = (self.settings.maxsize, self.settings.maxbytes)
         with moments.step("declare", None, queue=queue):
             names = (key.meta, key.pending, key.scheduled)
-            reply = self._run("declare", names, *map(blank, (maxsize, maxbytes)), *defaults, order)
+            reply = self._run("declare", names, *map(blank, (maxsize, maxbytes)), *defaults, order, link=link)
+        if queue in self._tracked:  # Redis may have lost it
+            self._read(("HSET", key.meta, "tracked", 1), link)
         _, jobs, size, found = reply
         in_force = found.decode(errors="replace")
         if order not in ("", in_force):
@@ -69,7 +77,7 @@ class Producing(Runner):
         Repeating it after a lost answer never adds a job twice. Raises BrokerUnavailable when patience is over;
         its `outcome` is "not put", or "unknown" when an answer was lost.
         """
-        self.open()
+        self._ready()
         assert self._scripts is not None
         script = self._scripts["put"]
         key = keys.of(queue)

@@ -54,23 +54,24 @@ class Runner:
 
     def open(self: Self) -> Self:
         """Connect now, once, without patience, and check the server. Raises BrokerError in one line."""
+        self._ready(0.0)
+        return self
+
+    def _ready(self, patience: float | None = None) -> None:
+        """Connect, unless that is done."""
         if self._scripts is None:
             with self._opening:
                 if self._scripts is None:
-                    self._open()
-        return self
+                    self._open(patience)
 
-    def _open(self) -> None:
+    def _open(self, patience: float | None) -> None:
         moments.begin("producer")  # unless this process has said before what it is
         if self._url is None:
             self._attached = attach(self.settings, say=None if self._quiet else announce)
             self._connect_to(self._attached.url)
             self._url = self._attached.url
-        try:
-            with self._links.lend() as link:
-                info = link.call("INFO", "server")
-        except FAULTS as error:
-            raise explained(error, self._address) from None
+        with self._links.lend() as link:
+            info = self._patiently(lambda: link.call("INFO", "server"), link, patience)
         self.version = version_of(info)
         if self.version < OLDEST:
             number = ".".join(map(str, self.version))
@@ -119,7 +120,7 @@ class Runner:
     # -- running a script or command
 
     def _run(self, name: str, keys_: tuple[str, ...], *args: Any, link: Link | None = None) -> list[Any]:
-        self.open()
+        self._ready()
         assert self._scripts is not None
         script = self._scripts[name]
         if link is not None:
@@ -130,7 +131,7 @@ class Runner:
 
     def read(self, *commands: tuple[Any, ...]) -> list[Any]:
         """The replies to plain commands, sent together; they are repeated like scripts, so only safe ones."""
-        self.open()
+        self._ready()
         with self._links.lend() as link:
             return self._patiently(lambda: link.pipe(list(commands)), link)
 
@@ -166,7 +167,7 @@ class Runner:
 
     def _wait(self, lists: tuple[str, ...], seconds: float) -> bool:
         """Block for a wake-up token: a hint only, so that an error is no more than a wait that was in vain."""
-        self.open()
+        self._ready()
         with self._waiters.lend() as link:
             try:
                 return link.call("BRPOP", *lists, max(0.01, min(seconds, LONGEST_BLOCK))) is not None

@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -27,7 +28,7 @@ import socket
 
 from rq_lite import leasing, moments
 from rq_lite.app import import_app, own_traceback
-from rq_lite.broker import Broker, inspection
+from rq_lite.broker import Broker, Link, inspection
 from rq_lite.current import found_by
 from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
 from rq_lite.process import OVERDRAFT, this
@@ -64,6 +65,7 @@ def main() -> None:
     tell_exits(stacks)
     try:
         moments.begin("consumer")
+        Link.careful = False  # the handlers of this process only wake the hub
         check_patched()
         consumer = prepare(plan, reports, Board(board, 1 if plan.alone else plan.settings.greenlets))
     except BaseException as error:
@@ -103,7 +105,17 @@ def prepare(plan: Plan, reports: int, board: Board) -> Consumer:
     found_by(Reporter(broker, name).find)
     kind = Loner if plan.alone else Consumer
     order = Order(weights, strict=plan.strict)
-    consumer = kind(broker, name, order, board, run, grace=plan.settings.grace, seldom=seldom)
+    consumer = kind(
+        broker,
+        name,
+        order,
+        board,
+        run,
+        grace=plan.settings.grace,
+        seldom=seldom,
+        declare=partial(declare_again, broker),
+    )
+    os.register_at_fork(after_in_child=consumer.forked)
     stop_on_signals(consumer)
     tasks = {task.name: known(task) for task in registry.tasks.values()}
     Report("ready", consumer=name, queues=bounds, tasks=tasks, rss=rss(os.getpid())).send(reports)
@@ -176,6 +188,14 @@ def declare(queue: str, broker: Broker) -> int:
     except BrokerOutOfMemory:
         log.warning("queue %r is new and cannot be made known: Redis is at its maxmemory", queue)
         return broker.settings.maxsize
+
+
+def declare_again(broker: Broker, queue: str) -> None:
+    try:
+        declare(queue, broker)
+        declare_schedules([queue], broker)
+    except RqLiteError as error:
+        log.warning("queue %r: %s", queue, error)
 
 
 def declare_schedules(queues: Iterable[str], broker: Broker) -> None:

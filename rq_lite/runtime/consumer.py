@@ -53,6 +53,7 @@ class Lane:
         self.queue = queue
         self.base = number * LANE
         self.acks: list[int] = []
+        self.highest = 0  # the last delivery tag that came with a take
         self.others: list[tuple[int, Buried | Retried | Parked | Crashed | Dropped | Finished]] = []
         self.cancels = b""  # up to when the marks of cancelled jobs are known, as Redis told it
         self.marks: set[str] = set()  # jobs that may be cancelled: Redis is asked before one is dropped
@@ -84,7 +85,10 @@ class Order:
 
 
 class Consumer:
-    """Takes jobs while there are free slots, until `stop`; then gives back what does not end within `grace` s."""
+    """Takes jobs while there are free slots, until `stop`; then gives back what does not end within `grace` s.
+
+    `declare` makes a queue known once more, where its lease was lost.
+    """
 
     def __init__(
         self,
@@ -96,6 +100,7 @@ class Consumer:
         *,
         grace: float,
         seldom: Seldom | None = None,
+        declare: Callable[[str], None] | None = None,
     ) -> None:
         self.name = name
         self._broker = broker
@@ -104,6 +109,7 @@ class Consumer:
         self._board = board
         self._slots: Slots[Lane] = Slots(board, run, self._finished)
         self._grace = grace
+        self._declare = declare
         self._link: Link = broker.link()
         self._news = Event()  # something has changed for the exchange
         self._dry = False  # the last take came up short, and no bell has rung since
@@ -143,6 +149,11 @@ class Consumer:
         self._stops += 1
         self._until = time.monotonic() + (self._grace if self._stops == 1 else 0.0)
         self._leave()
+
+    def forked(self) -> None:
+        """In a process that a job has forked: there only the job goes on, and none of our greenlets."""
+        gevent.hub.set_hub(gevent.hub.Hub(default=False))
+        self._slots.forked()
 
     def retire(self) -> None:
         """Take no more, and end when the running jobs have ended, however long they take; `stop` may still come."""
@@ -258,16 +269,27 @@ class Consumer:
             if stale:
                 self._note_stale(lane, stale)
             if code is Code.NOLEASE:
+                if self._declare is not None:
+                    self._declare(lane.queue)  # it may be that Redis has lost everything
                 self._broker.register(lane.queue, self.name, link=self._link)
                 continue
             if cancels and cancels != lane.cancels:
                 self._read_marks(lane, cancels)
             if jobs:
+                if tag < lane.highest:
+                    self._begin_anew(lane)
+                lane.highest = tag + len(jobs)
                 self._feed(lane, tag, jobs)
                 came += len(jobs)
         self._dry = came < want and all(reply.code is Code.OK for reply in replies)
         self._show(came)
         return True
+
+    def _begin_anew(self, lane: Lane) -> None:
+        """Tags count up, unless Redis has lost its data: what ran or has ended under the old ones is nobody's now."""
+        lane.forget_all_but(set())
+        count = self._slots.disown(lane, set())
+        self._seldom.warn("emptied", f"queue {lane.queue!r}: Redis has lost its data, and {count} jobs that run here")
 
     def _show(self, came: int) -> None:
         """On the board: Redis has answered, and so many jobs have come."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from rq_lite.broker.codec import Message
@@ -19,6 +20,7 @@ class Elsewhere:
 
     def __init__(self, hire: Hire) -> None:
         self._hire = hire
+        self._folder = Path.cwd()  # before any job can change it
         self._most = max(1, hire.settings.cpu_procs)
 
     @cached_property
@@ -27,7 +29,7 @@ class Elsewhere:
 
     @cached_property
     def _engines(self) -> Engines:
-        return Engines(self._hire, self._most, self._hire.settings.grace)
+        return Engines(self._hire, self._most, self._hire.settings.grace, self._folder)
 
     def run(self, slot: Slot[Any], task: Task[Any, Any], message: Message, entry: bytes, timeout: int) -> Any:
         """What the function returns; from an engine as JSON (msgspec.Raw), and only where somebody wants to hear of it.

@@ -52,6 +52,7 @@ class Engine:
     def __init__(self, frames: Frames, settings: Settings) -> None:
         self._frames = frames
         self._settings = settings
+        self._pid = os.getpid()
         self._running = False
         self._masked = False  # a frame is under way, which must not be cut short
         self._late = False  # an interruption came meanwhile
@@ -144,6 +145,8 @@ class Engine:
                 value = call(task, args, kwargs, current)
             finally:
                 self._running = False
+                if os.getpid() != self._pid:
+                    leave(0)  # the job has forked, and returned there, too
         except BaseException as error:
             self._running = False
             failure = described(error, time.monotonic() - began)

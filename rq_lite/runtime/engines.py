@@ -123,12 +123,15 @@ class Engine:
 
 
 class Engines:
-    """Up to `most` of them. `grace`: seconds that a job has between the first interruption and the engine's end."""
+    """Up to `most` of them, which begin in `folder`.
 
-    def __init__(self, hire: Hire, most: int, grace: float) -> None:
+    `grace`: seconds that a job has between the first interruption and the engine's end.
+    """
+
+    def __init__(self, hire: Hire, most: int, grace: float, folder: Path) -> None:
         self._hire = hire
         self._grace = max(SHORTEST_GRACE, grace)
-        self._folder = Path.cwd()  # before any job can change it
+        self._folder = folder
         self._places = Semaphore(most)
         self._idle: list[Engine] = []
         self._seldom = Seldom(log)

@@ -110,7 +110,14 @@ class Executor:
             if task.elsewhere:
                 began = slot.began
             failure = failed(error, timeout / SECOND, (time.monotonic_ns() - began) / SECOND)
-            return self._judged(message, attempts, crashes, chances(task.policy, error), failure, slot)
+            try:
+                return self._judged(message, attempts, crashes, chances(task.policy, error), failure, slot)
+            except Exception as fault:  # of callbacks that cannot be made of arguments that nest too deep, say
+                said = f"{failure.error}; and what it leads to could not be made: {described(fault, 0.0).error}"
+                self._seldom.warn("judged", f"job {message.id} {message.task}: {said}; buried")
+                return Report(
+                    message.id, message.task, said, failure.traceback, attempts + 1, crashes, self._consumer
+                ).buried()
         if self._verbose:
             log.info("done %s %s in %.3f s", message.id, message.task, (time.monotonic_ns() - began) / SECOND)
         # The last line, and the only one that says "done": a run that was cut short anywhere is not.

@@ -30,7 +30,8 @@ class Reported(BaseException):
 def described(error: BaseException, seconds: float) -> Failure:
     text = error_text(error)
     said = encodable(f"{type(error).__name__}: {one_line(text, 1000)}".removesuffix(": "))
-    delay = error.delay if isinstance(error, Retry) else None
+    # A subclass may not have called its __init__.
+    delay = getattr(error, "delay", None) if isinstance(error, Retry) else None
     return Failure(said, trace(error), seconds, delay, encodable(text[:LONGEST_MESSAGE]))
 
 
@@ -42,7 +43,7 @@ def is_final(policy: Policy, error: BaseException) -> bool:
 def error_text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # a __str__ that raises must not hide the error itself
+    except BaseException:  # a __str__ that raises must not hide the error itself
         return "(its text could not be made)"
 
 
@@ -51,7 +52,10 @@ def trace(error: BaseException) -> str:
     tb = error.__traceback__
     while tb is not None and tb.tb_frame.f_code.co_filename.startswith(OURS):
         tb = tb.tb_next
-    text = "".join(traceback.format_exception(type(error), error, tb))
+    try:
+        text = "".join(traceback.format_exception(type(error), error, tb))
+    except Exception:  # a SyntaxError may hold anything
+        text = "".join(traceback.format_tb(tb)) + f"{type(error).__name__} (which cannot be shown)\n"
     return encodable(text[-LONGEST_TRACEBACK:])
 
 

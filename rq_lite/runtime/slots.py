@@ -1,11 +1,12 @@
 """A consumer's slots: long-lived greenlets that take jobs from a local deque, one after the other.
 
-A greenlet per job would cost four times as much (design.md, section 9). What it would give for free is done by hand:
+A greenlet per job would cost four times as much. What it would give for free is done by hand:
 a deadline per job, a fresh slot after one was cut short, and a turn for the loop after 10 ms of work without one.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Collection
@@ -18,7 +19,7 @@ from gevent.lock import Semaphore
 from rq_lite.broker.codec import id_in
 from rq_lite.outcome import Outcome
 from rq_lite.runtime.board import DEADLINE, JOB, NEVER, ROOM, SECOND, TURNED, Board
-from rq_lite.runtime.leave import vital
+from rq_lite.runtime.leave import leave, vital
 
 HOG = SECOND // 100  # ns without a turn of the loop after which a slot yields
 LOOK = 0.1  # seconds between two looks at the deadlines
@@ -94,6 +95,7 @@ class Slots(Generic[L]):
         self._finished = finished
         self._words = board.words
         self._turned = 0
+        self._pid = os.getpid()
         self._waiting: deque[tuple[L, int, bytes]] = deque()
         self._ready = Semaphore(0)
         self._slots = [Slot[L](number, board) for number in range(board.slots)]
@@ -109,6 +111,8 @@ class Slots(Generic[L]):
         vital(gevent.spawn(self._watch_deadlines))
 
     def _open(self, slot: Slot[L]) -> None:
+        if os.getpid() != self._pid:
+            leave(0)  # a job has forked, and returned there, too
         slot.greenlet = vital(gevent.spawn(entrance(slot.number), self._work, slot))
         slot.greenlet.rq_lite_slot = slot  # for `current_job`
 
@@ -167,6 +171,11 @@ class Slots(Generic[L]):
                 self._loop.run_callback(self._interrupt, slot, slot.tag)
         return [(tag, job) for (_, tag, _), job in dropped]
 
+    def forked(self) -> None:
+        """In a process that a job has forked: how its copy of the job ends is nobody's, and it runs no other."""
+        for slot in self._slots:
+            slot.disowned = slot.spoiled = True
+
     def stop_running(self) -> list[gevent.Greenlet]:
         """Raise Stopped in every running job; the greenlets that this should end."""
         busy = [slot.greenlet for slot in self._slots if slot.lane is not None and slot.greenlet is not None]
@@ -207,6 +216,13 @@ class Slots(Generic[L]):
                     gevent.sleep(0)
         except Stopped:
             return  # a slot stays marked as busy: its job is given back
+        except BaseException:
+            # Between two jobs: something that an earlier job has left behind for its greenlet (a gevent.Timeout, say).
+            if slot.lane is not None:
+                raise
+            words[due] = NEVER
+            ready.release()  # it may have had somebody's turn
+            self._open(slot)
 
     def _watch_deadlines(self) -> None:
         """One look at all slots is cheaper than a heap with an entry per job: see docs/architecture.md."""

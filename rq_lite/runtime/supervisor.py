@@ -167,6 +167,9 @@ class Supervisor:
             self._duties.start(list(child.ready.queues))
             for number in range(2, self._procs + 1):
                 self._due[number] = 0.0
+        else:
+            for queue in child.ready.queues:  # new code may have new ones
+                self._duties.serve(queue)
         log.info("%s ready (pid %d)", child.name, child.pid)
         if child.alone:
             self._loners_failed = 0

@@ -188,6 +188,60 @@ def test_who_brings_a_consumer_down_is_named(lab: Lab) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("how", ["retry", "syntax", "mute"])
+def test_an_error_that_cannot_be_put_into_words_is_one_like_others(lab: Lab, how: str) -> None:
+    lab.put("fail_strangely", how)
+    worker = lab.drain()
+    (dead,) = lab.dead()
+    assert lab.seen("begun") == [how] * 2
+    assert (dead.report["attempts"], dead.report.get("crashes", 0)) == (2, 0)
+    assert "fault of the consumer" not in worker.said
+
+
+def test_what_a_job_leaves_behind_for_its_greenlet_costs_no_slot(lab: Lab) -> None:
+    worker = lab.work("--greenlets", "1")
+    for round_ in range(1, 4):
+        lab.put("leave_timeout", 0.05)
+        lab.until_seen("done", round_)
+        until(lambda: lab.state().inflight == 0, "it is acked")
+        time.sleep(0.1)  # until it strikes is the fault
+    assert worker.stop() == 0
+    assert (lab.state().done, lab.state().reclaimed) == (3, 0)
+    assert "fault of the consumer" not in worker.said
+
+
+def test_a_fork_goes_on_with_its_job_alone_and_its_return_is_nobodys(lab: Lab) -> None:
+    lab.put("tick", *range(5))
+    lab.put("fork_and_nap", "nap")
+    lab.put("fork_and_return", "twice")
+    worker = lab.drain()
+    done = lab.seen("done")
+    assert sorted(what for what in done if "twice" not in what) == ["0", "1", "2", "3", "4", "nap"]
+    assert len({*done}) == len(done) == 8
+    assert len(lab.seen("ticked")) == 20
+    assert (lab.state().done, lab.state().stale) == (7, 0)
+    assert "Traceback" not in worker.said
+
+
+def test_jobs_put_after_redis_was_emptied_are_not_settled_by_those_from_before(lab: Lab) -> None:
+    """Tags begin anew, and so the same ones name other jobs."""
+    lab.put("hold", *range(3))
+    worker = lab.work("--greenlets", "6")
+    lab.until_seen("begun", 3)
+    lab.broker.read(("FLUSHALL",))
+    lab.put("last", *range(3, 6))
+    lab.until_seen("begun", 6)
+    lab.open_gate()
+    lab.until_seen("done", 3)
+    lab.put("do", "more")
+    until(lambda: lab.state().done >= 1 and "more" in lab.seen("done"), "a later result has arrived")
+    assert (lab.state().done, lab.state().inflight) == (1, 3)
+    worker.signal(signal.SIGINT)
+    worker.signal(signal.SIGINT)
+    assert worker.wait() == 0
+    assert sorted(lab.arguments()) == [3, 4, 5]
+
+
 def test_errors_that_are_not_worth_it_are_not_tried_again(lab: Lab) -> None:
     lab.put("picky", "reset", "refused", "value")
     lab.drain()

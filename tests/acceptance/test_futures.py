@@ -22,8 +22,9 @@ from rq_lite.broker.scripts import load
 from rq_lite.chaos.rest import undocumented
 from rq_lite.process import this
 from tests.acceptance.conftest import Lab, children
-from tests.conftest import ROOT, Server, until
+from tests.conftest import DURABLE, ROOT, Server, until
 from tests.faults.proxy import Proxy
+from tests.redis.steps import at_maxmemory
 
 APP = "tests.acceptance.apps.ends"
 
@@ -283,3 +284,44 @@ def test_a_waiter_that_is_killed_leaves_nothing_for_good(lab: Lab, ends: Any) ->
     lab.drain(app=APP)
     assert job.result(30) == 1
     assert undocumented(lab.broker) == []  # the inbox of the dead has a TTL
+
+
+def test_at_maxmemory_a_job_ends_though_nobody_can_make_its_callbacks_queue_known(
+    lab: Lab, ends: Any, private: Callable[..., Server], lab_at: Callable[[Server], Lab]
+) -> None:
+    full = lab_at(private())
+    full.app = APP
+    use(full.broker)
+    full.broker.declare("work")
+    ends.square.put(3)
+    full.broker.read(("SREM", keys.QUEUES, "news"), ("DEL", keys.of("news").meta))
+    with at_maxmemory(full.broker):
+        worker = full.work("-q", "work", app=APP)
+        until(lambda: full.broker.unfinished("work")[0] == 0, "the job has ended")
+        assert worker.stop() == 0
+    assert full.state().reclaimed == 0
+    assert full.drain(app=APP).process.returncode == 0
+    assert full.seen("got") == ["9"]
+
+
+def test_a_job_ends_with_its_callbacks_when_redis_is_back(
+    lab: Lab, ends: Any, private: Callable[..., Server], lab_at: Callable[[Server], Lab]
+) -> None:
+    """It ends meanwhile, and its callbacks' queue is one that its consumer has never heard of."""
+    server = private(*DURABLE)
+    away = lab_at(server)
+    away.environment |= {"RQ_LITE_PATIENCE": "0.1"}
+    use(away.broker)
+    ends.hold.put(3)
+    worker = away.work("-q", "work", app=APP)
+    away.until_seen("begun", 1)
+    server.kill()
+    away.open_gate()
+    worker.says("Redis: ")
+    server.start(*DURABLE)
+    until(lambda: away.broker.unfinished("work")[0] == 0, "the job has ended")
+    assert worker.stop() == 0
+    assert "fault of the consumer" not in worker.said
+    assert away.seen("begun") == ["3"]
+    away.drain(app=APP)
+    assert [line.split()[0] for line in away.seen("told")] == ["done"]

@@ -62,6 +62,17 @@ def test_sighup_brings_in_new_code(lab: Lab, version: Path) -> None:
     assert worker.stop() == 0
 
 
+def test_new_code_may_bring_a_queue_that_is_then_tended_like_others(lab: Lab, version: Path) -> None:
+    worker = lab.work(app=VERSIONED)
+    until_ready(worker, 1)
+    version.write_text("wider")
+    worker.signal(signal.SIGHUP)
+    worker.says("takes the place of consumer 1")
+    lab.put("retry_once", 1, app=VERSIONED, queue="wider")
+    lab.until_seen("done", 1)
+    assert worker.stop() == 0
+
+
 def test_new_code_that_is_broken_leaves_the_old_at_work(lab: Lab, version: Path) -> None:
     worker = lab.work(app=VERSIONED, procs=2)
     until_ready(worker, 2)

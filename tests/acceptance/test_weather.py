@@ -399,6 +399,21 @@ def test_a_consumer_that_dies_while_redis_is_away_is_replaced_and_its_jobs_run_a
     assert (lab.state().reclaimed, lab.state().inflight) == (1, 0)
 
 
+def test_the_first_put_of_a_process_waits_for_redis_like_any_other(
+    private: Callable[..., Server],
+) -> None:
+    server = private(*DURABLE)
+    server.broker().declare("q")
+    server.kill()
+    first = Broker(server.url, settings=Settings(url=server.url))
+    with closing(first), threads() as pool:
+        future = pool.submit(put, first, 1)
+        with pytest.raises(BrokerUnavailable):
+            server.broker().open()
+        server.start(*DURABLE)
+        assert future.result(DEADLINE).accepted == 1
+
+
 @pytest.mark.parametrize("sent", [False, True])
 def test_a_producer_that_gives_up_says_what_it_knows(broker: Broker, proxy: Proxy, sent: bool) -> None:
     broker.declare("q")

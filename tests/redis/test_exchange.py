@@ -284,3 +284,11 @@ def test_an_empty_queue_rings_even_who_wants_more_than_fits(broker: Broker, link
     assert length(broker, KEY.room) == 0
     take(broker, link, 1)
     assert length(broker, KEY.room) == 1
+
+
+def test_bytes_that_were_pushed_by_hand_are_not_owed(broker: Broker, link: Link) -> None:
+    """They were never counted, so taking them makes no more room than there is."""
+    broker.configure("q", maxsize=0, maxbytes=2 * len(entry(0)))
+    broker.read(*(("LPUSH", keys.of("q").pending, entry(number)) for number in range(6)))
+    took(broker, link, 5)
+    assert put(broker, 6, 7, 8).accepted == 2

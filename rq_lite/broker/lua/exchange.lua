@@ -53,7 +53,8 @@ for q = 1, #KEYS, 8 do
     local length
     tag, length = book(inflight, meta, jobs)
     want = want - #jobs
-    redis.call('HINCRBY', meta, 'bytes', 0 - length)
+    -- What was pushed by hand was never counted.
+    if redis.call('HINCRBY', meta, 'bytes', 0 - length) < 0 then redis.call('HSET', meta, 'bytes', 0) end
     if redis.call('EXISTS', pending) == 1 then ring(bell) else redis.call('DEL', bell) end
     ring_room(pending, scheduled, meta, room)
   end

@@ -244,3 +244,14 @@ def thread_in_it(what: object) -> None:
     """Leaves a thread behind that never ends."""
     threading.Thread(target=threading.Event().wait).start()
     note("done", what)
+
+
+@work.task(run_in="process")
+def fork_and_return(n: int) -> tuple[int, int]:
+    """Both processes come to the end of the job."""
+    return n, os.fork()
+
+
+@work.task(run_in="process")
+def same(n: int) -> int:
+    return n

@@ -318,3 +318,56 @@ def last_in_thread(what: object) -> None:
 @work.task(run_in="process")
 def last_in_process(what: object) -> None:
     last.function(what)
+
+
+@work.task
+def leave_timeout(seconds: float) -> None:
+    """It strikes this greenlet when the job has long ended."""
+    gevent.Timeout(seconds).start()
+    note("done", "left")
+
+
+@work.task
+def fork_and_return(what: str) -> None:
+    """Both processes come to the end of the job."""
+    os.fork()
+    note("done", f"{what} {os.getpid()}")
+
+
+@work.task
+def fork_and_nap(what: str) -> None:
+    """As multiprocessing does: the child naps, and what else its parent does is not its own."""
+    child = os.fork()
+    if not child:
+        time.sleep(0.3)
+        os._exit(0)
+    os.waitpid(child, 0)
+    note("done", what)
+
+
+@work.task
+def tick(n: int) -> None:
+    for _ in range(4):
+        time.sleep(0.1)
+        note("ticked", n)
+    note("done", n)
+
+
+class Later(Retry):
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+
+@work.task(retries=1, backoff=0.01)
+def fail_strangely(how: str) -> None:
+    note("begun", how)
+    if how == "retry":
+        raise Later(how)
+    if how == "syntax":
+        raise SyntaxError("m", ("f", 1, "notint", "text"))  # type: ignore[arg-type]
+    raise Mute
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
