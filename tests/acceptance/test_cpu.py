@@ -393,9 +393,11 @@ def test_jobs_wait_for_engines_that_cannot_begin(cpu: Cpu) -> None:
 
 def test_an_engine_whose_job_forks_and_returns_twice_answers_once(cpu: Cpu) -> None:
     worker = cpu.work("--cpu-procs", "1")
-    assert cpu.ending(cpu.tracked("fork_and_return", 0))["result"][1] > 0  # the parent's
+    ended = cpu.ending(cpu.tracked("fork_and_return", 0))
+    assert ended["state"] == "done", ended
+    assert ended["value"][1] > 0  # the parent's
     for n in range(5):
-        assert cpu.ending(cpu.tracked("same", n))["result"] == n
+        assert cpu.ending(cpu.tracked("same", n))["value"] == n
     assert worker.stop() == 0
 
 
