@@ -79,7 +79,7 @@ class Consuming(Producing):
     def park(self, queue: str, consumer: str, unknown: Sequence[tuple[int, str]], link: Link) -> int:
         """Put deliveries (tag, task) of unknown tasks aside, uncharged; how many were not the consumer's."""
         key = keys.of(queue)
-        names = (key.inflight(consumer), key.scheduled, key.meta, key.pending, key.drained, key.alarm)
+        names = (key.inflight(consumer), key.scheduled, key.meta, key.alarm)
         return self._settle(
             "park", queue, consumer, firsts(unknown), names, ms(self.settings.park), consumer, *flat(unknown), link=link
         )

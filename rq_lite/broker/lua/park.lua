@@ -1,10 +1,10 @@
 -- park: put deliveries of a task that this worker does not know aside for a while, uncharged.
--- KEYS    1 inflight:<consumer>  2 scheduled  3 meta  4 pending  5 drained  6 alarm
+-- KEYS    1 inflight:<consumer>  2 scheduled  3 meta  4 alarm
 -- ARGV    1 delay, ms  2 worker  3… pairs of delivery tag and task
 -- returns {OK, parked, stale}
 -- oom     allowed
 -- callers Broker.park
-local inflight, scheduled, meta, pending, drained, alarm = unpack(KEYS)
+local inflight, scheduled, meta, alarm = unpack(KEYS)
 local delay, worker, now, moved, stale = tonumber(ARGV[1]), ARGV[2], now_ms(), 0, 0
 local first = first_due(scheduled)
 for i = 3, #ARGV, 2 do
@@ -26,7 +26,6 @@ if moved > 0 then
   redis.call('HINCRBY', meta, 'parked', moved)
   redis.call('HINCRBY', meta, 'inflight', -moved)
   if now + delay < first then ring(alarm) end
-  ring_drained(pending, scheduled, meta, drained)
 end
 if stale > 0 then redis.call('HINCRBY', meta, 'stale', stale) end
 return {OK, moved, stale}
