@@ -55,8 +55,9 @@ HELP = {
 def command(as_json: bool, **options: Any) -> None:
     """Put a job for each line of SOURCE: a file, or - for standard input (default: the setting `source`).
 
-    Waits while the queue is full. Lines: the line is the task's argument. NDJSON: an object holds keyword arguments,
-    an array positional ones, anything else is the argument. CSV: the header names the arguments.
+    Waits while the queue is full, and says so if no consumer runs. Lines: the line is the task's argument. NDJSON: an
+    object holds keyword arguments, an array positional ones, anything else is the argument. CSV: the header names the
+    arguments.
     """
     given = Given(as_json=as_json, **options)
     settings = settings_from(
