@@ -93,7 +93,11 @@ class Feeder:
             most=self._batch,
             heaviest=self._queue.settings.max_payload,
         )
+        going_on = source.place if at and source.read else ""
         for batch in jobs:
+            if going_on:
+                log.info("feed %r: going on at %s", resume, going_on)
+                going_on = ""
             if self._pace is not None:
                 self._pace.wait(len(batch))
             entries, positions = [job[0] for job in batch], [job[1] for job in batch]

@@ -30,7 +30,7 @@ HELP = {
     "template": "Put each line or number into TEXT, where {} stands: http://localhost:8000/page/{}",
     "watch": "Instead of SOURCE: the packages that arrive in a folder, each once.",
     "wait": "Give up (exit 4) after so long without room. Default: never.",
-    "resume": "Remember under this name how far the source was fed, and go on there.",
+    "resume": "Remember under this name how far the source was fed, go on there, and say where that is.",
     "on_error": "What a bad line does; skipped lines are kept in SOURCE.skipped. Default: stop.",
 }
 
@@ -124,6 +124,7 @@ class Outcome:
         self.skipped = 0
         self.failure: RqLiteError | None = None
 
+        self.before = ""  # what was put by earlier runs of a feed that goes on: `5,000 lines were`
 
 def checked(given: Given, settings: Settings) -> Given:
     """The options with the settings' source where none is named. Raises UsageError for what cannot be."""
@@ -194,6 +195,8 @@ def resumable(source: str | None) -> Path | None:
     """The file whose first bytes tell whether a resumed feed has the same one before it."""
     return None if source in (None, "-") else Path(str(source))
 
+            if at and items.read:
+                outcome.before = f"1 {items.unit} was" if items.read == 1 else f"{items.read:,} {items.unit}s were"
 
 def stop_event() -> threading.Event:
     """Set by SIGTERM and Ctrl-C: for a folder that is watched they are the usual end."""
@@ -242,7 +245,11 @@ def report(given: Given, outcome: Outcome) -> None:
     )
     if given.as_json:
         click.echo(msgspec.json.encode(result).decode())
-    elif not given.quiet:
+    elif given.quiet or (result.error and not result.put):
+        return
+    elif outcome.before and not result.put + result.skipped:
+        click.echo(f"feed {given.resume!r}: {outcome.before} put before, nothing new", err=True)
+    else:
         jobs = "1 job" if result.put == 1 else f"{result.put:,} jobs"
         left_out = f", {result.skipped:,} lines skipped" if result.skipped else ""
         click.echo(
