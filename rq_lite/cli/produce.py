@@ -73,9 +73,10 @@ def command(as_json: bool, **options: Any) -> None:
     task = ready_task(asked, settings)
     outcome = Outcome(task.queue.name)
     try:
+    signal.signal(signal.SIGTERM, interrupt)
         feed(asked, task, outcome)
-    except KeyboardInterrupt:
-        outcome.failure = Interrupted("interrupted")
+    except KeyboardInterrupt as error:
+        outcome.failure = Interrupted(*error.args)
     except RqLiteError as error:
         outcome.failure = error
     report(asked, outcome)
@@ -180,9 +181,16 @@ def feed(given: Given, task: Task[Any, Any], outcome: Outcome) -> None:
 
 
 class Interrupted(RqLiteError):
-    """Ctrl-C; what was put stays put."""
+    """Ctrl-C, or another signal; what was put stays put. The exit code is the one that a shell gives to it."""
 
-    exit_code = 130
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__("interrupted" if number == signal.SIGINT else "terminated")
+        self.exit_code = 128 + number
+
+
+def interrupt(number: int, _frame: object) -> None:
+    """A signal ends the feed as Ctrl-C does."""
+    raise KeyboardInterrupt(number)
 
 
 def opened(given: Given, start: str) -> Source:

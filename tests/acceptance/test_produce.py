@@ -65,13 +65,17 @@ def test_numbers_become_jobs_in_their_order(lab: Lab) -> None:
     assert lab.arguments() == list(range(1700))
 
 
-def test_a_rate_holds_jobs_back_and_ctrl_c_keeps_what_was_put(lab: Lab) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "how"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_rate_holds_jobs_back_and_a_signal_keeps_what_was_put(lab: Lab, number: int, code: int, how: str) -> None:
     producer = lab.producer("number", "--count", "3", "--rate", "1/h")
     until(lambda: lab.state().pending == 1, "the first job")
-    producer.send_signal(signal.SIGINT)
+    producer.send_signal(number)
     out, err = producer.communicate(timeout=60)
-    assert (producer.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "rq-lite: interrupted"
+    assert (producer.returncode, out) == (code, "")
+    assert err.splitlines()[-1] == f"rq-lite: {how}"
+    assert err.splitlines()[-2].startswith("1 job put into 'work' in ")
     assert "Traceback" not in err
     assert lab.arguments() == [0]
 
