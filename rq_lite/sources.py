@@ -175,8 +175,6 @@ def open_file(name: str) -> tuple[io.BufferedReader, int | None]:
     try:
         file = Path(name).open("rb")  # noqa: SIM115  the caller closes it
         state = os.fstat(file.fileno())
-    except IsADirectoryError:
-        raise SourceError(f"{name} is a folder, not a file; --watch feeds the packages in a folder") from None
     except OSError as error:
         raise SourceError(f"{name}: {error.strerror}") from None
     return file, state.st_size if stat.S_ISREG(state.st_mode) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import signal
+import stat
 import threading
 import time
 from pathlib import Path
@@ -72,8 +73,8 @@ def command(as_json: bool, **options: Any) -> None:
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it would tell every change
     task = ready_task(asked, settings)
     outcome = Outcome(task.queue.name)
-    try:
     signal.signal(signal.SIGTERM, interrupt)
+    try:
         feed(asked, task, outcome)
     except KeyboardInterrupt as error:
         outcome.failure = Interrupted(*error.args)
@@ -123,9 +124,9 @@ class Outcome:
         self.progress = Progress()
         self.began = time.monotonic()
         self.skipped = 0
+        self.before = ""  # what was put by earlier runs of a feed that goes on: `5,000 lines were`
         self.failure: RqLiteError | None = None
 
-        self.before = ""  # what was put by earlier runs of a feed that goes on: `5,000 lines were`
 
 def checked(given: Given, settings: Settings) -> Given:
     """The options with the settings' source where none is named. Raises UsageError for what cannot be."""
@@ -135,6 +136,7 @@ def checked(given: Given, settings: Settings) -> Given:
         given = msgspec.structs.replace(given, source=settings.source)
         if given.source is None:
             raise UsageError("no source: name a file, - for standard input, --count N or --watch DIR")
+    check_place(given)
     if settings.task is None:
         raise UsageError("no task: say --task APP:TASK, or set task in [tool.rq-lite]")
     for name, number in (("count", given.count), ("wait", given.wait)):
@@ -145,6 +147,21 @@ def checked(given: Given, settings: Settings) -> Given:
     if given.rate is not None:
         parse_rate(given.rate)
     return given
+
+
+def check_place(given: Given) -> None:
+    """Raises UsageError when there is no such file, or folder to watch."""
+    name = given.source if given.watch is None else given.watch
+    if name is None or name == "-":
+        return
+    try:
+        folder = stat.S_ISDIR(Path(name).stat().st_mode)
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror}") from None
+    if folder and given.watch is None:
+        raise UsageError(f"{name} is a folder, not a file; --watch feeds the packages in a folder")
+    if given.watch is not None and not folder:
+        raise UsageError(f"{name} is a file, not a folder to watch")
 
 
 def ready_task(given: Given, settings: Settings) -> Task[Any, Any]:
@@ -178,6 +195,8 @@ def feed(given: Given, task: Task[Any, Any], outcome: Outcome) -> None:
             feeder.feed(items, resume=given.resume, at=at, typed=given.kind not in ("csv", "tsv"))
         finally:
             outcome.skipped = items.rejects.count
+            if at and items.read:
+                outcome.before = f"1 {items.unit} was" if items.read == 1 else f"{items.read:,} {items.unit}s were"
 
 
 class Interrupted(RqLiteError):
@@ -203,8 +222,6 @@ def resumable(source: str | None) -> Path | None:
     """The file whose first bytes tell whether a resumed feed has the same one before it."""
     return None if source in (None, "-") else Path(str(source))
 
-            if at and items.read:
-                outcome.before = f"1 {items.unit} was" if items.read == 1 else f"{items.read:,} {items.unit}s were"
 
 def stop_event() -> threading.Event:
     """Set by SIGTERM and Ctrl-C: for a folder that is watched they are the usual end."""

@@ -181,8 +181,11 @@ def test_a_task_that_is_none(lab: Lab, task: str, reason: str) -> None:
 
 
 def test_a_source_that_is_not_there(lab: Lab) -> None:
-    line = said(lab, 1, "produce", "--task", f"{lab.app}:do", "nowhere.txt", "--no-progress")
-    assert line == "nowhere.txt: No such file or directory"
+    put = ("produce", "--task", f"{lab.app}:do")
+    assert said(lab, 2, *put, "nowhere.txt") == "nowhere.txt: No such file or directory"
+    assert said(lab, 2, *put, ".") == ". is a folder, not a file; --watch feeds the packages in a folder"
+    (lab.folder / "bad.ndjson").write_text("{")
+    assert said(lab, 1, *put, "bad.ndjson").startswith("bad.ndjson, line 1: not JSON")
 
 
 @pytest.mark.parametrize("program", sorted(SERVERS.values()))
