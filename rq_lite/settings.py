@@ -25,6 +25,12 @@ else:
 ENV_PREFIX = "RQ_LITE_"
 SECRET = ENV_PREFIX + "SECRET"
 SHORTEST_KEY = 16
+# What is to be done where one of these is there, but empty: whoever names it means it, and an empty one comes of a
+# variable that was not set where it was named.
+NEVER_EMPTY = {
+    "secret": f"give it a key of at least {SHORTEST_KEY} characters",
+    "url": "name a Redis, as redis://localhost:6379/0; with none there is an embedded one",
+}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,11 +158,9 @@ def load_settings(
             table["source"] = str(file.parent / table["source"])
         values.update(checked(table, f"[tool.rq-lite] in {file}", strict=True))
     given = {name: value for name, value in (explicit or {}).items() if value is not None}
-    if environ.get(SECRET) == "" and "secret" not in given:
-        # Whoever names it wants jobs signed; an empty one comes of a variable that was not set where it was named.
-        raise UsageError(
-            f"{SECRET} is set, but empty: unset it, or give it a key of at least {SHORTEST_KEY} characters"
-        )
+    for name, way_out in NEVER_EMPTY.items():
+        if environ.get(ENV_PREFIX + name.upper()) == "" and name not in given:
+            raise UsageError(f"{ENV_PREFIX}{name.upper()} is set, but empty: unset it, or {way_out}")
     variables = {
         name: environ[ENV_PREFIX + name.upper()]
         for name in Settings.__struct_fields__

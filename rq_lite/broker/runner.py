@@ -32,7 +32,7 @@ class Runner:
     """Connects with its first use; what the three sides of the broker have in common."""
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None, quiet: bool = False) -> None:
-        self.settings = settings or load_settings()
+        self.settings = settings or load_settings({"url": url})
         keys = keys_of(self.settings.secret)
         self.signer = Signer(keys) if keys else None
         self._url = url or self.settings.url

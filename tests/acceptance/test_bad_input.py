@@ -71,6 +71,14 @@ def test_a_socket_that_is_not_there(lab: Lab) -> None:
     assert line.startswith("Redis at unix:///nowhere/redis.sock?password=*** cannot be reached: ")
 
 
+def test_a_password_in_the_place_of_the_user(lab: Lab, private: Callable[..., Server]) -> None:
+    port = free_port()
+    private("--port", str(port)).broker().open().read(("CONFIG", "SET", "requirepass", "s3cret"))
+    line = said(lab, 3, "status", "--url", f"redis://s3cret@127.0.0.1:{port}")
+    assert line.startswith(f"Redis at redis://***@127.0.0.1:{port} refuses the user name or password: ")
+    assert line.endswith("; a password alone is written redis://:PASSWORD@host")
+
+
 def test_a_wrong_password(lab: Lab, private: Callable[..., Server]) -> None:
     port = free_port()
     private("--port", str(port)).broker().open().read(("CONFIG", "SET", "requirepass", "right"))
@@ -85,6 +93,9 @@ UNQUOTED = (
     "redis://[:s3cret@localhost",
     "redis://:s3cret/half@localhost:6379",
     "redis://user:one@s3cret@localhost:port",
+    "redis://:123/s3cret@localhost:6379",
+    "redis://s3cret/half:b@localhost:6379",
+    "redis://s3cret?half=1@localhost:6379",
 )
 
 

@@ -59,6 +59,12 @@ def test_an_empty_secret_does_not_turn_signing_off(project: Path) -> None:
     assert load(project, {"secret": key}, RQ_LITE_SECRET="").secret == key
 
 
+def test_an_empty_url_is_not_the_embedded_redis(project: Path) -> None:
+    with pytest.raises(UsageError, match=r"RQ_LITE_URL is set, but empty: unset it, or name a Redis, as redis://"):
+        load(project, RQ_LITE_URL="")
+    assert load(project, {"url": "redis://h"}, RQ_LITE_URL="").url == "redis://h"
+
+
 def test_text_in_the_environment_becomes_what_the_setting_is(tmp_path: Path) -> None:
     found = load(
         tmp_path, RQ_LITE_GRACE="2.5", RQ_LITE_PROCS="4", RQ_LITE_ALLOW_PRIVATE="true", RQ_LITE_URL="redis://h"
