@@ -93,17 +93,23 @@ class Feeder:
             most=self._batch,
             heaviest=self._queue.settings.max_payload,
         )
+        going_on = source.place if at and source.read else ""
         for batch in jobs:
+            if going_on:
+                log.info("feed %r: going on at %s", resume, going_on)
+                going_on = ""
             if self._pace is not None:
                 self._pace.wait(len(batch))
             entries, positions = [job[0] for job in batch], [job[1] for job in batch]
+            self.progress.offsets = [job[2] for job in batch]
             mark = None if resume is None else Feed(resume, POSITION, at, positions)
             self._queue.put_entries(entries, self._options, feed=mark, progress=self.progress)
             at = positions[-1]
         if resume is not None and source.position != at:  # blank or skipped lines at the end
             self._queue.broker.mark_feed(self._queue.name, resume, POSITION, source.position)
 
-    def _jobs(self, source: Source, typed: bool) -> Iterator[tuple[bytes, str] | None]:
+    def _jobs(self, source: Source, typed: bool) -> Iterator[tuple[bytes, str, int] | None]:
+        """Entries; up to which position the source is put with each, and how much of it that is."""
         arguments, encoded = self._task.arguments, self._task.encoded
         for item in ahead(source) if source.live else source:
             if item is None:
@@ -113,7 +119,7 @@ class Feeder:
                 kwargs = item.kwargs if typed else arguments.from_text(item.kwargs)
                 args = item.args if self._template is None else (self._template.replace("{}", str(item.args[0])),)
                 arguments.check(args, kwargs)
-                yield encoded(args, kwargs, new_id()), item.position
+                yield encoded(args, kwargs, new_id()), item.position, source.offset
             except PutRefused as error:
                 source.reject(item, str(error))
 

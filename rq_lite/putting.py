@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,12 +17,17 @@ from rq_lite.task import Options
 if TYPE_CHECKING:
     from rq_lite.queue import Queue
 
+log = logging.getLogger(__name__)
+
 
 class Progress:
     """What a producer has done so far, kept up to date while it puts; for whoever shows it."""
 
     def __init__(self) -> None:
         self.put = 0
+        self.offset = 0  # how much of the source is put, in its unit
+        self.offsets: Sequence[int] = ()  # and will be, with each of the jobs that are being put
+        self._alone = False  # it was said that nobody consumes
         self._waited = 0.0
         self._waiting_since: float | None = None
         self.size = 0  # jobs in the queue after the last put
@@ -41,6 +47,8 @@ class Progress:
 
     def note(self, reply: Put) -> None:
         self.put += reply.accepted
+        if reply.accepted and self.offsets:
+            self.offset, self.offsets = self.offsets[reply.accepted - 1], self.offsets[reply.accepted :]
         self.size, self.maxsize = reply.size, reply.maxsize
         self.deepest = max(self.deepest, reply.size)
 
@@ -52,6 +60,12 @@ class Progress:
             yield
         finally:
             self._waited, self._waiting_since = self.waited, None
+
+    def look(self, queue: Queue) -> None:
+        """After a wait in vain: say, once, if no consumer lives that could make room."""
+        if not self._alone and inspection.signs_of_life(queue.broker, queue.name)[0] == 0:
+            self._alone = True
+            log.info("queue %r is full and no consumer runs: start one with `rq-lite work APP`", queue.name)
 
 
 def put_patiently(
@@ -95,6 +109,8 @@ def put_patiently(
             raise full(queue, reply, before + done)
         with progress.wait() if progress is not None else nullcontext():
             woken = queue.broker.wait_room(queue.name, left)
+        if progress is not None and not woken:
+            progress.look(queue)
         queue.check_open()
 
 

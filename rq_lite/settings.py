@@ -6,6 +6,7 @@ pyproject.toml > default.
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Mapping
@@ -25,6 +26,12 @@ else:
 ENV_PREFIX = "RQ_LITE_"
 SECRET = ENV_PREFIX + "SECRET"
 SHORTEST_KEY = 16
+# What is to be done where one of these is there, but empty: whoever names it means it, and an empty one comes of a
+# variable that was not set where it was named.
+NEVER_EMPTY = {
+    "secret": f"give it a key of at least {SHORTEST_KEY} characters",
+    "url": "name a Redis, as redis://localhost:6379/0; with none there is an embedded one",
+}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,19 +159,36 @@ def load_settings(
             table["source"] = str(file.parent / table["source"])
         values.update(checked(table, f"[tool.rq-lite] in {file}", strict=True))
     given = {name: value for name, value in (explicit or {}).items() if value is not None}
-    if environ.get(SECRET) == "" and "secret" not in given:
-        # Whoever names it wants jobs signed; an empty one comes of a variable that was not set where it was named.
-        raise UsageError(
-            f"{SECRET} is set, but empty: unset it, or give it a key of at least {SHORTEST_KEY} characters"
-        )
-    variables = {
-        name: environ[ENV_PREFIX + name.upper()]
-        for name in Settings.__struct_fields__
-        if environ.get(ENV_PREFIX + name.upper())
-    }
-    values.update(checked(variables, f"the environment ({ENV_PREFIX}…)", strict=False))
+    for name, way_out in NEVER_EMPTY.items():
+        if environ.get(VARIABLES[name]) == "" and name not in given:
+            raise UsageError(f"{VARIABLES[name]} is set, but empty: unset it, or {way_out}")
+    values.update(of_environment(environ))
     values.update(checked(given, "the arguments", strict=False))
     return Settings(**values)
+
+
+def of_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What RQ_LITE_… variables say; an empty one says nothing. Others' variables of that prefix are left alone.
+
+    Raises UsageError naming the variable, also for one that has almost the name of a setting.
+    """
+    for variable in sorted(environ.keys() - VARIABLES.values()):
+        if variable.startswith(ENV_PREFIX):
+            name = variable.removeprefix(ENV_PREFIX).lower()
+            if near := difflib.get_close_matches(name, VARIABLES, 1, NEAR):
+                raise UsageError(f"{variable} is no setting; did you mean {VARIABLES[near[0]]}?")
+    values = {}
+    for name, variable in VARIABLES.items():
+        if text := environ.get(variable):
+            shown = "***" if name == "secret" else repr(text)
+            try:
+                values[name] = msgspec.convert(text, FIELD_TYPES[name], strict=False)
+                Settings(**{name: values[name]})
+            except msgspec.ValidationError:
+                raise UsageError(f"{variable}={shown}: must be {KINDS[FIELD_TYPES[name]]}") from None
+            except UsageError as error:
+                raise UsageError(f"{variable}={shown}: {error}") from None
+    return values
 
 
 def checked(values: Mapping[str, Any], where: str, *, strict: bool) -> dict[str, Any]:
@@ -183,6 +207,9 @@ def checked(values: Mapping[str, Any], where: str, *, strict: bool) -> dict[str,
 
 
 FIELD_TYPES = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+VARIABLES = {name: ENV_PREFIX + name.upper() for name in FIELD_TYPES}
+KINDS = {int: "a whole number", float: "a number", float | None: "a number, or null", bool: "true or false"}
+NEAR = 0.8  # how much of two names is the same where one may be a slip of the other: 1 is all of it
 
 
 def find_pyproject(folder: Path) -> Path | None:
@@ -197,9 +224,14 @@ def find_pyproject(folder: Path) -> Path | None:
 def read_table(file: Path) -> dict[str, Any]:
     """The [tool.rq-lite] table; empty when there is none."""
     try:
-        table = tomllib.loads(file.read_text()).get("tool", {}).get("rq-lite", {})
+        tool = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {})
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{file}: {error}") from None
+    if not isinstance(tool, dict):
+        raise UsageError(f"{file}: [tool] is no table")
+    if "rq_lite" in tool:
+        raise UsageError(f"{file}: [tool.rq_lite] is not read; say [tool.rq-lite]")
+    table = tool.get("rq-lite", {})
     if not isinstance(table, dict):
         raise UsageError(f"{file}: [tool.rq-lite] is no table")
     return table

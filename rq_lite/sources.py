@@ -54,12 +54,16 @@ class Source:
         size: int | None = None,
         packed: Stream | None = None,
         live: bool = False,
+        unit: str = "line",
+        first: int = 1,
         resources: ExitStack | None = None,
     ) -> None:
         self.name = cursor.name
         self.size = size  # in the unit of `offset`; None: not known
         self.live = live  # a pipe or terminal: it may fall silent for long
+        self.unit = unit
         self.rejects = rejects
+        self._first = first  # of the units
         self._cursor = cursor
         self._items = items
         self._packed = packed  # the compressed file below the cursor's stream
@@ -74,6 +78,16 @@ class Source:
     def offset(self) -> int:
         """How much of `size` is read: bytes of the file (as it is on disk), or numbers."""
         return self._cursor.byte if self._packed is None else self._packed.tell()
+
+    @property
+    def read(self) -> int:
+        """How many units are read, blank and skipped ones included."""
+        return self._cursor.line
+
+    @property
+    def place(self) -> str:
+        """What is read next: `line 3,601`."""
+        return f"{self.unit} {self._first + self.read:,}"
 
     def reject(self, item: Item, reason: str) -> None:
         """An item that the task does not take counts as a bad line. Raises SourceError unless skipping."""
@@ -139,7 +153,7 @@ def numbers(count: int, *, start: str = START, on_error: OnError = "stop", rejec
     cursor = Cursor(io.BytesIO(), f"numbers below {count:,}", seekable=False)
     cursor.line = cursor.byte = parsed(start)[0]
     bad = Rejects(cursor.name, on_error, rejects or Path("numbers.skipped"))
-    return Source(cursor, count_up(cursor, count), bad, size=count)
+    return Source(cursor, count_up(cursor, count), bad, size=count, unit="number", first=0)
 
 
 def count_up(cursor: Cursor, count: int) -> Iterator[Item]:
@@ -161,8 +175,6 @@ def open_file(name: str) -> tuple[io.BufferedReader, int | None]:
     try:
         file = Path(name).open("rb")  # noqa: SIM115  the caller closes it
         state = os.fstat(file.fileno())
-    except IsADirectoryError:
-        raise SourceError(f"{name} is a folder, not a file; --watch feeds the packages in a folder") from None
     except OSError as error:
         raise SourceError(f"{name}: {error.strerror}") from None
     return file, state.st_size if stat.S_ISREG(state.st_mode) else None

@@ -49,6 +49,7 @@ WEATHER = re.compile(
 )
 LOST = (redis.ConnectionError, redis.TimeoutError, OSError)
 SCHEMES = ("redis", "rediss", "unix")
+UNREADABLE = "it cannot be read; escape what is special in the password (/ as %2F, @ as %40)"
 
 
 class Link:
@@ -151,9 +152,12 @@ class Address:
             # Query options of the URL arrive here as they stand; a wrong one shows with the first connection.
             self._factory.make_connection()
         except (ValueError, TypeError) as error:
-            # The reason may quote a piece of the URL that is part of the password.
-            reason = "it cannot be read; escape what is special in the password (/ as %2F, @ as %40)"
-            raise UsageError(f"Redis URL {self.shown!r}: {reason if '@' in url else error}") from None
+            raise UsageError(f"Redis URL {self.shown!r}: {flaw(url, error)}") from None
+        # redis-py takes database 0 for /abc, and 12 for /1/2.
+        path = re.split(r"[?#]", behind_host(url))[0]
+        if self._sentinels is None and scheme != "unix" and not re.fullmatch(r"(/[0-9]*)?/?", path):
+            reason = UNREADABLE if "@" in path else "a database is a number, as in redis://localhost:6379/0"
+            raise UsageError(f"Redis URL {self.shown!r}: {reason}")
 
     def connection(self) -> Any:
         """A new one, not open yet."""
@@ -180,9 +184,25 @@ def made(url: str, **options: Any) -> redis.ConnectionPool:
     return redis.ConnectionPool.from_url(url, **usual | options)
 
 
+def behind_host(url: str) -> str:
+    """Path and query. An @ in them may come of a password that was not escaped."""
+    return re.sub(r"^[\w+]+://[^/?#]*", "", url)
+
+
+def flaw(url: str, error: Exception) -> str:
+    """Why redis-py does not take the URL, without a piece of it that may be part of the password."""
+    option = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if option is not None and "@" not in behind_host(url):
+        return f"unknown option {option[1]!r}" + ("; TLS is rediss://" if option[1].startswith("ssl") else "")
+    return UNREADABLE if "@" in url else str(error)
+
+
 def redact(url: str) -> str:
-    """The URL with its password as ***, also where it stands in the query. Works on what is no proper URL, too."""
-    url = re.sub(r"^([\w+]*://[^:@/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    """The URL with its password as ***, also where it stands in the query. Works on what is no proper URL, too.
+
+    A user without a password is one as a rule: it is not shown, either.
+    """
+    url = re.sub(r"^([\w+]*://(?:[^:@/]*:)?)(?!/).*@", r"\1***@", url, flags=re.DOTALL)
     return re.sub(r"(?i)(password=)[^&]*", r"\1***", url)
 
 
@@ -203,7 +223,9 @@ def explained(error: BaseException, address: Address, *, unknown: bool = False) 
     text = str(error).split("\n", 1)[0]
     where = f"Redis at {address.shown}"
     if isinstance(error, (AuthenticationError, AuthorizationError)) or text.startswith(("NOAUTH", "WRONGPASS")):
-        return BrokerUnavailable(f"{where} refuses the user name or password: {text}")
+        alone = re.match(r"[\w+]+://[^:@/]+@", address.url)
+        way_out = "; a password alone is written redis://:PASSWORD@host" if alone else ""
+        return BrokerUnavailable(f"{where} refuses the user name or password: {text}{way_out}")
     if isinstance(error, LOST):
         outcome = "unknown" if unknown else "not done"
         return BrokerUnavailable(f"{where} cannot be reached: {text or type(error).__name__}", outcome=outcome)

@@ -32,7 +32,7 @@ class Runner:
     """Connects with its first use; what the three sides of the broker have in common."""
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None, quiet: bool = False) -> None:
-        self.settings = settings or load_settings()
+        self.settings = settings or load_settings({"url": url})
         keys = keys_of(self.settings.secret)
         self.signer = Signer(keys) if keys else None
         self._url = url or self.settings.url
@@ -157,8 +157,8 @@ class Runner:
                 # From a plain command, and from a script on Redis 7, redis-py knows it; on 6.2 it is in the text.
                 if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error):
                     raise BrokerOutOfMemory(
-                        f"Redis at {self.shown} is at its maxmemory and stores nothing more; nothing was put. "
-                        "Consumers go on: let them drain the queue, or raise maxmemory"
+                        f"Redis at {self.shown} is at its maxmemory and stores nothing more; "
+                        "nothing of this batch was put. Consumers go on: let them drain the queue, or raise maxmemory"
                     ) from None
                 if not is_weather(error) or time.monotonic() + pause > until:
                     raise explained(error, self._address, unknown=unknown) from None

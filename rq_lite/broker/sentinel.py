@@ -33,6 +33,8 @@ class Sentinels:
         self.service, _, db = parts.path.strip("/").partition("/")
         if not hosts or not self.service:
             raise ValueError("name the sentinels and the service, as in redis+sentinel://host1,host2,host3/mymaster")
+        if not db.isdigit() and db:
+            raise ValueError("a database is a number, as in redis+sentinel://host1,host2,host3/mymaster/0")
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         own = [options.pop(f"sentinel_{what}", "") for what in ("username", "password")]
         query = f"?{urlencode(options)}" if options else ""

@@ -44,7 +44,7 @@ class Lazy(click.Group):
 
 @click.group(
     cls=Lazy,
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no Redis, 4 queue stayed full. "
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no Redis, or a full one, 4 queue stayed full. "
     "Redis: --url or RQ_LITE_URL; with neither an embedded one is started on demand.",
 )
 @click.version_option(__version__, prog_name="rq-lite")

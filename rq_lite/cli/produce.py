@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import signal
+import stat
 import threading
 import time
 from pathlib import Path
@@ -30,7 +31,7 @@ HELP = {
     "template": "Put each line or number into TEXT, where {} stands: http://localhost:8000/page/{}",
     "watch": "Instead of SOURCE: the packages that arrive in a folder, each once.",
     "wait": "Give up (exit 4) after so long without room. Default: never.",
-    "resume": "Remember under this name how far the source was fed, and go on there.",
+    "resume": "Remember under this name how far the source was fed, go on there, and say where that is.",
     "on_error": "What a bad line does; skipped lines are kept in SOURCE.skipped. Default: stop.",
 }
 
@@ -55,8 +56,9 @@ HELP = {
 def command(as_json: bool, **options: Any) -> None:
     """Put a job for each line of SOURCE: a file, or - for standard input (default: the setting `source`).
 
-    Waits while the queue is full. Lines: the line is the task's argument. NDJSON: an object holds keyword arguments,
-    an array positional ones, anything else is the argument. CSV: the header names the arguments.
+    Waits while the queue is full, and says so if no consumer runs. Lines: the line is the task's argument. NDJSON: an
+    object holds keyword arguments, an array positional ones, anything else is the argument. CSV: the header names the
+    arguments.
     """
     given = Given(as_json=as_json, **options)
     settings = settings_from(
@@ -71,10 +73,11 @@ def command(as_json: bool, **options: Any) -> None:
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it would tell every change
     task = ready_task(asked, settings)
     outcome = Outcome(task.queue.name)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         feed(asked, task, outcome)
-    except KeyboardInterrupt:
-        outcome.failure = Interrupted("interrupted")
+    except KeyboardInterrupt as error:
+        outcome.failure = Interrupted(*error.args)
     except RqLiteError as error:
         outcome.failure = error
     report(asked, outcome)
@@ -121,6 +124,7 @@ class Outcome:
         self.progress = Progress()
         self.began = time.monotonic()
         self.skipped = 0
+        self.before = ""  # what was put by earlier runs of a feed that goes on: `5,000 lines were`
         self.failure: RqLiteError | None = None
 
 
@@ -132,6 +136,7 @@ def checked(given: Given, settings: Settings) -> Given:
         given = msgspec.structs.replace(given, source=settings.source)
         if given.source is None:
             raise UsageError("no source: name a file, - for standard input, --count N or --watch DIR")
+    check_place(given)
     if settings.task is None:
         raise UsageError("no task: say --task APP:TASK, or set task in [tool.rq-lite]")
     for name, number in (("count", given.count), ("wait", given.wait)):
@@ -142,6 +147,21 @@ def checked(given: Given, settings: Settings) -> Given:
     if given.rate is not None:
         parse_rate(given.rate)
     return given
+
+
+def check_place(given: Given) -> None:
+    """Raises UsageError when there is no such file, or folder to watch."""
+    name = given.source if given.watch is None else given.watch
+    if name is None or name == "-":
+        return
+    try:
+        folder = stat.S_ISDIR(Path(name).stat().st_mode)
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror}") from None
+    if folder and given.watch is None:
+        raise UsageError(f"{name} is a folder, not a file; --watch feeds the packages in a folder")
+    if given.watch is not None and not folder:
+        raise UsageError(f"{name} is a file, not a folder to watch")
 
 
 def ready_task(given: Given, settings: Settings) -> Task[Any, Any]:
@@ -175,12 +195,21 @@ def feed(given: Given, task: Task[Any, Any], outcome: Outcome) -> None:
             feeder.feed(items, resume=given.resume, at=at, typed=given.kind not in ("csv", "tsv"))
         finally:
             outcome.skipped = items.rejects.count
+            if at and items.read:
+                outcome.before = f"1 {items.unit} was" if items.read == 1 else f"{items.read:,} {items.unit}s were"
 
 
 class Interrupted(RqLiteError):
-    """Ctrl-C; what was put stays put."""
+    """Ctrl-C, or another signal; what was put stays put. The exit code is the one that a shell gives to it."""
 
-    exit_code = 130
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__("interrupted" if number == signal.SIGINT else "terminated")
+        self.exit_code = 128 + number
+
+
+def interrupt(number: int, _frame: object) -> None:
+    """A signal ends the feed as Ctrl-C does."""
+    raise KeyboardInterrupt(number)
 
 
 def opened(given: Given, start: str) -> Source:
@@ -241,7 +270,11 @@ def report(given: Given, outcome: Outcome) -> None:
     )
     if given.as_json:
         click.echo(msgspec.json.encode(result).decode())
-    elif not given.quiet:
+    elif given.quiet or (result.error and not result.put):
+        return
+    elif outcome.before and not result.put + result.skipped:
+        click.echo(f"feed {given.resume!r}: {outcome.before} put before, nothing new", err=True)
+    else:
         jobs = "1 job" if result.put == 1 else f"{result.put:,} jobs"
         left_out = f", {result.skipped:,} lines skipped" if result.skipped else ""
         click.echo(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -23,17 +24,25 @@ EVERY = 5.0  # seconds between two plain lines
 class Meter:
     """Figures of a feed as they are now, from its progress and its source."""
 
-    def __init__(self, queue: str, progress: Progress, source: Source | None) -> None:
+    def __init__(
+        self,
+        queue: str,
+        progress: Progress,
+        source: Source | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.queue = queue
         self.progress = progress
         self._source = source
-        self._began = time.monotonic()
+        self._clock = clock
+        self._began = clock()
         self._skip = source.offset if source is not None else 0
         self._window = [(self._began, 0)]  # (when, put) of the last seconds
 
     def rate(self) -> float:
         """Jobs per second over the last five seconds."""
-        now = time.monotonic()
+        now = self._clock()
         self._window.append((now, self.progress.put))
         while len(self._window) > 2 and self._window[1][0] < now - 5:
             self._window.pop(0)
@@ -43,26 +52,27 @@ class Meter:
     def fill(self) -> float | None:
         return self.progress.size / self.progress.maxsize if self.progress.maxsize else None
 
-    def left(self) -> tuple[float, float] | None:
-        """Which part of the source is left, and the seconds that will take at the pace so far."""
+    def left(self, rate: float) -> list[str]:
+        """Which part of the source is not put yet and, if anything moves, how long that takes at the pace so far."""
         if self._source is None or not self._source.size:
-            return None
-        done, total = self._source.offset, self._source.size
-        fed, seconds = done - self._skip, time.monotonic() - self._began
-        part = max(0.0, 1 - done / total)
-        return part, seconds * (total - done) / fed if fed > 0 else 0.0
+            return []
+        total, done = self._source.size, max(self._skip, self.progress.offset)
+        rest, fed = max(0, total - done), done - self._skip
+        part = f"{100 * rest / total:.0f} % left"
+        if rate == 0 or fed == 0:
+            return [part]
+        return [f"{part}, {duration((self._clock() - self._began) * rest / fed)}"]
 
     def parts(self) -> list[str]:
-        progress = self.progress
+        progress, rate = self.progress, self.rate()
         bound = f"{progress.size:,}/{progress.maxsize:,}" if progress.maxsize else f"{progress.size:,} (unbounded)"
         parts = [
             f"{progress.put:,} put",
-            f"{self.rate():,.0f}/s",
+            f"{rate:,.0f}/s" if rate >= 1 or not rate else f"{rate:.1g}/s",
             f"queue {bound}",
             f"waited {progress.waited:.1f} s",
+            *self.left(rate),
         ]
-        if (left := self.left()) is not None:
-            parts.append(f"{100 * left[0]:.0f} % left, {duration(left[1])}")
         if progress.waiting:
             parts.append("waiting for room")
         return parts
@@ -91,7 +101,8 @@ def shown(queue: str, progress: Progress, source: Source | None, *, quiet: bool)
     meter = Meter(queue, progress, source)
     console = Console(stderr=True)
     if console.is_terminal:
-        with Live(get_renderable=meter.view, console=console, refresh_per_second=8, transient=True):
+        live = Live(get_renderable=meter.view, console=console, refresh_per_second=8, transient=True)
+        with live, logged_above():
             yield
         return
     over = threading.Event()
@@ -102,6 +113,19 @@ def shown(queue: str, progress: Progress, source: Source | None, *, quiet: bool)
     finally:
         over.set()
         thread.join()
+
+
+@contextmanager
+def logged_above() -> Iterator[None]:
+    """Log lines go where a live line has sys.stderr lead meanwhile: above it."""
+    handlers = [each for each in logging.getLogger().handlers if isinstance(each, logging.StreamHandler)]
+    before = [each.setStream(sys.stderr) for each in handlers]
+    try:
+        yield
+    finally:
+        for handler, stream in zip(handlers, before, strict=True):
+            if stream is not None:
+                handler.setStream(stream)
 
 
 def say_now_and_then(meter: Meter, over: threading.Event) -> None:

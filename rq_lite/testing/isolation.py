@@ -15,7 +15,7 @@ from rq_lite.errors import UsageError
 from rq_lite.process import this
 from rq_lite.queue import Queue
 from rq_lite.results import readers
-from rq_lite.settings import ENV_PREFIX, FIELD_TYPES, checked
+from rq_lite.settings import FIELD_TYPES, VARIABLES, checked
 from rq_lite.task import registry
 from rq_lite.testing.folders import temporary_folder
 
@@ -74,7 +74,7 @@ def pointed_to(broker: Broker, **chosen: Any) -> Iterator[None]:
 @contextmanager
 def environment(settings: Mapping[str, Any]) -> Iterator[None]:
     """What is started during the block finds these settings in its environment."""
-    variables = {ENV_PREFIX + name.upper(): variable(value, FIELD_TYPES[name]) for name, value in settings.items()}
+    variables = {VARIABLES[name]: variable(value, FIELD_TYPES[name]) for name, value in settings.items()}
     before = {name: os.environ.get(name) for name in variables}
     put_into_environment(variables)
     try:

@@ -71,6 +71,14 @@ def test_a_socket_that_is_not_there(lab: Lab) -> None:
     assert line.startswith("Redis at unix:///nowhere/redis.sock?password=*** cannot be reached: ")
 
 
+def test_a_password_in_the_place_of_the_user(lab: Lab, private: Callable[..., Server]) -> None:
+    port = free_port()
+    private("--port", str(port)).broker().open().read(("CONFIG", "SET", "requirepass", "s3cret"))
+    line = said(lab, 3, "status", "--url", f"redis://s3cret@127.0.0.1:{port}")
+    assert line.startswith(f"Redis at redis://***@127.0.0.1:{port} refuses the user name or password: ")
+    assert line.endswith("; a password alone is written redis://:PASSWORD@host")
+
+
 def test_a_wrong_password(lab: Lab, private: Callable[..., Server]) -> None:
     port = free_port()
     private("--port", str(port)).broker().open().read(("CONFIG", "SET", "requirepass", "right"))
@@ -85,6 +93,9 @@ UNQUOTED = (
     "redis://[:s3cret@localhost",
     "redis://:s3cret/half@localhost:6379",
     "redis://user:one@s3cret@localhost:port",
+    "redis://:123/s3cret@localhost:6379",
+    "redis://s3cret/half:b@localhost:6379",
+    "redis://s3cret?half=1@localhost:6379",
 )
 
 
@@ -181,8 +192,11 @@ def test_a_task_that_is_none(lab: Lab, task: str, reason: str) -> None:
 
 
 def test_a_source_that_is_not_there(lab: Lab) -> None:
-    line = said(lab, 1, "produce", "--task", f"{lab.app}:do", "nowhere.txt", "--no-progress")
-    assert line == "nowhere.txt: No such file or directory"
+    put = ("produce", "--task", f"{lab.app}:do")
+    assert said(lab, 2, *put, "nowhere.txt") == "nowhere.txt: No such file or directory"
+    assert said(lab, 2, *put, ".") == ". is a folder, not a file; --watch feeds the packages in a folder"
+    (lab.folder / "bad.ndjson").write_text("{")
+    assert said(lab, 1, *put, "bad.ndjson").startswith("bad.ndjson, line 1: not JSON")
 
 
 @pytest.mark.parametrize("program", sorted(SERVERS.values()))
@@ -196,7 +210,7 @@ def test_at_maxmemory_puts_fail_and_a_worker_drains_the_queue(
     lab.broker.read(("CONFIG", "SET", "maxmemory", 1))
     line = said(lab, 3, "produce", "--no-progress", "--task", f"{lab.app}:do", "--count", "1")
     assert "is at its maxmemory" in line
-    assert "nothing was put" in line
+    assert "nothing of this batch was put" in line
     worker = lab.work("--burst")
     assert worker.wait() == 0, worker.said
     assert len(lab.seen("done")) == 50

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +17,8 @@ from rq_lite.broker import keys
 from tests.acceptance.conftest import Lab
 from tests.conftest import DURABLE, SERVERS, Server, until
 from tests.faults.proxy import Proxy
+
+ALONE = "queue 'work' is full and no consumer runs: start one with `rq-lite work APP`"
 
 
 @pytest.mark.parametrize(
@@ -59,13 +65,17 @@ def test_numbers_become_jobs_in_their_order(lab: Lab) -> None:
     assert lab.arguments() == list(range(1700))
 
 
-def test_a_rate_holds_jobs_back_and_ctrl_c_keeps_what_was_put(lab: Lab) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "how"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_rate_holds_jobs_back_and_a_signal_keeps_what_was_put(lab: Lab, number: int, code: int, how: str) -> None:
     producer = lab.producer("number", "--count", "3", "--rate", "1/h")
     until(lambda: lab.state().pending == 1, "the first job")
-    producer.send_signal(signal.SIGINT)
+    producer.send_signal(number)
     out, err = producer.communicate(timeout=60)
-    assert (producer.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "rq-lite: interrupted"
+    assert (producer.returncode, out) == (code, "")
+    assert err.splitlines()[-1] == f"rq-lite: {how}"
+    assert err.splitlines()[-2].startswith("1 job put into 'work' in ")
     assert "Traceback" not in err
     assert lab.arguments() == [0]
 
@@ -100,15 +110,58 @@ def test_no_progress_says_nothing(lab: Lab) -> None:
 def test_on_a_pipe_a_plain_line_comes_now_and_then(lab: Lab) -> None:
     producer = lab.producer("number", "--count", "5", "--maxsize", "2")
     assert producer.stderr is not None
+    assert producer.stderr.readline().endswith(f" produce {ALONE}\n")
     line = producer.stderr.readline()
     assert line.startswith("work: 2 put, ")
     assert "queue 2/2" in line
+    assert "60 % left" in line
     assert line.endswith("waiting for room\n")
     producer.send_signal(signal.SIGINT)
     _, err = producer.communicate(timeout=60)
     assert producer.returncode == 130
     assert "\x1b" not in err
+    assert ALONE not in err
     assert lab.arguments() == [0, 1]
+
+
+def test_who_waits_beside_a_consumer_hears_nothing_of_it(lab: Lab) -> None:
+    lab.work("--greenlets", "1", app="tests.acceptance.apps.jobs").says("ready")
+    producer = lab.producer("hold", "--count", "5", "--maxsize", "2")
+    assert producer.stderr is not None
+    assert producer.stderr.readline().startswith("work: ")
+    lab.open_gate()
+    assert ALONE not in producer.communicate(timeout=60)[1]
+    assert producer.returncode == 0
+
+
+def test_on_a_terminal_what_is_said_stands_above_the_live_line(lab: Lab) -> None:
+    ours, theirs = os.openpty()
+    shown = b""
+    command = [
+        sys.executable,
+        "-m",
+        "rq_lite",
+        "produce",
+        "--task",
+        f"{lab.app}:number",
+        "--count",
+        "5",
+        "--maxsize",
+        "2",
+    ]
+    terminal = {**lab.environment, "TERM": "xterm", "COLUMNS": "200"}
+    with subprocess.Popen(command, cwd=lab.folder, env=terminal, stderr=theirs) as producer:
+        os.close(theirs)
+        while ALONE.encode() not in shown:
+            shown += os.read(ours, 4096)
+        producer.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while more := os.read(ours, 4096):
+                shown += more
+    os.close(ours)
+    assert producer.returncode == 130
+    # Erased and begun anew: nothing of the live line is left in front of it.
+    assert re.search(rb"\x1b\[2K\d\d:\d\d:\d\d produce " + re.escape(ALONE.encode()), shown)
 
 
 def test_a_bad_line_stops_after_what_came_before_it(lab: Lab) -> None:

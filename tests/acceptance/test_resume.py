@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 from collections import Counter
@@ -66,17 +67,30 @@ def test_a_feed_killed_at_any_moment_puts_every_line_once(lab: Lab, name: str, t
 
 def test_a_finished_feed_puts_what_was_added_since_and_no_more(lab: Lab) -> None:
     file = lab.folder / "a.txt"
-    file.write_text("a\nb\n")
-    for added in ("", "c\n", ""):
+    file.touch()
+    for added, says in (
+        ("", "0 jobs put into 'work' in "),
+        ("a\n", "1 job put into 'work' in "),
+        ("", "feed 'r': 1 line was put before, nothing new"),
+        ("b\n", "feed 'r': going on at line 2\n1 job put into 'work' in "),
+        ("\n", "feed 'r': 3 lines were put before, nothing new"),
+        ("c\n", "feed 'r': going on at line 4\n1 job put into 'work' in "),
+    ):
         with file.open("a") as out:
             out.write(added)
-        assert lab.produce("do", "a.txt", "--resume", "r").returncode == 0
+        made = lab.produce("do", "a.txt", "--resume", "r")
+        assert made.returncode == 0
+        assert re.sub(r"\d\d:\d\d:\d\d produce ", "", made.stderr).startswith(says)
     assert lab.arguments() == ["a", "b", "c"]
 
 
 def test_numbers_can_be_resumed_too(lab: Lab) -> None:
     assert lab.produce("number", "--count", "5", "--resume", "r", "--maxsize", "3", "--wait", "0").returncode == 4
-    assert lab.produce("number", "--count", "5", "--resume", "r", "--maxsize", "9").returncode == 0
+    made = lab.produce("number", "--count", "5", "--resume", "r", "--maxsize", "9")
+    assert made.returncode == 0
+    assert "produce feed 'r': going on at number 3\n2 jobs put" in made.stderr
+    made = lab.produce("number", "--count", "5", "--resume", "r")
+    assert (made.returncode, made.stderr) == (0, "feed 'r': 5 numbers were put before, nothing new\n")
     assert lab.arguments() == list(range(5))
 
 

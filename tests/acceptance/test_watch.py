@@ -133,6 +133,17 @@ def test_a_watcher_can_be_stopped_while_it_keeps_to_its_rate(lab: Lab, inbox: Pa
 
 def test_a_folder_that_is_not_there_is_an_error_of_one_line(lab: Lab) -> None:
     made = lab.produce("do", "--watch", "nowhere")
-    assert made.returncode == 1
-    assert made.stderr.splitlines()[-1].startswith("rq-lite: ")
-    assert "nowhere, the watched folder: No such file or directory" in made.stderr.splitlines()[-1]
+    assert (made.returncode, made.stderr) == (2, "rq-lite: nowhere: No such file or directory\n")
+    (lab.folder / "file").touch()
+    made = lab.produce("do", "--watch", "file")
+    assert (made.returncode, made.stderr) == (2, "rq-lite: file is a file, not a folder to watch\n")
+
+
+def test_a_folder_that_goes_missing_is_no_wrong_usage(lab: Lab, inbox: Path) -> None:
+    process = watcher(lab)
+    until(lambda: watches(process.pid), "it watches")
+    inbox.rmdir()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == f"rq-lite: {inbox.resolve()}, the watched folder: No such file or directory"
+    assert "0 jobs put" not in err

@@ -51,6 +51,11 @@ def test_a_url_without_a_service_or_sentinel_says_what_it_lacks(url: str) -> Non
         Address(url)
 
 
+def test_a_database_is_a_number() -> None:
+    with pytest.raises(UsageError, match="a database is a number"):
+        Address("redis+sentinel://one/s/abc")
+
+
 def test_the_passwords_are_not_shown() -> None:
     shown = Address("redis+sentinel://u:main@one,two/s?sentinel_password=own").shown
     assert shown == "redis+sentinel://u:***@one,two/s?sentinel_password=***"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rq_lite.errors import UsageError
-from rq_lite.settings import LEAST, Settings, load_settings
+from rq_lite.settings import FIELD_TYPES, KINDS, LEAST, VARIABLES, Settings, load_settings
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -59,6 +64,12 @@ def test_an_empty_secret_does_not_turn_signing_off(project: Path) -> None:
     assert load(project, {"secret": key}, RQ_LITE_SECRET="").secret == key
 
 
+def test_an_empty_url_is_not_the_embedded_redis(project: Path) -> None:
+    with pytest.raises(UsageError, match=r"RQ_LITE_URL is set, but empty: unset it, or name a Redis, as redis://"):
+        load(project, RQ_LITE_URL="")
+    assert load(project, {"url": "redis://h"}, RQ_LITE_URL="").url == "redis://h"
+
+
 def test_text_in_the_environment_becomes_what_the_setting_is(tmp_path: Path) -> None:
     found = load(
         tmp_path, RQ_LITE_GRACE="2.5", RQ_LITE_PROCS="4", RQ_LITE_ALLOW_PRIVATE="true", RQ_LITE_URL="redis://h"
@@ -90,20 +101,71 @@ def test_what_is_wrong_in_the_project_names_setting_and_file(tmp_path: Path, tex
     assert str(file) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"[tool.rq-lite", b"tool = 1\n[x]\n\xff", b"[tool]\nrq-lite = 3\n"])
-def test_a_project_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"[tool.rq-lite", ""),
+        (b"tool = 1\n[x]\n\xff", ""),
+        (b"[tool]\nrq-lite = 3\n", "[tool.rq-lite] is no table"),
+        (b"tool = 5\n", "[tool] is no table"),
+        (b"[tool.rq_lite]\nprocs = 3\n", "[tool.rq_lite] is not read; say [tool.rq-lite]"),
+    ],
+)
+def test_a_project_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
     file = tmp_path / "pyproject.toml"
     file.write_bytes(content)
     with pytest.raises(UsageError) as caught:
         load(tmp_path)
-    assert str(file) in str(caught.value)
+    assert str(caught.value).startswith(f"{file}: {reason}")
 
 
-@pytest.mark.parametrize("text", ["many", "1.5", "1e9999", "0x10"])
-def test_what_is_wrong_in_the_environment_names_setting_and_place(tmp_path: Path, text: str) -> None:
-    with pytest.raises(UsageError, match=r"the environment \(RQ_LITE_…\): maxsize = ") as caught:
-        load(tmp_path, RQ_LITE_MAXSIZE=text)
-    assert text in str(caught.value)
+def test_a_project_file_is_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_bytes('[tool.rq-lite]\napp = "café"\n'.encode())
+    locale = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    code = "from rq_lite.settings import load_settings; print(ascii(load_settings().app))"
+    shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=locale, capture_output=True, check=True)
+    assert shown.stdout == b"'caf\\xe9'\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("GREENLETS", "abc", "'abc': must be a whole number"),
+        ("MAXSIZE", "1.5", "'1.5': must be a whole number"),
+        ("MAXSIZE", "1e9999", "'1e9999': must be a whole number"),
+        ("MAXSIZE", "0x10", "'0x10': must be a whole number"),
+        ("GRACE", "long", "'long': must be a number"),
+        ("WAIT", "ever", "'ever': must be a number, or null"),
+        ("ALLOW_PRIVATE", "maybe", "'maybe': must be true or false"),
+        ("GREENLETS", "0", "'0': greenlets must be at least 1, not 0"),
+        ("SECRET", "s3cret", "***: secret: 1 of 1 keys"),
+    ],
+)
+def test_what_is_wrong_in_the_environment_names_the_variable(tmp_path: Path, name: str, text: str, reason: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_settings(environ={f"RQ_LITE_{name}": text}, folder=tmp_path)
+    assert str(caught.value).startswith(f"RQ_LITE_{name}={reason}")
+
+
+def test_every_kind_of_setting_but_text_has_a_name() -> None:
+    assert {*FIELD_TYPES.values()} - {str | None} == {*KINDS}
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("GREENLET", "GREENLETS"), ("MAX_SIZE", "MAXSIZE"), ("PROC", "PROCS"), ("SECRETS", "SECRET")]
+)
+def test_a_variable_with_almost_the_name_of_a_setting_is_refused(tmp_path: Path, name: str, meant: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_settings(environ={f"RQ_LITE_{name}": "4"}, folder=tmp_path)
+    assert str(caught.value) == f"RQ_LITE_{name} is no setting; did you mean RQ_LITE_{meant}?"
+
+
+def test_other_variables_of_the_prefix_are_left_alone(tmp_path: Path) -> None:
+    files = [file for place in ("rq_lite", "workers", "producer", "examples") for file in (ROOT / place).rglob("*.py")]
+    read = {name for file in files for name in re.findall(r"RQ_LITE_\w+", file.read_text())} - {*VARIABLES.values()}
+    assert {"RQ_LITE_FAILPOINT_ONCE", "RQ_LITE_HISTORY", "RQ_LITE_ARCHIVE", "RQ_LITE_TICKETS"} <= read
+    others = dict.fromkeys({"RQ_LITE_COLOUR", *read}, "x")
+    assert load_settings(environ=others, folder=tmp_path) == Settings()
 
 
 def test_what_is_wrong_in_an_argument_names_it(tmp_path: Path) -> None:

@@ -292,7 +292,7 @@ def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
     write(tmp_path, "file", b"")
     with pytest.raises(SourceError, match="missing: No such file"):
         open_source(str(tmp_path / "missing"))
-    with pytest.raises(SourceError, match="is a folder, not a file; --watch"):
+    with pytest.raises(SourceError, match="Is a directory"):
         open_source(str(tmp_path))
     with pytest.raises(SourceError, match="Not a directory"):
         open_source(str(tmp_path / "file" / "below"))
