@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,6 +36,12 @@ TTL = "above 0 seconds, up to 100 years (or None for no result)"
 
 CALLBACKS = {"on_success": "success", "on_failure": "failure", "on_done": "done"}  # what they are in a job's `then`
 RUN_IN = ("greenlet", "thread", "process")
+# Functions whose call runs nothing of them yet, and what there is to do.
+NOT_PLAIN = (
+    ("a coroutine function", inspect.iscoroutinefunction, 'run_in="process" and asyncio.run(…) in it'),
+    ("an async generator function", inspect.isasyncgenfunction, 'run_in="process" and asyncio.run(…) in it'),
+    ("a generator function", inspect.isgeneratorfunction, "a loop instead of `yield`"),
+)
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +88,13 @@ def check_callback(name: str, task: Any) -> None:
     except TypeError as error:
         gets = "the result" if name == "on_success" else "an Ended"
         raise UsageError(f"{name}: {task.name} gets one argument, {gets}: {error}") from None
+
+
+def check_plain(name: str, function: Callable[..., Any]) -> None:
+    """Raises UsageError for a function that would not run when it is called."""
+    for kind, is_one, instead in NOT_PLAIN:
+        if is_one(function):
+            raise UsageError(f"task {name}: {kind}; jobs are plain functions: write `def`, with {instead}")
 
 
 def nanoseconds(timeout: float | None) -> int:
@@ -213,6 +227,7 @@ class Task(Generic[P, R]):
     def __init__(
         self, function: Callable[P, R], queue: Queue, name: str, policy: Policy, again: Again | None = None
     ) -> None:
+        check_plain(name, function)
         functools.update_wrapper(self, function)
         self.function = function
         self.queue = queue

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from rq_lite import Bury, JobTimeout, Queue, Retry, UsageError
 from rq_lite.broker.codec import VERSION, Message
 from rq_lite.outcome import Buried, Retried
+from rq_lite.runtime.ending import BadResult
 from rq_lite.runtime.executor import chances, failed
 from rq_lite.runtime.slots import Expired
 from rq_lite.runtime.verdict import Chances, Failure, judge
@@ -27,6 +30,7 @@ def message(**fields: Any) -> Message:
         ({}, KeyboardInterrupt(), False),
         ({}, Expired(), False),
         ({}, Bury("no"), True),
+        ({}, BadResult("no"), True),
         ({"retry_on": (OSError,)}, ConnectionError(), False),
         ({"retry_on": (OSError,)}, ValueError(), True),
         ({"retry_on": (ValueError,)}, Expired(), True),
@@ -107,6 +111,33 @@ def test_what_cannot_be_right_is_refused_at_the_definition(options: dict[str, An
     with pytest.raises(UsageError, match=said):
         Queue("policy").task(**options)(print)
     registry.queues.pop("policy")
+
+
+async def coroutine() -> None: ...
+
+
+async def asynchronous() -> AsyncIterator[int]:
+    yield 1
+
+
+def generator() -> Iterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (coroutine, "a coroutine function"),
+        (partial(coroutine), "a coroutine function"),
+        (asynchronous, "an async generator function"),
+        (generator, "a generator function"),
+    ],
+)
+def test_a_function_that_would_not_run_when_it_is_called_is_refused(function: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=f"task t: {said}; jobs are plain functions: write `def`"):
+        Queue("policy").task(name="t")(function)
+    registry.queues.pop("policy")
+    assert "t" not in registry.tasks
 
 
 def test_one_type_or_several() -> None:
