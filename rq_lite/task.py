@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
@@ -16,7 +15,7 @@ import msgspec
 
 from rq_lite import checks
 from rq_lite.arguments import Arguments, signature_of
-from rq_lite.batches import batches
+from rq_lite.batches import batches, each_of
 from rq_lite.broker.codec import VERSION, Message, encode, marked, new_id
 from rq_lite.checks import INFINITE, LONGEST, real, whole
 from rq_lite.errors import PayloadTooLarge, UsageError
@@ -350,14 +349,13 @@ class Task(Generic[P, R]):
     def put_many(self, items: Iterable[Any]) -> int:
         """Put a job for each item, lazily, in batches, waiting for room; how many were put.
 
-        An item is the task's one argument; a tuple is several. The lines of a text file come without their
-        line ends. Raises as `put` does; QueueFull.put then says how many were put before.
+        An item is the task's one argument, also a list or a dict; a tuple is several. The lines of a text file come
+        without their line ends. Raises as `put` does, QueueFull.put then says how many were put before; UsageError
+        for a str or bytes.
         """
-        if isinstance(items, io.TextIOBase):
-            items = (line.rstrip("\r\n") for line in items)
         count = 0
         settings = self.queue.settings
-        for batch in batches(self._entries(items), len, most=settings.batch, heaviest=settings.max_payload):
+        for batch in batches(self._entries(each_of(items)), len, most=settings.batch, heaviest=settings.max_payload):
             count += self.queue.put_entries(batch, self._options, before=count)
         return count
 
