@@ -17,7 +17,7 @@ from rq_lite import checks
 from rq_lite.arguments import Arguments, signature_of
 from rq_lite.batches import batches, each_of
 from rq_lite.broker.codec import VERSION, Message, encode, marked, new_id
-from rq_lite.checks import INFINITE, LONGEST, real, whole
+from rq_lite.checks import INFINITE, LONGEST, in_seconds, real, whole
 from rq_lite.errors import PayloadTooLarge, UsageError
 from rq_lite.job import Job
 from rq_lite.process import this
@@ -294,11 +294,9 @@ class Task(Generic[P, R]):
             raise UsageError(
                 f"task {self.name}: priority counts on a PriorityQueue, and {self.queue!r} is none: make it one"
             )
-        if isinstance(delay, timedelta):
-            delay = delay.total_seconds()
         options = Options(
-            delay=delay, at=at, wait=wait, timeout=timeout, retries=retries, priority=priority, result_ttl=result_ttl,
-            on_success=on_success, on_failure=on_failure, on_done=on_done,
+            delay=in_seconds(delay), at=at, wait=wait, timeout=timeout, retries=retries, priority=priority,
+            result_ttl=result_ttl, on_success=on_success, on_failure=on_failure, on_done=on_done,
         )  # fmt: skip
         return self._with(options)
 

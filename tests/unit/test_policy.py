@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -82,6 +83,10 @@ def test_a_delay_that_the_job_asks_for_is_kept() -> None:
     assert outcome == Retried(7500)
 
 
+def test_a_delay_may_be_a_timedelta() -> None:
+    assert Retry(delay=timedelta(minutes=1, milliseconds=500)).delay == 60.5
+
+
 def test_the_report_tells_crashes_from_attempts() -> None:
     outcome, _ = judge(message(), 1, 2, Chances(1), Failure("E", "T", 0.5), "c")
     assert isinstance(outcome, Buried)
@@ -90,7 +95,7 @@ def test_the_report_tells_crashes_from_attempts() -> None:
     )
 
 
-@pytest.mark.parametrize("delay", [-1, float("inf"), float("nan"), 1e306, "5", Fraction(1, 2)])
+@pytest.mark.parametrize("delay", [-1, float("inf"), float("nan"), 1e306, "5", Fraction(1, 2), timedelta(-1)])
 def test_a_delay_that_cannot_be_is_refused(delay: Any) -> None:
     with pytest.raises(UsageError, match="Retry: delay must be 0 or more"):
         Retry(delay=delay)
