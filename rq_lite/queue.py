@@ -17,6 +17,7 @@ from rq_lite.arguments import Arguments
 from rq_lite.batches import batches, each_of
 from rq_lite.broker import Broker, Feed, inspection, keys
 from rq_lite.broker.connection import LONGEST_BLOCK
+from rq_lite.broker.producing import before_put
 from rq_lite.checks import real, whole
 from rq_lite.errors import UsageError
 from rq_lite.job import Job
@@ -183,7 +184,8 @@ class Queue:
         if this.instead is not None:
             return this.instead(self, entries, options)
         if self.order != "fifo" and not self._known:
-            self.declare()
+            with before_put():
+                self.declare()
         waits = (wait, options.wait, self.settings.wait)
         patience = next(candidate for candidate in waits if candidate is not UNSET)
         return put_patiently(self, entries, options, patience, before=before, feed=feed, progress=progress)
