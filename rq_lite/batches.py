@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from rq_lite.errors import UsageError
 
 T = TypeVar("T")
 
@@ -14,6 +17,21 @@ T = TypeVar("T")
 SLOW = 0.01
 # Items that are read ahead of those who ask for them.
 AHEAD = 1000
+
+
+def each_of(items: Iterable[Any]) -> Iterable[Any]:
+    """What is to be put, one by one: of a text file its lines, without their ends.
+
+    Raises UsageError for a str or bytes, whose characters nobody means.
+    """
+    if isinstance(items, (str, bytes, bytearray)):
+        kind = type(items).__name__
+        raise UsageError(
+            f"put_many would put each character of this {kind}: put it alone with put, as [it], or as open(it)"
+        )
+    if isinstance(items, io.TextIOBase):
+        return (line.rstrip("\r\n") for line in items)
+    return items
 
 
 def batches(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
+from datetime import timedelta
 from reprlib import Repr
 from typing import Any
 
@@ -40,6 +41,11 @@ def real(what: str, value: Any, wanted: str, *, least: float = 0.0, most: float 
     if not least <= number <= most or (above and number == least):
         raise UsageError(f"{what} must be {wanted}, not {shown(value)}")
     return value
+
+
+def in_seconds(time: Any) -> Any:
+    """A timedelta as a number of seconds; anything else as it is."""
+    return time.total_seconds() if isinstance(time, timedelta) else time
 
 
 def priority(value: Any) -> float:

@@ -6,24 +6,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from rq_lite.checks import LONGEST, real
+from rq_lite.checks import LONGEST, in_seconds, real
 
 
 class Retry(Exception):
-    """Raise it in a job to have it run again, after `delay` seconds (None: the task's back-off).
+    """Raise it in a job to have it run again, after `delay` seconds, or a timedelta (None: the task's back-off).
 
     It counts as an attempt like any other failure: when the task's `retries` are used up the job is buried.
     """
 
-    def __init__(self, reason: str = "", *, delay: float | None = None) -> None:
-        if delay is not None:
-            delay = float(real("Retry: delay", delay, "0 or more seconds, up to 100 years", most=LONGEST))
+    def __init__(self, reason: str = "", *, delay: float | timedelta | None = None) -> None:
         super().__init__(reason)
-        self.delay = delay
+        self.delay: float | None = None
+        if delay is not None:
+            wanted = "0 or more seconds, up to 100 years (or a timedelta)"
+            self.delay = float(real("Retry: delay", in_seconds(delay), wanted, most=LONGEST))
 
 
 class Bury(Exception):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rq_lite.broker import Code, Feed, Put, inspection
 from rq_lite.broker.connection import LONGEST_BLOCK
+from rq_lite.broker.producing import before_put
 from rq_lite.errors import BrokerError, BrokerUnavailable, FeedMoved, PayloadTooLarge, QueueFull, ShutDown
 from rq_lite.process import this
 from rq_lite.task import Options
@@ -128,7 +129,8 @@ def step(queue: Queue, entries: Sequence[bytes], options: Options, woken: bool, 
         )
         if reply.code is not Code.UNDECLARED:
             break
-        queue.declare()
+        with before_put():
+            queue.declare()
     if reply.code is Code.CLOSED:
         raise ShutDown(
             f"queue {queue.name!r} was shut down: nothing is put until somebody reopens it "

@@ -14,9 +14,10 @@ import msgspec
 
 from rq_lite import items, leasing
 from rq_lite.arguments import Arguments
-from rq_lite.batches import batches
+from rq_lite.batches import batches, each_of
 from rq_lite.broker import Broker, Feed, inspection, keys
 from rq_lite.broker.connection import LONGEST_BLOCK
+from rq_lite.broker.producing import before_put
 from rq_lite.checks import real, whole
 from rq_lite.errors import UsageError
 from rq_lite.job import Job
@@ -183,7 +184,8 @@ class Queue:
         if this.instead is not None:
             return this.instead(self, entries, options)
         if self.order != "fifo" and not self._known:
-            self.declare()
+            with before_put():
+                self.declare()
         waits = (wait, options.wait, self.settings.wait)
         patience = next(candidate for candidate in waits if candidate is not UNSET)
         return put_patiently(self, entries, options, patience, before=before, feed=feed, progress=progress)
@@ -209,9 +211,12 @@ class Queue:
         self._put_item(item, None, False, None)
 
     def put_many(self, those: Iterable[Any]) -> int:
-        """Put items, lazily, in batches, waiting for room as long as the settings' `wait` says; how many were put."""
+        """Put items, lazily, in batches, waiting for room as long as the settings' `wait` says; how many were put.
+
+        The lines of a text file come without their line ends. Raises UsageError for a str or bytes.
+        """
         count, settings = 0, self.settings
-        entries = (items.encoded(self, item, None, pickled=self._pickle) for item in those)
+        entries = (items.encoded(self, item, None, pickled=self._pickle) for item in each_of(those))
         for batch in batches(entries, len, most=settings.batch, heaviest=settings.max_payload):
             count += self.put_entries(batch, NO_OPTIONS, before=count)
         return count

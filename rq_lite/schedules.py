@@ -20,6 +20,7 @@ import msgspec
 from cronsim import CronSim, CronSimError
 
 from rq_lite.broker.codec import VERSION, Message, entry_of, unsigned
+from rq_lite.checks import in_seconds
 from rq_lite.errors import UsageError
 
 # Signs JSON for a queue, or checks the signature: as a broker does.
@@ -204,7 +205,7 @@ def recurring(
 
 
 def in_ms(every: float | timedelta) -> int:
-    seconds = every.total_seconds() if isinstance(every, timedelta) else every
+    seconds = in_seconds(every)
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not abs(seconds) < LONGEST:
         raise UsageError(f"every must be seconds or a timedelta, from 1 second to 10 years, not {every!r}")
     return round(seconds * 1000)

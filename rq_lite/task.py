@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-import io
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
@@ -15,9 +15,9 @@ import msgspec
 
 from rq_lite import checks
 from rq_lite.arguments import Arguments, signature_of
-from rq_lite.batches import batches
+from rq_lite.batches import batches, each_of
 from rq_lite.broker.codec import VERSION, Message, encode, marked, new_id
-from rq_lite.checks import INFINITE, LONGEST, real, whole
+from rq_lite.checks import INFINITE, LONGEST, in_seconds, real, whole
 from rq_lite.errors import PayloadTooLarge, UsageError
 from rq_lite.job import Job
 from rq_lite.process import this
@@ -35,6 +35,12 @@ TTL = "above 0 seconds, up to 100 years (or None for no result)"
 
 CALLBACKS = {"on_success": "success", "on_failure": "failure", "on_done": "done"}  # what they are in a job's `then`
 RUN_IN = ("greenlet", "thread", "process")
+# Functions whose call runs nothing of them yet, and what there is to do.
+NOT_PLAIN = (
+    ("a coroutine function", inspect.iscoroutinefunction, 'run_in="process" and asyncio.run(…) in it'),
+    ("an async generator function", inspect.isasyncgenfunction, 'run_in="process" and asyncio.run(…) in it'),
+    ("a generator function", inspect.isgeneratorfunction, "a loop instead of `yield`"),
+)
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +87,13 @@ def check_callback(name: str, task: Any) -> None:
     except TypeError as error:
         gets = "the result" if name == "on_success" else "an Ended"
         raise UsageError(f"{name}: {task.name} gets one argument, {gets}: {error}") from None
+
+
+def check_plain(name: str, function: Callable[..., Any]) -> None:
+    """Raises UsageError for a function that would not run when it is called."""
+    for kind, is_one, instead in NOT_PLAIN:
+        if is_one(function):
+            raise UsageError(f"task {name}: {kind}; jobs are plain functions: write `def`, with {instead}")
 
 
 def nanoseconds(timeout: float | None) -> int:
@@ -213,6 +226,7 @@ class Task(Generic[P, R]):
     def __init__(
         self, function: Callable[P, R], queue: Queue, name: str, policy: Policy, again: Again | None = None
     ) -> None:
+        check_plain(name, function)
         functools.update_wrapper(self, function)
         self.function = function
         self.queue = queue
@@ -280,11 +294,9 @@ class Task(Generic[P, R]):
             raise UsageError(
                 f"task {self.name}: priority counts on a PriorityQueue, and {self.queue!r} is none: make it one"
             )
-        if isinstance(delay, timedelta):
-            delay = delay.total_seconds()
         options = Options(
-            delay=delay, at=at, wait=wait, timeout=timeout, retries=retries, priority=priority, result_ttl=result_ttl,
-            on_success=on_success, on_failure=on_failure, on_done=on_done,
+            delay=in_seconds(delay), at=at, wait=wait, timeout=timeout, retries=retries, priority=priority,
+            result_ttl=result_ttl, on_success=on_success, on_failure=on_failure, on_done=on_done,
         )  # fmt: skip
         return self._with(options)
 
@@ -335,14 +347,13 @@ class Task(Generic[P, R]):
     def put_many(self, items: Iterable[Any]) -> int:
         """Put a job for each item, lazily, in batches, waiting for room; how many were put.
 
-        An item is the task's one argument; a tuple is several. The lines of a text file come without their
-        line ends. Raises as `put` does; QueueFull.put then says how many were put before.
+        An item is the task's one argument, also a list or a dict; a tuple is several. The lines of a text file come
+        without their line ends. Raises as `put` does, QueueFull.put then says how many were put before; UsageError
+        for a str or bytes.
         """
-        if isinstance(items, io.TextIOBase):
-            items = (line.rstrip("\r\n") for line in items)
         count = 0
         settings = self.queue.settings
-        for batch in batches(self._entries(items), len, most=settings.batch, heaviest=settings.max_payload):
+        for batch in batches(self._entries(each_of(items)), len, most=settings.batch, heaviest=settings.max_payload):
             count += self.queue.put_entries(batch, self._options, before=count)
         return count
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rq_lite import moments
@@ -21,6 +22,15 @@ WATCHED = 3_600_000
 INBOX = 60_000
 # The orders of queues, and what makes them.
 KINDS = {"fifo": "a Queue", "lifo": "a LifoQueue", "priority": "a PriorityQueue"}
+
+
+@contextmanager
+def before_put() -> Iterator[None]:
+    """On the way to a put: whatever becomes of this, nothing is put."""
+    try:
+        yield
+    except BrokerUnavailable as error:
+        raise BrokerUnavailable(f"{error}; nothing was put", outcome="not put") from None
 
 
 class Producing(Runner):
@@ -77,7 +87,8 @@ class Producing(Runner):
         Repeating it after a lost answer never adds a job twice. Raises BrokerUnavailable when patience is over;
         its `outcome` is "not put", or "unknown" when an answer was lost.
         """
-        self._ready()
+        with before_put():
+            self._ready(patience)
         assert self._scripts is not None
         script = self._scripts["put"]
         key = keys.of(queue)
@@ -135,7 +146,8 @@ class Producing(Runner):
     def expect_tracked(self, queue: str) -> None:
         """Before jobs are put of which somebody wants to hear: a purge has to tell them. Once for each queue."""
         if queue not in self._tracked:
-            self.read(("HSET", keys.of(queue).meta, "tracked", 1))
+            with before_put():
+                self.read(("HSET", keys.of(queue).meta, "tracked", 1))
             self._tracked.add(queue)
 
     def watch(self, queue: str, client: str, ids: Sequence[str]) -> list[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -37,6 +38,15 @@ class Lazy(click.Group):
         command: click.Command = importlib.import_module(f"rq_lite.cli.{name}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        # click's own look for what was meant knows only commands that were imported.
+        near = [] if args[0] in COMMANDS or ctx.resilient_parsing else get_close_matches(args[0], COMMANDS)
+        if near:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {' or '.join(map(repr, near))}?")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -44,8 +54,9 @@ class Lazy(click.Group):
 
 @click.group(
     cls=Lazy,
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no Redis, or a full one, 4 queue stayed full. "
-    "Redis: --url or RQ_LITE_URL; with neither an embedded one is started on demand.",
+    "Redis: each command's --url, or RQ_LITE_URL; with neither an embedded one is started on demand.",
 )
 @click.version_option(__version__, prog_name="rq-lite")
 def cli() -> None:

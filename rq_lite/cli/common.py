@@ -26,7 +26,7 @@ def private_option(command: F) -> F:
     return click.option(
         "--allow-private",
         is_flag=True,
-        help="Let workers.crawl fetch from private addresses too.",
+        hidden=True,  # of an example alone: workers/README.md tells of it
     )(command)
 
 

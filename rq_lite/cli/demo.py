@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from shutil import which
 
 import click
 import msgspec
@@ -15,7 +17,7 @@ from rq_lite.demo.view import shown, told
 
 URL = "Redis; what the demo puts there is removed at the end. Default: an embedded one of its own."
 NEXT = """
-Next, in two terminals:
+Next, in two terminals{first}:
   rq-lite work rq_lite.demo.app
   rq-lite produce --count 100000 --task rq_lite.demo.app:nothing"""
 
@@ -55,5 +57,10 @@ def command(
     else:
         click.echo("\n" + told(summary))
         if not summary.problems:
-            click.echo(NEXT)
+            click.echo(NEXT.format(first=first()))
     sys.exit(1 if summary.problems else 0)
+
+
+def first() -> str:
+    """What a shell needs before it finds `rq-lite`: `make demo` comes without."""
+    return "" if which("rq-lite") else f", after `. {os.path.relpath(sys.prefix)}/bin/activate`"

@@ -106,7 +106,7 @@ def skipping(broker: Broker, places: list[tuple[str, State, int]], offset: int) 
             yield from jobs.listed(broker, queue, state, first)
 
 
-@command.command()
+@command.command(short_help="Show everything about jobs.")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @queue_option
 @url_option
@@ -218,7 +218,7 @@ def cancel_in(broker: Broker, queue: str, job_id: str, search: Search, problems:
         click.echo(f"job {plain(job_id, 200)} of {queue!r}: {SAID[Cancelled.INTERRUPTING if runs else done]}")
 
 
-@command.command()
+@command.command(short_help="Let jobs run soon: buried and scheduled ones.")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @queue_option
 @url_option

@@ -30,7 +30,7 @@ def opened(name: str, url: str | None) -> Iterator[Broker]:
         broker.close()
 
 
-@command.command("set")
+@command.command("set", short_help="Set its bound.")
 @click.argument("name")
 @click.option("--maxsize", type=int, metavar="N", help="Bound in jobs; 0: none.")
 @click.option("--maxbytes", type=int, metavar="N", help="Bound in bytes; 0: none.")
@@ -50,7 +50,7 @@ def set_bound(name: str, maxsize: int | None, maxbytes: int | None, url: str | N
     click.echo(f"queue {name!r}: {jobs}, {size}; {waiting(now.pending + now.scheduled)}")
 
 
-@command.command()
+@command.command(short_help="Take nothing more from it.")
 @click.argument("name")
 @url_option
 def pause(name: str, url: str | None) -> None:
@@ -66,7 +66,7 @@ def resume(name: str, url: str | None) -> None:
     change(name, url, Broker.resume, "not paused")
 
 
-@command.command()
+@command.command(short_help="Let nobody put into it any more.")
 @click.argument("name")
 @click.option("--immediate", is_flag=True, help="Drop what waits, too.")
 @click.option("--yes", is_flag=True, help="Do not ask before dropping.")
@@ -90,7 +90,7 @@ def reopen(name: str, url: str | None) -> None:
     change(name, url, Broker.reopen, "open")
 
 
-@command.command()
+@command.command(short_help="Drop what waits in it.")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @url_option

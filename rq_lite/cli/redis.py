@@ -54,7 +54,7 @@ def size(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count:,} bytes"
 
 
-@command.command("stop")
+@command.command("stop", short_help="Stop it in good order.")
 def stop_server() -> None:
     """Stop it in good order, even while it is in use; nothing to do is fine, too."""
     before = embedded.stop(settings.load_settings())
@@ -66,7 +66,7 @@ def stop_server() -> None:
     click.echo(f"stopped the embedded Redis (pid {before.pid}), data stay in {before.folder}{used}")
 
 
-@command.command("cli", context_settings={"ignore_unknown_options": True})
+@command.command("cli", context_settings={"ignore_unknown_options": True}, short_help="Open redis-cli on it.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def open_client(arguments: tuple[str, ...]) -> None:
     """Open redis-cli on it, started if need be; ARGUMENTS go to redis-cli."""

@@ -55,7 +55,7 @@ def opened(url: str | None, *, quiet: bool = False) -> Iterator[Broker]:
 # -- looking
 
 
-@command.command("list")
+@command.command("list", short_help="List schedules, the next one first.")
 @click.option("--json", "as_json", is_flag=True, help="An object a line, with everything that is known.")
 @url_option
 def list_schedules(as_json: bool, url: str | None) -> None:
@@ -223,7 +223,7 @@ def remove(names: tuple[str, ...], url: str | None) -> None:
             click.echo(f"schedule {planned.name!r} is removed{note}")
 
 
-@command.command()
+@command.command(short_help="Put the job of a schedule once, now.")
 @click.argument("name")
 @url_option
 def run(name: str, url: str | None) -> None:

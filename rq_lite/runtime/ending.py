@@ -24,7 +24,7 @@ class Puts(NamedTuple):
 
 
 class BadResult(ValueError):
-    """A result that JSON cannot carry unchanged, or that is too large."""
+    """A result that JSON cannot carry unchanged, that is too large, or that is no result yet. Final."""
 
 
 def is_tracked(message: Message) -> bool:

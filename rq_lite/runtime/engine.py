@@ -23,7 +23,7 @@ import msgspec
 from rq_lite.app import import_app, own_traceback
 from rq_lite.broker.codec import decode
 from rq_lite.current import CurrentJob, Progress
-from rq_lite.errors import AppFailed, UsageError
+from rq_lite.errors import AppFailed, JobTimeout, UsageError
 from rq_lite.process import OVERDRAFT, this
 from rq_lite.runtime import ending
 from rq_lite.runtime.call import call
@@ -43,7 +43,12 @@ read_order = msgspec.json.Decoder(Order).decode
 
 
 class Interrupted(BaseException):
-    """Raised in a job as its consumer says. Private: a class that jobs or libraries catch would be retried away."""
+    """Raised in a job as its consumer says. Private, and shown in tracebacks, as slots.Expired is."""
+
+    __module__, __qualname__ = JobTimeout.__module__, JobTimeout.__qualname__
+
+    def __str__(self) -> str:
+        return "the job's time is up, or it was cancelled"
 
 
 class Engine:

@@ -18,6 +18,7 @@ from rq_lite.errors import JobTimeout
 from rq_lite.outcome import Buried, Crashed, Dropped, Finished, Outcome, Parked, Retried
 from rq_lite.runtime import ending
 from rq_lite.runtime.board import NEVER, SECOND
+from rq_lite.runtime.call import check_ran
 from rq_lite.runtime.consumer import Lane
 from rq_lite.runtime.elsewhere import Elsewhere
 from rq_lite.runtime.engines import Died
@@ -91,6 +92,8 @@ class Executor:
                 if not task.arguments.plain:
                     args, kwargs = task.arguments.restore(args, kwargs)
                 result = Context().run(task.function, *args, **kwargs)
+                if result is not None:
+                    check_ran(task, result)
             slot.deadline = NEVER
             ended = None
             if message.result_ttl is not None or message.then is not None:
@@ -189,8 +192,6 @@ def chances(policy: Policy, error: BaseException) -> Chances:
     """How often a job that raised this is tried again."""
     if isinstance(error, Reported):
         final = error.final
-    elif isinstance(error, ending.BadResult):
-        final = True
     else:
         final = is_final(policy, JobTimeout() if isinstance(error, Expired) else error)
     return Chances(policy.retries, policy.backoff, policy.backoff_max, final)

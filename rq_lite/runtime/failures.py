@@ -6,6 +6,7 @@ import traceback
 from pathlib import Path
 
 from rq_lite.outcome import Bury, Retry
+from rq_lite.runtime.ending import BadResult
 from rq_lite.runtime.seldom import one_line
 from rq_lite.runtime.verdict import Failure
 from rq_lite.task import Policy
@@ -37,7 +38,7 @@ def described(error: BaseException, seconds: float) -> Failure:
 
 def is_final(policy: Policy, error: BaseException) -> bool:
     """Whether a job that raised this is not tried again, however many retries it has."""
-    return isinstance(error, Bury) or not (isinstance(error, Retry) or policy.is_retried(error))
+    return isinstance(error, (Bury, BadResult)) or not (isinstance(error, Retry) or policy.is_retried(error))
 
 
 def error_text(error: BaseException) -> str:

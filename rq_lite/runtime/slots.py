@@ -17,6 +17,7 @@ import gevent
 from gevent.lock import Semaphore
 
 from rq_lite.broker.codec import id_in
+from rq_lite.errors import JobTimeout
 from rq_lite.outcome import Outcome
 from rq_lite.runtime.board import DEADLINE, JOB, NEVER, ROOM, SECOND, TURNED, Board
 from rq_lite.runtime.leave import leave, vital
@@ -39,11 +40,14 @@ L = TypeVar("L", bound=Queued)
 class Expired(BaseException):
     """Raised in a job at its deadline. Private: a class that jobs or libraries catch would be retried away.
 
-    `said` and `where`: what to report instead, and the traceback, of a job that ran in another process.
+    Tracebacks show it as what the job is said to have failed of. `said` and `where`: what to report instead, and the
+    traceback, of a job that ran in another process.
     """
 
+    __module__, __qualname__ = JobTimeout.__module__, JobTimeout.__qualname__
+
     def __init__(self, said: str = "", where: str = "") -> None:
-        super().__init__(said)
+        super().__init__(said or "the job's time is up")
         self.said = said
         self.where = where
 

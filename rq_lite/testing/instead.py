@@ -8,19 +8,20 @@ import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import Context
 from typing import Any, NamedTuple
 
 import msgspec
 
 from rq_lite.broker.codec import Message, decode
-from rq_lite.current import CurrentJob, Progress, given
+from rq_lite.current import CurrentJob, Progress
 from rq_lite.errors import UsageError
 from rq_lite.job import Job
-from rq_lite.outcome import Buried, Bury, Finished, Retry
+from rq_lite.outcome import Buried, Finished
 from rq_lite.process import this
 from rq_lite.queue import Queue
 from rq_lite.runtime import ending
+from rq_lite.runtime.call import call
+from rq_lite.runtime.failures import is_final
 from rq_lite.runtime.verdict import Failure
 from rq_lite.task import Options, Task, registry
 from rq_lite.testing.puts import PutJob, arguments_of, job_of
@@ -172,13 +173,11 @@ def run(job: PutJob, queue: Queue, entry: bytes) -> tuple[Ran, Message]:
         message = decode(queue.broker.opened(queue.name, entry))[0]
         try:
             args, kwargs = arguments_of(message)
-            context = Context()
-            context.run(given.set, current(message, task, attempt, said))
-            value = context.run(task.function, *args, **kwargs)
+            value = call(task, args, kwargs, current(message, task, attempt, said))
             ending.encoded(message, value, task.arguments, queue.settings.max_result)
         except FAILURES as error:
             retries = task.policy.retries if message.retries is None else message.retries
-            if attempt > retries or not is_retried(task, error):
+            if attempt > retries or is_final(task.policy, error):
                 return Ran(job=job, error=error, attempts=attempt, progress=said[-1] if said else None), message
         else:
             return Ran(job=job, value=value, attempts=attempt, progress=said[-1] if said else None), message
@@ -191,12 +190,6 @@ def current(message: Message, task: Task[Any, Any], attempt: int, said: list[Pro
     return CurrentJob(
         id=message.id, queue=task.queue.name, task=task.name, attempt=attempt, deadline=deadline, tell=said.append
     )
-
-
-def is_retried(task: Task[Any, Any], error: BaseException) -> bool:
-    if isinstance(error, (Bury, ending.BadResult)):
-        return False
-    return isinstance(error, Retry) or task.policy.is_retried(error)
 
 
 def ended(ran: Ran, message: Message, queue: Queue) -> Finished:

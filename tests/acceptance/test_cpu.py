@@ -251,6 +251,14 @@ def test_a_job_that_computes_stalls_nobody(cpu: Cpu) -> None:
     assert worker.stop() == 0
 
 
+@pytest.mark.parametrize("task", ["late_here", "compute_thread", "compute_process"])
+def test_a_traceback_ends_with_the_time_that_is_up(cpu: Cpu, task: str) -> None:
+    cpu.put(task, "heavy")
+    cpu.drain("--cpu-procs", "1")
+    (dead,) = cpu.lab.dead()
+    assert dead.report["traceback"].splitlines()[-1].startswith("rq_lite.errors.JobTimeout: the job's time is up")
+
+
 @each_kind
 def test_a_soft_timeout_ends_the_job_and_nothing_else(cpu: Cpu, kind: str) -> None:
     cpu.put("hold_here", "neighbour")

@@ -112,7 +112,7 @@ def test_without_a_terminal_it_says_plain_lines_and_the_summary(demo: Demo) -> N
     assert "200 jobs in" in out
     assert "at most 20 jobs, bound 20" in out
     assert "lost 0, twice 0" in out
-    assert out.endswith(command_line.NEXT + "\n")
+    assert out.endswith(command_line.NEXT.partition("{first}")[2] + "\n")
 
 
 @pytest.mark.parametrize(
@@ -227,3 +227,12 @@ def test_a_problem_makes_the_exit_code_1(options: list[str], monkeypatch: pytest
     assert result.exit_code == 1
     assert "pages never asked for: 1" in result.stdout
     assert "Next" not in result.stdout
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_what_comes_next_can_be_typed(found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if found:
+        (tmp_path / "rq-lite").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(Path(sys.prefix).parent)
+    assert command_line.first() == ("" if found else f", after `. {Path(sys.prefix).name}/bin/activate`")

@@ -97,6 +97,19 @@ def test_two_retries_make_three_runs(lab: Lab) -> None:
     assert [dead.report["attempts"] for dead in lab.dead()] == [3]
 
 
+@pytest.mark.parametrize("where", ["greenlet", "thread", "process"])
+def test_a_job_that_returns_what_nobody_runs_is_buried_at_once(lab: Lab, where: str) -> None:
+    app = "tests.acceptance.apps.unrun"
+    lab.put(where, "coroutine", "generator", "async generator", app=app)
+    worker = lab.drain(app=app)
+    assert {dead.report["error"] for dead in lab.dead()} == {
+        f"BadResult: {app}:{where} returned {what}, which nothing runs; jobs are plain functions"
+        for what in ("a coroutine", "a generator", "an async generator")
+    }
+    assert [dead.report["attempts"] for dead in lab.dead()] == [1, 1, 1]
+    assert "never awaited" not in worker.said
+
+
 def test_whatever_a_job_raises_its_consumer_lives(lab: Lab) -> None:
     ways = ["exit", "interrupt", "greenlet", "deep", "text"]
     lab.put("end_badly", *ways)

@@ -9,7 +9,7 @@ import pytest
 
 from rq_lite.broker import Broker, Code, Feed, Link
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable, PayloadTooLarge
-from rq_lite.queue import Queue
+from rq_lite.queue import LifoQueue, Queue
 from rq_lite.settings import Settings
 from rq_lite.task import Options
 from tests.conftest import Server, until
@@ -186,6 +186,15 @@ def test_when_patience_ends_nobody_claims_to_know_what_became_of_the_put(broker:
         put(broker, 1, patience=0.0)
     assert caught.value.outcome == "unknown"
     broker._links.close()
+
+
+@pytest.mark.parametrize("kind", [Queue, LifoQueue])
+@pytest.mark.parametrize("options", [{}, {"result_ttl": 60}])
+def test_without_a_first_connection_nothing_was_put(kind: type[Queue], options: dict[str, Any]) -> None:
+    queue = kind("q", broker=Broker(settings=Settings(url="redis://127.0.0.1:1", patience=0.1)))
+    with pytest.raises(BrokerUnavailable, match=r"cannot be reached: .*; nothing was put$") as caught:
+        queue.task(name="t", **options)(print).put(1)
+    assert (caught.value.outcome, caught.value.put) == ("not put", 0)
 
 
 # -- a queue that Redis does not know

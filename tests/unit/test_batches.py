@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rq_lite.batches import SLOW, ahead, batches
+from rq_lite import Queue, Settings, UsageError
+from rq_lite.batches import SLOW, ahead, batches, each_of
+from rq_lite.broker import Broker
 
 
 class Clock:
@@ -117,3 +121,16 @@ def test_ahead_raises_what_the_source_raises() -> None:
     assert next(item for item in items if item is not None) == 1
     with pytest.raises(KeyError, match="bad"):
         list(items)
+
+
+@pytest.mark.parametrize("text", ["https://example.org", b"abc", bytearray(b"abc"), ""])
+def test_a_text_is_not_put_by_the_character(text: Any) -> None:
+    queue = Queue("nowhere", broker=Broker(settings=Settings(url="redis://127.0.0.1:1")))
+    for put_many in (queue.put_many, queue.task(name="t")(print).put_many):
+        with pytest.raises(UsageError, match="put_many would put each character of this"):
+            put_many(text)
+
+
+def test_lines_of_a_text_file_are_items_without_their_ends() -> None:
+    assert list(each_of(io.StringIO("one\r\n two \n\nlast"))) == ["one", " two ", "", "last"]
+    assert list(each_of(io.BytesIO(b"one\n"))) == [b"one\n"]

@@ -242,6 +242,12 @@ def drop_a_put(forged: Forged) -> None:
     _, job = last_acked(forged)
     for line in [*moments(forged, "put.before"), *moments(forged, "put.after"), *moments(forged, "put.failed")]:
         line["jobs"] = [name for name in line["jobs"] if name != job]
+    for line in [
+        *moments(forged, "settle.before"),
+        *moments(forged, "settle.after"),
+        *moments(forged, "settle.failed"),
+    ]:
+        line["puts"] = [put for put in line.get("puts", ()) if put[1] != job]
 
 
 def accept_a_stale_ack(forged: Forged) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from rq_lite import Bury, JobTimeout, Queue, Retry, UsageError
 from rq_lite.broker.codec import VERSION, Message
 from rq_lite.outcome import Buried, Retried
+from rq_lite.runtime.ending import BadResult
 from rq_lite.runtime.executor import chances, failed
 from rq_lite.runtime.slots import Expired
 from rq_lite.runtime.verdict import Chances, Failure, judge
@@ -27,6 +31,7 @@ def message(**fields: Any) -> Message:
         ({}, KeyboardInterrupt(), False),
         ({}, Expired(), False),
         ({}, Bury("no"), True),
+        ({}, BadResult("no"), True),
         ({"retry_on": (OSError,)}, ConnectionError(), False),
         ({"retry_on": (OSError,)}, ValueError(), True),
         ({"retry_on": (ValueError,)}, Expired(), True),
@@ -78,6 +83,10 @@ def test_a_delay_that_the_job_asks_for_is_kept() -> None:
     assert outcome == Retried(7500)
 
 
+def test_a_delay_may_be_a_timedelta() -> None:
+    assert Retry(delay=timedelta(minutes=1, milliseconds=500)).delay == 60.5
+
+
 def test_the_report_tells_crashes_from_attempts() -> None:
     outcome, _ = judge(message(), 1, 2, Chances(1), Failure("E", "T", 0.5), "c")
     assert isinstance(outcome, Buried)
@@ -86,7 +95,7 @@ def test_the_report_tells_crashes_from_attempts() -> None:
     )
 
 
-@pytest.mark.parametrize("delay", [-1, float("inf"), float("nan"), 1e306, "5", Fraction(1, 2)])
+@pytest.mark.parametrize("delay", [-1, float("inf"), float("nan"), 1e306, "5", Fraction(1, 2), timedelta(-1)])
 def test_a_delay_that_cannot_be_is_refused(delay: Any) -> None:
     with pytest.raises(UsageError, match="Retry: delay must be 0 or more"):
         Retry(delay=delay)
@@ -107,6 +116,33 @@ def test_what_cannot_be_right_is_refused_at_the_definition(options: dict[str, An
     with pytest.raises(UsageError, match=said):
         Queue("policy").task(**options)(print)
     registry.queues.pop("policy")
+
+
+async def coroutine() -> None: ...
+
+
+async def asynchronous() -> AsyncIterator[int]:
+    yield 1
+
+
+def generator() -> Iterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (coroutine, "a coroutine function"),
+        (partial(coroutine), "a coroutine function"),
+        (asynchronous, "an async generator function"),
+        (generator, "a generator function"),
+    ],
+)
+def test_a_function_that_would_not_run_when_it_is_called_is_refused(function: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=f"task t: {said}; jobs are plain functions: write `def`"):
+        Queue("policy").task(name="t")(function)
+    registry.queues.pop("policy")
+    assert "t" not in registry.tasks
 
 
 def test_one_type_or_several() -> None:

@@ -26,6 +26,7 @@ from rq_lite import (
 )
 from rq_lite.broker import Broker
 from rq_lite.process import this
+from rq_lite.runtime.ending import BadResult
 from rq_lite.task import Task, registry
 from rq_lite.testing import PutJob, assert_put, inline, put_jobs, recorded
 
@@ -134,6 +135,18 @@ def test_it_is_tried_as_often_as_the_task_says(queue: Queue, error: Any, options
     with inline() as ran, pytest.raises(error):
         fail.put()
     assert [one.attempts for one in ran] == [attempts]
+
+
+def test_what_only_looks_done_fails_at_once(queue: Queue) -> None:
+    async def run() -> None: ...
+
+    @queue.task(retries=2)
+    def wrapped() -> Any:
+        return run()
+
+    with inline() as ran, pytest.raises(BadResult, match="wrapped returned a coroutine, which nothing runs"):
+        wrapped.put()
+    assert [one.attempts for one in ran] == [1]
 
 
 def test_a_put_may_name_other_retries_and_a_later_attempt_may_succeed(queue: Queue) -> None:
