@@ -115,7 +115,7 @@ def list_jobs(
         else:
             more = sum(1 for _ in jobs)
         if not shown and not as_json:
-            click.echo("no buried job" + (" fits" if asked.wanted != dead.EVERYTHING else ""), err=True)
+            click.echo("no buried job" + (" matches" if asked.wanted != dead.EVERYTHING else ""), err=True)
         if more:
             click.echo(f"{more:,} more; --limit 0 lists all", err=True)
         for queue, state in inspection.states(broker, asked.queues).items():

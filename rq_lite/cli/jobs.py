@@ -92,7 +92,7 @@ def list_jobs(
             if total > LOOKED:
                 click.echo(f"only the first {LOOKED:,} of {jobs_(total)} were looked at", err=True)
         if not shown and not as_json:
-            click.echo("no job" + (" fits" if states or task or offset else ""), err=True)
+            click.echo("no job" + (" matches" if states or task or offset else ""), err=True)
         if more:
             click.echo(f"{more:,} more; --page N, --offset N or --limit 0 shows them", err=True)
 
