@@ -37,6 +37,16 @@ class Lazy(click.Group):
         command: click.Command = importlib.import_module(f"rq_lite.cli.{name}").command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # click would call it aborted, with exit code 1
+            ctx.exit(130)
+        except click.Abort as error:  # of a question; without an answer, or by Ctrl-C
+            if isinstance(error.__context__, KeyboardInterrupt):
+                ctx.exit(130)
+            raise
+
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
