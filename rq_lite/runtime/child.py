@@ -28,6 +28,8 @@ class Child:
         self.failure: Report | None = None
         self.retired = False  # it was told to go when its jobs have ended
         self.left = False  # it has said goodbye: its end is no accident
+        self.slow = False  # it was not ready in time, which was said
+        self.unwanted = False  # it was killed because it was not ready when a reload began
         self.guilty: list[Running] = []  # it was killed for these jobs' hard time limit
         self.born = time.monotonic()
         slots = 1 if plan.alone else plan.settings.greenlets
