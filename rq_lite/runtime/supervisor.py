@@ -160,6 +160,12 @@ class Supervisor:
             for report in child.hear():
                 if report.event == "ready":
                     self._on_ready(child)
+            if child.mute:
+                self._stop_listening(child)
+
+    def _stop_listening(self, child: Child) -> None:
+        with contextlib.suppress(KeyError):  # that was done when its pipe ended, which would wake us for ever
+            self._selector.unregister(child.reports)
 
     def _on_ready(self, child: Child) -> None:
         assert child.ready is not None
@@ -241,7 +247,7 @@ class Supervisor:
     def _on_end(self, child: Child, code: int) -> None:
         child.hear()
         end = self._end_of(child, code)
-        self._selector.unregister(child.reports)
+        self._stop_listening(child)
         child.bury()
         self._guard.watch(self._children)
         if child.consumer:
