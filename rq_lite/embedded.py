@@ -19,6 +19,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -172,9 +173,19 @@ def stop(settings: Settings, *, timeout: float = PATIENCE) -> Status:
     place = place_of(settings)
     deadline = time.monotonic() + timeout
     told: str | None = None
+    keeper: int | None = None  # that was told, because its server does not answer: its socket may be deleted
     while in_use(place.folder / "keeper.lock") or in_use(place.folder / "server.lock"):
         facts = info(place.socket)
-        if facts and told is None:
+        if keeper is not None:
+            if keeper_of(place) not in (keeper, None):
+                break  # It is gone, and another has been started.
+        elif facts is None and told is None:
+            keeper = keeper_of(place)
+            if keeper is not None:
+                before = msgspec.structs.replace(before, running=True, users=count_users(place.folder / "users.lock"))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(keeper, signal.SIGTERM)
+        elif facts and told is None:
             told = facts["run_id"]
             refuse_error(ask(place.socket, "SHUTDOWN"), place)
         elif facts and facts["run_id"] != told:
@@ -372,6 +383,20 @@ def await_old_server(place: Place, server_lock: int, deadline: float) -> None:
                 f"an earlier redis-server still holds the data in {place.folder}: kill it, or {WAY_OUT}"
             )
         time.sleep(PAUSE)
+
+
+def keeper_of(place: Place) -> int | None:
+    """The pid of the keeper; None when it is not on this machine: the number alone may be anybody's here."""
+    try:
+        pid = int((place.folder / "keeper.lock").read_text())
+        if sys.platform == "linux":
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+        else:
+            ps = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
+            command = subprocess.run(ps, capture_output=True, check=False).stdout
+    except (OSError, ValueError):
+        return None
+    return pid if os.fsencode(f"{KEEPER.name} {place.folder} {place.socket} ") in command else None
 
 
 def not_answering(place: Place) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from rq_lite.checks import MOST
+from rq_lite.checks import LONGEST, MOST
 from rq_lite.errors import UsageError
 
 if sys.version_info >= (3, 11):
@@ -82,6 +82,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise UsageError(f"{name} must be at least {least:g}, not {value:g}")
+            if value is not None and FIELD_TYPES[name] is not int and value > LONGEST:
+                raise UsageError(f"{name} must be at most {LONGEST:g} seconds, not {value:g}")
         for name in ("maxsize", "maxbytes"):
             if getattr(self, name) > MOST:
                 raise UsageError(f"{name} must be at most {MOST:,}, not {getattr(self, name)}")

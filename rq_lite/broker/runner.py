@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -16,12 +17,13 @@ from rq_lite.backoff import pauses
 from rq_lite.broker import scripts
 from rq_lite.broker.connection import LONGEST_BLOCK, LOST, Address, Link, Links, explained, is_weather
 from rq_lite.broker.signing import Signer
-from rq_lite.embedded import Attached, announce, attach
-from rq_lite.errors import BrokerOutOfMemory, BrokerUnsuitable
+from rq_lite.embedded import PATIENCE, Attached, announce, attach
+from rq_lite.errors import BrokerOutOfMemory, BrokerUnsuitable, RqLiteError
 from rq_lite.programs import OLDEST
 from rq_lite.settings import Settings, keys_of, load_settings
 
 WITH_FLAGS = (7, 0)
+STEP = 0.01  # seconds that a try waits for an embedded Redis which it has started; the next one goes on with that
 # What a call over a link may raise.
 FAULTS = (redis.RedisError, OSError)
 T = TypeVar("T")
@@ -86,10 +88,10 @@ class Runner:
             self._attached.close()
             self._attached, self._url, self._scripts = None, None, None
 
-    def revive(self) -> None:
+    def revive(self, timeout: float = PATIENCE) -> None:
         """Start the embedded Redis again if it is gone; nothing for any other."""
         if self._attached is not None:
-            self._attached.revive()
+            self._attached.revive(timeout=timeout)
 
     @property
     def url(self) -> str:
@@ -162,6 +164,9 @@ class Runner:
                     ) from None
                 if not is_weather(error) or time.monotonic() + pause > until:
                     raise explained(error, self._address, unknown=unknown) from None
+                if isinstance(error, LOST):
+                    with contextlib.suppress(RqLiteError, OSError):
+                        self.revive(STEP)
             time.sleep(pause)
         raise AssertionError("pauses never end")
 

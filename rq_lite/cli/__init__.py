@@ -47,6 +47,16 @@ class Lazy(click.Group):
             ctx.fail(f"No such command {args[0]!r}. Did you mean {' or '.join(map(repr, near))}?")
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # click would call it aborted, with exit code 1
+            ctx.exit(130)
+        except click.Abort as error:  # of a question; without an answer, or by Ctrl-C
+            if isinstance(error.__context__, KeyboardInterrupt):
+                ctx.exit(130)
+            raise
+
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))

@@ -63,7 +63,8 @@ def stop_server() -> None:
         return
     count = before.connections if before.users is None else before.users
     used = f"; it was in use ({count} process{'' if count == 1 else 'es'})" if count else ""
-    click.echo(f"stopped the embedded Redis (pid {before.pid}), data stay in {before.folder}{used}")
+    pid = "" if before.pid is None else f" (pid {before.pid})"
+    click.echo(f"stopped the embedded Redis{pid}, data stay in {before.folder}{used}")
 
 
 @command.command("cli", context_settings={"ignore_unknown_options": True}, short_help="Open redis-cli on it.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -14,6 +15,8 @@ from rq_lite.runtime.board import Board, Running, new_file, size
 from rq_lite.runtime.offspring import Stacks, rss
 from rq_lite.runtime.plan import REBUILD, RETIRE, Plan, Report, parse_report, write_plan
 from rq_lite.runtime.slots import ENTRANCE
+
+log = logging.getLogger("rq_lite.worker")
 
 
 class Child:
@@ -28,15 +31,27 @@ class Child:
         self.failure: Report | None = None
         self.retired = False  # it was told to go when its jobs have ended
         self.left = False  # it has said goodbye: its end is no accident
+        self.slow = False  # it was not ready in time, which was said
+        self.unwanted = False  # it was killed because it was not ready when a reload began
+        self.mute = False  # its end of the pipe is closed: no more reports will come
         self.guilty: list[Running] = []  # it was killed for these jobs' hard time limit
         self.born = time.monotonic()
         slots = 1 if plan.alone else plan.settings.greenlets
-        board, self._stacks = new_file(size(slots)), Stacks()
-        self.board = Board(board, slots)
-        life, self._life = os.pipe()
-        self.reports, reports = os.pipe()
-        inherited = (life, reports, board, self._stacks.file)
-        try:
+        # Any of these may find that the system has no more files.
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            board = new_file(size(slots))
+            theirs.callback(os.close, board)
+            self.board = Board(board, slots)
+            ours.callback(self.board.close)
+            self._stacks = Stacks()
+            ours.callback(self._stacks.close)
+            life, self._life = os.pipe()
+            theirs.callback(os.close, life)
+            ours.callback(os.close, self._life)
+            self.reports, reports = os.pipe()
+            theirs.callback(os.close, reports)
+            ours.callback(os.close, self.reports)
+            inherited = (life, reports, board, self._stacks.file)
             # Not waited for through this object: the supervisor reaps whatever ends, also as PID 1.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "rq_lite.runtime.boot", *map(str, inherited)],
@@ -44,14 +59,10 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        except BaseException:
-            self._close()
-            raise
-        finally:
-            for end in (life, reports, board):
-                os.close(end)
+            self._open = ours.pop_all()
         os.set_blocking(self.reports, False)
         self._buffer = b""
+        self._warned = False
         self.pid = self._process.pid
         with contextlib.suppress(BrokenPipeError):  # it is dead already: waitpid will say so
             write_plan(self._life, plan)
@@ -64,8 +75,9 @@ class Child:
         with contextlib.suppress(BlockingIOError):
             while piece := os.read(self.reports, 65_536):
                 self._buffer += piece
+            self.mute = True
         *lines, self._buffer = self._buffer.split(b"\n")
-        heard = [parse_report(line) for line in lines]
+        heard = [report for line in lines if (report := self._understood(line)) is not None]
         for report in heard:
             self.consumer = report.consumer or self.consumer
             if report.event == "ready":
@@ -75,6 +87,16 @@ class Child:
             elif report.event == "left":
                 self.left = True
         return heard
+
+    def _understood(self, line: bytes) -> Report | None:
+        """None: somebody else has written that, a job, or what it has started."""
+        try:
+            return parse_report(line)
+        except (ValueError, RecursionError):
+            if not self._warned:
+                self._warned = True
+                log.warning("%s: its report cannot be read; does a job write to files that are not its own?", self)
+            return None
 
     def signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -128,10 +150,4 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.returncode = 0  # reaped elsewhere; keeps Popen from looking for it
-        self._close()
-
-    def _close(self) -> None:
-        self.board.close()
-        self._stacks.close()
-        for end in (self._life, self.reports):
-            os.close(end)
+        self._open.close()

@@ -7,9 +7,12 @@ consumers' process groups. The guard is told these groups over a pipe; the pipe'
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import subprocess
 from collections.abc import Iterable
+
+log = logging.getLogger("rq_lite.worker")
 
 SCRIPT = (
     "groups=$*; while read -r line; do groups=$line; done; "
@@ -21,6 +24,7 @@ class Guard:
     """One shell process; told the groups again whenever they change."""
 
     def __init__(self) -> None:
+        self.pid = 0  # none: the system had no process or file for it
         self._start([])
 
     def _start(self, groups: list[str]) -> None:
@@ -35,21 +39,32 @@ class Guard:
 
     def watch(self, groups: Iterable[int]) -> None:
         known = [str(group) for group in groups]
-        assert self._process.stdin is not None
+        if self._tell(known):
+            return
         try:
-            os.write(self._process.stdin.fileno(), (" ".join(known) + "\n").encode())
-        except BrokenPipeError:  # somebody has killed the guard
-            self._forget()
             self._start(known)
+        except OSError as error:
+            log.error("no guard can be started just now; the next change of the consumers tries again: %s", error)
 
     def close(self) -> None:
         """End it, with nothing left to kill."""
-        with contextlib.suppress(BrokenPipeError):
-            self.watch(())
-        self._forget()
+        if self._tell([]):
+            self._forget()
+
+    def _tell(self, groups: list[str]) -> bool:
+        """Whether it is there to hear it."""
+        if not self.pid:
+            return False
+        assert self._process.stdin is not None
+        try:
+            os.write(self._process.stdin.fileno(), (" ".join(groups) + "\n").encode())
+        except BrokenPipeError:  # somebody has killed it
+            self._forget()
+        return bool(self.pid)
 
     def _forget(self) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         self._process.returncode = 0  # reaped with the supervisor's other children
+        self.pid = 0

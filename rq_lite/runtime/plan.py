@@ -40,9 +40,9 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     traceback: str = ""
 
     def send(self, pipe: int) -> None:
-        """Say so; to nobody, if the supervisor is gone: then this process ends, too, without a word."""
+        """Say so; to nobody, if the supervisor is gone (then this process ends, too), or a job has closed the pipe."""
         data = msgspec.json.encode(self) + b"\n"
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             while data:
                 data = data[os.write(pipe, data) :]
 

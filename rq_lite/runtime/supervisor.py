@@ -37,6 +37,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 MARGIN = 3.0  # seconds beyond its grace after which a consumer that does not end is killed
 LOOK = 0.5  # seconds between two looks at the consumers
 LATER = 2.0  # seconds until another try where the system could not start a process
+SLOW = 30.0  # a consumer that is not ready after so many seconds is reported
 LONER = 0  # the number of a consumer for suspects
 
 
@@ -87,8 +88,10 @@ class Supervisor:
             self._reap()
             if self._stops:
                 self._stop_children()
-            elif self._shown:
-                self._look_after()
+            else:
+                self._look_for_slow()
+                if self._shown:
+                    self._look_after()
             self._start_what_is_due()
         self._duties.stop()
         self._guard.close()
@@ -157,6 +160,12 @@ class Supervisor:
             for report in child.hear():
                 if report.event == "ready":
                     self._on_ready(child)
+            if child.mute:
+                self._stop_listening(child)
+
+    def _stop_listening(self, child: Child) -> None:
+        with contextlib.suppress(KeyError):  # that was done when its pipe ended, which would wake us for ever
+            self._selector.unregister(child.reports)
 
     def _on_ready(self, child: Child) -> None:
         assert child.ready is not None
@@ -180,12 +189,17 @@ class Supervisor:
 
     # -- consumers that work
 
+    def _look_for_slow(self) -> None:
+        for child in self._children.values():
+            if not child.ready and not child.slow and time.monotonic() > child.born + SLOW:
+                child.slow = True
+                log.warning("%s is not ready after %g s: is it importing the app?", child, SLOW)
+
     def _look_after(self) -> None:
         now = time.monotonic()
         if self._reload:
             self._reload = False
-            log.info("SIGHUP: the consumers are replaced one by one")
-            self._outgoing.extend(child for child in self._serving() if child not in self._outgoing)
+            self._begin_reload()
         for child in self._overseer.look([child for child in self._children.values() if child.ready], now):
             if child not in self._outgoing and not child.alone:
                 self._outgoing.append(child)
@@ -195,9 +209,16 @@ class Supervisor:
         if wanted and self._start_if_possible(LONER) is None:
             self._loners_at = now + LATER
 
-    def _serving(self) -> list[Child]:
-        """Those that take jobs from the queues, or will soon."""
-        return [child for child in self._children.values() if not child.alone and not child.retired]
+    def _begin_reload(self) -> None:
+        """Who is not ready yet may never be, and is not waited for: another is started in its place."""
+        log.info("SIGHUP: the consumers are replaced one by one")
+        for child in self._children.values():
+            if not child.ready:
+                log.info("%s is not ready yet: it is killed, and another started", child)
+                child.unwanted = True
+                child.signal(signal.SIGKILL)
+            elif not child.alone and not child.retired and child not in self._outgoing:
+                self._outgoing.append(child)
 
     def _replace_next(self) -> None:
         while self._replacing is None and self._outgoing:
@@ -229,7 +250,7 @@ class Supervisor:
     def _on_end(self, child: Child, code: int) -> None:
         child.hear()
         end = self._end_of(child, code)
-        self._selector.unregister(child.reports)
+        self._stop_listening(child)
         child.bury()
         self._guard.watch(self._children)
         if child.consumer:
@@ -241,7 +262,7 @@ class Supervisor:
             return
         if child.left and not child.retired and not child.alone:
             log.warning("%s was told to end by somebody else, and is replaced", child)
-        elif not child.left and not child.guilty:  # else that was said when it was killed
+        elif not child.left and not child.guilty and not child.unwanted:  # else that was said when it was killed
             log.error("%s %s", child, end.death.how)
         if self._replacing is not None and child in self._replacing:
             self._on_end_of_replacing(child)
@@ -250,6 +271,8 @@ class Supervisor:
             if child.left:  # it found no more; the next renewal counts anew
                 self._duties.suspects = 0
             self._loners_at = time.monotonic() + (min(30.0, 2.0**self._loners_failed) if self._loners_failed else 0.0)
+        elif child.unwanted:
+            self._due[child.number] = 0.0
         elif not child.retired:
             self._start_again(child, end.death.how)
 
@@ -261,7 +284,7 @@ class Supervisor:
             limit = f"hard limit: {self._overseer.hard_limit}; its consumer was killed"
             timed_out = [(child.queue(job), job.tag) for job in child.guilty]
             return End(child.consumer, Death(limit, "none", child.last_stack()), None, timed_out, tasks)
-        if child.left or self._kill_at is not None:
+        if child.left or child.unwanted or self._kill_at is not None:
             return End(child.consumer, Death(how, "none"))  # told to: nobody is to blame
         stack = child.last_stack()
         if code >= 0:  # else the stack is an older one, of a moment when it was stuck
@@ -278,8 +301,8 @@ class Supervisor:
         assert self._replacing is not None
         old, _ = self._replacing
         self._replacing = None
-        if child is old:
-            return  # its successor is under way already
+        if child is old or child.unwanted:
+            return  # its successor is under way already, or will be
         self._outgoing.clear()
         said, where = "it did not get ready", ""
         if child.failure:

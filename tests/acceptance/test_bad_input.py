@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -9,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.acceptance.conftest import Lab
-from tests.conftest import SERVERS, Server, until
+from tests.conftest import DEADLINE, SERVERS, Server, until
 
 
 def free_port() -> int:
@@ -39,6 +41,39 @@ def old_redis() -> Iterator[int]:
     yield listener.getsockname()[1]
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["work", "status", "health", "dead list", "jobs list", "schedule list", "queue pause q"]
+)
+def test_ctrl_c_ends_a_command_with_130_and_without_a_word(lab: Lab, name: str) -> None:
+    lab.environment["RQ_LITE_APP"] = lab.app
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(DEADLINE)
+        lab.environment["RQ_LITE_URL"] = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        process = lab.commands.start(*name.split())
+        with silent.accept()[0]:
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=DEADLINE) == ("", "")
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (None, 1)], ids=["ctrl-c", "no"])
+def test_ctrl_c_at_a_question_is_no_answer(lab: Lab, number: signal.Signals | None, code: int) -> None:
+    lab.put("fail", 1)
+    lab.drain()
+    keyboard, terminal = os.openpty()
+    process = lab.commands.start("dead", "purge", "--all", stdin=terminal)
+    assert process.stderr is not None
+    assert process.stderr.read(5) == "drop "
+    if number is None:
+        os.write(keyboard, b"n\n")
+    else:
+        process.send_signal(number)
+    assert process.wait(DEADLINE) == code
+    assert len(lab.dead()) == 1
+    for end in (keyboard, terminal):
+        os.close(end)
 
 
 def said(lab: Lab, code: int, *arguments: str) -> str:

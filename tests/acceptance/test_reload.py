@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.conftest import Lab, Worker, children
-from tests.conftest import until
+from tests.conftest import DEADLINE, until
 
 VERSIONED = "tests.acceptance.apps.versioned"
 
@@ -86,6 +88,51 @@ def test_new_code_that_is_broken_leaves_the_old_at_work(lab: Lab, version: Path)
     assert [run.what for run in lab.until_seen("done", 1)] == ["1:one"]
     assert consumers(worker) == before
     assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["successor", "alone"])
+def test_new_code_that_hangs_holds_up_no_later_reload(lab: Lab, version: Path, alone: bool) -> None:
+    """Also when the consumer that should have been replaced has died meanwhile."""
+    worker = lab.work(app=VERSIONED)
+    until_ready(worker, 1)
+    (old,) = consumers(worker)
+    version.write_text("hanging")
+    worker.signal(signal.SIGHUP)
+    (hanging,) = lab.until_seen("begun", 1)
+    if alone:
+        os.kill(old, signal.SIGKILL)
+        worker.says("was killed by signal 9")
+    version.write_text("two")
+    worker.signal(signal.SIGHUP)
+    worker.says(f"(pid {hanging.pid}) is not ready yet: it is killed, and another started")
+    until_ready(worker, 2)
+    until(lambda: consumers(worker).isdisjoint({old, hanging.pid}), "only the new one is left")
+    lab.put("do", 1, app=VERSIONED)
+    assert [run.what for run in lab.until_seen("done", 1)] == ["1:two"]
+    assert worker.stop() == 0
+    assert worker.said.count("signal 9") == alone
+
+
+def test_a_consumer_that_does_not_get_ready_is_named_once(lab: Lab, version: Path) -> None:
+    version.write_text("hanging")
+    soon = "from rq_lite.runtime import supervisor; supervisor.SLOW = 0.5; from rq_lite.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", soon, "work", VERSIONED, "--procs", "1"],
+        cwd=lab.folder,
+        env=lab.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    (begun,) = lab.until_seen("begun", 1)
+    assert f"consumer 1 (pid {begun.pid}) is not ready after 0.5 s: is it importing the app?" in line
+    lab.open_gate()
+    lab.put("do", 1, app=VERSIONED)
+    lab.until_seen("done", 1)
+    process.terminate()
+    assert "is not ready" not in process.communicate(timeout=DEADLINE)[1]
+    assert process.returncode == 0
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -147,6 +149,25 @@ def test_a_guard_that_was_killed_is_replaced(lab: Lab) -> None:
     until(lambda: not alive(int(started.what)), "the job's process is gone")
 
 
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit")
+def test_a_guard_that_cannot_be_replaced_just_now_is_replaced_later(lab: Lab) -> None:
+    lab.put("start_process", 1)
+    worker = lab.work()
+    (started,) = lab.until_seen("started", 1)
+    (guard,) = children(worker.pid).keys() - {started.pid}
+    usual = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (3, usual[1]))
+    os.kill(guard, signal.SIGKILL)
+    worker.says("no guard can be started just now")
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, usual)
+    os.kill(started.pid, signal.SIGKILL)
+    again = lab.until_seen("started", 2)[1]
+    assert len(children(worker.pid).keys() - {again.pid}) == 1
+    worker.signal(signal.SIGKILL)
+    worker.wait()
+    until(lambda: not alive(int(again.what)), "the job's process is gone")
+
+
 def test_what_jobs_have_started_ends_with_a_worker_that_is_stopped(lab: Lab) -> None:
     lab.put("start_process", 1)
     worker = lab.work("--grace", "0")
@@ -196,6 +217,26 @@ def test_an_app_whose_import_kills_its_process_is_given_up(lab: Lab) -> None:
     assert worker.said.splitlines()[-1].startswith("rq-lite: 6 consumers in a row died at their start; the last: ")
     assert "exit code 7" in worker.said.splitlines()[-1]
     assert len(lab.seen("begun")) == 6
+
+
+@pytest.mark.parametrize("how", ["close", "garbage"])
+def test_a_job_that_meddles_with_its_supervisors_pipe_does_no_harm(lab: Lab, how: str) -> None:
+    lab.put("meddle", how, how)
+    worker = lab.work()
+    lab.until_seen("begun", 1)
+    before = ticks(worker.pid)
+    lab.put("nap", 2)
+    lab.until_seen("done", 1)
+    assert ticks(worker.pid) - before < 100  # it sleeps, instead of being woken for ever by a pipe that has ended
+    assert worker.said.count("its report cannot be read") == (how == "garbage")
+    assert worker.stop() == 0
+    assert "Traceback" not in worker.said
+
+
+def ticks(pid: int) -> int:
+    """The processor time that it has used, a hundred per second."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def test_a_job_that_kills_its_consumers_does_not_end_the_worker(lab: Lab) -> None:

@@ -372,7 +372,62 @@ def test_server_that_outlived_its_keeper_is_waited_for(home: Path, settings: Set
         assert server_pid(settings) != orphan.pid
 
 
+@pytest.mark.parametrize("victim", ["keeper", "server"])
+def test_whoever_needs_a_killed_one_starts_it_anew(home: Path, settings: Settings, victim: str) -> None:
+    broker = Broker(settings=settings, quiet=True)
+    broker.read(("SET", "name", "value"))
+    os.kill(keeper_pid(home) if victim == "keeper" else server_pid(settings), signal.SIGKILL)
+    until_gone(home)
+    assert broker.read(("GET", "name")) == [b"value"]
+    broker.close()
+
+
+def test_a_producer_that_waits_for_room_starts_it_anew(home: Path, settings: Settings) -> None:
+    code = "import rq_lite\nqueue = rq_lite.Queue('q', maxsize=1)\n"
+    producer = User(home, code + "for n in range(2):\n    queue.put(n)\n    print({}, flush=True)")
+    producer.report()
+    old = server_pid(settings)
+    broker = Broker(f"unix://{home}/redis.sock", settings=settings)  # starts nothing
+    until(lambda: b" cmd=brpop " in broker.read(("CLIENT", "LIST"))[0], "it waits")
+    os.kill(keeper_pid(home), signal.SIGKILL)
+    until(lambda: embedded.status(settings).pid not in (None, old), "there is another server")
+    broker.purge("q")
+    producer.report()
+    broker.close()
+    producer.leave()
+
+
 # Stop
+
+
+def test_stop_one_whose_socket_was_deleted(home: Path, settings: Settings, start: Start) -> None:
+    user = start()
+    pid = user.report()["pid"]
+    (home / "redis.sock").unlink()
+    with pytest.raises(BrokerUnavailable, match="rq-lite redis stop"):
+        embedded.attach(settings, say=None, timeout=0.1)
+    before = embedded.stop(settings)
+    assert before.running
+    assert not lives(pid)
+    assert not embedded.stop(settings).running
+    with embedded.attach(settings, say=None):
+        assert server_pid(settings) != pid
+
+
+def test_stop_signals_nobody_but_the_keeper(home: Path, settings: Settings) -> None:
+    """A pid in a shared folder may be that of another machine's keeper, and somebody else's here."""
+    with embedded.attach(settings, say=None):
+        keeper, lock = keeper_pid(home), home / "keeper.lock"
+        (home / "redis.sock").unlink()
+        stranger = subprocess.Popen(["sleep", "600"])
+        lock.write_text(f"{stranger.pid}\n")
+        with pytest.raises(BrokerUnavailable, match="does not answer"):
+            embedded.stop(settings, timeout=0.1)
+        assert stranger.poll() is None
+        stranger.kill()
+        stranger.wait()
+        lock.write_text(f"{keeper}\n")
+        embedded.stop(settings)
 
 
 def test_stop_while_in_use(home: Path, settings: Settings, start: Start) -> None:

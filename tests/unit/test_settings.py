@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rq_lite.checks import LONGEST
 from rq_lite.errors import UsageError
 from rq_lite.settings import FIELD_TYPES, KINDS, LEAST, VARIABLES, Settings, load_settings
 
@@ -183,6 +184,17 @@ def test_every_number_has_a_least(name: str) -> None:
     given[name] -= 1
     with pytest.raises(UsageError, match=f"{name} must be at least {least:g}, not"):
         Settings(**given)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in LEAST if isinstance(getattr(Settings(), name), float)))
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300"])
+def test_every_time_has_an_end(tmp_path: Path, name: str, value: str) -> None:
+    longest: dict[str, Any] = {name: LONGEST}
+    assert getattr(Settings(**longest), name) == LONGEST
+    with pytest.raises(UsageError, match=rf"{name} must be at .*, not {re.escape(format(float(value), 'g'))}$"):
+        load(tmp_path, {name: float(value)})
+    with pytest.raises(UsageError, match=f"{name} must be at "):
+        load_settings(environ={f"RQ_LITE_{name.upper()}": value}, folder=tmp_path)
 
 
 def test_a_batch_has_a_most() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import logging
 import os
 import pickle
@@ -26,10 +28,12 @@ from rq_lite.broker.keys import NAME
 from rq_lite.errors import BrokerUnavailable, JobFailed, JobTimeout, QueueFull, RqLiteError, UsageError
 from rq_lite.job import EDGES, State
 from rq_lite.runtime import identity
+from rq_lite.runtime.child import Child
 from rq_lite.runtime.consumer import Order
 from rq_lite.runtime.identity import Identity, mine, parse, start_of, surely_dead
-from rq_lite.runtime.plan import Report
+from rq_lite.runtime.plan import Plan, Report
 from rq_lite.runtime.seldom import Seldom, one_line
+from rq_lite.settings import Settings
 
 linux = pytest.mark.skipif(not identity.PROC.joinpath("self/stat").exists(), reason="needs /proc")
 
@@ -364,3 +368,25 @@ def test_a_report_to_a_supervisor_that_is_gone_is_no_error() -> None:
     os.close(there)
     Report("left").send(here)
     os.close(here)
+    Report("left").send(here)  # a job has closed it
+
+
+@linux
+@pytest.mark.parametrize("call", [(os, "pipe", 1), (os, "pipe", 2), (os, "memfd_create", 2), (subprocess, "Popen", 1)])
+def test_a_consumer_that_cannot_be_started_leaves_no_file_open(
+    monkeypatch: pytest.MonkeyPatch, call: tuple[Any, str, int]
+) -> None:
+    module, name, number = call
+    real, calls = getattr(module, name), itertools.count(1)
+
+    def fails(*arguments: Any, **more: Any) -> Any:
+        if next(calls) == number:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(module, name, fails)
+    before = set(Path("/proc/self/fd").iterdir())
+    plan = Plan(settings=Settings(), app="", queues={}, strict=True, verbose=False, number=1, parent=os.getpid())
+    with pytest.raises(OSError, match="Too many open files"):
+        Child(plan)
+    assert set(Path("/proc/self/fd").iterdir()) == before

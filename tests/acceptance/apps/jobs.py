@@ -245,6 +245,17 @@ def speak(words: str) -> None:
 
 
 @work.task
+def meddle(how: str) -> None:
+    """Takes the pipe to the supervisor for its own."""
+    pipe = int(sys.argv[2])
+    if how == "close":
+        os.close(pipe)
+    else:
+        os.write(pipe, b'garbage\n{"event":"\xff"}\n{"event":1}\n{"event":"x","y":' + b"[" * 50_000 + b"\n")
+    note("begun", how)
+
+
+@work.task
 def nap(seconds: float) -> None:
     time.sleep(seconds)
     note("done", "nap")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from rq_lite import Queue, current_job
-from tests.acceptance.apps.evidence import FOLDER, note
+from tests.acceptance.apps.evidence import FOLDER, note, wait_for_gate
 
 version = (FOLDER / "VERSION").read_text()
 if version == "broken":
     raise ValueError("this version is broken")
+if version == "hanging":
+    note("begun", "import")
+    wait_for_gate()
 
 work = Queue("work")
 
