@@ -123,16 +123,19 @@ def test_a_consumer_that_does_not_get_ready_is_named_once(lab: Lab, version: Pat
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stderr is not None
-    line = process.stderr.readline()
-    (begun,) = lab.until_seen("begun", 1)
-    assert f"consumer 1 (pid {begun.pid}) is not ready after 0.5 s: is it importing the app?" in line
-    lab.open_gate()
-    lab.put("do", 1, app=VERSIONED)
-    lab.until_seen("done", 1)
-    process.terminate()
-    assert "is not ready" not in process.communicate(timeout=DEADLINE)[1]
-    assert process.returncode == 0
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        (begun,) = lab.until_seen("begun", 1)
+        assert f"consumer 1 (pid {begun.pid}) is not ready after 0.5 s: is it importing the app?" in line
+        lab.open_gate()
+        lab.put("do", 1, app=VERSIONED)
+        lab.until_seen("done", 1)
+        process.terminate()
+        assert "is not ready" not in process.communicate(timeout=DEADLINE)[1]
+        assert process.returncode == 0
+    finally:
+        process.kill()
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit")
