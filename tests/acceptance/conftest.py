@@ -279,6 +279,13 @@ def children(pid: int) -> dict[int, str]:
     return found
 
 
+def command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
 def marked(mark: str) -> dict[int, str]:
     """The command lines of all processes whose environment has this `NAME=value`, by pid."""
     found = {}

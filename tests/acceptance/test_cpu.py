@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,7 +14,7 @@ import pytest
 from rq_lite.broker.codec import VERSION, Message, decode, encode, marked, new_id
 from rq_lite.current import Progress
 from rq_lite.job import Job
-from tests.acceptance.conftest import Lab, Worker, alive, children
+from tests.acceptance.conftest import Lab, Worker, alive, children, command
 from tests.conftest import until
 
 APP = "tests.acceptance.apps.cpu"
@@ -70,13 +69,6 @@ class Cpu:
         return {
             pid for parent in self.consumers(worker) for pid in children(parent) if "runtime.engine" in command(pid)
         }
-
-
-def command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
 
 
 # -- like any other job

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Lab, Worker, children
+from tests.acceptance.conftest import Lab, Worker, children, command
 from tests.conftest import DEADLINE, until
 
 VERSIONED = "tests.acceptance.apps.versioned"
@@ -25,7 +25,7 @@ def version(lab: Lab) -> Path:
 
 
 def consumers(worker: Worker) -> set[int]:
-    return {pid for pid in children(worker.pid) if b"rq_lite.runtime.boot" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    return {pid for pid in children(worker.pid) if "runtime.boot" in command(pid)}
 
 
 def until_ready(worker: Worker, count: int) -> None:

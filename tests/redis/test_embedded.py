@@ -22,7 +22,7 @@ from click.testing import CliRunner
 
 from rq_lite import embedded
 from rq_lite.broker import Broker, runner
-from rq_lite.cli.redis import command
+from rq_lite.cli import cli
 from rq_lite.errors import BrokerUnavailable, BrokerUnsuitable, UsageError
 from rq_lite.programs import Program, find_server, program_at, wheel_server
 from rq_lite.settings import Settings
@@ -596,7 +596,7 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int,
     monkeypatch.setenv("RQ_LITE_HOME", str(home))
 
     def run_command(*words: str) -> tuple[int, str]:
-        result = CliRunner().invoke(command, words, catch_exceptions=False)
+        result = CliRunner().invoke(cli, ["redis", *words], catch_exceptions=False)
         return result.exit_code, result.output
 
     return run_command
