@@ -33,6 +33,16 @@ def test_an_apps_schedules_run_by_themselves(lab: Lab, commands: Commands) -> No
     assert yearly["last"] is None
 
 
+def test_an_apps_schedules_are_there_again_when_redis_was_emptied(lab: Lab, commands: Commands) -> None:
+    worker = lab.work(app=APP)
+    lab.until_seen("ticks", 1)
+    lab.broker.read(("FLUSHALL",))
+    before = len(lab.seen("ticks"))
+    lab.until_seen("ticks", before + 2)
+    assert [one["name"] for one in listed(commands)] == ["tick", "yearly"]
+    assert worker.stop() == 0
+
+
 def test_an_operator_adds_lists_runs_and_removes(lab: Lab, commands: Commands) -> None:
     added = commands.run(
         "schedule", "add", "nightly", "--task", f"{APP}:greet", "--cron", "30 2 * * *", "--tz", "Asia/Tokyo",
