@@ -114,6 +114,7 @@ class Consumer:
         self._news = Event()  # something has changed for the exchange
         self._dry = False  # the last take came up short, and no bell has rung since
         self._hungry = Event()  # listen for the bell
+        self._doubtful = False  # who listens has lost its connection: ours may be as dead, and take as long to say so
         self._busy = Event()  # there may be something to interrupt
         self._registered = False
         self._leaving = False
@@ -238,6 +239,9 @@ class Consumer:
 
     def _step(self) -> bool:
         """One exchange, if there is a reason for one."""
+        if self._doubtful:
+            self._doubtful = False
+            self._link.close()
         want = 0 if self._leaving else min(self._slots.room, MOST)
         if not self._registered and want:
             self._register()
@@ -492,6 +496,7 @@ class Consumer:
                         self._broker.ring(rang, link)
                         continue
                 except FAULTS:
+                    self._doubtful = True
                     link.close()
                     gevent.sleep(random.uniform(0.05, 1.0))
                 self._dry = False

@@ -185,3 +185,41 @@ def test_with_redis_away_jobs_have_their_grace_time_and_are_told(
     broken.close()
     (seconds,) = told
     assert seconds >= 0.2
+
+
+class Deaf(GoesAway):
+    """Who listens loses its connection, once."""
+
+    lost = False
+
+    def wait_bell(self, queues: Sequence[str], seconds: float, link: Link) -> None:
+        gevent.sleep(0.01)
+        if not self.lost:
+            self.lost = True
+            raise redis.TimeoutError("nobody answers")
+
+
+def test_when_who_listens_is_cut_off_the_exchange_connects_anew(broker: Broker) -> None:
+    """Its own connection may be as dead, and it would take as long again to find that out."""
+    deaf = Deaf(broker.url, settings=broker.settings)
+    deaf.declare("q")
+    closed: list[bool] = []
+
+    def run(slot: Slot[Lane], entry: bytes) -> Outcome:
+        consumer.stop()
+        return None
+
+    consumer = Consumer(deaf, "c", Order({"q": 1.0}, strict=True), board(2), run, grace=1.0)
+    close = consumer._link.close
+
+    def told() -> None:
+        closed.append(deaf.lost)
+        close()
+        if len(closed) == 1:
+            broker.put("q", [b"{job}"])
+
+    consumer._link.close = told  # type: ignore[method-assign]
+    consumer.run()
+    deaf.close()
+    assert closed[0]
+    assert broker.unfinished("q")[0] == 0
