@@ -23,7 +23,7 @@ from rq_lite.broker.codec import decode
 from rq_lite.chaos.check import check
 from rq_lite.chaos.place import with_database
 from rq_lite.chaos.run import DEMANDS
-from rq_lite.cli import bench
+from rq_lite.cli import bench, cli
 from rq_lite.cli.bench import Report
 from tests.acceptance.test_status import terminal
 from tests.conftest import DURABLE, Commands, Server, until
@@ -307,7 +307,7 @@ def test_broken_promises_are_told_and_make_the_exit_code_1(monkeypatch: pytest.M
     monkeypatch.setattr(bench, "run", lambda *_: None)
     monkeypatch.setattr(bench, "judged", lambda *_: broken)
     monkeypatch.delenv("RQ_LITE_URL", raising=False)
-    result = CliRunner().invoke(bench.command, ["--json"])
+    result = CliRunner().invoke(cli, ["bench", "--json"])
     assert result.exit_code == 1
     assert json.loads(result.stdout)["recover_seconds"] == [1.0, None, 3.0]
 

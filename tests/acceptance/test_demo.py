@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from rq_lite import Broker, Settings, embedded
+from rq_lite.cli import cli
 from rq_lite.cli import demo as command_line
 from rq_lite.demo.facts import Choices, Summary, problems_of
 from tests.acceptance.conftest import marked
@@ -223,7 +224,7 @@ def test_a_problem_makes_the_exit_code_1(options: list[str], monkeypatch: pytest
         deepest_put=5, deepest_seen=5, looks=20, waited=0.5, problems=["pages never asked for: 1"],
     )  # fmt: skip
     monkeypatch.setattr(command_line, "run", lambda *_: summary)
-    result = CliRunner().invoke(command_line.command, options)
+    result = CliRunner().invoke(cli, ["demo", *options])
     assert result.exit_code == 1
     assert "pages never asked for: 1" in result.stdout
     assert "Next" not in result.stdout

@@ -135,6 +135,7 @@ def test_two_producers_of_the_same_feed_put_every_line_once(lab: Lab) -> None:
 def test_a_feed_that_was_interrupted_goes_on_behind_what_was_put(lab: Lab) -> None:
     (lab.folder / "a.txt").write_text("a\nb\nc\n")
     producer = lab.producer("do", "a.txt", "--resume", "r", "--maxsize", "2")
+    lab.until_put(2)
     lab.until_blocked(1)
     producer.send_signal(signal.SIGINT)
     assert producer.wait(60) == 130
