@@ -114,7 +114,7 @@ class Consumer:
         self._news = Event()  # something has changed for the exchange
         self._dry = False  # the last take came up short, and no bell has rung since
         self._hungry = Event()  # listen for the bell
-        self._doubtful = False  # who listens has lost its connection: ours may be as dead, and take as long to say so
+        self._doubt: Exception | None = None  # who listens was cut off: ours may be as dead, and take as long to say so
         self._busy = Event()  # there may be something to interrupt
         self._registered = False
         self._leaving = False
@@ -239,9 +239,8 @@ class Consumer:
 
     def _step(self) -> bool:
         """One exchange, if there is a reason for one."""
-        if self._doubtful:
-            self._doubtful = False
-            self._link.close()
+        if self._doubt is not None:
+            raise self._doubt  # not just a new connection: Redis may have lost something, so look what we own
         want = 0 if self._leaving else min(self._slots.room, MOST)
         if not self._registered and want:
             self._register()
@@ -347,6 +346,7 @@ class Consumer:
         """
         for pause in self._pauses:  # longer and longer until an exchange works: a replica lets us look, but not take
             self._link.close()
+            self._doubt = None
             self._seldom.warn("redis", f"Redis: {error}" + ("" if weather(error) else " (will not pass by itself)"))
             gevent.sleep(pause)
             if self._leaving and self._slots.idle and not any(lane.finished for lane in self._lanes.values()):
@@ -495,8 +495,8 @@ class Consumer:
                     if rang is not None and self._slots.room <= 0:
                         self._broker.ring(rang, link)
                         continue
-                except FAULTS:
-                    self._doubtful = True
+                except FAULTS as error:
+                    self._doubt = error
                     link.close()
                     gevent.sleep(random.uniform(0.05, 1.0))
                 self._dry = False
