@@ -21,6 +21,7 @@ from rq_lite.broker.producing import before_put
 from rq_lite.checks import real, whole
 from rq_lite.errors import UsageError
 from rq_lite.job import Job
+from rq_lite.lane import Held, Lane, Left
 from rq_lite.process import this
 from rq_lite.putting import Progress, put_patiently
 from rq_lite.settings import Settings
@@ -268,12 +269,12 @@ class Queue:
         for held in leasing.each(partial(self._take, None, lingering=True)):
             yield self._value(held)
 
-    def _take(self, timeout: float | None, done: leasing.Held | None = None, lingering: bool = False) -> leasing.Held:
+    def _take(self, timeout: float | None, done: Held | None = None, lingering: bool = False) -> Held:
         while True:
             lane = self._lane
             try:
                 return lane.get(timeout, self.check_open, done=done, lingering=lingering, ahead=self._ahead)
-            except leasing.Left:  # with it went what was to be settled, too
+            except Left:  # with it went what was to be settled, too
                 done = None
 
     def close(self) -> None:
@@ -323,7 +324,7 @@ class Queue:
         return whole(f"queue {self.name!r}: maxsize", max(0, number) if type(number) is int else number)
 
     @property
-    def _lane(self) -> leasing.Lane:
+    def _lane(self) -> Lane:
         self.check_open()
         if not self._known:
             self.declare()
@@ -334,7 +335,7 @@ class Queue:
         if self._closed_in is not None and self._closed_in == os.getpid():
             raise UsageError(f"queue {self.name!r} is closed in this process; make another Queue object to go on")
 
-    def _value(self, held: leasing.Held) -> Any:
+    def _value(self, held: Held) -> Any:
         try:
             return items.value(self, held.message, pickled=self._pickle)
         except UsageError:

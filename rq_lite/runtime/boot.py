@@ -34,11 +34,12 @@ from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobT
 from rq_lite.process import OVERDRAFT, this
 from rq_lite.runtime import planner
 from rq_lite.runtime.board import EXITING, Board
-from rq_lite.runtime.consumer import Consumer, Loner, Order
+from rq_lite.runtime.consumer import Consumer, Loner
 from rq_lite.runtime.elsewhere import Elsewhere
 from rq_lite.runtime.executor import Executor, chances, watched
 from rq_lite.runtime.identity import mine
 from rq_lite.runtime.frames import Hire
+from rq_lite.runtime.lane import Order
 from rq_lite.runtime.leave import leave, vital
 from rq_lite.runtime.mortal import die_with
 from rq_lite.runtime.offspring import rss, tell_stacks

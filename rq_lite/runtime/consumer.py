@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 import gevent
@@ -22,9 +22,10 @@ from rq_lite import moments
 from rq_lite.backoff import pauses
 from rq_lite.broker import FAULTS, Broker, Code, Link, weather
 from rq_lite.broker import Lane as Acks
-from rq_lite.broker.codec import id_in
 from rq_lite.outcome import Buried, Crashed, Dropped, Finished, Outcome, Parked, Retried
-from rq_lite.runtime.board import ANSWERED, LANE, ROOM, TAKEN, TOOK, Board
+from rq_lite.runtime.board import ANSWERED, ROOM, TAKEN, TOOK, Board
+from rq_lite.runtime.cancelling import Cancelling
+from rq_lite.runtime.lane import Lane, Order, portions
 from rq_lite.runtime.leave import vital
 from rq_lite.runtime.seldom import Seldom
 from rq_lite.runtime.slots import Slot, Slots
@@ -32,9 +33,6 @@ from rq_lite.runtime.slots import Slot, Slots
 log = logging.getLogger("rq_lite.consumer")
 
 MOST = 1000  # jobs or acks per exchange
-MARKS = 20_000  # cancelled jobs that are remembered before their list is read anew
-PORTION = 250  # jobs that end in one step with results or callbacks,
-HEAVY = 500_000  # or bytes of these
 BLOCK = 1.5  # seconds a wait for the bell lasts; a wake-up that was lost heals after it
 SWALLOWED = 1.0  # seconds that jobs have to end once Stopped was raised in them
 AUDIT = 10.0  # seconds between two looks at what Redis says we own, without any error
@@ -44,44 +42,6 @@ LAST = 1.5  # seconds that Redis has to hear of the last results, when everythin
 
 class Rebuild(ConnectionError):
     """Somebody outside says that nothing is taken though there is something: connect anew."""
-
-
-class Lane:
-    """A queue, and what has finished of it since the last exchange."""
-
-    def __init__(self, queue: str, number: int) -> None:
-        self.queue = queue
-        self.base = number * LANE
-        self.acks: list[int] = []
-        self.highest = 0  # the last delivery tag that came with a take
-        self.others: list[tuple[int, Buried | Retried | Parked | Crashed | Dropped | Finished]] = []
-        self.cancels = b""  # up to when the marks of cancelled jobs are known, as Redis told it
-        self.marks: set[str] = set()  # jobs that may be cancelled: Redis is asked before one is dropped
-
-    @property
-    def finished(self) -> set[int]:
-        return {*self.acks, *(tag for tag, _ in self.others)}
-
-    def forget_all_but(self, owned: set[int]) -> None:
-        """What Redis has settled already, though its answer was lost."""
-        self.acks = [tag for tag in self.acks if tag in owned]
-        self.others = [(tag, outcome) for tag, outcome in self.others if tag in owned]
-
-
-class Order:
-    """In which order the queues are asked: as listed, or by chance in proportion to their weights."""
-
-    def __init__(self, weights: dict[str, float], *, strict: bool, chance: random.Random | None = None) -> None:
-        self._weights = weights
-        self._strict = strict or len(weights) == 1
-        self._chance = chance or random.Random()
-        self.queues = list(weights)
-
-    def __call__(self) -> list[str]:
-        if self._strict:
-            return self.queues
-        # Weighted order without replacement (Efraimidis and Spirakis 2006): the largest u^(1/w) goes first.
-        return sorted(self.queues, key=lambda queue: -(self._chance.random() ** (1 / self._weights[queue])))
 
 
 class Consumer:
@@ -111,11 +71,11 @@ class Consumer:
         self._grace = grace
         self._declare = declare
         self._link: Link = broker.link()
+        self._cancelling = Cancelling(broker, self._slots, self._link, self._finished)
         self._news = Event()  # something has changed for the exchange
         self._dry = False  # the last take came up short, and no bell has rung since
         self._hungry = Event()  # listen for the bell
         self._doubt: Exception | None = None  # who listens was cut off: ours may be as dead, and take as long to say so
-        self._busy = Event()  # there may be something to interrupt
         self._registered = False
         self._leaving = False
         self._stops = 0
@@ -164,6 +124,9 @@ class Consumer:
         """Connect anew, whatever the exchange waits for. From a hub callback."""
         if self._exchanger is not None and not self._leaving and self._well.is_set():
             self._exchanger.throw(Rebuild("nothing was taken though jobs wait: connecting anew"))
+
+    def _hear_calls(self) -> None:
+        self._cancelling.hear(self.name, self._lanes, self._well)
 
     def _flush_log(self) -> None:
         while True:
@@ -276,13 +239,12 @@ class Consumer:
                     self._declare(lane.queue)  # it may be that Redis has lost everything
                 self._broker.register(lane.queue, self.name, link=self._link)
                 continue
-            if cancels and cancels != lane.cancels:
-                self._read_marks(lane, cancels)
+            self._cancelling.learn(lane, cancels)
             if jobs:
                 if tag < lane.highest:
                     self._begin_anew(lane)
                 lane.highest = tag + len(jobs)
-                self._feed(lane, tag, jobs)
+                self._cancelling.feed(lane, tag, jobs)
                 came += len(jobs)
         self._dry = came < want and all(reply.code is Code.OK for reply in replies)
         self._show(came)
@@ -382,7 +344,7 @@ class Consumer:
         then gives the same tags once more, and what still runs under one of them must not settle another's job.
         """
         for lane in self._lanes.values():
-            self._look_for_marks(lane)
+            self._cancelling.look(lane)
         held = self._slots.held()
         for lane in self._lanes.values():
             owned = self._broker.inflight(lane.queue, self.name, self._link)
@@ -402,85 +364,8 @@ class Consumer:
         """Run jobs that were booked on us by an answer that was lost."""
         found = self._broker.booked(lane.queue, self.name, tags, self._link)
         for tag, job in found:
-            self._feed(lane, tag - 1, [job])
+            self._cancelling.feed(lane, tag - 1, [job])
         self._seldom.warn("lost", f"queue {lane.queue!r}: an answer was lost; {len(found)} jobs in it begin now")
-
-    # -- jobs that were cancelled
-
-    def _feed(self, lane: Lane, tag: int, jobs: list[bytes]) -> None:
-        """Hand jobs to the slots, the first with the delivery tag `tag + 1`; but those that were cancelled never start.
-
-        `marks` is as new as the jobs are: it was read after they were taken, and calls that came since are in it.
-        """
-        try:
-            if lane.marks:
-                self._feed_but_marked(lane, tag, jobs)
-            else:
-                self._slots.feed(lane, tag, jobs)
-        finally:
-            if not self._busy.is_set():
-                self._busy.set()  # only now: it wakes who hears calls, and the jobs come first
-
-    def _feed_but_marked(self, lane: Lane, tag: int, jobs: list[bytes]) -> None:
-        doubtful: list[tuple[int, str, bytes]] = []
-        for number, job in enumerate(jobs, tag + 1):
-            name = id_in(job)
-            if name in lane.marks:
-                doubtful.append((number, str(name), job))
-            else:
-                self._slots.feed(lane, number - 1, [job])
-        # A mark may be gone meanwhile: somebody has requeued the job.
-        marked = self._broker.marked(lane.queue, [name for _, name, _ in doubtful], self._link)
-        for number, name, job in doubtful:
-            if name in marked:
-                self._finished(lane, number, Dropped(name))
-            else:
-                lane.marks.discard(name)
-                self._slots.feed(lane, number - 1, [job])
-
-    def _look_for_marks(self, lane: Lane) -> None:
-        """Without a reply to an exchange that would tell whether there are new ones."""
-        cancels = self._broker.cancels(lane.queue, self._link)
-        if cancels and cancels != lane.cancels:
-            self._read_marks(lane, cancels)
-
-    def _read_marks(self, lane: Lane, cancels: bytes) -> None:
-        """Learn which jobs were cancelled since the last look, and interrupt those that run here."""
-        # All of them: at first, when Redis has lost some (a failover), and now and then: most are of jobs long done.
-        anew = not lane.cancels or int(cancels) < int(lane.cancels) or len(lane.marks) > MARKS
-        known = set(lane.marks)
-        found = self._broker.marks(lane.queue, b"" if anew else lane.cancels, self._link)
-        if anew:
-            lane.marks -= known  # what was called meanwhile stays
-        lane.marks |= found
-        lane.cancels = cancels
-        self._cancel(lane, found)
-
-    def _cancel(self, lane: Lane, ids: Collection[str]) -> None:
-        for tag, name in self._slots.cancel(lane, ids):
-            self._finished(lane, tag, Dropped(name))
-
-    def _hear_calls(self) -> None:
-        """Interrupt what is cancelled, also while all slots are busy; the marks make up for a call that gets lost."""
-        queues = self._order.queues
-        with closing(self._broker.link()) as link:
-            while True:
-                self._busy.wait()
-                gevent.sleep(0)  # most jobs are done at once
-                if self._slots.idle:
-                    self._busy.clear()
-                    continue
-                try:
-                    call = self._broker.wait_call(queues, self.name, link)
-                except FAULTS:
-                    link.close()
-                    gevent.sleep(random.uniform(0.05, 1.0))
-                    self._well.wait()
-                    continue
-                if call is not None:
-                    lane = self._lanes[call[0]]
-                    lane.marks.add(call[1])
-                    self._cancel(lane, [call[1]])
 
     # -- the bell
 
@@ -504,20 +389,6 @@ class Consumer:
                 self._news.set()
 
 
-def portions(ends: list[tuple[int, Finished]]) -> Iterator[list[tuple[int, Finished]]]:
-    """So many at once that Redis is not held up by it."""
-    some: list[tuple[int, Finished]] = []
-    size = 0
-    for tag, end in ends:
-        some.append((tag, end))
-        size += len(end.detail) + len(end.report) + sum(len(entry) for _, entry in end.puts)
-        if len(some) == PORTION or size > HEAVY:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
-
-
 class Loner(Consumer):
     """Runs suspects, one at a time, and ends when there are none."""
 
@@ -531,8 +402,8 @@ class Loner(Consumer):
                 self._broker.register(lane.queue, self.name, link=self._link)
                 return True
             if tag:
-                self._look_for_marks(lane)
-                self._feed(lane, tag - 1, [job])
+                self._cancelling.look(lane)
+                self._cancelling.feed(lane, tag - 1, [job])
                 self._show(1)
                 return True
         self.retire()

@@ -13,24 +13,18 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from rq_lite.broker import Broker, Death
-from rq_lite.broker.codec import Undecodable, decode
+from rq_lite.broker import Broker
 from rq_lite.broker.telling import id_of
 from rq_lite.errors import RqLiteError
-from rq_lite.outcome import Buried
 from rq_lite.runtime import planner
 from rq_lite.runtime.alarm import Alarm
-from rq_lite.runtime.ending import Puts, given_up, is_tracked
-from rq_lite.runtime.identity import surely_dead
+from rq_lite.runtime.reaper import BATCH, End, Reaper
 from rq_lite.runtime.seldom import Seldom, one_line
 from rq_lite.runtime.standstill import Standstill
-from rq_lite.runtime.verdict import POISON, SUSPECT, Chances, Failure, judge
 
 log = logging.getLogger("rq_lite.worker")
 
@@ -43,22 +37,8 @@ AGAIN = 1.0  # until what Redis was not there for is tried again
 STILL = 1.0  # between two looks for cancelled jobs of consumers that cannot hear of it
 TRIM = 60.0  # between two looks at the caps of the dead set
 BURST = 0.2  # between two looks whether everything is drained
-BATCH = 250  # jobs per step of a chore: Redis is at one for 1 or 2 ms
 GOODBYE = 1.5  # seconds that a stopping worker waits for its last steps: Redis may be gone
 NAMED = 10  # jobs of a stuck consumer that are named
-
-LEASE_ENDED = Death("nobody renewed its lease: its machine or its supervisor is gone")
-GONE = Death("it is gone, with its supervisor")
-
-
-class End(NamedTuple):
-    """How a consumer ended, and who is to blame."""
-
-    consumer: str
-    death: Death  # `charged`: all or none
-    blamed: tuple[str, int] | None = None  # queue and delivery tag of the job that brought it down, if known
-    timed_out: Sequence[tuple[str, int]] = ()  # those that it was killed for
-    tasks: Mapping[str, Chances] = MappingProxyType({})  # what becomes of these
 
 
 class Chore:
@@ -79,9 +59,9 @@ class Duties:
     """Starts with `start`, does everything in its own thread, ends with `stop`.
 
     `drained` is called (in that thread) once nothing is left to do, in burst mode only; `chores` are done beside the
-    others, each with how often (s). What it learns on the way is
-    there to be read from other threads: `waiting_since` (time.monotonic() since when jobs wait to be taken; None: none
-    do, or Redis does not say) and `suspects` (how many). Likewise it is told in `standstills` for whom it is to look.
+    others, each with how often (s). What it learns on the way is there to be read from other threads: `waiting_since`
+    (time.monotonic() since when jobs wait to be taken; None: none do, or Redis does not say) and `suspects` (how many).
+    Likewise it is told in `standstills` for whom it is to look.
     """
 
     def __init__(
@@ -111,9 +91,7 @@ class Duties:
         self._looked = 0.0  # when all queues were looked at
         self._next: dict[str, float] = {}  # queue to when the next of its scheduled jobs is due, in time.monotonic()
         self._queues: list[str] = []
-        self._living: set[str] = set()
-        self._own: set[str] = set()  # all this worker has had: `died` tells how they died, and who is to blame
-        self._missing: set[tuple[str, str]] = set()
+        self._reaper = Reaper(self._broker, self._renew_if_due)
         self._seldom = Seldom(log)
         self._rarely = Seldom(log, seconds=3600.0)
         self.waiting_since: float | None = None
@@ -133,12 +111,12 @@ class Duties:
 
     def born(self, consumer: str) -> None:
         """Keep the lease of this consumer from now on."""
-        self._own.add(consumer)
-        self._inbox.put(lambda: self._living.add(consumer))
+        self._reaper.own.add(consumer)
+        self._inbox.put(lambda: self._reaper.living.add(consumer))
 
     def died(self, end: End) -> None:
         """It is dead for certain: its jobs go back to the queue now."""
-        self._inbox.put(lambda: self._bury_consumer(end))
+        self._inbox.put(lambda: self._bury(end))
 
     def tell_stuck(self, consumer: str, headline: str, stack: str, blamed: tuple[str, int] | None) -> None:
         """Log a consumer whose loop does not turn, with where it is and the ids of its jobs."""
@@ -176,7 +154,7 @@ class Duties:
         ]
         if self._drained is not None:
             chores.append(Chore(BURST, self._look_whether_drained))
-        self._guarded(self._reclaim_my_dead)
+        self._guarded(self._reclaim_gone)
         while True:
             try:
                 errand = self._inbox.get(timeout=max(0.0, min(chore.due for chore in chores) - time.monotonic()))
@@ -219,20 +197,24 @@ class Duties:
             self._queues.append(queue)
             self._alarm.serve(queue)
             self._facts = {**self._facts, "queues": ",".join(self._queues)}
-        self._reclaim_my_dead()
+        self._reclaim_gone()
 
     def _renew(self) -> None:
         self._renewed = time.monotonic()
-        found = [self._broker.renew(name, sorted(self._living)) for name in self._queues]
+        found = [self._broker.renew(name, sorted(self._reaper.living)) for name in self._queues]
         self.suspects = sum(one.suspects for one in found)
         if not any(one.waiting for one in found):
             self.waiting_since = None
         elif self.waiting_since is None:
             self.waiting_since = time.monotonic()
 
+    def _renew_if_due(self) -> None:
+        if time.monotonic() > self._renewed + self._every:
+            self._renew()
+
     def _announce(self) -> None:
         self._broker.announce(
-            self._worker, {**self._facts, "consumers": len(self._living)}, self._broker.settings.lease
+            self._worker, {**self._facts, "consumers": len(self._reaper.living)}, self._broker.settings.lease
         )
 
     def _promote(self) -> float:
@@ -271,109 +253,17 @@ class Duties:
         for standstill in self.standstills:
             standstill.look(self._broker)
 
-    # -- the dead
-
-    def _bury_consumer(self, end: End) -> None:
-        self._living.discard(end.consumer)
-        for name, tag in end.timed_out:
-            self._end_job(end, name, tag)
-        if end.death.charged == "all":
-            self._name_culprit(end)
-        for name in self._queues:
-            charged = end.death.charged
-            if end.blamed is not None:
-                charged = str(end.blamed[1]) if end.blamed[0] == name else "none"
-            self._reclaim(name, end.consumer, end.death._replace(charged=charged), certain=True)
-
-    def _end_job(self, end: End, name: str, tag: int) -> None:
-        """A job that its consumer was killed for: another attempt, or the dead set."""
-        for _, entry in self._broker.booked(name, end.consumer, [tag]):
-            try:
-                message, attempts, crashes = decode(self._broker.opened(name, entry))
-            except Undecodable:
-                continue  # whoever runs it next buries it
-            if self._broker.marked(name, [message.id]):
-                log.error("job %s: cancelled, and ended with its consumer", one_line(message.id))
-                self._broker.drop(name, end.consumer, [(tag, message.id)])
-                continue
-            failure = Failure(f"JobTimeout: {end.death.how}", end.death.where)
-            outcome, line = judge(
-                message, attempts, crashes, end.tasks.get(message.task, Chances(0)), failure, end.consumer
-            )
-            log.error("%s", one_line(line))
-            if isinstance(outcome, Buried) and is_tracked(message):
-
-                def says(task: str) -> dict[str, Any]:
-                    return end.tasks.get(task, Chances(0)).says
-
-                puts = Puts(says, self._broker.seal)
-                finished = given_up(message, name, attempts + crashes + 1, failure, outcome, puts)
-                self._broker.finish(name, end.consumer, [(tag, finished)])
-            elif isinstance(outcome, Buried):
-                self._broker.bury(name, end.consumer, [(tag, outcome.report)])
-            else:
-                self._broker.retry(name, end.consumer, [(tag, outcome.delay)])
-
-    def _name_culprit(self, end: End) -> None:
-        """Say which job brought its consumer down: the one that is blamed, or the only one that it had."""
-        suspected = [end.blamed] if end.blamed is not None else [
-            (name, tag) for name in self._queues for tag in self._broker.inflight(name, end.consumer)
-        ]  # fmt: skip
-        if len(suspected) != 1:
-            return
-        ((name, tag),) = suspected
-        for _, entry in self._broker.booked(name, end.consumer, [tag]):
-            with contextlib.suppress(Undecodable):
-                message, _, crashes = decode(self._broker.opened(name, entry))
-                what = (
-                    "buried as poison"
-                    if crashes + 1 >= POISON
-                    else "again, alone"
-                    if crashes + 1 >= SUSPECT
-                    else "again"
-                )
-                line = f"job {message.id} {message.task}: its consumer died while it ran, crash {crashes + 1}; {what}"
-                log.error("%s", one_line(line))
-
-    def _reclaim(self, name: str, consumer: str, death: Death, *, certain: bool) -> None:
-        total = cursor = buried = suspects = 0
-        while step := self._broker.reclaim(name, consumer, certain=certain, death=death, most=BATCH, cursor=cursor):
-            total, cursor = total + step.moved, step.cursor
-            buried, suspects = buried + step.buried, suspects + step.suspects
-            if not step.left:
-                break
-            if time.monotonic() > self._renewed + self._every:
-                self._renew()  # however long the dead take, the living keep their leases
-        self.suspects += suspects
-        if total:
-            log.warning(
-                "queue %r: jobs of dead consumer %s that wait again: %d%s%s",
-                name,
-                consumer,
-                total - buried,
-                f", {suspects} of them alone" if suspects else "",
-                f"; buried as poison: {buried}" if buried else "",
-            )
+    def _bury(self, end: End) -> None:
+        found = self._reaper.bury(end, self._queues)  # first: it may renew, which counts anew
+        self.suspects += found
 
     def _reclaim_the_dead(self) -> None:
-        """Whose lease has ended, or who is no more on this machine, at two looks in a row."""
-        dead = {
-            (name, consumer): surely_dead(consumer)
-            for name in self._queues
-            for consumer, left in self._broker.consumers(name).items()
-            if consumer not in self._living and (left <= 0 or (consumer not in self._own and surely_dead(consumer)))
-        }
-        for name, consumer in self._missing & dead.keys():
-            certain = dead[name, consumer]
-            self._reclaim(name, consumer, GONE if certain else LEASE_ENDED, certain=certain)
-        self._missing = set(dead)
+        found = self._reaper.reclaim_the_dead(self._queues)
+        self.suspects += found
 
-    def _reclaim_my_dead(self) -> None:
-        """Consumers of this machine that are no more need not be waited for."""
-        for name in self._queues:
-            for consumer in self._broker.consumers(name):
-                if consumer not in self._own and surely_dead(consumer):
-                    self._reclaim(name, consumer, GONE, certain=True)
+    def _reclaim_gone(self) -> None:
+        found = self._reaper.reclaim_gone(self._queues)
+        self.suspects += found
 
     def _trim(self) -> None:
         for name in self._queues:

@@ -19,10 +19,10 @@ from rq_lite.outcome import Buried, Crashed, Dropped, Finished, Outcome, Parked,
 from rq_lite.runtime import ending
 from rq_lite.runtime.board import NEVER, SECOND
 from rq_lite.runtime.call import check_ran
-from rq_lite.runtime.consumer import Lane
 from rq_lite.runtime.elsewhere import Elsewhere
 from rq_lite.runtime.engines import Died
 from rq_lite.runtime.failures import Reported, described, is_final, trace
+from rq_lite.runtime.lane import Lane
 from rq_lite.runtime.seldom import Seldom
 from rq_lite.runtime.slots import Expired, Slot, Stopped
 from rq_lite.runtime.verdict import POISON, Chances, Failure, Report, judge

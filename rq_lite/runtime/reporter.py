@@ -12,7 +12,7 @@ from rq_lite.broker import FAULTS, Broker, Link
 from rq_lite.broker.codec import Undecodable, decode
 from rq_lite.current import CurrentJob, Progress
 from rq_lite.runtime.board import NEVER, SECOND
-from rq_lite.runtime.consumer import Lane
+from rq_lite.runtime.lane import Lane
 from rq_lite.runtime.slots import Slot
 from rq_lite.task import FOREVER
 

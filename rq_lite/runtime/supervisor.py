@@ -22,12 +22,13 @@ from rq_lite import __version__, moments
 from rq_lite.broker import Broker, Death
 from rq_lite.runtime.board import EXITING, Running
 from rq_lite.runtime.child import Child
-from rq_lite.runtime.duties import Duties, End
+from rq_lite.runtime.duties import Duties
 from rq_lite.runtime.guard import Guard
 from rq_lite.runtime.identity import mine
 from rq_lite.runtime.offspring import ending
 from rq_lite.runtime.overseer import Overseer
 from rq_lite.runtime.plan import Plan
+from rq_lite.runtime.reaper import End
 from rq_lite.runtime.respawn import Respawn
 from rq_lite.runtime.watch import Limits
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rq_lite.broker import Broker, inspection
-from rq_lite.runtime.duties import Duties
+from rq_lite.runtime.reaper import Reaper
 from rq_lite.schedules import job_id
 from tests.acceptance.conftest import Lab
 from tests.chaos.conftest import Tell
@@ -103,22 +103,21 @@ def test_a_jump_of_redis_clock_takes_nothing_from_who_renews(broker: Broker, tel
         broker.register("q", consumer, link=link)
         put(broker, *range(5))
         take(broker, link, 5, consumer=consumer)
-    duties = Duties(broker, "w", {}, None)
-    duties._queues = ["q"]
+    reaper = Reaper(broker, between=lambda: None)
 
     def jump() -> None:
         broker.read(("ZADD", KEY.consumers, 1, "alive", 1, "dead"))
 
     for _ in range(5):
         jump()
-        duties._reclaim_the_dead()
+        reaper.reclaim_the_dead(["q"])
         assert counter(broker, "reclaimed") == 0
         assert broker.renew("q", ["alive", "dead"]).leases == 2
-        duties._reclaim_the_dead()
+        reaper.reclaim_the_dead(["q"])
     jump()
-    duties._reclaim_the_dead()
+    reaper.reclaim_the_dead(["q"])
     assert broker.renew("q", ["alive"]).leases == 1
-    duties._reclaim_the_dead()
+    reaper.reclaim_the_dead(["q"])
     assert (counter(broker, "reclaimed"), counter(broker, "inflight")) == (5, 5)
     assert set(broker.consumers("q")) == {"alive"}
     link.close()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from rq_lite.broker import Broker, Lane, inspection, keys
-from rq_lite.runtime.duties import BATCH
+from rq_lite.runtime.reaper import BATCH
 from tests.acceptance.conftest import Lab
 from tests.acceptance.flow import Flow
 from tests.chaos.conftest import Tell

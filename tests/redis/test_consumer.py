@@ -15,7 +15,8 @@ from rq_lite.broker.codec import VERSION, Message, encode
 from rq_lite.outcome import Outcome
 from rq_lite.runtime import consumer as module
 from rq_lite.runtime.board import Board, new_file, size
-from rq_lite.runtime.consumer import Consumer, Lane, Order
+from rq_lite.runtime.consumer import Consumer
+from rq_lite.runtime.lane import Lane, Order
 from rq_lite.runtime.slots import Slot
 
 
@@ -68,8 +69,8 @@ def test_what_is_cancelled_while_it_waits_for_a_slot_never_starts(broker: Broker
             assert broker.cancel("q", "b") is Cancelled.MARKED
             lane = slot.lane
             assert lane is not None
-            consumer._cancel(lane, ["b"])  # as when the call is heard
-            consumer._cancel(lane, ["b"])
+            consumer._cancelling.interrupt(lane, ["b"])  # as when the call is heard
+            consumer._cancelling.interrupt(lane, ["b"])
         if entry == entries[2]:
             consumer.stop()
         return None

@@ -11,8 +11,9 @@ import pytest
 
 from rq_lite.broker import Broker, Death, Link
 from rq_lite.broker.codec import decode
-from rq_lite.runtime.duties import Duties, End
+from rq_lite.runtime.duties import Duties
 from rq_lite.runtime.identity import machine, start_of
+from rq_lite.runtime.reaper import End
 from tests.conftest import until
 from tests.redis.steps import KEY, counter, put, take
 

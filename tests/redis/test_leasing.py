@@ -10,6 +10,7 @@ import pytest
 
 from rq_lite import Queue, leasing
 from rq_lite.broker import Broker
+from rq_lite.lane import Held
 from rq_lite.settings import Settings
 from tests.conftest import SERVERS, Server
 from tests.redis.steps import counter, threads
@@ -24,7 +25,7 @@ def test_an_item_is_chosen_and_settled_in_one_step(
     lane = queue._lane
     done = lane._done
 
-    def settle(held: leasing.Held) -> None:
+    def settle(held: Held) -> None:
         assert lane._guard.locked()
         done(held)
 

@@ -29,8 +29,8 @@ from rq_lite.errors import BrokerUnavailable, JobFailed, JobTimeout, QueueFull, 
 from rq_lite.job import EDGES, State
 from rq_lite.runtime import identity
 from rq_lite.runtime.child import Child
-from rq_lite.runtime.consumer import Order
 from rq_lite.runtime.identity import Identity, mine, parse, start_of, surely_dead
+from rq_lite.runtime.lane import Order
 from rq_lite.runtime.plan import Plan, Report
 from rq_lite.runtime.seldom import Seldom, one_line
 from rq_lite.settings import Settings
