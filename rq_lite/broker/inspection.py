@@ -80,6 +80,8 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     idle: int  # consumers that take nothing though jobs wait
 
 
+LARGEST = 2**63  # of numbers in Redis
+
 RANK = re.compile(rb"^[rs]\d{16}\|")  # before an entry that waits in a priority queue
 
 # Keys that a look for workers goes through, in steps; beyond that it gives up rather than hold Redis up.
@@ -126,7 +128,7 @@ def worker_state(now: float, flat: list[bytes]) -> WorkerState:
         procs=facts.get("procs", "?"),
         slots=facts.get("slots", "?"),
         # By that machine's clock, which may be wrong.
-        since=max(0.0, now - int(since)) if since.isascii() and since.isdigit() else None,
+        since=max(0.0, now - count(since)) if since.isdecimal() else None,
         trouble=facts.get("trouble", ""),
         stuck=count(facts.get("stuck", "")),
         idle=count(facts.get("idle", "")),
@@ -134,7 +136,7 @@ def worker_state(now: float, flat: list[bytes]) -> WorkerState:
 
 
 def count(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return max(0, whole(text.encode()))
 
 
 def eviction(broker: Broker) -> str | None:
@@ -223,13 +225,19 @@ def underway(broker: Broker, queue: str, clock: list[bytes], flat: list[bytes]) 
     return sorted(found, key=lambda one: one.id)
 
 
-def whole(raw: bytes) -> int:
-    """What a field of numbers holds; anybody may have written what is none."""
+def real(raw: bytes) -> float:
+    """What a field of numbers holds; anybody may have written what is none, or none that can be reckoned with."""
     with contextlib.suppress(ValueError):
-        return int(raw)
-    with contextlib.suppress(ValueError, OverflowError):
-        return int(float(raw))
-    return 0
+        number = float(raw)
+        return number if abs(number) <= LARGEST else 0.0
+    return 0.0
+
+
+def whole(raw: bytes) -> int:
+    with contextlib.suppress(ValueError):
+        number = int(raw)
+        return number if abs(number) <= LARGEST else 0
+    return int(real(raw))
 
 
 def state(
@@ -277,7 +285,7 @@ def state(
         unknown_tasks=unknown if number("parked") else [],
         consumers=sum(float(leases[i + 1]) > now for i in range(0, len(leases), 2)),
         last_seen=age(clock, meta.get("seen")),
-        jobs_per_second=float(meta.get("rate", 0)) if rate_age is not None and rate_age < 15 else 0.0,
+        jobs_per_second=real(meta.get("rate", b"0")) if rate_age is not None and rate_age < 15 else 0.0,
         oldest_waiting=waiting_since(RANK.sub(b"", head[0]) if head else None, now),
         order=meta.get("order", b"fifo").decode(errors="replace"),
         paused=meta.get("paused") == b"1",
@@ -335,4 +343,4 @@ def ms_of(clock: list[bytes]) -> int:
 
 def age(clock: list[bytes], at: bytes | None) -> float | None:
     """Seconds since a time that Redis wrote down, in ms."""
-    return None if at is None else max(0.0, (ms_of(clock) - int(at)) / 1000)
+    return None if at is None else max(0.0, (ms_of(clock) - whole(at)) / 1000)

@@ -76,7 +76,7 @@ def page(job: Buried, now: float) -> str:
         ("attempts", f"{job.attempts:,}"),
         ("crashes", f"{job.crashes:,}"),
         ("buried", f"{when:%Y-%m-%d %H:%M:%S} UTC, {span(max(0.0, now - job.buried_at))} ago"),
-        ("ran for", f"{job.seconds:,.3f} s" if job.seconds else "less than 1 ms, or unknown"),
+        ("ran for", ran_for(job.seconds)),
         ("ran on", "unknown" if who is None else f"{who.host}, pid {who.pid}"),
         ("consumer", plain(job.consumer, 200) or "unknown"),
         ("delivery", f"tag:{job.tag}"),
@@ -86,6 +86,13 @@ def page(job: Buried, now: float) -> str:
     # Line ends stay, and nothing else of what moves a cursor does.
     trace = [plain(line, PAYLOAD) for line in job.traceback.expandtabs().rstrip("\n").split("\n")]
     return "\n".join([text, "traceback", *(f"  {line}".rstrip() for line in trace)]) if job.traceback else text
+
+
+def ran_for(seconds: float) -> str:
+    """Of the last run; unknown where its consumer was killed, or died."""
+    if not seconds:
+        return "unknown"
+    return "less than 1 ms" if seconds < 0.001 else f"{seconds:,.3f} s"
 
 
 def payload(entry: bytes) -> list[tuple[str, str]]:

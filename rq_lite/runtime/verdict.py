@@ -63,6 +63,6 @@ def judge(
         return Retried(round(delay * 1000)), line
     report = Report(
         message.id, message.task, failure.error, failure.traceback, attempt + crashes, crashes, consumer,
-        round(failure.seconds, 3),
+        round(failure.seconds, 6),
     )  # fmt: skip
     return report.buried(), f"job {message.id} {message.task}: {failure.error}; buried after attempt {attempt}"

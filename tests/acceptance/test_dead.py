@@ -13,6 +13,7 @@ import pytest
 from rq_lite.broker import keys
 from rq_lite.broker.codec import VERSION, Message, encode
 from rq_lite.cli.dead import age
+from rq_lite.cli.dead_view import ran_for
 from rq_lite.errors import UsageError
 from tests.acceptance.conftest import APP, Lab
 from tests.acceptance.test_status import terminal
@@ -141,6 +142,13 @@ def test_options_choose(lab: Lab) -> None:
     assert listed(lab, "--id", "a", "--id", "tag:2") == ["b", "a"]
     assert listed(lab, "--task", "m:other", "--older-than", "2h") == ["c"]
     assert listed(lab, "--error", "value", "--newer-than", "2h") == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0, "unknown"), (0.000_123, "less than 1 ms"), (1.5, "1.500 s"), (4000.0, "4,000.000 s")]
+)
+def test_how_long_it_ran(seconds: float, text: str) -> None:
+    assert ran_for(seconds) == text
 
 
 @pytest.mark.parametrize(

@@ -159,3 +159,28 @@ def test_the_rate_is_computed_while_leases_are_renewed(broker: Broker, link: Lin
     assert 50 < state(broker).jobs_per_second <= 100
     broker.read(("HSET", KEY.meta, "rate_at", now_ms(broker) - 60_000))
     assert state(broker).jobs_per_second == 0.0
+
+
+@pytest.mark.parametrize("value", ["", "many", "nan", "inf", "1e300", "9" * 400, "-" + "9" * 5000, b"\xff"])
+def test_numbers_that_somebody_else_wrote_are_none(broker: Broker, value: str | bytes) -> None:
+    fields = (
+        "inflight",
+        "done",
+        "put",
+        "rate",
+        "rate_at",
+        "seen",
+        "maxsize",
+        "maxbytes",
+        "bytes",
+        "unknown:t",
+        "parked",
+    )
+    for field in fields:
+        broker.read(("HSET", KEY.meta, field, value))
+    broker.announce("w", {"host": "h"}, 60)
+    broker.read(("HSET", "rq:worker:w", "since", value, "stuck", value))
+    found = state(broker)
+    assert (found.inflight, found.done, found.put, found.jobs_per_second, found.full) == (0, 0, 0, 0.0, None)
+    assert inspection.signs_of_life(broker, "q")[0] == 0
+    assert [worker.stuck for worker in inspection.workers(broker) or []] == [0]
