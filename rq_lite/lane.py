@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from rq_lite.broker import FAULTS, Broker, Code, Death, Taken
@@ -35,6 +35,16 @@ ENDED = Death("it has ended", charged="none")
 T = TypeVar("T")
 
 
+class _Me(threading.local):
+    """Who holds an item. Not the thread's number: the next thread may get the same one when this has ended."""
+
+    def __init__(self) -> None:
+        self.token = object()
+
+
+_me = _Me()
+
+
 class Left(Exception):
     """What was asked of a lane of which all went back meanwhile; another lane is to be had from `lane_of`."""
 
@@ -48,7 +58,7 @@ class Held:
         self.lane = lane
         self.tag = tag
         self.message = message
-        self.owner = 0  # the thread that got it
+        self.owner: object = None  # the thread that got it
         self.settled = False
         self.lost = False  # its lease has ended: somebody else has it, or will have
 
@@ -66,7 +76,8 @@ class Lane:
         self._waiting = 0  # threads in `get`
         self._listening = False  # one of them waits for the bell, the others for it
         self._ready: deque[Held] = deque()  # taken, for who waits
-        self._held: dict[int, dict[Held, None]] = {}  # by the thread that got them, the oldest first
+        self._held: dict[object, dict[Held, None]] = {}  # by the thread that got them, the oldest first
+        self._going: set[int] = set()  # on their way back, or to the dead set: not for anybody here any more
         self._acks: list[int] = []
         self._acked_at = 0.0  # when the first of them was
         self._left = False  # for good
@@ -106,6 +117,7 @@ class Lane:
                 if self._ready:
                     return self._pick(check)
         until = None if timeout is None else time.monotonic() + timeout
+        held: Held | None = None
         with self._guard:
             self._waiting += 1
         try:
@@ -130,8 +142,8 @@ class Lane:
                 spare = self._spare(ahead)
                 if self._waiting:
                     self._news.notify()
-            if spare > 0:  # this thread was interrupted while another took for it
-                self._return_spare(ahead)
+            if spare > 0:  # this thread was interrupted while another took for it, or an answer that was lost is found
+                self._return_spare_after(held, ahead)
 
     @property
     def ready(self) -> int:
@@ -152,7 +164,7 @@ class Lane:
     def _pick(self, check: Callable[[], None]) -> Held:
         check()
         held = self._ready.popleft()
-        held.owner = owner = threading.get_ident()
+        held.owner = owner = _me.token
         own = self._held.get(owner)
         if own is None:
             own = self._held[owner] = {}
@@ -236,7 +248,7 @@ class Lane:
     def _elsewhere(self) -> bool:
         """Whether somebody else has an item that may come back."""
         with self._guard:
-            own = sum(not held.lost for held in self._held.get(threading.get_ident(), ()))
+            own = sum(not held.lost for held in self._held.get(_me.token, ()))
         return self.broker.unfinished(self.queue)[0] > own
 
     # -- settling
@@ -244,7 +256,7 @@ class Lane:
     def task_done(self) -> None:
         """Settle what this thread got first, or else the process; raises ValueError when nothing is left."""
         with self._guard:
-            own = self._held.get(threading.get_ident()) or min(
+            own = self._held.get(_me.token) or min(
                 filter(None, self._held.values()), key=lambda those: next(iter(those)).tag, default=None
             )
             if not own:
@@ -290,7 +302,8 @@ class Lane:
                 dropped = self._drop(held)
             if dropped:
                 buried = [(held.tag, report.report)]
-                self._surely(lambda: self.broker.bury(self.queue, self._consumer, buried, self._link))
+                with self._letting_go([held.tag]):
+                    self._surely(lambda: self.broker.bury(self.queue, self._consumer, buried, self._link))
 
     def give_all_back(self, patience: float | None = None) -> None:
         """What was got here and is not settled, and what was taken for threads that are no more."""
@@ -301,11 +314,12 @@ class Lane:
                     held.settled = True
                 self._held.clear()
                 self._ready.clear()
-            if self._acks:
-                self._exchange(0, patience)
-            tags = [held.tag for held in every if not held.lost]
-            if tags:
-                self._give_back(tags, patience)
+            with self._letting_go([held.tag for held in every]):
+                if self._acks:
+                    self._exchange(0, patience)
+                tags = [held.tag for held in every if not held.lost]
+                if tags:
+                    self._give_back(tags, patience)
 
     def _drop(self, held: Held) -> bool:
         """Whether it was held."""
@@ -318,6 +332,18 @@ class Lane:
             self._held.pop(held.owner, None)
         return True
 
+    def _return_spare_after(self, got: Held | None, kept: int) -> None:
+        """A courtesy that no `get` fails for: what cannot go back now is found at the next look."""
+        try:
+            with contextlib.suppress(RqLiteError):
+                self._return_spare(kept)
+        except BaseException:  # nobody hears of what was got
+            with self._guard:
+                if got is not None and self._drop(got):
+                    got.settled = False
+                    self._ready.appendleft(got)
+            raise
+
     def _return_spare(self, kept: int = 0) -> None:
         with contextlib.suppress(Left), self._talk:
             with self._guard:
@@ -327,8 +353,18 @@ class Lane:
 
     # -- Redis; whoever calls these holds `_talk`
 
+    @contextlib.contextmanager
+    def _letting_go(self, tags: list[int]) -> Iterator[None]:
+        """A look at what we own, before Redis has heard of it, must not take these for new ones."""
+        self._going.update(tags)
+        try:
+            yield
+        finally:
+            self._going.difference_update(tags)
+
     def _give_back(self, tags: list[int], patience: float | None = None) -> None:
-        self._surely(lambda: self.broker.give_back(self.queue, self._consumer, tags, link=self._link), patience)
+        with self._letting_go(tags):
+            self._surely(lambda: self.broker.give_back(self.queue, self._consumer, tags, link=self._link), patience)
 
     def _exchange(self, want: int, patience: float | None = None) -> Taken:
         def attempt() -> Taken:
@@ -386,7 +422,7 @@ class Lane:
             for held in here:
                 held.lost = held.lost or held.tag not in owned
             self._ready = deque(held for held in self._ready if held.tag in owned)
-            known = {*self._acks, *(held.tag for held in (*here, *self._ready) if not held.lost)}
+            known = {*self._acks, *self._going, *(held.tag for held in (*here, *self._ready) if not held.lost)}
         found = self.broker.booked(self.queue, self._consumer, sorted(owned - known), self._link)
         self._unsure = False
         self._audit_at = time.monotonic() + AUDIT
@@ -435,4 +471,5 @@ class Lane:
                 held.settled = True
         self._held.clear()
         self._ready.clear()
+        self._going.clear()
         self._acks.clear()

@@ -219,8 +219,9 @@ def opened(given: Given, start: str) -> Source:
 
 
 def resumable(source: str | None) -> Path | None:
-    """The file whose first bytes tell whether a resumed feed has the same one before it."""
-    return None if source in (None, "-") else Path(str(source))
+    """The file whose first bytes tell whether a resumed feed has the same one before it; a pipe gives them but once."""
+    file = None if source in (None, "-") else Path(str(source))
+    return file if file is not None and file.is_file() else None
 
 
 def stop_event() -> threading.Event:

@@ -94,6 +94,18 @@ def test_numbers_can_be_resumed_too(lab: Lab) -> None:
     assert lab.arguments() == list(range(5))
 
 
+def test_a_pipe_is_read_from_its_first_byte_on(lab: Lab) -> None:
+    """As the shell makes one for `<(zcat lines.gz)`: what is read of it to know it again is gone."""
+    pipe = lab.folder / "pipe"
+    os.mkfifo(pipe)
+    for count in (2, 3):  # the second time with one line more
+        with subprocess.Popen(f"seq {count} > pipe", shell=True, cwd=lab.folder) as writer:
+            ended = lab.produce("do", "pipe", "--resume", "r", "--no-progress")
+            writer.wait(30)
+        assert ended.returncode == 0, ended.stderr
+    assert lab.arguments() == ["1", "2", "3"]
+
+
 def test_another_file_under_the_name_of_a_feed_is_refused(lab: Lab) -> None:
     (lab.folder / "a.txt").write_text("a\nb\n")
     (lab.folder / "b.txt").write_text("x\ny\n")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 
 from rq_lite import Queue, leasing
 from rq_lite.broker import Broker
+from rq_lite.errors import BrokerUnavailable
 from rq_lite.lane import Held
 from rq_lite.settings import Settings
 from tests.conftest import SERVERS, Server
@@ -51,6 +55,99 @@ def test_what_goes_back_is_not_found_again_by_a_look_at_what_is_owned(queue: Que
     assert lane.ready == 0
     assert broker.size("q")[0] == (how == "give back")
     assert broker.inflight("q", lane._consumer) == set()
+
+
+def give_back(queue: Queue, held: Held) -> None:
+    held.lane.give_back(held)
+
+
+def bury(queue: Queue, held: Held) -> None:
+    held.lane.bury(held, OSError())
+
+
+def close(queue: Queue, held: Held) -> None:
+    queue.close()
+
+
+@pytest.mark.parametrize("let_go", [give_back, bury, close])
+def test_what_goes_back_over_a_broken_connection_is_not_found_again(
+    queue: Queue, broker: Broker, let_go: Callable[[Queue, Held], None]
+) -> None:
+    """The request was never done when the look finds the item still owned: it must not be for the next `get` here."""
+    queue.put("a")
+    held = queue._take(None)
+    lane = held.lane
+    lane._link.drop()
+    let_go(queue, held)
+    assert lane.ready == 0
+    assert broker.size("q")[0] == (let_go is not bury)
+    assert broker.inflight("q", lane._consumer) == set()
+
+
+def test_what_was_taken_ahead_goes_back_once_over_a_broken_connection(broker: Broker) -> None:
+    hasty = Queue("q", maxsize=10, broker=broker, ahead=2)
+    for item in range(3):
+        hasty.put(item)
+    assert hasty.get() == 0
+    lane = hasty._lane
+    assert lane.ready == 2
+    lane._link.drop()
+    lane._return_spare()
+    assert (lane.ready, broker.size("q")[0]) == (0, 2)
+
+
+def test_task_done_settles_nothing_of_a_thread_that_has_ended(queue: Queue, broker: Broker) -> None:
+    """Though its number is that of a thread which came later."""
+    for item in "ab":
+        queue.put(item)
+    got: list[str] = []
+    first = threading.Thread(target=lambda: got.append(queue.get()))
+    first.start()
+    first.join(30)
+
+    def get_and_settle() -> None:
+        if threading.get_ident() == first.ident:
+            got.append(queue.get())
+            queue.task_done()
+
+    while len(got) < 2:  # the system gives the number to one of the next threads, as a rule to the very next
+        later = threading.Thread(target=get_and_settle)
+        later.start()
+        later.join(30)
+    leasing.leave()
+    assert queue.get(timeout=10) == "a"
+    assert counter(broker, "done") == 1
+
+
+class Cut(BaseException):
+    """As a signal handler may raise it."""
+
+
+@pytest.mark.parametrize("error", [BrokerUnavailable("gone"), Cut()])
+def test_a_get_that_is_cut_short_after_it_has_chosen_leaves_its_item_to_the_next(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    queue = Queue("q", maxsize=10, broker=broker)
+    for item in "abc":
+        queue.put(item)
+    lane = queue._lane
+    take, back = lane._take, broker.give_back
+    monkeypatch.setattr(lane, "_take", lambda _: take(2))  # more than was asked for, as when a lost answer is found
+
+    def fail(*_: object, **__: object) -> None:
+        monkeypatch.setattr(broker, "give_back", back)
+        raise error
+
+    monkeypatch.setattr(broker, "give_back", fail)
+    got = []
+    with contextlib.suppress(Cut):
+        got.append(queue.get())
+    assert got == ([] if isinstance(error, Cut) else ["a"])
+    if not got:
+        assert queue.get() == "a"
+    queue.task_done()
+    with pytest.raises(ValueError, match="too many times"):
+        queue.task_done()
 
 
 def test_a_fork_has_nothing_of_what_its_parent_has_got(queue: Queue, broker: Broker) -> None:
