@@ -56,9 +56,13 @@ __all__ = [
 
 
 class RqLiteError(Exception):
-    """Everything that rq_lite raises on purpose."""
+    """Everything that rq_lite raises on purpose.
+
+    `put`, of one that a put raises: how many jobs of the same call were put before.
+    """
 
     exit_code = 1
+    put = 0
 
     def __reduce__(self) -> Any:
         # As it is, without another look at how it was made: pools of processes hand errors on in pickles.
@@ -91,14 +95,12 @@ class BrokerUnavailable(BrokerError):
     """Redis cannot be reached, or has been gone for longer than the caller may wait.
 
     `outcome` says what is known of the step that was under way: `"not done"` (of a put: `"not put"`), or
-    `"unknown"` when the request may have reached Redis and only its answer was lost. `put` is how many jobs of
-    the same call were put before.
+    `"unknown"` when the request may have reached Redis and only its answer was lost.
     """
 
     def __init__(self, message: str, *, outcome: str = "not done") -> None:
         super().__init__(message)
         self.outcome = outcome
-        self.put = 0
 
 
 class BrokerUnsuitable(BrokerError):
@@ -113,15 +115,12 @@ class QueueFull(RqLiteError, queue.Full):
     """The queue had no room within the time the caller was ready to wait.
 
     `queue` is its name, `size` how many jobs wait, `maxsize` its bound, `consumers` how many live,
-    `last_seen` how many seconds ago the last one showed a sign of life (None: never), `put` how many jobs of
-    the same call were put before.
+    `last_seen` how many seconds ago the last one showed a sign of life (None: never).
     """
 
     exit_code = 4
 
-    def __init__(
-        self, queue: str, *, size: int, maxsize: int, consumers: int, last_seen: float | None, put: int = 0
-    ) -> None:
+    def __init__(self, queue: str, *, size: int, maxsize: int, consumers: int, last_seen: float | None) -> None:
         seen = "none was ever seen" if last_seen is None else f"last seen {last_seen:.0f} s ago"
         super().__init__(
             f"queue {queue!r} is full: {size:,} jobs waiting, bound {maxsize:,}; "
@@ -132,7 +131,6 @@ class QueueFull(RqLiteError, queue.Full):
         self.maxsize = maxsize
         self.consumers = consumers
         self.last_seen = last_seen
-        self.put = put
 
 
 class QueueEmpty(RqLiteError, queue.Empty):
@@ -163,7 +161,7 @@ class JobFailed(RqLiteError):
 
 
 class PutRefused(RqLiteError):
-    """This job can never be put as it stands; nothing was put."""
+    """This job can never be put as it stands."""
 
 
 class BadArgument(PutRefused, TypeError):
@@ -187,4 +185,4 @@ class SourceError(RqLiteError):
 
 
 class FeedMoved(RqLiteError):
-    """Another producer has moved the feed of this name meanwhile; nothing was put."""
+    """Another producer has moved the feed of this name meanwhile."""

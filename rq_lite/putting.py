@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rq_lite.broker import Code, Feed, Put, inspection
 from rq_lite.broker.connection import LONGEST_BLOCK
 from rq_lite.broker.producing import before_put
-from rq_lite.errors import BrokerError, BrokerUnavailable, FeedMoved, PayloadTooLarge, QueueFull, ShutDown
+from rq_lite.errors import BrokerError, FeedMoved, PayloadTooLarge, QueueFull, RqLiteError, ShutDown
 from rq_lite.process import this
 from rq_lite.task import Options
 
@@ -75,44 +75,43 @@ def put_patiently(
     options: Options,
     patience: float | None,
     *,
-    before: int = 0,
     feed: Feed | None = None,
     progress: Progress | None = None,
 ) -> int:
     """Put encoded jobs in their order; how many. Waits for room up to `patience` s (None: for ever) for each of them.
 
-    `before` is what QueueFull adds to its count, `feed` moves with the jobs. Raises what Queue.put does.
+    `feed` moves with the jobs. Raises what Queue.put does.
     """
     done, woken, since = 0, False, time.monotonic()
-    while True:
-        try:
+    try:
+        while True:
             reply = step(queue, entries[done:], options, woken, feed)
-        except BrokerUnavailable as error:
-            error.put = before + done
-            raise
-        done += reply.accepted
-        if progress is not None:
-            progress.note(reply)
-        if done == len(entries):
-            return done
-        if reply.accepted:
-            since = time.monotonic()
-            if feed is not None:
-                feed = feed._replace(expected=feed.values[reply.accepted - 1], values=feed.values[reply.accepted :])
-        if 0 < reply.maxbytes < len(entries[done]):
-            raise PayloadTooLarge(
-                f"queue {queue.name!r}: a job of {len(entries[done]):,} bytes never fits its maxbytes, "
-                f"{reply.maxbytes:,}"
-            )
-        left = LONGEST_BLOCK if patience is None else since + patience - time.monotonic()
-        # A job that waited for room in a queue that its own pool drains would wait for itself.
-        if left <= 0 or this.overdraft:
-            raise full(queue, reply, before + done)
-        with progress.wait() if progress is not None else nullcontext():
-            woken = queue.broker.wait_room(queue.name, left)
-        if progress is not None and not woken:
-            progress.look(queue)
-        queue.check_open()
+            done += reply.accepted
+            if progress is not None:
+                progress.note(reply)
+            if done == len(entries):
+                return done
+            if reply.accepted:
+                since = time.monotonic()
+                if feed is not None:
+                    feed = feed._replace(expected=feed.values[reply.accepted - 1], values=feed.values[reply.accepted :])
+            if 0 < reply.maxbytes < len(entries[done]):
+                raise PayloadTooLarge(
+                    f"queue {queue.name!r}: a job of {len(entries[done]):,} bytes never fits its maxbytes, "
+                    f"{reply.maxbytes:,}"
+                )
+            left = LONGEST_BLOCK if patience is None else since + patience - time.monotonic()
+            # A job that waited for room in a queue that its own pool drains would wait for itself.
+            if left <= 0 or this.overdraft:
+                raise full(queue, reply)
+            with progress.wait() if progress is not None else nullcontext():
+                woken = queue.broker.wait_room(queue.name, left)
+            if progress is not None and not woken:
+                progress.look(queue)
+            queue.check_open()
+    except RqLiteError as error:
+        error.put = done
+        raise
 
 
 def step(queue: Queue, entries: Sequence[bytes], options: Options, woken: bool, feed: Feed | None) -> Put:
@@ -144,6 +143,6 @@ def step(queue: Queue, entries: Sequence[bytes], options: Options, woken: bool, 
     return reply
 
 
-def full(queue: Queue, reply: Put, put: int) -> QueueFull:
+def full(queue: Queue, reply: Put) -> QueueFull:
     alive, last_seen = inspection.signs_of_life(queue.broker, queue.name)
-    return QueueFull(queue.name, size=reply.size, maxsize=reply.maxsize, consumers=alive, last_seen=last_seen, put=put)
+    return QueueFull(queue.name, size=reply.size, maxsize=reply.maxsize, consumers=alive, last_seen=last_seen)

@@ -19,7 +19,7 @@ from rq_lite.broker import Broker, Feed, inspection, keys
 from rq_lite.broker.connection import LONGEST_BLOCK
 from rq_lite.broker.producing import before_put
 from rq_lite.checks import real, whole
-from rq_lite.errors import UsageError
+from rq_lite.errors import RqLiteError, UsageError
 from rq_lite.job import Job
 from rq_lite.lane import Held, Lane, Left
 from rq_lite.process import this
@@ -172,14 +172,12 @@ class Queue:
         options: Options,
         *,
         wait: Any = UNSET,
-        before: int = 0,
         feed: Feed | None = None,
         progress: Progress | None = None,
     ) -> int:
         """Put encoded jobs in their order, waiting for room as long as the options (or `wait`) say; how many.
 
-        The wait begins anew with every job that found room. `before` is what QueueFull adds to its count,
-        `feed` moves with the jobs.
+        The wait begins anew with every job that found room. `feed` moves with the jobs.
         """
         self.check_open()
         if this.instead is not None:
@@ -189,7 +187,18 @@ class Queue:
                 self.declare()
         waits = (wait, options.wait, self.settings.wait)
         patience = next(candidate for candidate in waits if candidate is not UNSET)
-        return put_patiently(self, entries, options, patience, before=before, feed=feed, progress=progress)
+        return put_patiently(self, entries, options, patience, feed=feed, progress=progress)
+
+    def put_all(self, entries: Iterable[bytes], options: Options) -> int:
+        """The same with any number of them, read as they are put."""
+        settings, count = self.settings, 0
+        try:
+            for batch in batches(entries, len, most=settings.batch, heaviest=settings.max_payload):
+                count += self.put_entries(batch, options)
+        except RqLiteError as error:
+            error.put += count
+            raise
+        return count
 
     def declare(self) -> tuple[int, int]:
         """Make the queue known in Redis; the bounds in force, in jobs and in bytes."""
@@ -216,11 +225,8 @@ class Queue:
 
         The lines of a text file come without their line ends. Raises UsageError for a str or bytes.
         """
-        count, settings = 0, self.settings
         entries = (items.encoded(self, item, None, pickled=self._pickle) for item in each_of(those))
-        for batch in batches(entries, len, most=settings.batch, heaviest=settings.max_payload):
-            count += self.put_entries(batch, NO_OPTIONS, before=count)
-        return count
+        return self.put_all(entries, NO_OPTIONS)
 
     def _put_item(self, item: Any, priority: float | None, block: bool, timeout: float | None) -> None:
         wait = seconds(block, timeout)

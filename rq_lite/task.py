@@ -15,7 +15,7 @@ import msgspec
 
 from rq_lite import checks
 from rq_lite.arguments import Arguments, signature_of
-from rq_lite.batches import batches, each_of
+from rq_lite.batches import each_of
 from rq_lite.broker.codec import VERSION, Message, encode, marked, new_id
 from rq_lite.checks import INFINITE, LONGEST, in_seconds, real, whole
 from rq_lite.errors import PayloadTooLarge, UsageError
@@ -348,14 +348,10 @@ class Task(Generic[P, R]):
         """Put a job for each item, lazily, in batches, waiting for room; how many were put.
 
         An item is the task's one argument, also a list or a dict; a tuple is several. The lines of a text file come
-        without their line ends. Raises as `put` does, QueueFull.put then says how many were put before; UsageError
+        without their line ends. Raises as `put` does, the error's `put` then says how many were put before; UsageError
         for a str or bytes.
         """
-        count = 0
-        settings = self.queue.settings
-        for batch in batches(self._entries(each_of(items)), len, most=settings.batch, heaviest=settings.max_payload):
-            count += self.queue.put_entries(batch, self._options, before=count)
-        return count
+        return self.queue.put_all(self._entries(each_of(items)), self._options)
 
     def put_jobs(self, items: Iterable[tuple[Any, ...]]) -> list[Job]:
         """Put a job for each tuple of arguments, in batches, waiting for room. Raises as `put` does."""
@@ -365,10 +361,7 @@ class Task(Generic[P, R]):
             self.arguments.check(args, {})
             entries.append(self.encoded(args, {}, job_id))
             jobs.append(self.job(job_id, args))
-        settings = self.queue.settings
-        count = 0
-        for batch in batches(entries, len, most=settings.batch, heaviest=settings.max_payload):
-            count += self.queue.put_entries(batch, self._options, before=count)
+        self.queue.put_all(entries, self._options)
         return jobs
 
     def _put_one(self, args: tuple[Any, ...], kwargs: dict[str, Any], wait: Any) -> Job:

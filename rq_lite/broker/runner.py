@@ -160,7 +160,7 @@ class Runner:
                 if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error):
                     raise BrokerOutOfMemory(
                         f"Redis at {self.shown} is at its maxmemory and stores nothing more; "
-                        "nothing of this batch was put. Consumers go on: let them drain the queue, or raise maxmemory"
+                        "nothing more was put. Consumers go on: let them drain the queue, or raise maxmemory"
                     ) from None
                 if not is_weather(error) or time.monotonic() + pause > until:
                     raise explained(error, self._address, unknown=unknown) from None

@@ -245,7 +245,7 @@ def test_at_maxmemory_puts_fail_and_a_worker_drains_the_queue(
     lab.broker.read(("CONFIG", "SET", "maxmemory", 1))
     line = said(lab, 3, "produce", "--no-progress", "--task", f"{lab.app}:do", "--count", "1")
     assert "is at its maxmemory" in line
-    assert "nothing of this batch was put" in line
+    assert "nothing more was put" in line
     worker = lab.work("--burst")
     assert worker.wait() == 0, worker.said
     assert len(lab.seen("done")) == 50

@@ -302,7 +302,7 @@ def test_at_maxmemory_a_put_says_so_and_puts_nothing(broker: Broker) -> None:
     before = everything(broker)
     with at_maxmemory(broker):
         for options in ({}, {"delay": 1000}, {"feed": Feed("f", "at", "", ["1"])}):
-            with pytest.raises(BrokerOutOfMemory, match="nothing of this batch was put"):
+            with pytest.raises(BrokerOutOfMemory, match="nothing more was put"):
                 put(broker, 2, **options)
     assert everything(broker) == before
 

@@ -17,7 +17,7 @@ import pytest
 
 from rq_lite.broker import FAULTS, Broker, Link, inspection, keys
 from rq_lite.broker.codec import Message, decode, made_at
-from rq_lite.errors import BadArgument, PayloadTooLarge, QueueFull, UsageError
+from rq_lite.errors import BadArgument, BrokerOutOfMemory, PayloadTooLarge, QueueFull, UsageError
 from rq_lite.job import Job
 from rq_lite.process import this
 from rq_lite.queue import Queue
@@ -135,6 +135,37 @@ def test_the_error_of_put_many_says_how_many_were_put(task: AnyTask, broker: Bro
         task.using(wait=0).put_many(range(25))
     assert caught.value.put == 10
     assert numbers(broker) == list(range(10))
+
+
+@pytest.mark.parametrize("room", [1000, 750])
+def test_whatever_ends_put_many_says_how_many_were_put(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """After two batches of 500, or one and a half: that the next step fails does not mean that nothing was put."""
+    queue = Queue("q", maxsize=room, broker=broker)
+    queue.declare()
+    add = queue.task(lambda x: x, name="add")
+    put, calls = broker.put, 0
+
+    def fail(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise BrokerOutOfMemory("full")
+        return put(*args, **options)
+
+    monkeypatch.setattr(broker, "put", fail)
+    monkeypatch.setattr(broker, "wait_room", lambda *_: True)
+    with pytest.raises(BrokerOutOfMemory) as caught:
+        add.put_many(range(1500))
+    assert caught.value.put == broker.size("q")[0] == room
+
+
+def test_an_argument_that_is_none_says_how_many_before_it_were_put(task: AnyTask, broker: Broker) -> None:
+    broker.configure("q", maxsize=0)
+    with pytest.raises(BadArgument) as caught:
+        task.put_many([*range(505), object(), 506])
+    assert caught.value.put == broker.size("q")[0] == 505
 
 
 def test_a_running_job_never_waits_but_may_overdraw(task: AnyTask, monkeypatch: pytest.MonkeyPatch) -> None:

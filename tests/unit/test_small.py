@@ -336,15 +336,14 @@ def test_each_error_of_ours_has_an_exit_code_that_is_no_success() -> None:
 
 
 def test_a_full_queue_says_how_it_stands() -> None:
-    error = QueueFull("q", size=10_000, maxsize=10_000, consumers=2, last_seen=3.4, put=5)
+    error = QueueFull("q", size=10_000, maxsize=10_000, consumers=2, last_seen=3.4)
     assert str(error) == "queue 'q' is full: 10,000 jobs waiting, bound 10,000; 2 consumers alive, last seen 3 s ago"
-    assert error.put == 5
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        QueueFull("q", size=1, maxsize=1, consumers=0, last_seen=None, put=5),
+        QueueFull("q", size=1, maxsize=1, consumers=0, last_seen=None),
         JobFailed("KeyError", "'x'", "Traceback …", job_id="7"),
         BrokerUnavailable("gone", outcome="unknown"),
         JobTimeout(),
