@@ -24,8 +24,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    BusyLoadingError,
     ClusterDownError,
     MasterDownError,
+    OutOfMemoryError,
     ReadOnlyError,
     TryAgainError,
 )
@@ -33,7 +35,7 @@ from redis.retry import Retry
 
 from rq_lite.broker import sentinel
 from rq_lite.broker.sentinel import Sentinels
-from rq_lite.errors import BrokerError, BrokerUnavailable, UsageError
+from rq_lite.errors import BrokerError, BrokerOutOfMemory, BrokerUnavailable, UsageError
 
 # Seconds. A server that answers nothing for so long counts as gone; a blocking pop waits less than that.
 ANSWER = 5.0
@@ -48,6 +50,7 @@ WEATHER = re.compile(
     r"(LOADING|READONLY|UNBLOCKED|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|BUSY)\b"
 )
 LOST = (redis.ConnectionError, redis.TimeoutError, OSError)
+ANSWERS = (AuthenticationError, AuthorizationError, BusyLoadingError)  # though redis-py counts them among LOST
 SCHEMES = ("redis", "rediss", "unix")
 UNREADABLE = "it cannot be read; escape what is special in the password (/ as %2F, @ as %40)"
 
@@ -215,22 +218,33 @@ def is_weather(error: BaseException) -> bool:
     return isinstance(error, redis.ResponseError) and WEATHER.match(str(error)) is not None
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether no answer came. Some answers are faults of the connection to redis-py."""
+    return isinstance(error, LOST) and not isinstance(error, ANSWERS)
+
+
 def explained(error: BaseException, address: Address, *, unknown: bool = False) -> BrokerError:
     """The error in one line, for people: what is wrong with this Redis, without the password.
 
-    `unknown`: a request may have been done though no answer came.
+    `unknown`: a request may have been done though no answer came; what Redis says to the next one does not tell.
     """
     text = str(error).split("\n", 1)[0]
     where = f"Redis at {address.shown}"
+    outcome = "unknown" if unknown else "not done"
     if isinstance(error, (AuthenticationError, AuthorizationError)) or text.startswith(("NOAUTH", "WRONGPASS")):
         alone = re.match(r"[\w+]+://[^:@/]+@", address.url)
         way_out = "; a password alone is written redis://:PASSWORD@host" if alone else ""
-        return BrokerUnavailable(f"{where} refuses the user name or password: {text}{way_out}")
-    if isinstance(error, LOST):
-        outcome = "unknown" if unknown else "not done"
+        return BrokerUnavailable(f"{where} refuses the user name or password: {text}{way_out}", outcome=outcome)
+    if is_lost(error):
         return BrokerUnavailable(f"{where} cannot be reached: {text or type(error).__name__}", outcome=outcome)
-    if is_weather(error):
-        return BrokerUnavailable(f"{where} answers: {text}", outcome="unknown" if unknown else "not done")
+    if unknown or is_weather(error):
+        return BrokerUnavailable(f"{where} answers: {text}", outcome=outcome)
+    # From a plain command, and from a script on Redis 7, redis-py knows it; on 6.2 it is in the text.
+    if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in text:
+        return BrokerOutOfMemory(
+            f"{where} is at its maxmemory and stores nothing more; nothing more was put. "
+            "Consumers go on: let them drain the queue, or raise maxmemory"
+        )
     return BrokerError(f"{where} answers: {text}")
 
 

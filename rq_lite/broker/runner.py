@@ -10,15 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import redis
-from redis.exceptions import OutOfMemoryError
 
 from rq_lite import moments
 from rq_lite.backoff import pauses
 from rq_lite.broker import scripts
-from rq_lite.broker.connection import LONGEST_BLOCK, LOST, Address, Link, Links, explained, is_weather
+from rq_lite.broker.connection import LONGEST_BLOCK, Address, Link, Links, explained, is_lost, is_weather
 from rq_lite.broker.signing import Signer
 from rq_lite.embedded import PATIENCE, Attached, announce, attach
-from rq_lite.errors import BrokerOutOfMemory, BrokerUnsuitable, RqLiteError
+from rq_lite.errors import BrokerUnsuitable, RqLiteError
 from rq_lite.programs import OLDEST
 from rq_lite.settings import Settings, keys_of, load_settings
 
@@ -154,17 +153,11 @@ class Runner:
                 return attempt()
             except FAULTS as error:
                 # Once an answer was lost, only an answer to the same step can tell what was done.
-                unknown = unknown or (isinstance(error, LOST) and link.asked)
+                unknown = unknown or (is_lost(error) and link.asked)
                 link.close()
-                # From a plain command, and from a script on Redis 7, redis-py knows it; on 6.2 it is in the text.
-                if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error):
-                    raise BrokerOutOfMemory(
-                        f"Redis at {self.shown} is at its maxmemory and stores nothing more; "
-                        "nothing more was put. Consumers go on: let them drain the queue, or raise maxmemory"
-                    ) from None
                 if not is_weather(error) or time.monotonic() + pause > until:
                     raise explained(error, self._address, unknown=unknown) from None
-                if isinstance(error, LOST):
+                if is_lost(error):
                     with contextlib.suppress(RqLiteError, OSError):
                         self.revive(STEP)
             time.sleep(pause)

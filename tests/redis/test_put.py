@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from redis.exceptions import AuthenticationError, BusyLoadingError, OutOfMemoryError, ResponseError
 
-from rq_lite.broker import Broker, Code, Feed, Link
+from rq_lite.broker import Broker, Code, Feed, Link, runner
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable, PayloadTooLarge
 from rq_lite.queue import LifoQueue, Queue
 from rq_lite.settings import Settings
@@ -175,16 +176,36 @@ def test_a_put_repeats_itself_when_the_answer_is_lost(server: Server) -> None:
     broker.close()
 
 
-def test_when_patience_ends_nobody_claims_to_know_what_became_of_the_put(broker: Broker) -> None:
+@pytest.mark.parametrize(
+    ("errors", "outcome"),
+    [
+        ([ConnectionResetError("cut")], "unknown"),
+        ([ConnectionResetError("cut"), AuthenticationError("invalid username-password pair")], "unknown"),
+        ([ConnectionResetError("cut"), ResponseError("NOPERM this user has no permissions")], "unknown"),
+        (
+            [ConnectionResetError("cut"), OutOfMemoryError("command not allowed")],
+            "unknown",
+        ),
+        ([BusyLoadingError("Redis is loading the dataset in memory")], "not put"),
+        ([AuthenticationError("Authentication required.")], "not put"),
+    ],
+)
+def test_when_it_gives_up_a_put_says_what_is_known_of_it(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, errors: list[Exception], outcome: str
+) -> None:
+    """Once an answer was lost, what is answered to the next try does not tell whether the first one was done."""
+    monkeypatch.setattr(runner, "pauses", lambda: iter([0.0, 0.0, 10.0]))
+    left = iter([*errors, errors[-1], errors[-1]])
     with broker._links.lend() as link:
+        link.call("PING")
 
-        def cut(*_: Any) -> Any:
-            raise ConnectionResetError("cut")
+        def fail(*_: Any) -> Any:
+            raise next(left)
 
-        link.call = cut  # type: ignore[method-assign]
+        link.call = fail  # type: ignore[method-assign]
     with pytest.raises(BrokerUnavailable) as caught:
-        put(broker, 1, patience=0.0)
-    assert caught.value.outcome == "unknown"
+        put(broker, 1, patience=1.0)
+    assert caught.value.outcome == outcome
     broker._links.close()
 
 
