@@ -248,6 +248,11 @@ def explained(error: BaseException, address: Address, *, unknown: bool = False) 
     return BrokerError(f"{where} answers: {text}")
 
 
+def left(until: float) -> float:
+    """Seconds to wait for others in this process: as long as they may take with Redis, also without patience."""
+    return max(0.0, until - time.monotonic()) + ANSWER
+
+
 class Links:
     """Links to lend: each caller has one for itself while it uses it.
 
@@ -280,18 +285,23 @@ class Links:
             pool.put(None)
         return pool
 
-    def borrow(self) -> Link:
-        """A link for the caller alone, until `give_back`."""
+    def borrow(self, until: float | None = None) -> Link:
+        """A link for the caller alone, until `give_back`. Raises BrokerUnavailable when patience ends before."""
         if os.getpid() != self._pid:
             self._fresh()
-        return self._free.get() or Link(self.address)
+        try:
+            return self._free.get(timeout=None if until is None else left(until)) or Link(self.address)
+        except queue.Empty:
+            raise BrokerUnavailable(
+                f"Redis at {self.address.shown} cannot be reached: all {self._most} connections wait for it"
+            ) from None
 
     def give_back(self, link: Link) -> None:
         self._free.put(link)
 
     @contextmanager
-    def lend(self) -> Iterator[Link]:
-        link = self.borrow()
+    def lend(self, until: float | None = None) -> Iterator[Link]:
+        link = self.borrow(until)
         try:
             yield link
         finally:

@@ -217,7 +217,7 @@ class Consuming(Producing):
 
     def patiently(self, step: Callable[[], T], link: Link, patience: float | None = None) -> T:
         """Try a step that uses a link of the caller's own again after weather; raises BrokerError as others do."""
-        return self._patiently(step, link, patience)
+        return self._patiently(step, link, self._until(patience))
 
     def ring(self, queue: str, link: Link) -> None:
         """Hand a wake-up on that came to one who has no room."""

@@ -87,13 +87,14 @@ class Producing(Runner):
         Repeating it after a lost answer never adds a job twice. Raises BrokerUnavailable when patience is over;
         its `outcome` is "not put", or "unknown" when an answer was lost.
         """
+        until = self._until(patience)
         with before_put():
-            self._ready(patience)
-        assert self._scripts is not None
-        script = self._scripts["put"]
-        key = keys.of(queue)
-        link = self._links.borrow()
+            self._ready(until)
+            link = self._links.borrow(until)
         try:
+            assert self._scripts is not None
+            script = self._scripts["put"]
+            key = keys.of(queue)
             link.sequence += 1
             names = [key.pending, key.scheduled, key.meta, key.bell, key.room, key.producer(link.producer), key.alarm]
             remember = max(REMEMBER, 2 * ms(self.settings.patience if patience is None else patience))
@@ -109,7 +110,7 @@ class Producing(Runner):
             if feed is not None:
                 names.append(key.feed(feed.name))
                 args += [feed.field, feed.expected, *feed.values]
-            return self._put(link, queue, entries, overdraft, lambda: script(link, tuple(names), *args), patience)
+            return self._put(link, queue, entries, overdraft, lambda: script(link, tuple(names), *args), until)
         finally:
             self._links.give_back(link)
 
@@ -120,7 +121,7 @@ class Producing(Runner):
         entries: Sequence[bytes],
         overdraft: int,
         send: Callable[[], list[Any]],
-        patience: float | None,
+        until: float,
     ) -> Put:
         def attempt() -> Put:
             if moments.watchers:
@@ -133,7 +134,7 @@ class Producing(Runner):
             return put
 
         try:
-            return self._patiently(attempt, link, patience)
+            return self._patiently(attempt, link, until)
         except BrokerUnavailable as error:
             unknown = error.outcome == "unknown"
             outcome = "unknown" if unknown else "not put"

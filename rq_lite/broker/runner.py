@@ -14,10 +14,10 @@ import redis
 from rq_lite import moments
 from rq_lite.backoff import pauses
 from rq_lite.broker import scripts
-from rq_lite.broker.connection import LONGEST_BLOCK, Address, Link, Links, explained, is_lost, is_weather
+from rq_lite.broker.connection import LONGEST_BLOCK, Address, Link, Links, explained, is_lost, is_weather, left
 from rq_lite.broker.signing import Signer
 from rq_lite.embedded import PATIENCE, Attached, announce, attach
-from rq_lite.errors import BrokerUnsuitable, RqLiteError
+from rq_lite.errors import BrokerUnavailable, BrokerUnsuitable, RqLiteError
 from rq_lite.programs import OLDEST
 from rq_lite.settings import Settings, keys_of, load_settings
 
@@ -55,24 +55,33 @@ class Runner:
 
     def open(self: Self) -> Self:
         """Connect now, once, without patience, and check the server. Raises BrokerError in one line."""
-        self._ready(0.0)
+        self._ready(self._until(0.0))
         return self
 
-    def _ready(self, patience: float | None = None) -> None:
-        """Connect, unless that is done."""
-        if self._scripts is None:
-            with self._opening:
-                if self._scripts is None:
-                    self._open(patience)
+    def _until(self, patience: float | None = None) -> float:
+        """When patience ends that begins now, in time.monotonic(); None: as the settings say."""
+        return time.monotonic() + (self.settings.patience if patience is None else patience)
 
-    def _open(self, patience: float | None) -> None:
+    def _ready(self, until: float) -> None:
+        """Connect, unless that is done. All who come meanwhile wait for one, but no longer than for Redis itself."""
+        if self._scripts is not None:
+            return
+        if not self._opening.acquire(timeout=left(until)):
+            raise BrokerUnavailable("Redis cannot be reached: others here are still trying to")
+        try:
+            if self._scripts is None:
+                self._open(until)
+        finally:
+            self._opening.release()
+
+    def _open(self, until: float) -> None:
         moments.begin("producer")  # unless this process has said before what it is
         if self._url is None:
             self._attached = attach(self.settings, say=None if self._quiet else announce)
             self._connect_to(self._attached.url)
             self._url = self._attached.url
         with self._links.lend() as link:
-            info = self._patiently(lambda: link.call("INFO", "server"), link, patience)
+            info = self._patiently(lambda: link.call("INFO", "server"), link, until)
         self.version = version_of(info)
         if self.version < OLDEST:
             number = ".".join(map(str, self.version))
@@ -121,20 +130,22 @@ class Runner:
     # -- running a script or command
 
     def _run(self, name: str, keys_: tuple[str, ...], *args: Any, link: Link | None = None) -> list[Any]:
-        self._ready()
+        until = self._until()
+        self._ready(until)
         assert self._scripts is not None
         script = self._scripts[name]
         if link is not None:
             reply: list[Any] = script(link, keys_, *args)
             return reply
-        with self._links.lend() as lent:
-            return self._patiently(lambda: script(lent, keys_, *args), lent)
+        with self._links.lend(until) as lent:
+            return self._patiently(lambda: script(lent, keys_, *args), lent, until)
 
     def read(self, *commands: tuple[Any, ...]) -> list[Any]:
         """The replies to plain commands, sent together; they are repeated like scripts, so only safe ones."""
-        self._ready()
-        with self._links.lend() as link:
-            return self._patiently(lambda: link.pipe(list(commands)), link)
+        until = self._until()
+        self._ready(until)
+        with self._links.lend(until) as link:
+            return self._patiently(lambda: link.pipe(list(commands)), link, until)
 
     @property
     def _caps(self) -> tuple[int, int]:
@@ -144,9 +155,8 @@ class Runner:
     def _read(self, command: tuple[Any, ...], link: Link | None) -> Any:
         return self.read(command)[0] if link is None else link.call(*command)
 
-    def _patiently(self, attempt: Callable[[], T], link: Link, patience: float | None = None) -> T:
-        """Tries again after weather, with growing pauses of random length, until patience is over."""
-        until = time.monotonic() + (self.settings.patience if patience is None else patience)
+    def _patiently(self, attempt: Callable[[], T], link: Link, until: float) -> T:
+        """Tries once, and again after weather, with growing pauses of random length, until patience is over."""
         unknown = False
         for pause in pauses():
             try:
@@ -165,7 +175,7 @@ class Runner:
 
     def _wait(self, lists: tuple[str, ...], seconds: float) -> bool:
         """Block for a wake-up token: a hint only, so that an error is no more than a wait that was in vain."""
-        self._ready()
+        self._ready(self._until())
         with self._waiters.lend() as link:
             try:
                 return link.call("BRPOP", *lists, max(0.01, min(seconds, LONGEST_BLOCK))) is not None

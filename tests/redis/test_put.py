@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import Any
 
 import pytest
 from redis.exceptions import AuthenticationError, BusyLoadingError, OutOfMemoryError, ResponseError
 
-from rq_lite.broker import Broker, Code, Feed, Link, runner
+from rq_lite.broker import Broker, Code, Feed, Link, connection, runner
+from rq_lite.broker.connection import Address
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable, PayloadTooLarge
 from rq_lite.queue import LifoQueue, Queue
 from rq_lite.settings import Settings
 from rq_lite.task import Options
-from tests.conftest import Server, until
+from tests.conftest import DEADLINE, Server, until
 from tests.redis.steps import (
     KEY,
     at_maxmemory,
@@ -216,6 +218,34 @@ def test_without_a_first_connection_nothing_was_put(kind: type[Queue], options: 
     with pytest.raises(BrokerUnavailable, match=r"cannot be reached: .*; nothing was put$") as caught:
         queue.task(name="t", **options)(print).put(1)
     assert (caught.value.outcome, caught.value.put) == ("not put", 0)
+
+
+def test_many_who_wait_for_a_redis_that_is_away_wait_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one after the other, each with a patience of its own."""
+    connects = []
+
+    def refuse(self: Address, connection: Any) -> None:
+        connects.append(connection)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(Address, "connect", refuse)
+    monkeypatch.setattr(runner, "pauses", lambda: repeat(0.2))
+    broker = Broker(settings=Settings(url="redis://127.0.0.1:1", patience=1.0))
+    with ThreadPoolExecutor(8) as pool:
+        errors = [future.exception(DEADLINE) for future in [pool.submit(put, broker, 1) for _ in range(8)]]
+    assert {getattr(error, "outcome", None) for error in errors} == {"not put"}
+    assert len(connects) <= 6 + 7  # who is first, five times; who comes after it, once
+
+
+def test_patience_holds_for_who_waits_for_a_connection(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "ANSWER", 0.01)
+    broker._links = connection.Links(broker._address, most=1)
+    with broker._links.lend(), pytest.raises(BrokerUnavailable, match="all 1 connections wait for it") as caught:
+        put(broker, 1, patience=0.01)
+    assert caught.value.outcome == "not put"
+    put(broker, 2, patience=0.01)
+    assert waiting(broker) == [2]
+    broker._links.close()
 
 
 # -- a queue that Redis does not know
