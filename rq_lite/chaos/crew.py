@@ -91,8 +91,9 @@ class Crew:
 
     def trouble(self) -> str | None:
         """Of a part that has ended though nobody killed it."""
-        parts = [*self.workers, *(producer for producer in self.producers if producer.exit_code != 0)]
-        return next(filter(None, (part.trouble() for part in parts)), None)
+        # Looked at once each: one that ends well just now is no trouble.
+        producers = [producer for producer in self.producers if producer.exit_code not in (None, 0)]
+        return next(filter(None, (part.trouble() for part in (*self.workers, *producers))), None)
 
     # -- kills
 

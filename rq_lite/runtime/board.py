@@ -16,9 +16,8 @@ from typing import NamedTuple
 NEVER = 2**62  # ns
 ELSEWHERE = NEVER - 1  # of a job that is somebody else's to end
 SECOND = 10**9  # ns
-# Words of the head: when the loop last turned, when Redis last answered, when jobs last came; free slots that
-# nothing waits for; jobs taken so far.
-TURNED, ANSWERED, TOOK, ROOM, TAKEN = range(5)
+# Words of the head: when the loop last turned; when jobs last came; free slots that nothing waits for; jobs so far.
+TURNED, TOOK, ROOM, TAKEN = range(4)
 HEAD = 8
 # Words of each slot: its job, as `lane's number * LANE + delivery tag`, and when it must be done.
 JOB, DEADLINE = 0, 1
@@ -62,7 +61,9 @@ class Board:
     def overdue(self, before: float) -> list[Running]:
         """Jobs that should have been done before this time; those without a deadline are never overdue."""
         deadlines = self.words[HEAD + DEADLINE : HEAD + WIDTH * self.slots : WIDTH].tolist()
-        return [self.running(slot) for slot, deadline in enumerate(deadlines) if 0 < deadline < before * SECOND]
+        found = [self.running(slot) for slot, deadline in enumerate(deadlines) if 0 < deadline < before * SECOND]
+        # Meanwhile one may have begun with another job; before it shows that, it clears the deadline, read last here.
+        return [job for job in found if 0 < job.deadline < before]
 
     def on_the_loop(self) -> list[Running]:
         """Jobs that run in the consumer itself: neither in an engine, nor waiting for a place elsewhere."""

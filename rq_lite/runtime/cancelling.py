@@ -103,6 +103,8 @@ class Cancelling:
                     continue
                 try:
                     call = self._broker.wait_call(queues, name, link)
+                    # It may be an old one, of before the job was requeued: the mark would be gone then.
+                    found = self._broker.marked(call[0], [call[1]], link) if call is not None else set()
                 except FAULTS:
                     link.close()
                     gevent.sleep(random.uniform(0.05, 1.0))
@@ -110,5 +112,5 @@ class Cancelling:
                     continue
                 if call is not None:
                     lane = lanes[call[0]]
-                    lane.marks.add(call[1])
-                    self.interrupt(lane, [call[1]])
+                    lane.marks |= found
+                    self.interrupt(lane, found)

@@ -23,7 +23,7 @@ from rq_lite.backoff import pauses
 from rq_lite.broker import FAULTS, Broker, Code, Link, weather
 from rq_lite.broker import Lane as Acks
 from rq_lite.outcome import Buried, Crashed, Dropped, Finished, Outcome, Parked, Retried
-from rq_lite.runtime.board import ANSWERED, ROOM, TAKEN, TOOK, Board
+from rq_lite.runtime.board import ROOM, TAKEN, TOOK, Board
 from rq_lite.runtime.cancelling import Cancelling
 from rq_lite.runtime.lane import Lane, Order, portions
 from rq_lite.runtime.leave import vital
@@ -94,7 +94,11 @@ class Consumer:
         """Work until stopped. Jobs that are left at the end are given back."""
         self._exchanger = gevent.getcurrent()
         self._slots.start()
-        others = [vital(gevent.spawn(do)) for do in (self._listen, self._hear_calls, self._flush_log)]
+        others = [
+            vital(gevent.spawn(self._listen)),
+            vital(gevent.spawn(self._cancelling.hear, self.name, self._lanes, self._well)),
+            vital(gevent.spawn(self._flush_log)),
+        ]
         gevent.sleep(0)  # the slots wait at the door before the first jobs come
         self._news.set()
         while not self._leaving:
@@ -125,9 +129,6 @@ class Consumer:
         if self._exchanger is not None and not self._leaving and self._well.is_set():
             self._exchanger.throw(Rebuild("nothing was taken though jobs wait: connecting anew"))
 
-    def _hear_calls(self) -> None:
-        self._cancelling.hear(self.name, self._lanes, self._well)
-
     def _flush_log(self) -> None:
         while True:
             gevent.sleep(Seldom.FLUSH)
@@ -136,7 +137,6 @@ class Consumer:
     def _leave(self) -> None:
         self._leaving = True
         self._news.set()
-        self._hungry.set()
 
     def _wind_down(self) -> None:
         moments.reach("leave.before", self._link, consumer=self.name)
@@ -204,7 +204,8 @@ class Consumer:
         """One exchange, if there is a reason for one."""
         if self._doubt is not None:
             raise self._doubt  # not just a new connection: Redis may have lost something, so look what we own
-        want = 0 if self._leaving else min(self._slots.room, MOST)
+        # There may be less than none: jobs that an answer brought which was lost were not asked for.
+        want = 0 if self._leaving else max(0, min(self._slots.room, MOST))
         if not self._registered and want:
             self._register()
         for lane in self._lanes.values():
@@ -215,13 +216,15 @@ class Consumer:
         if time.monotonic() > self._audit_at and not (self._leaving and self._slots.idle):
             self._reconcile()
             return True
-        return going_on
+        return going_on or any(lane.others for lane in self._lanes.values())
 
     def _exchange(self, want: int) -> bool:
         acking = [lane for lane in self._lanes.values() if lane.acks]
         if not acking and (want == 0 or self._dry):
-            if want and not self._leaving:
+            if want:
                 self._hungry.set()
+            else:
+                self._hungry.clear()  # else it would hear its own bell, handed on, again and again
             return False
         self._hungry.clear()
         lanes = [self._lanes[queue] for queue in self._order()] if want else acking
@@ -257,12 +260,11 @@ class Consumer:
         self._seldom.warn("emptied", f"queue {lane.queue!r}: Redis has lost its data, and {count} jobs that run here")
 
     def _show(self, came: int) -> None:
-        """On the board: Redis has answered, and so many jobs have come."""
-        words, now = self._board.words, time.monotonic_ns()
-        words[ANSWERED] = now
+        """On the board: so many jobs have come."""
+        words = self._board.words
         words[ROOM] = self._slots.room
         if came:
-            words[TOOK] = now
+            words[TOOK] = time.monotonic_ns()
             words[TAKEN] += came
 
     def _register(self) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from rq_lite.arguments import Arguments, json_trouble, round_trip_trouble
 from rq_lite.broker.codec import VERSION, Message, entry_of, offspring
 from rq_lite.outcome import Buried, Ended, Finished
-from rq_lite.runtime.verdict import Failure
+from rq_lite.runtime.verdict import Failure, Report
 
 LONGEST_TTL = 10**9  # seconds
 
@@ -40,13 +40,27 @@ def done(message: Message, queue: str, attempts: int, result: bytes, puts: Puts)
 
 
 def given_up(message: Message, queue: str, attempts: int, failure: Failure, outcome: Buried, puts: Puts) -> Finished:
-    """It is buried; `attempts` are the runs that were begun."""
+    """It is buried, which somebody wants to hear of; `attempts` are the runs that were begun."""
     kind, _, text = failure.error.partition(": ")
     whole = text if failure.message is None else failure.message
     error = {"type": kind, "message": whole, "traceback": failure.traceback}
     ended = ended_of(message, queue, attempts, "failed", result=None, error=failure.error, traceback=failure.traceback)
     detail = b'"error":' + msgspec.json.encode(error)
     return Finished("failed", detail, ttl(message), outcome.report, callbacks(message, ended, puts))
+
+
+def buried(
+    message: Message, queue: str, attempts: int, failure: Failure, outcome: Buried, puts: Puts
+) -> Finished | Buried:
+    """What settles a job that is given up: the plain burial, or that with what follows where somebody wants to hear."""
+    if not is_tracked(message):
+        return outcome
+    try:
+        return given_up(message, queue, attempts, failure, outcome, puts)
+    except Exception as fault:  # of callbacks that cannot be made of arguments that nest too deep, say
+        report = msgspec.json.decode(outcome.report, type=Report)
+        report.error = f"{report.error}; its callbacks could not be made: {type(fault).__name__}: {fault}"
+        return report.buried()
 
 
 def encoded(message: Message, result: Any, arguments: Arguments, most: int) -> bytes:

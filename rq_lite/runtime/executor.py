@@ -113,14 +113,7 @@ class Executor:
             if task.elsewhere:
                 began = slot.began
             failure = failed(error, timeout / SECOND, (time.monotonic_ns() - began) / SECOND)
-            try:
-                return self._judged(message, attempts, crashes, chances(task.policy, error), failure, slot)
-            except Exception as fault:  # of callbacks that cannot be made of arguments that nest too deep, say
-                said = f"{failure.error}; and what it leads to could not be made: {described(fault, 0.0).error}"
-                self._seldom.warn("judged", f"job {message.id} {message.task}: {said}; buried")
-                return Report(
-                    message.id, message.task, said, failure.traceback, attempts + 1, crashes, self._consumer
-                ).buried()
+            return self._judged(message, attempts, crashes, chances(task.policy, error), failure, slot)
         if self._verbose:
             log.info("done %s %s in %.3f s", message.id, message.task, (time.monotonic_ns() - began) / SECOND)
         # The last line, and the only one that says "done": a run that was cut short anywhere is not.
@@ -138,8 +131,8 @@ class Executor:
         outcome, line = judge(message, attempts, crashes, chances, failure, self._consumer)
         kind = failure.error.partition(":")[0]
         self._seldom.warn(f"{message.task}: {kind}, {ended_as(outcome)}", line)
-        if isinstance(outcome, Buried) and ending.is_tracked(message):
-            return ending.given_up(message, queue_of(slot), attempts + crashes + 1, failure, outcome, self._puts)
+        if isinstance(outcome, Buried):
+            return ending.buried(message, queue_of(slot), attempts + crashes + 1, failure, outcome, self._puts)
         return outcome
 
     def _poison(self, message: Message, attempts: int, crashes: int, slot: Slot[Any]) -> Outcome:
@@ -149,7 +142,7 @@ class Executor:
             message.id, message.task, failure.error, "", attempts + crashes, crashes, self._consumer
         ).buried()
         self._seldom.warn("poison", f"job {message.id} {message.task}: {failure.error}; buried")
-        return ending.given_up(message, queue_of(slot), attempts + crashes, failure, outcome, self._puts)
+        return ending.buried(message, queue_of(slot), attempts + crashes, failure, outcome, self._puts)
 
     def _says(self, name: str) -> dict[str, Any]:
         """What a put of this task says beside its arguments, where this worker knows it."""

@@ -31,9 +31,17 @@ class Reported(BaseException):
 def described(error: BaseException, seconds: float) -> Failure:
     text = error_text(error)
     said = encodable(f"{type(error).__name__}: {one_line(text, 1000)}".removesuffix(": "))
-    # A subclass may not have called its __init__.
-    delay = getattr(error, "delay", None) if isinstance(error, Retry) else None
-    return Failure(said, trace(error), seconds, delay, encodable(text[:LONGEST_MESSAGE]))
+    return Failure(said, trace(error), seconds, wanted_delay(error), encodable(text[:LONGEST_MESSAGE]))
+
+
+def wanted_delay(error: BaseException) -> float | None:
+    """In seconds; None where it asks for none that there can be: a subclass of Retry may hold anything."""
+    if not isinstance(error, Retry):
+        return None
+    try:
+        return Retry(delay=error.delay).delay
+    except BaseException:
+        return None
 
 
 def is_final(policy: Policy, error: BaseException) -> bool:

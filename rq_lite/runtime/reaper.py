@@ -6,12 +6,12 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rq_lite.broker import Broker, Death
 from rq_lite.broker.codec import Undecodable, decode
-from rq_lite.outcome import Buried
-from rq_lite.runtime.ending import Puts, given_up, is_tracked
+from rq_lite.outcome import Buried, Retried
+from rq_lite.runtime import ending
 from rq_lite.runtime.identity import surely_dead
 from rq_lite.runtime.seldom import one_line
 from rq_lite.runtime.verdict import POISON, SUSPECT, Chances, Failure, judge
@@ -77,18 +77,15 @@ class Reaper:
                 message, attempts, crashes, end.tasks.get(message.task, Chances(0)), failure, end.consumer
             )
             log.error("%s", one_line(line))
-            if isinstance(outcome, Buried) and is_tracked(message):
-
-                def says(task: str) -> dict[str, Any]:
-                    return end.tasks.get(task, Chances(0)).says
-
-                puts = Puts(says, self._broker.seal)
-                finished = given_up(message, name, attempts + crashes + 1, failure, outcome, puts)
-                self._broker.finish(name, end.consumer, [(tag, finished)])
-            elif isinstance(outcome, Buried):
-                self._broker.bury(name, end.consumer, [(tag, outcome.report)])
-            else:
+            if isinstance(outcome, Retried):
                 self._broker.retry(name, end.consumer, [(tag, outcome.delay)])
+                continue
+            puts = ending.Puts(lambda task: end.tasks.get(task, Chances(0)).says, self._broker.seal)
+            settled = ending.buried(message, name, attempts + crashes + 1, failure, outcome, puts)
+            if isinstance(settled, Buried):
+                self._broker.bury(name, end.consumer, [(tag, settled.report)])
+            else:
+                self._broker.finish(name, end.consumer, [(tag, settled)])
 
     def _name_culprit(self, end: End, queues: Sequence[str]) -> None:
         """Say which job brought its consumer down: the one that is blamed, or the only one that it had."""
@@ -117,9 +114,9 @@ class Reaper:
         while step := self._broker.reclaim(name, consumer, certain=certain, death=death, most=BATCH, cursor=cursor):
             total, cursor = total + step.moved, step.cursor
             buried, suspects = buried + step.buried, suspects + step.suspects
+            self._between()
             if not step.left:
                 break
-            self._between()
         if total:
             log.warning(
                 "queue %r: jobs of dead consumer %s that wait again: %d%s%s",
@@ -133,12 +130,14 @@ class Reaper:
 
     def reclaim_the_dead(self, queues: Sequence[str]) -> int:
         """Whose lease has ended, or who is no more on this machine, at two looks in a row."""
-        dead = {
-            (name, consumer): surely_dead(consumer)
-            for name in queues
-            for consumer, left in self._broker.consumers(name).items()
-            if consumer not in self.living and (left <= 0 or (consumer not in self.own and surely_dead(consumer)))
-        }
+        dead = {}
+        for name in queues:
+            for consumer, left in self._broker.consumers(name).items():
+                if consumer in self.living:
+                    continue
+                gone = surely_dead(consumer)
+                if left <= 0 or (gone and consumer not in self.own):
+                    dead[name, consumer] = gone
         suspects = 0
         for name, consumer in self._missing & dead.keys():
             certain = dead[name, consumer]

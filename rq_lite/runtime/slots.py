@@ -172,7 +172,7 @@ class Slots(Generic[L]):
             self._waiting.remove(one)
         for slot in self._slots:
             if slot.lane is lane and not slot.disowned and id_in(slot.entry) in ids:
-                self._loop.run_callback(self._interrupt, slot, slot.tag)
+                self._loop.run_callback(self._interrupt, slot, lane, slot.tag)
         return [(tag, job) for (_, tag, _), job in dropped]
 
     def forked(self) -> None:
@@ -246,12 +246,12 @@ class Slots(Generic[L]):
             slot.spoiled = True
             slot.greenlet.throw(Interrupted() if slot.cancelled else Expired())
 
-    def _interrupt(self, slot: Slot[L], tag: int) -> None:
+    def _interrupt(self, slot: Slot[L], lane: L, tag: int) -> None:
         """Also in the hub. From now on the job is like one whose time is up, and in the end is killed like one."""
-        if slot.tag != tag or slot.lane is None or slot.cancelled:
+        if slot.lane is not lane or slot.tag != tag or slot.cancelled:  # another queue has the same tags
             return
         if slot.deadline == NEVER:  # it has not begun yet, or is ending just now
-            gevent.spawn_later(LOOK, self._loop.run_callback, self._interrupt, slot, tag)
+            gevent.spawn_later(LOOK, self._loop.run_callback, self._interrupt, slot, lane, tag)
             return
         slot.cancelled = True
         slot.deadline = time.monotonic_ns() - 1

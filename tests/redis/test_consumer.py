@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import gevent
 import pytest
 import redis
 
-from rq_lite.broker import Broker, Cancelled, Link, inspection
+from rq_lite.broker import Broker, Cancelled, Link, Taken, inspection
+from rq_lite.broker import Lane as Acks
 from rq_lite.broker.codec import VERSION, Message, encode
-from rq_lite.outcome import Outcome
+from rq_lite.outcome import Outcome, Retried
 from rq_lite.runtime import consumer as module
-from rq_lite.runtime.board import Board, new_file, size
+from rq_lite.runtime.board import NEVER, SECOND, Board, new_file, size
 from rq_lite.runtime.consumer import Consumer
 from rq_lite.runtime.lane import Lane, Order
 from rq_lite.runtime.slots import Slot
@@ -81,6 +83,46 @@ def test_what_is_cancelled_while_it_waits_for_a_slot_never_starts(broker: Broker
     assert inspection.states(broker, ["q"])["q"].cancelled == 1
     assert broker.unfinished("q")[0] == 0
     assert broker.read(("EXISTS", "rq:{q}:cancelled"))[0] == 0
+
+
+class Counted(Broker):
+    """How often the consumer has asked for jobs."""
+
+    exchanges = 0
+
+    def exchange(self, consumer: str, lanes: Sequence[Acks], want: int, link: Link) -> list[Taken]:
+        self.exchanges += 1
+        return super().exchange(consumer, lanes, want, link)
+
+    def wait_call(self, queues: Sequence[str], consumer: str, link: Link) -> None:
+        gevent.sleep(0.1)  # sockets are not patched here, and would block the loop
+
+
+def test_jobs_that_come_without_having_been_asked_for_are_no_reason_to_hurry(broker: Broker) -> None:
+    """A take that was held up on its way is done when all slots are busy: there are more jobs than slots."""
+    counted = Counted(broker.url, settings=broker.settings)
+    counted.declare("q")
+    counted.put("q", [b"{1}", b"{2}", b"{3}"])
+    ran: list[bytes] = []
+
+    def run(slot: Slot[Lane], entry: bytes) -> Outcome:
+        ran.append(entry)
+        if entry == b"{1}":
+            with closing(broker.link()) as late:
+                broker.exchange("c", [Acks("q", [])], 2, late)
+            consumer._audit_at = 0.0
+            consumer._news.set()
+            gevent.sleep(0.5)
+        if len(ran) == 3:
+            consumer.stop()
+        return None
+
+    consumer = Consumer(counted, "c", Order({"q": 1.0}, strict=True), board(1), run, grace=1.0)
+    consumer.run()
+    counted.close()
+    assert sorted(ran) == [b"{1}", b"{2}", b"{3}"]
+    assert broker.unfinished("q")[0] == 0
+    assert counted.exchanges < 20
 
 
 class NeverRegisters(Broker):
@@ -224,3 +266,58 @@ def test_when_who_listens_is_cut_off_the_exchange_connects_anew(broker: Broker) 
     deaf.close()
     assert closed[0]
     assert broker.unfinished("q")[0] == 0
+
+
+def test_the_end_of_many_runs_is_told_before_the_consumer_ends(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of more than fit into one step."""
+    monkeypatch.setattr(module, "MOST", 2)
+    there = GoesAway(broker.url, settings=broker.settings)
+    there.declare("q")
+    there.put("q", [b"{%d}" % number for number in range(5)])
+    begun: list[bytes] = []
+
+    def run(slot: Slot[Lane], entry: bytes) -> Outcome:
+        begun.append(entry)
+        if len(begun) == 5:
+            consumer.stop()
+        while len(begun) < 5:
+            gevent.sleep(0.01)
+        return Retried(60_000)
+
+    consumer = Consumer(there, "c", Order({"q": 1.0}, strict=True), board(5), run, grace=10.0)
+    consumer.run()
+    there.close()
+    assert broker.inflight("q", "c") == set()
+    assert inspection.states(broker, ["q"])["q"].retried == 5
+
+
+class OldCall(GoesAway):
+    """A call that came before the job was requeued, which took its mark."""
+
+    called = False
+
+    def wait_call(self, queues: Sequence[str], consumer: str, link: Link) -> tuple[str, str] | None:  # type: ignore[override]
+        gevent.sleep(0.01)
+        self.called, first = True, not self.called
+        return ("q", "x") if first else None
+
+
+def test_an_old_call_does_not_cancel_a_job_that_was_requeued(broker: Broker) -> None:
+    old = OldCall(broker.url, settings=broker.settings)
+    old.declare("q")
+    old.put("q", [encode(Message(VERSION, "x", "t"))])
+
+    def run(slot: Slot[Lane], entry: bytes) -> Outcome:
+        slot.deadline = time.monotonic_ns() + 60 * SECOND
+        while not old.called:
+            gevent.sleep(0.01)
+        gevent.sleep(0.1)
+        slot.deadline = NEVER
+        consumer.stop()
+        return None
+
+    consumer = Consumer(old, "c", Order({"q": 1.0}, strict=True), board(1), run, grace=10.0)
+    consumer.run()
+    old.close()
+    state = inspection.states(broker, ["q"])["q"]
+    assert (state.done, state.cancelled) == (1, 0)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -13,7 +14,7 @@ from rq_lite.broker import Broker, Death, Link
 from rq_lite.broker.codec import decode
 from rq_lite.runtime.duties import Duties
 from rq_lite.runtime.identity import machine, start_of
-from rq_lite.runtime.reaper import End
+from rq_lite.runtime.reaper import End, Reaper
 from tests.conftest import until
 from tests.redis.steps import KEY, counter, put, take
 
@@ -64,3 +65,20 @@ def test_an_own_consumer_that_died_is_left_to_whoever_knows_who_is_to_blame(
     duties.died(End(gone, Death("was killed by signal 11", "all"), ("q", 2)))
     until(lambda: counter(broker, "reclaimed") == 2, "both jobs wait again")
     assert waiting_again(broker) == {1: 0, 2: 1}
+
+
+def test_between_the_dead_there_is_time_for_the_living(broker: Broker) -> None:
+    """However many have died, each with a few jobs only."""
+    broker.declare("q", 1000, 0)
+    dead = [f"dead{number}" for number in range(3)]
+    for number, consumer in enumerate(dead):
+        with closing(broker.link()) as link:
+            broker.register("q", consumer, link=link)
+            put(broker, number)
+            take(broker, link, 1, consumer=consumer)
+    broker.read(("ZADD", KEY.consumers, *[word for consumer in dead for word in (1, consumer)]))
+    times: list[int] = []
+    reaper = Reaper(broker, between=lambda: times.append(counter(broker, "reclaimed")))
+    for _ in range(2):
+        reaper.reclaim_the_dead(["q"])
+    assert {1, 2, 3} <= set(times)

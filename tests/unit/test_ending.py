@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -12,9 +13,10 @@ import pytest
 from rq_lite import Ended
 from rq_lite.arguments import Arguments
 from rq_lite.broker.codec import VERSION, Message, Undecodable, as_is, decode, encode, entry_of, offspring
-from rq_lite.outcome import Buried
+from rq_lite.outcome import Buried, Retry
 from rq_lite.runtime import ending
-from rq_lite.runtime.verdict import Failure
+from rq_lite.runtime.failures import described
+from rq_lite.runtime.verdict import Failure, Report
 
 
 @dataclass
@@ -151,3 +153,40 @@ def test_the_time_that_a_result_is_kept_has_bounds() -> None:
     for seconds, ms in ((1e-9, 1), (2.5, 2500), (1e300, 10**12), (-5, 1)):
         assert ending.ttl(message(result_ttl=seconds)) == ms
     assert ending.ttl(message()) == 0
+
+
+def test_what_cannot_be_told_is_buried_all_the_same() -> None:
+    """Else whoever runs it, or ends it by force, would stumble over it again and again."""
+
+    def fail(*_: object) -> bytes:
+        raise RecursionError("too deep")
+
+    failure, report = Failure("KeyError: 'a'"), Report("id-1", "t", "KeyError: 'a'", attempts=2)
+    puts = PUTS._replace(seal=fail)
+    found = ending.buried(message(then={"done": ["q", "a"]}), "home", 2, failure, report.buried(), puts)
+    assert isinstance(found, Buried)
+    said = msgspec.json.decode(found.report, type=Report)
+    assert said.error == "KeyError: 'a'; its callbacks could not be made: RecursionError: too deep"
+    assert (said.id, said.attempts) == ("id-1", 2)
+    assert ending.buried(message(), "home", 2, failure, report.buried(), puts) == report.buried()
+
+
+class Limited(Retry):
+    """A subclass that says how long to wait as it was told."""
+
+    def __init__(self, delay: Any) -> None:
+        self.delay = delay
+
+
+@pytest.mark.parametrize(
+    ("asked", "got"),
+    [
+        (1, 1.0), (0.5, 0.5), (timedelta(minutes=1), 60.0), (None, None),
+        ("30", None), (float("nan"), None), (-1, None), (1e300, None), (b"", None), (object(), None),
+    ],
+)  # fmt: skip
+def test_the_delay_that_a_job_asks_for(asked: Any, got: float | None) -> None:
+    """What is none is left out: an engine could not even say it, and its consumer would wait for an answer."""
+    delay = described(Limited(asked), 0.1).delay
+    assert delay == got
+    assert delay is None or type(delay) is float

@@ -6,6 +6,7 @@ import time
 
 import gevent
 
+from rq_lite.broker.codec import VERSION, Message, encode
 from rq_lite.outcome import Outcome
 from rq_lite.runtime.board import NEVER, SECOND, Board, new_file, size
 from rq_lite.runtime.slots import Slot, Slots
@@ -13,6 +14,32 @@ from rq_lite.runtime.slots import Slot, Slots
 
 class Base:
     base = 0
+
+
+def test_a_cancel_does_not_reach_the_job_with_the_same_tag_of_another_queue() -> None:
+    """The one it is for ends, and the next begins in its slot, before the loop turns."""
+    board, here, there, ended = Board(new_file(size(1)), 1), Base(), Base(), []
+
+    def run(slot: Slot[Base], entry: bytes) -> Outcome:
+        if slot.lane is here:
+            slots.cancel(here, ["a"])
+            return None
+        slot.deadline = slot.words[slot.due] = time.monotonic_ns() + 60 * SECOND
+        try:
+            gevent.sleep(0.05)
+        finally:
+            slot.deadline = NEVER
+        ended.append(slot.cancelled)
+        return None
+
+    slots: Slots[Base] = Slots(board, run, lambda lane, tag, outcome: None)
+    slots.start()
+    gevent.sleep(0)
+    slots.feed(here, 6, [encode(Message(VERSION, "a", "t"))])
+    slots.feed(there, 6, [encode(Message(VERSION, "b", "t"))])
+    while not slots.idle:
+        gevent.sleep(0.01)
+    assert ended == [False]
 
 
 def test_a_slot_that_lets_others_go_first_shows_no_job_of_its_own() -> None:

@@ -20,6 +20,7 @@ from rq_lite.runtime.board import (
     TOOK,
     TURNED,
     Board,
+    Running,
     new_file,
     size,
 )
@@ -71,6 +72,20 @@ def test_a_job_has_its_grace_after_its_timeout(board: Board) -> None:
     assert watch.past_hard_limit(board, LIMITS, 104.9) == []
     assert [job.tag for job in watch.past_hard_limit(board, LIMITS, 105.1)] == [1]
     assert [job.tag for job in watch.past_hard_limit(board, LIMITS, 1e6)] == [1, 2]
+
+
+def test_a_job_that_begins_while_one_looks_is_not_taken_for_the_one_before_it(board: Board) -> None:
+    """The deadline that was seen was its predecessor's."""
+
+    class Busy(Board):
+        def running(self, slot: int) -> Running:
+            runs(self, slot, tag=2, deadline=1000.0)
+            return super().running(slot)
+
+    busy = Busy(new_file(size(1)), 1)
+    runs(busy, 0, tag=1, deadline=5.0)
+    assert busy.overdue(10.0) == []
+    busy.close()
 
 
 def test_without_grace_there_is_still_time_for_the_soft_limit(board: Board) -> None:
