@@ -82,20 +82,21 @@ class Reader:
     def _enter(self, job: Waiter) -> bool:
         key = (job.queue, job.id)
         with self._lock:
-            known = self._waiters.setdefault(key, [])
+            known = self._waiters.get(key, [])
             if any(one is job for one in known):
                 return False
-            known.append(job)
-            if len(known) == 1:
-                self._turns.append((time.monotonic() + AGAIN, key))
             wake = None
             if job.queue not in self._queues:
                 # The reader may be waiting in the inboxes that it knew before.
                 wake = next(iter(self._queues), None) if self._thread is not None else None
                 self._queues[job.queue] = None
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="rq-lite results", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="rq-lite results", daemon=True)
+                thread.start()  # raises where the system has no thread left; then nobody is entered
+                self._thread = thread
+            self._waiters[key] = [*known, job]
+            if not known:
+                self._turns.append((time.monotonic() + AGAIN, key))
         if wake is not None:
             self._wake(wake)
         return True
@@ -183,7 +184,9 @@ class Reader:
         """Wait for results, and hand out those that have come."""
         inboxes = {keys.of(queue).inbox(self.client).encode(): queue for queue in list(self._queues)}
         began = time.monotonic()
-        came = link.call("BRPOP", *inboxes, LONGEST_BLOCK)
+        with self._lock:
+            hurry = bool(self._turns) and self._turns[0][0] <= began
+        came = link.call("BRPOP", *inboxes, PACE if hurry else LONGEST_BLOCK)
         if came is None:
             return
         inbox, note = came
@@ -201,26 +204,22 @@ class Reader:
         now = time.monotonic()
         if now - self._asked < PACE:
             return
-        queue, ids = self._due(now)
-        if ids:
+        for queue, ids in self._due(now).items():
             self._asked = now
             self._ask(queue, ids)
 
-    def _due(self, now: float) -> tuple[str, list[str]]:
-        """Some jobs of one queue whose turn it is."""
-        queue = ""
-        ids: list[str] = []
+    def _due(self, now: float) -> dict[str, list[str]]:
+        """Some of the jobs whose turn it is, by queue."""
+        found: dict[str, list[str]] = {}
         with self._lock:
-            while self._turns and self._turns[0][0] <= now and len(ids) < BATCH:
-                key = self._turns[0][1]
+            for _ in range(BATCH):
+                if not self._turns or self._turns[0][0] > now:
+                    break
+                key = self._turns.popleft()[1]
                 if key in self._waiters:
-                    if ids and key[0] != queue:
-                        break
-                    queue = key[0]
-                    ids.append(key[1])
+                    found.setdefault(key[0], []).append(key[1])
                     self._turns.append((now + AGAIN, key))
-                self._turns.popleft()
-        return queue, ids
+        return found
 
 
 class _Readers:

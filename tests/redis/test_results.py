@@ -284,6 +284,44 @@ def test_a_second_queue_is_heard_of_at_once(double: Any, hand: Hand, broker: Bro
     assert second.result(30) == 4
 
 
+class Someone:
+    """Who waits."""
+
+    def __init__(self, number: int, queue: str) -> None:
+        self.id, self.queue = str(number), queue
+
+    def hear(self, result: bytes) -> None: ...
+
+
+def test_jobs_of_many_queues_are_watched_anew_together(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an error all are due; those of one queue do not wait for the others."""
+    reader = results.Reader(broker)
+    monkeypatch.setattr(reader, "_run", lambda: None)
+    for number in range(40):
+        reader._enter(Someone(number, "ab"[number % 2]))
+    reader._all_are_due()
+    found = reader._due(time.monotonic())
+    assert {queue: len(ids) for queue, ids in found.items()} == {"a": 20, "b": 20}
+    assert reader._due(time.monotonic()) == {}
+
+
+def test_a_reader_that_could_not_be_started_is_started_for_the_next(
+    double: Any, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = double.put(1)
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(RuntimeError):
+        job.result(30)
+    hand.work()
+    assert job.result(30) == 2
+
+
 def test_in_asyncio(double: Any, hand: Hand) -> None:
     async def main() -> list[Any]:
         jobs = [double.put(n) for n in range(3)]
