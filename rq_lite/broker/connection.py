@@ -75,10 +75,14 @@ class Link:
         self._owed = False  # a reply; still there with the next command if its reader was interrupted
 
     def call(self, *command: Any) -> Any:
-        """The reply. Raises redis-py's errors as they come; after a lost reply nobody knows if it was done."""
-        self._begin()
+        """The reply. Raises redis-py's errors as they come; after a lost reply nobody knows if it was done.
+
+        And UsageError for a text that cannot be sent.
+        """
         # Packed here: the connection's own way looks at every argument once more, in Python.
-        self._connection.send_packed_command((self._packed(command),))
+        packed = self._packed(command)
+        self._begin()
+        self._connection.send_packed_command((packed,))
         try:
             reply = self._connection.read_response()
         except redis.ResponseError:
@@ -89,8 +93,9 @@ class Link:
 
     def pipe(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """The replies to several commands sent at once; raises the first error among them, after reading all."""
+        packed = [self._packed(command) for command in commands]
         self._begin()
-        self._connection.send_packed_command([self._packed(command) for command in commands])
+        self._connection.send_packed_command(packed)
         replies = []
         failure: redis.ResponseError | None = None
         for _ in commands:
@@ -106,7 +111,10 @@ class Link:
     def _packed(self, command: tuple[Any, ...]) -> bytes:
         if self.careful:
             command = tuple([part if isinstance(part, (bytes, str)) else str(part) for part in command])
-        packed: bytes = pack_command(command)
+        try:
+            packed: bytes = pack_command(command)
+        except UnicodeEncodeError as error:  # as of a name on the command line
+            raise UsageError(f"{error.object!r} is no text in UTF-8") from None
         return packed
 
     def _begin(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from rq_lite.errors import UsageError
 from rq_lite.settings import Settings, load_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
+UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def url_option(command: F) -> F:
@@ -28,6 +30,18 @@ def private_option(command: F) -> F:
         is_flag=True,
         hidden=True,  # of an example alone: workers/README.md tells of it
     )(command)
+
+
+def duration(_context: click.Context, option: click.Parameter, text: str | None) -> float | None:
+    """Seconds from "90", "90s", "15m", "2h", "7d"."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)([smhd]?)", text.strip(), re.ASCII)
+    if match is None:
+        raise UsageError(
+            f"{option.opts[0]} {text!r}: say seconds, or a number with s, m, h or d, as in 90, 15m, 2h, 7d"
+        )
+    return float(match[1]) * UNITS[match[2]]
 
 
 def settings_from(**options: Any) -> Settings:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -17,13 +16,12 @@ import click
 from rq_lite.broker import Broker, dead, inspection
 from rq_lite.broker.dead import Buried, Filter, Requeue
 from rq_lite.cli import dead_view as view
-from rq_lite.cli.common import known_queue, open_broker, settings_from, url_option
+from rq_lite.cli.common import duration, known_queue, open_broker, settings_from, url_option
 from rq_lite.cli.listing import put_out
 from rq_lite.cli.queue import plural
 from rq_lite.errors import QueueFull, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
-UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 WHICH = "name job ids, a filter (--id, --task, --error, --older-than, --newer-than), or --all (of -q QUEUE)"
 
 
@@ -47,18 +45,6 @@ class Asked(NamedTuple):
         return merge(*each, key=lambda job: -job.buried_at)
 
 
-def age(_context: click.Context, option: click.Parameter, text: str | None) -> float | None:
-    """Seconds from "90", "90s", "15m", "2h", "7d"."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)([smhd]?)", text.strip(), re.ASCII)
-    if match is None:
-        raise UsageError(
-            f"{option.opts[0]} {text!r}: say seconds, or a number with s, m, h or d, as in 90, 15m, 2h, 7d"
-        )
-    return float(match[1]) * UNITS[match[2]]
-
-
 def queue_option(command: F) -> F:
     return click.option(
         "-q", "--queue", "queues", multiple=True, metavar="QUEUE", help="Only of this queue; repeatable."
@@ -71,8 +57,8 @@ def filters(command: F) -> F:
         click.option("--id", "ids", multiple=True, metavar="ID", help="Only this job; repeatable."),
         click.option("--task", metavar="TASK", help="Only jobs of this task, as `list` shows it."),
         click.option("--error", metavar="TEXT", help="Only with this text in the error (upper or lower case)."),
-        click.option("--older-than", callback=age, metavar="AGE", help="Only if buried longer ago."),
-        click.option("--newer-than", callback=age, metavar="AGE", help="Only if buried since."),
+        click.option("--older-than", callback=duration, metavar="AGE", help="Only if buried longer ago."),
+        click.option("--newer-than", callback=duration, metavar="AGE", help="Only if buried since."),
         url_option,
     )[::-1]:
         command = option(command)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,10 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from rq_lite.app import find_task
+from rq_lite.arguments import json_trouble
 from rq_lite.broker import Broker, inspection
 from rq_lite.broker.codec import as_is, new_id
 from rq_lite.broker.planning import Planned
-from rq_lite.cli.common import known_queue, open_broker, settings_from, url_option
+from rq_lite.cli.common import duration, known_queue, open_broker, settings_from, url_option
 from rq_lite.errors import PutRefused, UsageError
 from rq_lite.process import this
 from rq_lite.queue import Queue
@@ -29,7 +29,6 @@ from rq_lite.schedules import MISSED, Recurrence, Schedule, checked_name, define
 from rq_lite.task import Options
 
 F = TypeVar("F", bound=Callable[..., Any])
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 HEADINGS = ("name", "when", "task", "queue", "missed", "from", "last", "next")
 
 
@@ -132,23 +131,13 @@ def facts(planned: Planned, schedule: Schedule | None) -> dict[str, Any]:
 # -- changing
 
 
-def seconds(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
-    """Seconds from "30", "30s", "15m", "2h", "7d"."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,3})?)([smhd]?)", text.strip(), re.ASCII)
-    if match is None:
-        raise UsageError(f"--every {text!r}: say seconds, or a number with s, m, h or d, as in 30, 15m, 2h, 7d")
-    return float(match[1]) * UNITS[match[2]]
-
-
 @command.command()
 @click.argument("name")
 @click.option("--task", required=True, help="MODULE:TASK; with --queue just a task's name, and nothing is imported.")
 @click.option("-q", "--queue", metavar="QUEUE", help="Where its jobs go, for a task that is not imported here.")
 @click.option("--cron", metavar="LINE", help='Five fields, as in "*/5 * * * *"; a sixth in front are seconds.')
 @click.option("--tz", metavar="ZONE", help="The zone of the cron line. Default: UTC.")
-@click.option("--every", callback=seconds, metavar="TIME", help="30, 30s, 15m, 2h, 7d; counted from 1970.")
+@click.option("--every", callback=duration, metavar="TIME", help="30, 30s, 15m, 2h, 7d; counted from 1970.")
 @click.option("--missed", type=click.Choice(MISSED), help="Of slots that nobody saw. Default: once, for all of them.")
 @click.option("--args", "arguments", default="[]", metavar="JSON", help="An array, or an object: arguments by name.")
 @url_option
@@ -182,8 +171,11 @@ def parsed(text: str) -> tuple[list[Any], dict[str, Any]]:
     """Arguments from JSON, by position or by name."""
     try:
         value = json.loads(text)
+        trouble = json_trouble(value)  # Python reads NaN and 1e400, too
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--args {text!r:.80} is no JSON: {error}") from None
+    if trouble:
+        raise UsageError(f"--args {text!r:.80}: {trouble}")
     if isinstance(value, dict):
         return [], value
     if isinstance(value, list):

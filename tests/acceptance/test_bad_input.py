@@ -91,6 +91,13 @@ def said(lab: Lab, code: int, *arguments: str) -> str:
     return line.removeprefix("rq-lite: ")
 
 
+def test_a_name_that_is_no_text(lab: Lab) -> None:
+    lab.put("do", 1)
+    name = os.fsdecode(b"\xff")
+    for command in (["jobs", "show"], ["jobs", "cancel"], ["jobs", "retry"], ["schedule", "run"]):
+        assert said(lab, 2, *command, name).endswith("\\udcff' is no text in UTF-8")
+
+
 @pytest.fixture(params=["produce", "work"])
 def command(request: pytest.FixtureRequest, lab: Lab) -> list[str]:
     """A command that needs Redis, without the URL."""

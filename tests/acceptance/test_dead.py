@@ -12,7 +12,7 @@ import pytest
 
 from rq_lite.broker import keys
 from rq_lite.broker.codec import VERSION, Message, encode
-from rq_lite.cli.dead import age
+from rq_lite.cli.common import duration
 from rq_lite.cli.dead_view import ran_for
 from rq_lite.errors import UsageError
 from tests.acceptance.conftest import APP, Lab
@@ -164,13 +164,13 @@ def test_how_long_it_ran(seconds: float, text: str) -> None:
     ],
 )
 def test_an_age(text: str, seconds: float) -> None:
-    assert age(CONTEXT, OLDER, text) == seconds
+    assert duration(CONTEXT, OLDER, text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "5w", "1e3", "5 m", "\u0663", "9" * 30, "1\n2"])
 def test_an_age_that_is_none(text: str) -> None:
     with pytest.raises(UsageError, match=r"--older-than .*: say seconds, or a number with s, m, h or d"):
-        age(CONTEXT, OLDER, text)
+        duration(CONTEXT, OLDER, text)
 
 
 def test_a_terminal_gets_a_table_and_a_narrow_one_uncut_ids(lab: Lab) -> None:

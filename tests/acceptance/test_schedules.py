@@ -100,6 +100,8 @@ def test_a_task_of_another_program_is_named_with_its_queue(lab: Lab, commands: C
         (("--every", "0"), "every must be 1 second to 10 years"),
         (("--every", "5", "--args", "[1"), "is no JSON"),
         (("--every", "5", "--args", "5"), "takes an array or an object"),
+        (("--every", "5", "--args", "[NaN]"), "JSON has no word for nan"),
+        (("--every", "5", "--args", '{"name": 1e400}'), "JSON has no word for inf"),
         (("--every", "5", "--args", '["a", 2, 3]'), "too many positional arguments"),
         (("--every", "5"), "missing a required argument: 'name'"),
     ],
