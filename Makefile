@@ -20,7 +20,7 @@ demo: .venv/ready ## The main job in 15 seconds: a fast producer, a bounded queu
 test: .venv/ready ## The tests, against every redis-server there is
 	$(BIN)/pytest --numprocesses 4 --quiet
 
-chaos: .venv/ready ## Faults at random for a quarter of an hour; SEED=n repeats a run; figures into docs/guarantees.md
+chaos: .venv/ready ## Faults at random for 25 minutes; SEED=n repeats a run; figures into docs/guarantees.md
 	$(BIN)/pytest tests/chaos --long --timeout 1200 -p no:randomly -p no:xdist --verbose --junitxml build/chaos.xml \
 		$(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.chaos.report build/chaos.xml

@@ -15,7 +15,7 @@ from benchmarks import redis_server, tally
 from benchmarks.figures.figure import Figure, Producer, Site
 from benchmarks.measure import SLOTS, RunFailed
 from rq_lite.broker.codec import VERSION, Message, encode, new_id
-from rq_lite.runtime.reaper import BATCH
+from rq_lite.runtime.duties import BATCH
 
 SOONEST = 1.0  # seconds from the put until a job is due, at least
 KEPT = 200_000  # entries of Redis' slow log

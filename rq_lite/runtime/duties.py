@@ -22,7 +22,7 @@ from rq_lite.broker.telling import id_of
 from rq_lite.errors import RqLiteError
 from rq_lite.runtime import planner
 from rq_lite.runtime.alarm import Alarm
-from rq_lite.runtime.reaper import BATCH, End, Reaper
+from rq_lite.runtime.reaper import End, Reaper
 from rq_lite.runtime.seldom import Seldom, one_line
 from rq_lite.runtime.standstill import Standstill
 
@@ -37,6 +37,7 @@ AGAIN = 1.0  # until what Redis was not there for is tried again
 STILL = 1.0  # between two looks for cancelled jobs of consumers that cannot hear of it
 TRIM = 60.0  # between two looks at the caps of the dead set
 BURST = 0.2  # between two looks whether everything is drained
+BATCH = 250  # jobs that are promoted per step: Redis is at one for 1 ms
 GOODBYE = 1.5  # seconds that a stopping worker waits for its last steps: Redis may be gone
 NAMED = 10  # jobs of a stuck consumer that are named
 

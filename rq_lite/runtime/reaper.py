@@ -18,7 +18,7 @@ from rq_lite.runtime.verdict import POISON, SUSPECT, Chances, Failure, judge
 
 log = logging.getLogger("rq_lite.worker")
 
-BATCH = 250  # jobs per step: Redis is at one for 1 or 2 ms
+BATCH = 100  # jobs per step: Redis is at one for less than 1 ms, also on a slow machine below 5
 LEASE_ENDED = Death("nobody renewed its lease: its machine or its supervisor is gone")
 GONE = Death("it is gone, with its supervisor")
 

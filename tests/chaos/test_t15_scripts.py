@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from rq_lite.broker import Broker, Lane, inspection, keys
-from rq_lite.runtime.reaper import BATCH
+from rq_lite.runtime import duties, reaper
 from tests.acceptance.conftest import Lab
 from tests.acceptance.flow import Flow
 from tests.chaos.conftest import Tell
@@ -98,7 +98,7 @@ def test_the_jobs_of_the_dead_are_reclaimed_in_short_steps(
         left, cursor = 1, 0
         while left:
             with reclaims.one():
-                step = broker.reclaim("q", consumer, certain=False, most=BATCH, cursor=cursor)
+                step = broker.reclaim("q", consumer, certain=False, most=reaper.BATCH, cursor=cursor)
             assert step is not None
             left, cursor = step.left, step.cursor
             if len(reclaims.cpu) % 10 == 0:
@@ -126,10 +126,10 @@ def test_jobs_that_are_due_all_at_once_are_promoted_in_short_steps(
         return "ZADD", KEY.scheduled, *(x for n in some for x in (1, b"s%016d|" % n + entry(n)))
 
     in_batches(broker, count, schedule)
-    promotes, promoted = Steps(server), BATCH
-    while promoted == BATCH:
+    promotes, promoted = Steps(server), duties.BATCH
+    while promoted == duties.BATCH:
         with promotes.one():
-            promoted = broker.promote("q", BATCH)[0]
+            promoted = broker.promote("q", duties.BATCH)[0]
     tell(f"T15 promote of {count:,} due jobs: {promotes} (p50/p99/max)")
     assert length(broker, KEY.pending) == count
     assert max(promotes.cpu) < LONGEST
