@@ -71,6 +71,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     product: str | None = None
     version: str | None = None
     pid: int | None = None
+    keeper: int | None = None  # the process that watches over a server which does not answer
     users: int | None = None  # processes that hold a claim; known on Linux only
     connections: int | None = None
     memory: int | None = None
@@ -151,7 +152,8 @@ def status(settings: Settings) -> Status:
         data_size=data_size(place.folder),
     )
     if facts is None:
-        return found
+        alone = in_use(place.folder / "keeper.lock")
+        return msgspec.structs.replace(found, keeper=keeper_of(place)) if alone else found
     product, version = product_of(facts)
     return msgspec.structs.replace(
         found,

@@ -38,7 +38,8 @@ def lines(found: embedded.Status) -> list[tuple[str, str]]:
     """What to show, as names and texts."""
     place = [("data folder", found.folder), ("data", size(found.data_size)), ("socket", found.socket)]
     if not found.running:
-        return [("state", "not running"), *place]
+        hangs = f"not answering, though its keeper (process {found.keeper}) is alive; `rq-lite redis stop` ends both"
+        return [("state", hangs if found.keeper else "not running"), *place]
     return [
         ("state", "running"),
         ("version", f"{found.product} {found.version}"),

@@ -615,6 +615,16 @@ def test_status(run: Callable[..., tuple[int, str]], settings: Settings, home: P
         assert shown["memory"] > 0
 
 
+def test_status_of_a_server_that_cannot_be_reached(run: Callable[..., tuple[int, str]], home: Path) -> None:
+    settings = Settings(home=str(home))
+    with embedded.attach(settings, say=None):
+        (home / "redis.sock").unlink()
+        code, text = run("status")
+        assert (code, "not answering, though its keeper" in text) == (1, True)
+        assert run("stop")[0] == 0
+        assert "not running" in run("status")[1]
+
+
 def test_stop(run: Callable[..., tuple[int, str]], settings: Settings) -> None:
     with embedded.attach(settings, say=None):
         code, text = run("stop")
