@@ -362,7 +362,7 @@ class Queue:
 
     def qsize(self) -> int:
         """How many jobs wait (pending and scheduled)."""
-        waiting = inspection.size(self.broker, self.name)
+        waiting = self.broker.size(self.name)[0]
         lane = leasing.known(self.broker, self.name) if self._ahead else None
         return waiting if lane is None else waiting + lane.ready
 

@@ -2,7 +2,7 @@
 
 Methods that are safe to repeat are repeated after a lost connection, until `patience` is over. Given a `link`,
 a method runs once on it and lets redis-py's errors through: that is for a consumer, which after an error must
-first look what it owns (`weather` tells which errors are worth that).
+first look what it owns (`is_weather` tells which errors are worth that).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rq_lite.broker.tending import Tending
 
 __all__ = [
     "FAULTS", "Broker", "Cancelled", "Code", "Death", "Feed", "Lane", "Link", "Put", "Reclaimed", "Renewed",
-    "Requeued", "Taken", "weather",
+    "Requeued", "Taken", "is_weather",
 ]  # fmt: skip
 
 
@@ -26,8 +26,3 @@ class Broker(Consuming, Tending, Planning):
 
     `url` wins over the settings'; with neither it is the embedded Redis, which this process then keeps alive.
     """
-
-
-def weather(error: BaseException) -> bool:
-    """Whether an error of a call over a link says "not now"; the others are faults."""
-    return is_weather(error)

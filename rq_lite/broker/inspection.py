@@ -152,10 +152,6 @@ def eviction(broker: Broker) -> str | None:
     return f"maxmemory-policy is {policy}: a Redis that is full {harm}; set it to noeviction"
 
 
-def size(broker: Broker, queue: str) -> int:
-    return broker.size(queue)[0]
-
-
 def orders(broker: Broker, names: list[str]) -> dict[str, str]:
     """In which order each queue is taken from: fifo, lifo or priority (there `pending` is a zset)."""
     found = broker.read(*(("HGET", keys.of(name).meta, "order") for name in names)) if names else []

@@ -77,7 +77,7 @@ def shutdown(name: str, immediate: bool, yes: bool, url: str | None) -> None:
         if immediate:
             ask("shutdown --immediate", broker, name, yes)
         count = broker.shutdown(name, immediate=immediate)
-        left = inspection.size(broker, name)
+        left = broker.size(name)[0]
     outcome = f"{count:,} job{plural(count)} dropped" if immediate else waiting(left)
     click.echo(f"queue {name!r} is shut down; {outcome}")
 
@@ -106,7 +106,7 @@ def change(name: str, url: str | None, step: Callable[[Broker, str], object], no
     """Take a step with the queue, and say what it is now."""
     with opened(name, url) as broker:
         step(broker, name)
-        count = inspection.size(broker, name)
+        count = broker.size(name)[0]
     click.echo(f"queue {name!r} is {now}; {waiting(count)}")
 
 
@@ -116,7 +116,7 @@ def ask(what: str, broker: Broker, name: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UsageError(f"{what} asks before it drops jobs, and there is no terminal to ask on: say --yes")
-    count = inspection.size(broker, name)
+    count = broker.size(name)[0]
     click.confirm(f"queue {name!r}: drop {count:,} job{plural(count)} for good?", abort=True, err=True)
 
 

@@ -20,7 +20,7 @@ from gevent.event import Event
 
 from rq_lite import moments
 from rq_lite.backoff import pauses
-from rq_lite.broker import FAULTS, Broker, Code, Link, weather
+from rq_lite.broker import FAULTS, Broker, Code, Link, is_weather
 from rq_lite.broker import Lane as Acks
 from rq_lite.outcome import Buried, Crashed, Dropped, Finished, Outcome, Parked, Retried
 from rq_lite.runtime.board import ROOM, TAKEN, TOOK, Board
@@ -311,7 +311,7 @@ class Consumer:
         for pause in self._pauses:  # longer and longer until an exchange works: a replica lets us look, but not take
             self._link.close()
             self._doubt = None
-            self._seldom.warn("redis", f"Redis: {error}" + ("" if weather(error) else " (will not pass by itself)"))
+            self._seldom.warn("redis", f"Redis: {error}" + ("" if is_weather(error) else " (will not pass by itself)"))
             gevent.sleep(pause)
             if self._leaving and self._slots.idle and not any(lane.finished for lane in self._lanes.values()):
                 return False

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 
 import pytest
 
-from rq_lite.broker import FAULTS, Broker, connection, weather
+from rq_lite.broker import FAULTS, Broker, connection, is_weather
 from rq_lite.broker.connection import ANSWER
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable
 from rq_lite.settings import Settings
@@ -214,7 +214,7 @@ def test_an_exchange_that_is_cut_anywhere_is_done_or_not_done(broker: Broker, pr
         proxy.cut(offset, way)
         with pytest.raises(FAULTS) as caught:
             take(through, link, 1)
-        assert weather(caught.value)
+        assert is_weather(caught.value)
         link.close()
         owned = through.inflight("q", "c", link)
         assert len(owned) + len(waiting(broker)) == 1

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from rq_lite import Queue, QueueFull
-from rq_lite.broker import Broker, inspection, keys
+from rq_lite.broker import Broker, keys
 from tests.acceptance.conftest import Lab
 from tests.chaos.conftest import Tell
 from tests.conftest import ROOT, until
@@ -58,7 +58,7 @@ def push(lab: Lab, total: int, *, processes: int, batch: int) -> tuple[int, int,
     with producers(lab, processes, batch) as found:
         total += lab.put_so_far()
         while lab.put_so_far() < total:
-            seen = max(seen, inspection.size(lab.broker, "work"))
+            seen = max(seen, lab.broker.size("work")[0])
     pushes = [n for one in found for n in one["pushes"]]  # type: ignore[attr-defined]
     return seen, max(one["deepest"] for one in found), pushes  # type: ignore[type-var,return-value]
 

@@ -104,7 +104,6 @@ def test_looking_changes_nothing(broker: Broker, link: Link) -> None:
     state(broker)
     inspection.queues(broker)
     inspection.workers(broker)
-    inspection.size(broker, "q")
     broker.size("q")
     inspection.signs_of_life(broker, "q")
     assert everything(broker) == before
@@ -114,7 +113,6 @@ def commands_of(broker: Broker) -> dict[str, int]:
     """How often each command was sent for one look at everything."""
     broker.read(("CONFIG", "RESETSTAT"))
     inspection.states(broker, ["q"])
-    inspection.size(broker, "q")
     broker.size("q")
     inspection.signs_of_life(broker, "q")
     found = {}

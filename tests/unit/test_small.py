@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from redis.exceptions import MasterDownError, ReadOnlyError
 
 from rq_lite.backoff import full_jitter
-from rq_lite.broker import weather
+from rq_lite.broker import is_weather
 from rq_lite.broker.connection import Address, redact
 from rq_lite.broker.keys import NAME
 from rq_lite.errors import BrokerUnavailable, JobFailed, JobTimeout, QueueFull, RqLiteError, UsageError
@@ -55,7 +55,7 @@ linux = pytest.mark.skipif(not identity.PROC.joinpath("self/stat").exists(), rea
     ],
 )
 def test_not_now_is_weather(error: Exception) -> None:
-    assert weather(error)
+    assert is_weather(error)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_not_now_is_weather(error: Exception) -> None:
     ],
 )
 def test_what_will_not_pass_is_no_weather(error: Exception) -> None:
-    assert not weather(error)
+    assert not is_weather(error)
 
 
 # -- identity
