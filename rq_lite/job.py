@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import os
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
@@ -21,6 +22,18 @@ from rq_lite.results import watch
 # What concurrent.futures keeps in a future.
 OF_A_FUTURE = frozenset({"_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks"})
 LAZY = threading.Lock()
+# Those that are to call somebody at their end, by id(): nobody else may hold them.
+CALLING: dict[int, Job] = {}
+
+
+def _begin_anew() -> None:
+    """In a forked child: whoever held the lock is not here."""
+    global LAZY
+    LAZY = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 class Problem(msgspec.Struct):
@@ -135,6 +148,7 @@ class Job(Future[Any]):
         first = object()
         if self.__dict__.setdefault("_heard", first) is not first:  # one step, also where threads hear at once
             return
+        CALLING.pop(id(self), None)
         try:
             try:
                 found = decode(result)
@@ -203,6 +217,9 @@ class Job(Future[Any]):
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Call `fn` with this job when it has ended."""
         self.expect()
+        CALLING[id(self)] = self
+        if "_heard" in self.__dict__:  # meanwhile
+            CALLING.pop(id(self), None)
         super().add_done_callback(fn)
 
     def __await__(self) -> Generator[Any, None, Any]:

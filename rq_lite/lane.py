@@ -30,6 +30,7 @@ NAP = 0.0005  # seconds that who takes ahead lets items gather, when they come o
 IDLE = 1.0  # seconds after which items that were taken ahead go back if nobody gets any more
 AUDIT = 10.0  # seconds between two looks at what Redis says we own; sooner after an error
 SOON = 2.0
+ISOLATE = 1.0  # seconds between two looks for suspects while others wait
 LAST = 1.0  # seconds that Redis has at the end of the process to hear what goes back
 ENDED = Death("it has ended", charged="none")
 T = TypeVar("T")
@@ -87,6 +88,7 @@ class Lane:
         self._link = broker.link()
         self._ear = broker.link()
         self._registered = False
+        self._isolate_at = 0.0  # not before is a suspect taken although others wait; 0: none was seen yet
         self._unsure = False  # nobody knows whether the last request was done
         self._audit_at = time.monotonic() + AUDIT
         self._seldom = Seldom(log)
@@ -176,6 +178,10 @@ class Lane:
         return len(self._ready) - self._waiting - kept
 
     def _take(self, ahead: int) -> int:
+        if self._suspects() and self._is_their_turn():
+            self._isolate()
+            if self._ready:
+                return -1  # alone
         want = max(0, self._waiting + ahead - len(self._ready))
         reply = self._exchange(want)
         self._dry = len(reply.jobs) < want and reply.closed < 0
@@ -184,6 +190,13 @@ class Lane:
         elif not self._ready and (reply.closed > 0 or self._suspects()):
             self._isolate()
         return reply.closed
+
+    def _is_their_turn(self) -> bool:
+        """Now and then suspects go before what waits: while the queue is never empty they would never be got."""
+        now, due = time.monotonic(), self._isolate_at
+        if not due or now > due:
+            self._isolate_at = now + ISOLATE
+        return bool(due) and now > due
 
     def _isolate(self) -> None:
         """Take an item whose consumers have died twice, as our only one: if it kills us too, no other is charged."""
@@ -444,19 +457,26 @@ class Lane:
     def _note_stale(self, count: int) -> None:
         self._seldom.warn("stale", f"queue {self.queue!r}: {count} items were done after their lease had ended")
 
-    def leave(self) -> None:
-        """The end: everything goes back, and Redis forgets this consumer. Who asks for something then, gets Left."""
+    def leave(self, *, tell: bool) -> bool:
+        """The end: everything goes back, and Redis forgets this consumer. Who asks for something then, gets Left.
+
+        Whether Redis was there to hear of it; it is not asked unless `tell`.
+        """
         self._left = True
         self.wake()
-        with contextlib.suppress(RqLiteError):
-            self.give_all_back(LAST)
+        if tell:
+            try:
+                self.give_all_back(LAST)
+                with self._talk:
+                    self.broker.patiently(self._forget, self._link, LAST)
+            except RqLiteError:
+                tell = False
         with self._talk:
-            with contextlib.suppress(RqLiteError):
-                self.broker.patiently(self._forget, self._link, LAST)
             self._link.close()
         with self._guard:
             if not self._listening:
                 self._ear.close()
+        return tell
 
     def _forget(self) -> None:
         self.broker.reclaim(self.queue, self._consumer, certain=True, death=ENDED, link=self._link)

@@ -1,6 +1,6 @@
 """What this process holds of all queues: towards each Redis it is one consumer, with a lease that a thread renews.
 
-Each queue has a lane (lane.py).
+Each queue has a lane (lane.py). Brokers with the same settings share it; with others, such as another secret, none.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from rq_lite.errors import ShutDown, UsageError
 from rq_lite.lane import IDLE, Held, Lane
 from rq_lite.runtime.duties import Duties
 from rq_lite.runtime.identity import mine
+from rq_lite.settings import Settings
 
 
 class Lessee:
@@ -47,8 +48,9 @@ class Lessee:
 
     def leave(self) -> None:
         self._duties.stop()
+        there = True
         for lane in self._lanes.values():
-            lane.leave()
+            there = lane.leave(tell=there)  # once Redis is away, it is for the others as well: they are reclaimed
 
 
 class _Here:
@@ -56,8 +58,8 @@ class _Here:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.lessees: dict[str, Lessee] = {}
-        self.lanes: dict[tuple[int, str], Lane] = {}  # by broker: found again without asking for its URL
+        self.lessees: dict[tuple[str, Settings], Lessee] = {}  # by URL and settings
+        self.lanes: dict[tuple[int, str], tuple[Broker, Lane]] = {}  # by broker: found again without asking for its URL
         self.hooked = False
         self.ended = False  # all went back, because the process ends
 
@@ -73,19 +75,21 @@ def lane_of(broker: Broker, queue: str) -> Lane:
 
 def known(broker: Broker, queue: str) -> Lane | None:
     """The lane, if anybody has asked for it before."""
-    lane = _here.lanes.get((id(broker), queue))
-    return lane if lane is not None and lane.broker is broker else None
+    whose, lane = _here.lanes.get((id(broker), queue), (None, None))
+    return lane if whose is broker else None
 
 
 def _new_lane(broker: Broker, queue: str) -> Lane:
     with _here.lock:
         if not _here.ended:
-            lessee = _here.lessees.get(broker.url)
+            one = broker.url, broker.settings
+            lessee = _here.lessees.get(one)
             if lessee is None:
                 _hook()
-                lessee = _here.lessees[broker.url] = Lessee(broker)
+                lessee = _here.lessees[one] = Lessee(broker)
             try:
-                lane = _here.lanes[id(broker), queue] = lessee.lane(queue)
+                lane = lessee.lane(queue)
+                _here.lanes[id(broker), queue] = broker, lane
                 return lane
             except RuntimeError as error:
                 if "interpreter shutdown" not in str(error):  # Python starts no thread then
@@ -132,7 +136,7 @@ def _hook() -> None:
 
 
 def _begin_anew() -> None:
-    for lane in _here.lanes.values():
+    for _, lane in _here.lanes.values():
         lane.begin_anew()
     _here.__init__()  # type: ignore[misc]
 

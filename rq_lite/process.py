@@ -5,6 +5,7 @@ A consumer sets these before it imports the app; everywhere else they come from 
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any, Protocol
 
@@ -60,3 +61,12 @@ class Process:
 
 
 this = Process()
+
+
+def _begin_anew() -> None:
+    """In a forked child: whoever held the lock is not here."""
+    this._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

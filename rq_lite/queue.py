@@ -194,9 +194,13 @@ class Queue:
         settings, count = self.settings, 0
         try:
             for batch in batches(entries, len, most=settings.batch, heaviest=settings.max_payload):
-                count += self.put_entries(batch, options)
-        except RqLiteError as error:
-            error.put += count
+                try:
+                    count += self.put_entries(batch, options)
+                except RqLiteError as error:
+                    count += error.put
+                    raise
+        except RqLiteError as error:  # of whoever makes the entries, too
+            error.put = count
             raise
         return count
 

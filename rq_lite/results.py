@@ -60,7 +60,8 @@ class Reader:
         self._broker = Broker(broker.url, settings=msgspec.structs.replace(broker.settings, patience=0.0))
         self.client = os.urandom(8).hex()
         self._lock = threading.Lock()
-        self._waiters: dict[Key, list[Waiter]] = {}
+        # Weakly: a handle that was only asked, and is dropped, waits for nothing.
+        self._waiters: dict[Key, list[weakref.ref[Waiter]]] = {}
         self._turns: deque[tuple[float, Key]] = deque()  # when each is watched anew, the next one first
         self._queues: dict[str, None] = {}  # those whose inboxes are listened to
         self._thread: threading.Thread | None = None
@@ -82,8 +83,8 @@ class Reader:
     def _enter(self, job: Waiter) -> bool:
         key = (job.queue, job.id)
         with self._lock:
-            known = self._waiters.get(key, [])
-            if any(one is job for one in known):
+            known = living(self._waiters.get(key, ()))
+            if any(one() is job for one in known):
                 return False
             wake = None
             if job.queue not in self._queues:
@@ -94,9 +95,9 @@ class Reader:
                 thread = threading.Thread(target=self._run, name="rq-lite results", daemon=True)
                 thread.start()  # raises where the system has no thread left; then nobody is entered
                 self._thread = thread
-            self._waiters[key] = [*known, job]
-            if not known:
+            if key not in self._waiters:
                 self._turns.append((time.monotonic() + AGAIN, key))
+            self._waiters[key] = [*known, weakref.ref(job)]
         if wake is not None:
             self._wake(wake)
         return True
@@ -128,8 +129,10 @@ class Reader:
         passing = result.startswith(b'{"state":"progress"')
         with self._lock:
             waiters = list(self._waiters.get(key, ())) if passing else self._waiters.pop(key, [])
-        for waiter in waiters:
-            waiter.hear(result)
+        for one in waiters:
+            waiter = one()
+            if waiter is not None:
+                waiter.hear(result)
 
     def stop(self) -> None:
         """Listen no more; who waits now waits in vain. Not from a callback of a job."""
@@ -216,10 +219,16 @@ class Reader:
                 if not self._turns or self._turns[0][0] > now:
                     break
                 key = self._turns.popleft()[1]
-                if key in self._waiters:
+                if living(self._waiters.get(key, ())):
                     found.setdefault(key[0], []).append(key[1])
                     self._turns.append((now + AGAIN, key))
+                else:
+                    self._waiters.pop(key, None)
         return found
+
+
+def living(waiters: Iterable[weakref.ref[Waiter]]) -> list[weakref.ref[Waiter]]:
+    return [one for one in waiters if one() is not None]
 
 
 class _Readers:

@@ -101,7 +101,7 @@ class Producing(Runner):
             args = [
                 link.sequence,
                 remember,
-                int(woken),
+                0,  # see `send`
                 delay if at is None else f"@{at}",
                 overdraft,
                 len(entries),
@@ -110,7 +110,13 @@ class Producing(Runner):
             if feed is not None:
                 names.append(key.feed(feed.name))
                 args += [feed.field, feed.expected, *feed.values]
-            return self._put(link, queue, entries, overdraft, lambda: script(link, tuple(names), *args), until)
+
+            def send(again: bool) -> list[Any]:
+                args[2] = int(woken) + 2 * again
+                reply: list[Any] = script(link, tuple(names), *args)
+                return reply
+
+            return self._put(link, queue, entries, overdraft, send, until)
         finally:
             self._links.give_back(link)
 
@@ -120,13 +126,17 @@ class Producing(Runner):
         queue: str,
         entries: Sequence[bytes],
         overdraft: int,
-        send: Callable[[], list[Any]],
+        send: Callable[[bool], list[Any]],
         until: float,
     ) -> Put:
+        again = False
+
         def attempt() -> Put:
+            nonlocal again
             if moments.watchers:
                 moments.reach("put.before", link, queue=queue, jobs=[telling.id_of(entry) for entry in entries])
-            reply = send()
+            repeated, again = again, True
+            reply = send(repeated)
             code = Code(reply[0])
             put = Put(code, *reply[1:]) if code is Code.OK else Put(code)
             if moments.watchers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import threading
 import time
@@ -38,7 +39,7 @@ class Runner:
         self.signer = Signer(keys) if keys else None
         self._url = url or self.settings.url
         self._quiet = quiet
-        self._opening = threading.Lock()
+        self._opening, self._pid = threading.Lock(), os.getpid()
         self._attached: Attached | None = None
         self._scripts: dict[str, scripts.Script] | None = None
         self._known: set[str] = set()  # queues that were made known for callbacks
@@ -66,6 +67,8 @@ class Runner:
         """Connect, unless that is done. All who come meanwhile wait for one, but no longer than for Redis itself."""
         if self._scripts is not None:
             return
+        if self._pid != os.getpid():  # a fork: whoever held the lock is not here
+            self._opening, self._pid = threading.Lock(), os.getpid()
         if not self._opening.acquire(timeout=left(until)):
             raise BrokerUnavailable("Redis cannot be reached: others here are still trying to")
         try:

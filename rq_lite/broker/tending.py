@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rq_lite import moments
 from rq_lite.broker import keys
 from rq_lite.broker.codec import encode
-from rq_lite.broker.connection import Link
+from rq_lite.broker.connection import ANSWER, Link
 from rq_lite.broker.replies import Cancelled, Death, Reclaimed, Renewed, Requeued
 from rq_lite.broker.runner import Runner, blank, flat, ms
 from rq_lite.broker.scripts import Code
@@ -118,14 +118,22 @@ class Tending(Runner):
         Jobs of which somebody wants to hear end as cancelled. Where there may be such it goes in steps, and takes what
         is put meanwhile instead of the last of those that were there.
         """
-        key = keys.of(queue)
-        names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
-        _, purged, left = self._run("purge", names, PURGED)
+        purged, left = self._purge(queue)
         most, gone = purged + left, purged
         while left and gone and purged < most:
-            _, gone, left = self._run("purge", names, PURGED)
+            gone, left = self._purge(queue)
             purged += gone
-        return int(purged)
+        return purged
+
+    def _purge(self, queue: str) -> tuple[int, int]:
+        """A step: how many jobs are gone, and left. A request that arrives late does not touch what came since."""
+        key = keys.of(queue)
+        names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
+        while True:
+            (clock,) = self.read(("TIME",))
+            code, *counts = self._run("purge", names, PURGED, int(clock[0]) * 1000 + int(clock[1]) // 1000 + ms(ANSWER))
+            if code == Code.OK:
+                return int(counts[0]), int(counts[1])
 
     def cancel(self, queue: str, job_id: str, *, interrupt: bool = True) -> Cancelled:
         """Drop a job that waits, or interrupt it; what could be done. See docs/jobs.md.

@@ -34,11 +34,12 @@ def put_by_hand(
     numbers: Sequence[int],
     *,
     delay: int = 0,
+    again: bool = False,
     entry: Callable[[int], bytes] = entry,
 ) -> list[Any]:
-    """The reply of the script to producer "p": as Broker.put repeats it after a lost answer."""
+    """The reply of the script to producer "p": `again` as Broker.put repeats it after a lost answer."""
     names = (KEY.pending, KEY.scheduled, KEY.meta, KEY.bell, KEY.room, KEY.producer("p"), KEY.alarm)
-    return broker._run("put", names, sequence, 60_000, 0, delay, 0, len(numbers), *map(entry, numbers))
+    return broker._run("put", names, sequence, 60_000, 2 * again, delay, 0, len(numbers), *map(entry, numbers))
 
 
 def take(broker: Broker, link: Link, want: int, acks: Sequence[int] = (), consumer: str = "c") -> Taken:

@@ -294,7 +294,7 @@ def test_close_ends_the_gets_that_wait(queue: Queue, broker: Broker, how: str) -
     }
     with threads() as pool:
         waiting = [started_waiting(broker, pool, getting[how]), *(pool.submit(getting[how]) for _ in range(3))]
-        (lane,) = leasing._here.lanes.values()
+        ((_, lane),) = leasing._here.lanes.values()
         until(lambda: lane._waiting == 4, "all of them wait")
         queue.close()
         queue_again = Queue("q")
@@ -457,6 +457,28 @@ def test_a_suspect_is_got_when_nothing_else_waits(queue: Queue, broker: Broker, 
     assert queue.get(timeout=60) == "usual"
     queue.task_done()
     assert queue.get(timeout=60) == "killer"
+
+
+def test_a_suspect_is_got_although_others_always_wait(
+    queue: Queue, broker: Broker, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rq_lite.lane.ISOLATE", 0.1)
+    queue.maxsize = 0
+    queue.put("killer")
+    for _ in range(2):
+        broker.register("q", "dead", link=link)
+        broker.exchange("dead", [Lane("q", [])], 1, link)
+        broker.reclaim("q", "dead", certain=True)
+
+    def got() -> bool:
+        queue.put("usual")
+        item = queue.get()
+        queue.task_done()
+        return bool(item == "killer")
+
+    queue.put("usual")
+    until(got, "the suspect is got")
+    assert queue.qsize() > 0
 
 
 def test_what_is_no_job_is_buried_and_the_next_is_got(queue: Queue, broker: Broker) -> None:

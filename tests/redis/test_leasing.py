@@ -9,12 +9,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rq_lite import Queue, leasing
 from rq_lite.broker import Broker
-from rq_lite.errors import BrokerUnavailable
-from rq_lite.lane import Held
+from rq_lite.broker.codec import VERSION, Message, encode
+from rq_lite.errors import BrokerUnavailable, Empty
+from rq_lite.lane import Held, Lane
 from rq_lite.settings import Settings
 from tests.conftest import SERVERS, Server
 from tests.redis.steps import counter, threads
@@ -117,6 +119,57 @@ def test_task_done_settles_nothing_of_a_thread_that_has_ended(queue: Queue, brok
     leasing.leave()
     assert queue.get(timeout=10) == "a"
     assert counter(broker, "done") == 1
+
+
+def test_brokers_with_other_settings_share_nothing(broker: Broker) -> None:
+    """Else what has no signature would be read, or what needs none be buried."""
+    strict = Broker(broker.url, settings=msgspec.structs.replace(broker.settings, secret="s" * 32))
+    plain, signed = Queue("plain", broker=broker), Queue("signed", broker=strict)
+    plain.put(1)
+    assert plain.get() == 1
+    plain.task_done()
+    signed.put("a")
+    broker.put("signed", [encode(Message(VERSION, "x", "", ["unsigned"]))])
+    assert signed.get(timeout=10) == "a"
+    with pytest.raises(Empty):
+        signed.get(timeout=0.1)
+    assert (broker.size("signed")[0], len(broker.inflight("signed", signed._lane._consumer))) == (0, 1)
+    signed.close()
+    assert broker.size("signed")[0] == 1
+    plain.put(2)
+    assert plain.get(timeout=10) == 2
+    leasing.leave()
+    strict.close()
+
+
+def test_brokers_with_the_same_settings_are_one_consumer_and_each_can_close(broker: Broker) -> None:
+    twin = Broker(broker.url, settings=broker.settings)
+    one, other = Queue("one", broker=broker), Queue("other", broker=twin)
+    for queue in (one, other):
+        queue.put(1)
+        assert queue.get() == 1
+    assert one._lane._consumer == other._lane._consumer
+    other.close()
+    assert (broker.size("one")[0], broker.size("other")[0]) == (0, 1)
+    leasing.leave()
+    twin.close()
+
+
+def test_at_the_end_redis_is_waited_for_once(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many queues there are."""
+    for name in "abc":
+        queue = Queue(name, broker=broker)
+        queue.put(1)
+        queue.get()
+    asked: list[str] = []
+
+    def away(lane: Lane, patience: float | None = None) -> None:
+        asked.append(lane.queue)
+        raise BrokerUnavailable("gone")
+
+    monkeypatch.setattr(Lane, "give_all_back", away)
+    leasing.leave()
+    assert len(asked) == 1
 
 
 class Cut(BaseException):

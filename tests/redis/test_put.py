@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import Any
@@ -178,6 +179,43 @@ def test_a_put_repeats_itself_when_the_answer_is_lost(server: Server) -> None:
     broker.close()
 
 
+@pytest.mark.parametrize("refuse", ["full", "closed", "unknown"])
+def test_what_was_refused_is_not_put_by_a_request_that_comes_late(broker: Broker, refuse: str) -> None:
+    """Its sender has sent it again, heard that nothing was put, and may put it anew."""
+    if refuse == "full":
+        put(broker, *range(10))
+    elif refuse == "closed":
+        broker.shutdown("q")
+    else:
+        broker.read(("DEL", KEY.meta))
+    refused = {"full": [Code.OK, 0], "closed": [Code.CLOSED], "unknown": [Code.UNDECLARED]}
+    assert put_by_hand(broker, 1, [11], again=True)[:2] == refused[refuse]
+    broker.declare("q", 10, 0)
+    broker.reopen("q")
+    broker.purge("q")
+    assert put_by_hand(broker, 1, [11])[:2] == [Code.OK, 0]
+    assert put_by_hand(broker, 2, [12])[:2] == [Code.OK, 1]
+    assert waiting(broker) == [12]
+
+
+def test_a_purge_that_comes_late_leaves_what_was_put_since(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sender gave it up, and sent it again."""
+    put(broker, 1)
+    run, sent = broker._run, []
+
+    def late(name: str, keys_: tuple[str, ...], *args: Any, **link: Any) -> list[Any]:
+        if name == "purge":
+            sent.append(name)
+            if len(sent) == 1:
+                args = (args[0], args[1] - 60_000)
+        return run(name, keys_, *args, **link)
+
+    monkeypatch.setattr(broker, "_run", late)
+    assert broker.purge("q") == 1
+    assert len(sent) == 2  # the first was refused
+    assert waiting(broker) == []
+
+
 @pytest.mark.parametrize(
     ("errors", "outcome"),
     [
@@ -246,6 +284,20 @@ def test_patience_holds_for_who_waits_for_a_connection(broker: Broker, monkeypat
     put(broker, 2, patience=0.01)
     assert waiting(broker) == [2]
     broker._links.close()
+
+
+def test_a_fork_while_a_first_connection_is_made_makes_its_own(server: Server) -> None:
+    """Whoever holds the lock is not there."""
+    made = server.broker()
+    with made._opening:
+        child = os.fork()
+        if not child:
+            try:
+                made.open().close()
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 # -- a queue that Redis does not know

@@ -161,6 +161,20 @@ def test_whatever_ends_put_many_says_how_many_were_put(
     assert caught.value.put == broker.size("q")[0] == room
 
 
+def test_a_put_many_within_another_counts_for_itself(broker: Broker) -> None:
+    queue = Queue("q", maxsize=0, broker=broker)
+
+    def items() -> Iterator[int]:
+        yield from range(2)
+        error = QueueFull("another", size=3, maxsize=3, consumers=0, last_seen=None)
+        error.put = 3
+        raise error
+
+    with pytest.raises(QueueFull) as caught:
+        queue.put_many(items())
+    assert caught.value.put == broker.size("q")[0] == 2
+
+
 def test_an_argument_that_is_none_says_how_many_before_it_were_put(task: AnyTask, broker: Broker) -> None:
     broker.configure("q", maxsize=0)
     with pytest.raises(BadArgument) as caught:

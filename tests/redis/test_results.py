@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import json
 import math
 import os
@@ -18,6 +19,7 @@ import pytest
 
 import rq_lite
 from rq_lite import BrokerUnavailable, Executor, Job, JobFailed, Queue, UsageError, results
+from rq_lite import job as job_module
 from rq_lite.broker import Broker, Link
 from rq_lite.broker.codec import decode
 from rq_lite.outcome import Finished
@@ -297,12 +299,16 @@ def test_jobs_of_many_queues_are_watched_anew_together(broker: Broker, monkeypat
     """After an error all are due; those of one queue do not wait for the others."""
     reader = results.Reader(broker)
     monkeypatch.setattr(reader, "_run", lambda: None)
-    for number in range(40):
-        reader._enter(Someone(number, "ab"[number % 2]))
+    waiting = [Someone(number, "ab"[number % 2]) for number in range(40)]
+    for one in waiting:
+        reader._enter(one)
     reader._all_are_due()
     found = reader._due(time.monotonic())
     assert {queue: len(ids) for queue, ids in found.items()} == {"a": 20, "b": 20}
     assert reader._due(time.monotonic()) == {}
+    del waiting, one
+    reader._all_are_due()
+    assert (reader._due(time.monotonic()), reader._waiters) == ({}, {})  # nobody is there to hear of it
 
 
 def test_a_reader_that_could_not_be_started_is_started_for_the_next(
@@ -320,6 +326,16 @@ def test_a_reader_that_could_not_be_started_is_started_for_the_next(
         job.result(30)
     hand.work()
     assert job.result(30) == 2
+
+
+def test_a_callback_is_called_also_when_nobody_holds_its_job(queue: Queue, double: Any, hand: Hand) -> None:
+    called: list[Job] = []
+    queue.job(double.put(3).id).add_done_callback(called.append)
+    gc.collect()
+    hand.work()
+    until(lambda: called, "it is called")
+    assert called[0].result(0) == 6
+    assert not job_module.CALLING
 
 
 def test_in_asyncio(double: Any, hand: Hand) -> None:
