@@ -114,21 +114,36 @@ class BrokerOutOfMemory(BrokerError):
 class QueueFull(RqLiteError, queue.Full):
     """The queue had no room within the time the caller was ready to wait.
 
-    `queue` is its name, `size` how many jobs wait, `maxsize` its bound, `consumers` how many live,
-    `last_seen` how many seconds ago the last one showed a sign of life (None: never).
+    `queue` is its name, `size` how many jobs wait, `maxsize` its bound, `bytes` and `maxbytes` likewise (0: no such
+    bound), `consumers` how many live, `last_seen` how many seconds ago the last one showed a sign of life (None:
+    never).
     """
 
     exit_code = 4
 
-    def __init__(self, queue: str, *, size: int, maxsize: int, consumers: int, last_seen: float | None) -> None:
+    def __init__(
+        self,
+        queue: str,
+        *,
+        size: int,
+        maxsize: int,
+        consumers: int,
+        last_seen: float | None,
+        bytes: int = 0,
+        maxbytes: int = 0,
+    ) -> None:
         seen = "none was ever seen" if last_seen is None else f"last seen {last_seen:.0f} s ago"
+        bounds = [f"bound {maxsize:,}"] if maxsize or not maxbytes else []
+        bounds += [f"{bytes:,} bytes, maxbytes {maxbytes:,}"] if maxbytes else []
         super().__init__(
-            f"queue {queue!r} is full: {size:,} jobs waiting, bound {maxsize:,}; "
+            f"queue {queue!r} is full: {size:,} job{'' if size == 1 else 's'} waiting, {', '.join(bounds)}; "
             f"{consumers} consumer{'' if consumers == 1 else 's'} alive, {seen}"
         )
         self.queue = queue
         self.size = size
         self.maxsize = maxsize
+        self.bytes = bytes
+        self.maxbytes = maxbytes
         self.consumers = consumers
         self.last_seen = last_seen
 

@@ -28,7 +28,7 @@ class Progress:
         self.put = 0
         self.offset = 0  # how much of the source is put, in its unit
         self.offsets: Sequence[int] = ()  # and will be, with each of the jobs that are being put
-        self._alone = False  # it was said that nobody consumes
+        self._alone = False  # it was said that nobody takes anything
         self._waited = 0.0
         self._waiting_since: float | None = None
         self.size = 0  # jobs in the queue after the last put
@@ -63,8 +63,13 @@ class Progress:
             self._waited, self._waiting_since = self.waited, None
 
     def look(self, queue: Queue) -> None:
-        """After a wait in vain: say, once, if no consumer lives that could make room."""
-        if not self._alone and inspection.signs_of_life(queue.broker, queue.name)[0] == 0:
+        """After a wait in vain: say, once, if nobody takes anything that could make room."""
+        if self._alone:
+            return
+        if inspection.is_paused(queue.broker, queue.name):
+            self._alone = True
+            log.info("queue %r is full and paused: `rq-lite queue resume %s`", queue.name, queue.name)
+        elif inspection.signs_of_life(queue.broker, queue.name)[0] == 0:
             self._alone = True
             log.info("queue %r is full and no consumer runs: start one with `rq-lite work APP`", queue.name)
 
@@ -145,4 +150,7 @@ def step(queue: Queue, entries: Sequence[bytes], options: Options, woken: bool, 
 
 def full(queue: Queue, reply: Put) -> QueueFull:
     alive, last_seen = inspection.signs_of_life(queue.broker, queue.name)
-    return QueueFull(queue.name, size=reply.size, maxsize=reply.maxsize, consumers=alive, last_seen=last_seen)
+    return QueueFull(
+        queue.name, size=reply.size, maxsize=reply.maxsize, bytes=reply.bytes, maxbytes=reply.maxbytes,
+        consumers=alive, last_seen=last_seen,
+    )  # fmt: skip

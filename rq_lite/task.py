@@ -108,7 +108,7 @@ def types(name: str, given: Types | None, default: tuple[type[BaseException], ..
     """Exception types as `except` takes them; raises UsageError for what is none."""
     if given is None:
         return default
-    found = (given,) if isinstance(given, type) else tuple(given)
+    found = (given,) if isinstance(given, (type, str)) else tuple(given)
     for one in found:
         if not (isinstance(one, type) and issubclass(one, BaseException)):
             raise UsageError(f"{name} takes exception types, such as ConnectionError, not {one!r}")

@@ -166,6 +166,10 @@ def signs_of_life(broker: Broker, queue: str) -> tuple[int, float | None]:
     return sum(left > 0 for left in leases.values()), age(clock, seen)
 
 
+def is_paused(broker: Broker, queue: str) -> bool:
+    return bool(broker.read(("HGET", keys.of(queue).meta, "paused"))[0] == b"1")
+
+
 def states(broker: Broker, names: list[str]) -> dict[str, QueueState]:
     """The state of each queue, read in two round trips: eight plain commands for each."""
     commands: list[tuple[Any, ...]] = [("TIME",)]

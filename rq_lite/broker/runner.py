@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import threading
@@ -26,7 +27,9 @@ WITH_FLAGS = (7, 0)
 STEP = 0.01  # seconds that a try waits for an embedded Redis which it has started; the next one goes on with that
 # What a call over a link may raise.
 FAULTS = (redis.RedisError, OSError)
+SAID = 10.0  # seconds between two lines about a Redis that is away
 T = TypeVar("T")
+log = logging.getLogger("rq_lite.broker")
 Self = TypeVar("Self", bound="Runner")
 
 
@@ -39,6 +42,7 @@ class Runner:
         self.signer = Signer(keys) if keys else None
         self._url = url or self.settings.url
         self._quiet = quiet
+        self._said_at = float("-inf")  # when Redis was last said to be away
         self._opening, self._pid = threading.Lock(), os.getpid()
         self._attached: Attached | None = None
         self._scripts: dict[str, scripts.Script] | None = None
@@ -170,11 +174,19 @@ class Runner:
                 link.close()
                 if not is_weather(error) or time.monotonic() + pause > until:
                     raise explained(error, self._address, unknown=unknown) from None
+                self._say_away(error, until)
                 if is_lost(error):
                     with contextlib.suppress(RqLiteError, OSError):
                         self.revive(STEP)
             time.sleep(pause)
         raise AssertionError("pauses never end")
+
+    def _say_away(self, error: BaseException, until: float) -> None:
+        """Once in a while, for all who wait: else a program that puts would stand still without a word."""
+        now = time.monotonic()
+        if now - self._said_at > SAID:
+            self._said_at = now
+            log.warning("%s; trying again for up to %.0f s", explained(error, self._address), until - now)
 
     def _wait(self, lists: tuple[str, ...], seconds: float) -> bool:
         """Block for a wake-up token: a hint only, so that an error is no more than a wait that was in vain."""

@@ -58,7 +58,7 @@ def command(as_json: bool, **options: Any) -> None:
 
     Waits while the queue is full, and says so if no consumer runs. Lines: the line is the task's argument. NDJSON: an
     object holds keyword arguments, an array positional ones, anything else is the argument. CSV: the header names the
-    arguments.
+    arguments. Blank lines are left out.
     """
     given = Given(as_json=as_json, **options)
     settings = settings_from(

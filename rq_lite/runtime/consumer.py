@@ -198,6 +198,7 @@ class Consumer:
         if not self._well.is_set():
             self._well.set()
             self._pauses = pauses()
+            log.info("Redis answers again")
         return going_on
 
     def _step(self) -> bool:

@@ -124,6 +124,32 @@ def test_on_a_pipe_a_plain_line_comes_now_and_then(lab: Lab) -> None:
     assert lab.arguments() == [0, 1]
 
 
+def test_who_waits_for_room_in_a_paused_queue_is_told(lab: Lab) -> None:
+    lab.broker.declare("work", 2)
+    lab.broker.pause("work")
+    producer = lab.producer("number", "--count", "5")
+    assert producer.stderr is not None
+    assert "queue 'work' is full and paused: `rq-lite queue resume work`" in producer.stderr.readline()
+    lab.broker.resume("work")
+    producer.send_signal(signal.SIGINT)
+    producer.communicate(timeout=60)
+
+
+def test_a_producer_says_that_redis_is_away(private: Callable[..., Server], lab_at: Callable[[Server], Lab]) -> None:
+    server = private("--appendonly", "yes")
+    lab = lab_at(server)
+    lab.broker.declare("work", 0)
+    producer = lab.producer("number", "--count", "1000000", "--rate", "50")
+    until(lambda: lab.put_so_far() > 0, "something is put")
+    server.kill()
+    assert producer.stderr is not None
+    while "cannot be reached" not in (line := producer.stderr.readline()):
+        assert line
+    assert "trying again for up to" in line
+    producer.send_signal(signal.SIGINT)
+    producer.communicate(timeout=60)
+
+
 def test_who_waits_beside_a_consumer_hears_nothing_of_it(lab: Lab) -> None:
     lab.work("--greenlets", "1", app="tests.acceptance.apps.jobs").says("ready")
     producer = lab.producer("hold", "--count", "5", "--maxsize", "2")

@@ -252,6 +252,8 @@ def test_a_job_that_kills_its_consumers_does_not_end_the_worker(lab: Lab) -> Non
     [
         (["tests.acceptance.apps.empty"], "app 'tests.acceptance.apps.empty' has no tasks"),
         (["no.such.app"], "'no.such.app' cannot be imported: ModuleNotFoundError"),
+        (["."], "'.' is no module: say one that can be imported from here"),
+        (["../shop"], "'../shop' is no module"),
         (["tests.acceptance.apps.jobs", "-q", "other"], "unknown queue 'other'; app 'tests.acceptance.apps.jobs' has "),
         (["tests.acceptance.apps.jobs", "--procs", "-1"], "procs must be at least 0, not -1"),
         (["tests.acceptance.apps.jobs", "--greenlets", "0"], "greenlets must be at least 1, not 0"),

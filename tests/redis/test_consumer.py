@@ -242,7 +242,9 @@ class Deaf(GoesAway):
             raise redis.TimeoutError("nobody answers")
 
 
-def test_when_who_listens_is_cut_off_the_exchange_connects_anew(broker: Broker) -> None:
+def test_when_who_listens_is_cut_off_the_exchange_connects_anew(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
     """Its own connection may be as dead, and it would take as long again to find that out."""
     deaf = Deaf(broker.url, settings=broker.settings)
     deaf.declare("q")
@@ -262,9 +264,11 @@ def test_when_who_listens_is_cut_off_the_exchange_connects_anew(broker: Broker) 
             broker.put("q", [b"{job}"])
 
     consumer._link.close = told  # type: ignore[method-assign]
-    consumer.run()
+    with caplog.at_level("INFO"):
+        consumer.run()
     deaf.close()
     assert closed[0]
+    assert [record.message for record in caplog.records] == ["Redis: nobody answers", "Redis answers again"]
     assert broker.unfinished("q")[0] == 0
 
 

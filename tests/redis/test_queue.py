@@ -403,6 +403,14 @@ def test_size_and_fullness(task: AnyTask, broker: Broker) -> None:
     assert queue.full()
 
 
+def test_a_queue_that_is_full_of_bytes_says_so(task: AnyTask, broker: Broker) -> None:
+    task.put(1)
+    broker.configure("q", maxsize=0, maxbytes=200)
+    with pytest.raises(QueueFull, match=r"is full: 1 job waiting, \d+ bytes, maxbytes 200; ") as caught:
+        task.put_nowait("x" * 60)
+    assert 0 < caught.value.bytes < caught.value.maxbytes == 200
+
+
 def test_clear_drops_what_waits(task: AnyTask) -> None:
     task.put_many(range(5))
     assert task.queue.clear() == 5

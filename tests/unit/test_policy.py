@@ -104,7 +104,7 @@ def test_a_delay_that_cannot_be_is_refused(delay: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"retry_on": "ValueError"}, "retry_on takes exception types"),
+        ({"retry_on": "ValueError"}, "retry_on takes exception types, such as ConnectionError, not 'ValueError'"),
         ({"retry_on": [ValueError()]}, "retry_on takes exception types"),
         ({"no_retry_on": int}, "no_retry_on takes exception types"),
         ({"backoff": -1}, "backoff must be 0 or more"),
