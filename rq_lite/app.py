@@ -53,7 +53,7 @@ def import_module(name: str) -> Any:
     if here not in sys.path:
         sys.path.insert(0, here)
     module = name.removesuffix(".py").strip("./").replace("/", ".") if name.endswith(".py") else name
-    if not all(part.isidentifier() for part in module.split(".")):
+    if "" in module.split("."):
         raise UsageError(f"{name!r} is no module: say one that can be imported from here, as in tasks or shop.tasks")
     try:
         return importlib.import_module(module)
