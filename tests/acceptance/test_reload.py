@@ -204,14 +204,15 @@ def test_a_consumer_that_stands_still_without_a_job_is_not_healthy(lab: Lab) -> 
     """No time limit of a job will ever end it."""
     lab.environment |= {"RQ_LITE_IDLE": "1"}
     worker = lab.work("--stall", "0.5")
-    until_ready(worker, 1)
+    lab.put("do", 0)
+    lab.until_seen("done", 1)  # its loop turns: it does not yet when it says that it is ready
     (pid,) = consumers(worker)
     os.kill(pid, signal.SIGSTOP)
     worker.says("is stuck")
     lab.put("do", 1)
     until(lambda: lab.commands.run("health").returncode == 1, "health sees it")
     os.kill(pid, signal.SIGCONT)
-    lab.until_seen("done", 1)
+    lab.until_seen("done", 2)
     until(lambda: lab.commands.run("health").returncode == 0, "health sees that it is over")
     assert worker.stop() == 0
 
