@@ -26,6 +26,7 @@ class Progress:
 
     def __init__(self) -> None:
         self.put = 0
+        self.unanswered = 0  # jobs of a put that was begun, and whose answer is not there yet
         self.offset = 0  # how much of the source is put, in its unit
         self.offsets: Sequence[int] = ()  # and will be, with each of the jobs that are being put
         self._alone = False  # it was said that nobody takes anything
@@ -48,6 +49,7 @@ class Progress:
 
     def note(self, reply: Put) -> None:
         self.put += reply.accepted
+        self.unanswered = 0
         if reply.accepted and self.offsets:
             self.offset, self.offsets = self.offsets[reply.accepted - 1], self.offsets[reply.accepted :]
         self.size, self.maxsize = reply.size, reply.maxsize
@@ -90,6 +92,8 @@ def put_patiently(
     done, woken, since = 0, False, time.monotonic()
     try:
         while True:
+            if progress is not None:
+                progress.unanswered = len(entries) - done
             reply = step(queue, entries[done:], options, woken, feed)
             done += reply.accepted
             if progress is not None:

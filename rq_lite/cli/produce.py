@@ -77,7 +77,7 @@ def command(as_json: bool, **options: Any) -> None:
     try:
         feed(asked, task, outcome)
     except KeyboardInterrupt as error:
-        outcome.failure = Interrupted(*error.args)
+        outcome.failure = Interrupted(*error.args, unanswered=outcome.progress.unanswered)
     except RqLiteError as error:
         outcome.failure = error
     report(asked, outcome)
@@ -202,8 +202,13 @@ def feed(given: Given, task: Task[Any, Any], outcome: Outcome) -> None:
 class Interrupted(RqLiteError):
     """Ctrl-C, or another signal; what was put stays put. The exit code is the one that a shell gives to it."""
 
-    def __init__(self, number: int = signal.SIGINT) -> None:
-        super().__init__("interrupted" if number == signal.SIGINT else "terminated")
+    def __init__(self, number: int = signal.SIGINT, *, unanswered: int = 0) -> None:
+        how = "interrupted" if number == signal.SIGINT else "terminated"
+        if unanswered == 1:
+            how += " while a job was being put: whether it was is not known"
+        elif unanswered:
+            how += f" while {unanswered:,} jobs were being put: how many of them were is not known"
+        super().__init__(how)
         self.exit_code = 128 + number
 
 

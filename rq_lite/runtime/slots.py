@@ -98,7 +98,7 @@ class Slots(Generic[L]):
         self._run = run
         self._finished = finished
         self._words = board.words
-        self._turned = 0
+        self._turn()  # who stands still from now on has a beginning to count from
         self._pid = os.getpid()
         self._waiting: deque[tuple[L, int, bytes]] = deque()
         self._ready = Semaphore(0)
@@ -108,7 +108,6 @@ class Slots(Generic[L]):
         self._turns = self._loop.prepare(ref=False)
 
     def start(self) -> None:
-        self._turn()
         self._turns.start(self._turn)
         for slot in self._slots:
             self._open(slot)

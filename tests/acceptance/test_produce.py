@@ -70,7 +70,8 @@ def test_numbers_become_jobs_in_their_order(lab: Lab) -> None:
 )
 def test_a_rate_holds_jobs_back_and_a_signal_keeps_what_was_put(lab: Lab, number: int, code: int, how: str) -> None:
     producer = lab.producer("number", "--count", "3", "--rate", "1/h")
-    until(lambda: lab.state().pending == 1, "the first job")
+    assert producer.stderr is not None
+    assert producer.stderr.readline().startswith("work: 1 put, ")  # it knows
     producer.send_signal(number)
     out, err = producer.communicate(timeout=60)
     assert (producer.returncode, out) == (code, "")
@@ -78,6 +79,29 @@ def test_a_rate_holds_jobs_back_and_a_signal_keeps_what_was_put(lab: Lab, number
     assert err.splitlines()[-2].startswith("1 job put into 'work' in ")
     assert "Traceback" not in err
     assert lab.arguments() == [0]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "how"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+@pytest.mark.parametrize("batch", [1, 500])
+def test_a_signal_before_the_answer_to_a_put_is_told_as_that(
+    lab: Lab, proxy: Proxy, number: int, code: int, how: str, batch: int
+) -> None:
+    lab.put("number", "first")  # Redis knows the script
+    proxy.swallow_replies(":producer:", hang_up=False)
+    producer = lab.producer("number", "--count", "1000", "--batch", str(batch), "--url", proxy.url)
+    lab.until_put(2)
+    put = lab.put_so_far() - 1
+    producer.send_signal(number)
+    _, err = producer.communicate(timeout=60)
+    what = (
+        "a job was being put: whether it was is not known"
+        if put == 1
+        else f"{put} jobs were being put: how many of them were is not known"
+    )
+    assert (producer.returncode, err) == (code, f"rq-lite: {how} while {what}\n")
+    assert lab.arguments() == ["first", *range(put)]
 
 
 def test_no_room_for_too_long_is_exit_code_4(lab: Lab) -> None:

@@ -8,6 +8,7 @@ import gevent
 
 from rq_lite.broker.codec import VERSION, Message, encode
 from rq_lite.outcome import Outcome
+from rq_lite.runtime import watch
 from rq_lite.runtime.board import NEVER, SECOND, Board, new_file, size
 from rq_lite.runtime.slots import Slot, Slots
 
@@ -62,3 +63,11 @@ def test_a_slot_that_lets_others_go_first_shows_no_job_of_its_own() -> None:
         gevent.sleep(0)
     assert slots.idle
     assert board.overdue(time.monotonic() + 1000) == []
+
+
+def test_a_loop_that_never_turns_stands_still_from_its_beginning_on() -> None:
+    """A process can be stopped between saying that it is ready and its first turn."""
+    board = Board(new_file(size(1)), 1)
+    before = time.monotonic()
+    Slots[Base](board, lambda slot, entry: None, lambda lane, tag, outcome: None)
+    assert 50 < watch.stuck_for(board, time.monotonic() + 60) <= time.monotonic() + 60 - before
