@@ -308,7 +308,7 @@ def warnings(found: QueueState, *, declared: bool) -> list[str]:
         seen = "" if found.last_seen is None else f"; the last one was seen {found.last_seen:,.0f} s ago"
         lines.append(f"jobs wait and nobody consumes{seen}")
     if found.suspects:
-        lines.append(f"{found.suspects:,} jobs whose consumers died twice wait to run alone")
+        lines.append(f"jobs whose consumers died twice wait to run alone: {found.suspects:,}")
     if found.dead and found.dropped:
         lines.append(f"{found.dropped:,} dead jobs were dropped over the caps (dead_max, dead_age)")
     lines += [

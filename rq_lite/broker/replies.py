@@ -51,11 +51,12 @@ class Taken(NamedTuple):
 
 
 class Renewed(NamedTuple):
-    """How many of the consumers were listed, and what of the queue may be taken (0 while it is paused)."""
+    """How many of the consumers were listed, and what of the queue may be taken (0 while it is paused: 1)."""
 
     leases: int
     waiting: int
     suspects: int
+    paused: int
 
 
 class Reclaimed(NamedTuple):

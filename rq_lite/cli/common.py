@@ -63,3 +63,8 @@ def known_queue(broker: Broker, name: str) -> str:
     if name not in names:
         raise UsageError(f"unknown queue {name!r}; there is {', '.join(names) if names else 'none yet'}")
     return name
+
+
+def plural(count: int) -> str:
+    """The end of a noun that is counted."""
+    return "" if count == 1 else "s"

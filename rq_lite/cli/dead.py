@@ -16,9 +16,8 @@ import click
 from rq_lite.broker import Broker, dead, inspection
 from rq_lite.broker.dead import Buried, Filter, Requeue
 from rq_lite.cli import dead_view as view
-from rq_lite.cli.common import duration, known_queue, open_broker, settings_from, url_option
+from rq_lite.cli.common import duration, known_queue, open_broker, plural, settings_from, url_option
 from rq_lite.cli.listing import put_out
-from rq_lite.cli.queue import plural
 from rq_lite.errors import QueueFull, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])

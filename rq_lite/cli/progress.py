@@ -52,6 +52,13 @@ class Meter:
     def fill(self) -> float | None:
         return self.progress.size / self.progress.maxsize if self.progress.maxsize else None
 
+    def queue_parts(self) -> list[str]:
+        """How full the queue is; not known before the first answer."""
+        size, maxsize = self.progress.size, self.progress.maxsize
+        if not size and not maxsize:
+            return []
+        return [f"queue {size:,}/{maxsize:,}" if maxsize else f"queue {size:,} (unbounded)"]
+
     def left(self, rate: float) -> list[str]:
         """Which part of the source is not put yet and, if anything moves, how long that takes at the pace so far."""
         if self._source is None or not self._source.size:
@@ -65,11 +72,10 @@ class Meter:
 
     def parts(self) -> list[str]:
         progress, rate = self.progress, self.rate()
-        bound = f"{progress.size:,}/{progress.maxsize:,}" if progress.maxsize else f"{progress.size:,} (unbounded)"
         parts = [
             f"{progress.put:,} put",
             f"{rate:,.0f}/s" if rate >= 1 or not rate else f"{rate:.1g}/s",
-            f"queue {bound}",
+            *self.queue_parts(),
             f"waited {progress.waited:.1f} s",
             *self.left(rate),
         ]

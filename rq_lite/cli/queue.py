@@ -10,7 +10,7 @@ import click
 
 from rq_lite.broker import Broker, inspection
 from rq_lite.checks import MOST
-from rq_lite.cli.common import known_queue, open_broker, settings_from, url_option
+from rq_lite.cli.common import known_queue, open_broker, plural, settings_from, url_option
 from rq_lite.errors import UsageError
 
 
@@ -122,7 +122,3 @@ def ask(what: str, broker: Broker, name: str, yes: bool) -> None:
 
 def waiting(count: int) -> str:
     return f"{count:,} job{plural(count)} waiting"
-
-
-def plural(count: int) -> str:
-    return "" if count == 1 else "s"

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from rq_lite.broker import Broker, inspection
 from rq_lite.broker.inspection import QueueState, WorkerState
-from rq_lite.cli.common import known_queue, open_broker, settings_from, url_option
+from rq_lite.cli.common import known_queue, open_broker, plural, settings_from, url_option
 
 NO_QUEUE = "no queue yet: the first put makes one, try `rq-lite produce --help` or `rq-lite demo`"
 NO_SEARCH = f"workers are not looked up: this Redis holds more than {inspection.MOST_KEYS:,} keys"
@@ -231,7 +231,7 @@ def sentence(name: str, state: QueueState) -> str:
         f"{plain(name)}: {state.pending:,} pending, {state.scheduled:,} scheduled{parked}, "
         f"{state.inflight:,} in flight, {state.dead:,} dead, bound {bound(state)}{full}, "
         f"{state.done:,} done, {state.failed:,} failed, {state.jobs_per_second:,.0f} jobs/s, "
-        f"{state.consumers:,} consumers{oldest}"
+        f"{state.consumers:,} consumer{plural(state.consumers)}{oldest}"
     )
 
 

@@ -92,6 +92,7 @@ class Duties:
         self._looked = 0.0  # when all queues were looked at
         self._next: dict[str, float] = {}  # queue to when the next of its scheduled jobs is due, in time.monotonic()
         self._queues: list[str] = []
+        self._paused: set[str] = set()  # of these it was said
         self._reaper = Reaper(self._broker, self._renew_if_due)
         self._seldom = Seldom(log)
         self._rarely = Seldom(log, seconds=3600.0)
@@ -204,10 +205,19 @@ class Duties:
         self._renewed = time.monotonic()
         found = [self._broker.renew(name, sorted(self._reaper.living)) for name in self._queues]
         self.suspects = sum(one.suspects for one in found)
+        self._tell_paused({name for name, one in zip(self._queues, found, strict=True) if one.paused})
         if not any(one.waiting for one in found):
             self.waiting_since = None
         elif self.waiting_since is None:
             self.waiting_since = time.monotonic()
+
+    def _tell_paused(self, paused: set[str]) -> None:
+        """A worker that does nothing, though jobs wait and slots are free, says why."""
+        for name in sorted(paused - self._paused):
+            log.warning("queue %r is paused, nothing of it is taken: `rq-lite queue resume %s`", name, name)
+        for name in sorted(self._paused - paused):
+            log.info("queue %r is taken from again", name)
+        self._paused = paused
 
     def _renew_if_due(self) -> None:
         if time.monotonic() > self._renewed + self._every:

@@ -64,6 +64,23 @@ def test_a_line_per_job_is_logged_when_asked_for(lab: Lab) -> None:
     assert told.said.count(f" {APP}:do in ") == 2
 
 
+def test_a_worker_says_that_a_queue_is_paused_and_when_it_is_not_any_more(lab: Lab) -> None:
+    lab.put("do", 1)
+    lab.broker.pause("work")
+    worker = lab.work("--burst")
+    worker.says("queue 'work' is paused, nothing of it is taken: `rq-lite queue resume work`")
+    lab.broker.resume("work")
+    lab.until_seen("done", 1)
+    assert worker.wait() == 0
+    lab.broker.pause("work")
+    worker = lab.work()
+    worker.says("is paused")
+    lab.broker.resume("work")
+    worker.says("queue 'work' is taken from again")
+    assert worker.stop() == 0
+    assert worker.said.count("paused") == 1
+
+
 def test_the_start_is_announced_without_the_password(lab: Lab, private: Callable[..., Server]) -> None:
     server = private()
     server.broker().open().read(("CONFIG", "SET", "requirepass", "s3cret"))

@@ -24,7 +24,16 @@ class Feed:
     def shown(self, seconds: float) -> list[str]:
         self.now += seconds
         parts = self.meter.parts()
-        return [parts[0], parts[1], *parts[4:]]
+        return [part for part in parts if not part.startswith(("queue", "waited"))]
+
+
+def test_the_queue_is_shown_once_it_is_known() -> None:
+    feed = Feed()
+    assert not any("queue" in part for part in feed.meter.parts())
+    feed.put(0)
+    assert "queue 20/20" in feed.meter.parts()
+    feed.progress.note(Put(Code.OK, 1, 1, 0, 0))
+    assert "queue 1 (unbounded)" in feed.meter.parts()
 
 
 def test_what_was_read_and_has_no_room_is_left() -> None:

@@ -2,7 +2,7 @@
 --        Keeps the throughput of the last seconds on the way (for status), and tells what waits.
 -- KEYS    1 consumers  2 meta  3 pending
 -- ARGV    1 length of the lease, ms  2… consumers
--- returns {OK, renewed, jobs that wait to be taken, suspects}; both are 0 while the queue is paused
+-- returns {OK, renewed, jobs that wait to be taken, suspects, paused}; paused 1: nothing is to be taken, both are 0
 -- oom     allowed
 -- callers Broker.renew
 local consumers, meta, pending = unpack(KEYS)
@@ -24,5 +24,5 @@ if renewed > 0 then
   end
 end
 local state = redis.call('HMGET', meta, 'paused', 'suspects', 'order')
-if state[1] == '1' then return {OK, renewed, 0, 0} end
-return {OK, renewed, waiting(pending, state[3]), tonumber(state[2] or 0)}
+if state[1] == '1' then return {OK, renewed, 0, 0, 1} end
+return {OK, renewed, waiting(pending, state[3]), tonumber(state[2] or 0), 0}
