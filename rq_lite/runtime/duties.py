@@ -82,7 +82,8 @@ class Duties:
         self._drained = drained
         self._more = chores
         self._every = min(RENEW, broker.settings.lease / 6)
-        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # Not a SimpleQueue: before Python 3.13 its get waits for ever once a signal meets it after its timeout.
+        self._inbox: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._undone: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._run, name="duties", daemon=True)
         self._alarm = Alarm(self._broker, self._hear_alarm)

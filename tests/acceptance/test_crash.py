@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
+from rq_lite.broker import keys
 from rq_lite.broker.codec import decode
 from rq_lite.runtime.overseer import SLEPT
-from tests.acceptance.conftest import Lab, children
+from tests.acceptance.conftest import Lab, children, state_of
 from tests.conftest import until
 
 NEIGHBOURS = 20
@@ -133,6 +136,21 @@ def test_a_worker_that_stood_still_itself_lets_jobs_have_their_soft_limit_first(
     assert dead.report["error"].startswith("JobTimeout: soft limit")
     assert worker.stop() == 0
     assert "is stuck" not in worker.said
+
+
+def test_a_worker_whose_threads_are_signalled_while_it_stands_still_goes_on_with_its_duties(lab: Lab) -> None:
+    """What ends meanwhile, a consumer perhaps, is told by a signal, to any thread; whose wait is over when it hears."""
+    worker = lab.work()
+    ((name,),) = until(lambda: any(found := lab.broker.read(("KEYS", keys.worker("*")))) and found, "it is announced")
+    worker.signal(signal.SIGSTOP)
+    until(lambda: state_of(worker.pid) == "T", "it stands still")
+    time.sleep(SLEPT)  # longer than any of its waits
+    for thread in Path(f"/proc/{worker.pid}/task").iterdir():
+        assert ctypes.CDLL(None).tgkill(worker.pid, int(thread.name), signal.SIGCHLD) == 0
+    left = lab.broker.read(("PTTL", name))[0]
+    worker.signal(signal.SIGCONT)
+    until(lambda: lab.broker.read(("PTTL", name))[0] > left, "it is announced anew")
+    assert worker.stop() == 0
 
 
 @pytest.mark.parametrize(("timeout", "done"), [(1e300, 1), (0.0, 0), (-1e300, 0)])

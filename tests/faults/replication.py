@@ -13,6 +13,7 @@ from typing import Any
 import redis
 
 from rq_lite.broker import Broker
+from rq_lite.errors import BrokerUnavailable
 from rq_lite.settings import Settings
 from tests.conftest import Server, until
 
@@ -107,7 +108,10 @@ def until_replicated(old: Server, new: Server) -> None:
 
 
 def progress(server: Server, field: str) -> int | None:
-    """How far replication is."""
-    text: bytes = server.broker().read(("INFO", "replication"))[0]
+    """How far replication is; None: it is not there, or is just now becoming something else."""
+    try:
+        text: bytes = server.broker().read(("INFO", "replication"))[0]
+    except BrokerUnavailable:
+        return None
     facts = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
     return int(facts[field]) if field in facts and facts.get("master_link_status", "up") == "up" else None
