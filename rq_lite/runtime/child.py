@@ -136,6 +136,10 @@ class Child:
         """Where it is just now, whatever it does; empty when it does not say so in time."""
         return self._stacks.asked(self.signal)
 
+    def late_stack(self) -> str:
+        """Where it was when it heard that it was asked; empty while it has not."""
+        return self._stacks.late()
+
     def last_stack(self) -> str:
         """What was written of stacks: on request, and by a crash."""
         return self._stacks.last()

@@ -37,12 +37,17 @@ class Stacks:
 
     def __init__(self) -> None:
         self.file = new_file()
+        self._asked = 0  # where in the file the answer to the last question begins
 
     def asked(self, ask: Callable[[int], None]) -> str:
         """Where it is just now, whatever it does; empty when it does not say so in time. `ask` sends it a signal."""
-        before = os.fstat(self.file).st_size
+        self._asked = os.fstat(self.file).st_size
         ask(STACK)
-        return polled(lambda: self.last(before), PRINTING)
+        return polled(self.late, PRINTING)
+
+    def late(self) -> str:
+        """What has been written by now since it was asked, perhaps after that time."""
+        return self.last(self._asked)
 
     def last(self, since: int = 0) -> str:
         """What was written from there on."""

@@ -29,6 +29,7 @@ class Overseer:
         self._own: dict[int, Limits] = {}  # each consumer's, by pid
         self._still: dict[int, Standstill] = {}  # by pid
         self._stuck: dict[int, float] = {}  # pid to seconds
+        self._mute: dict[int, float] = {}  # likewise, of those that have shown no stack yet
         self._idle: dict[int, float] = {}  # pid to when it was last told to connect anew
         self._asked: dict[int, float] = {}  # pid to when its replacement was asked for
         self._trouble = ""
@@ -42,7 +43,7 @@ class Overseer:
             self._awake = now
         self._looked = now
         pids = {child.pid for child in children}
-        for known in (self._own, self._still, self._stuck, self._idle, self._asked):
+        for known in (self._own, self._still, self._stuck, self._mute, self._idle, self._asked):
             for pid in known.keys() - pids:
                 del known[pid]
         worn = [child for child in children if self._look_at(child, now)]
@@ -113,6 +114,7 @@ class Overseer:
     def _look_for_stall(self, child: Child, now: float) -> None:
         seconds = min(watch.stuck_for(child.board, now), now - self._awake)
         if seconds < self._limits.stall:
+            self._mute.pop(child.pid, None)
             if self._stuck.pop(child.pid, 0.0):
                 self._duties.say(f"{child} goes on")
             return
@@ -126,6 +128,11 @@ class Overseer:
                 stack or "(it shows no stack: is it stopped?)",
                 None if culprit is None else (child.queue(culprit), culprit.tag),
             )
+            if not stack:
+                self._mute[child.pid] = seconds
+        elif child.pid in self._mute and (stack := child.late_stack()):
+            del self._mute[child.pid]
+            self._duties.say(f"{child} does not go on, and is here:\n{stack}")
         self._stuck[child.pid] = seconds
 
     def _look_for_idleness(self, child: Child, now: float) -> None:

@@ -184,6 +184,24 @@ def test_a_stuck_consumer_is_reported_once_with_its_stack_and_jobs(lab: Lab, how
     assert worker.wait() == 0
 
 
+def test_a_stack_that_comes_late_is_told_too(lab: Lab) -> None:
+    """Who was stopped, or had no share of the machine, cannot show it when asked."""
+    lab.put("hog", "python")
+    worker = lab.work("--stall", "1", "--grace", "0")
+    (run,) = lab.until_seen("begun", 1)
+    os.kill(run.pid, signal.SIGSTOP)
+    worker.says("(it shows no stack: is it stopped?)")
+    assert " in hog" not in worker.said
+    os.kill(run.pid, signal.SIGCONT)
+    worker.says(" in hog")
+    assert worker.said.count("is stuck") == 1
+    assert "does not go on, and is here:\n" in worker.said
+    worker.signal(signal.SIGINT)
+    worker.says("stopping: ")
+    worker.signal(signal.SIGINT)
+    assert worker.wait() == 0
+
+
 def test_failures_of_each_kind_are_told_and_counted(lab: Lab) -> None:
     """The first of a kind with its id; the others are counted, at the latest when the worker ends."""
     lab.put("hopeless", *range(5))

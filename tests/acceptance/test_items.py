@@ -293,7 +293,7 @@ def test_a_worker_leaves_items_for_who_gets_them(lab: Lab, items: Queue, command
     lab.put("usual", 7, queue="mixed", app="tests.acceptance.apps.ordered")
     worker = lab.work("-q", "mixed", app="tests.acceptance.apps.ordered")
     worker.says("parked: an item, which is for Queue.get")
-    assert "(an item, for Queue.get)" in commands.run("status", "mixed").stdout
+    until(lambda: "(an item, for Queue.get)" in commands.run("status", "mixed").stdout, "status says so")
     assert worker.stop() == 0
     assert lab.seen("done") == ["7"]
     assert mixed.get(timeout=60) == "an item"
