@@ -81,14 +81,15 @@ def test_slow_ways_are_no_trouble(
 
 @pytest.mark.parametrize("batch", ["1", "20"])
 def test_windows_of_lost_replies_neither_lose_nor_double_a_put(lab: Lab, proxy: Proxy, batch: str) -> None:
-    producer = lab.producer("number", "--count", "500", "--batch", batch, "--rate", "400/s", "--url", proxy.url)
+    # The windows open over the first half: it must not have ended by then, on a slow machine either.
+    producer = lab.producer("number", "--count", "1000", "--batch", batch, "--rate", "400/s", "--url", proxy.url)
     for window in range(1, 25):
         lab.until_put(window * 20)
         lost = proxy.counters.swallowed
         with proxy.swallow_replies():
             until_counted(proxy, "swallowed", lost + 2)  # a put and its repetition
     assert producer.wait(60) == 0
-    assert lab.arguments() == list(range(500))
+    assert lab.arguments() == list(range(1000))
 
 
 @pytest.mark.parametrize("wrong", ["nobody answers", "a replica answers"])

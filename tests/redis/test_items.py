@@ -502,7 +502,8 @@ def test_items_taken_ahead_are_this_process_s_for_a_moment(
     for i in range(8):
         queue.put(i)
     assert hasty.get() == 0
-    assert (broker.size("q")[0], hasty.qsize(), inflight(broker)) == (3, 7, 5)
+    # Delivery tags: how many wait tells nothing on a slow machine, where some may have gone back by now.
+    assert (hasty.qsize(), counter(broker, "tag")) == (7, 5)
     assert [hasty.get(), hasty.get(), hasty.get_nowait()] == [1, 2, 3]
     until(lambda: inflight(broker) == 4, "what nobody gets goes back")
     assert len(others(1)) == 1
