@@ -1,4 +1,4 @@
-"""Many producers in one process, for T10: `python -m tests.chaos.producers THREADS BATCH`, until standard input ends.
+"""Many producers in one process, for T10: `python -m tests.chaos.producers TASK THREADS BATCH`, until its input ends.
 
 Prints a line when all have begun. Prints at the end what they saw, as one JSON object: `pushes` of each thread, since
 there was a line on standard input; and `deepest`, the largest queue after any of their puts.
@@ -16,10 +16,11 @@ from typing import Any
 from rq_lite import moments
 from rq_lite.broker import Broker
 from rq_lite.process import this
-from tests.chaos.jobs import nothing
+from tests.chaos import jobs
 
 
-def main(threads: int, batch: int) -> None:
+def main(task: str, threads: int, batch: int) -> None:
+    put_many = getattr(jobs, task).put_many
     broker = Broker()
     this.use(broker.settings, broker)
     deepest = 0
@@ -34,7 +35,7 @@ def main(threads: int, batch: int) -> None:
 
     def produce(number: int) -> None:
         while True:
-            pushes[number] += nothing.put_many(range(batch))
+            pushes[number] += put_many(range(batch))
 
     for number in range(threads):
         threading.Thread(target=produce, args=(number,), daemon=True).start()
@@ -48,4 +49,4 @@ def main(threads: int, batch: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -27,10 +27,10 @@ CHAIN, LINKS = 20, 10
 
 
 @contextmanager
-def producers(lab: Lab, processes: int, batch: int) -> Iterator[list[dict[str, object]]]:
+def producers(lab: Lab, processes: int, batch: int, task: str) -> Iterator[list[dict[str, object]]]:
     """50 in so many processes; what they saw is there after the block."""
     found: list[dict[str, object]] = []
-    command = [sys.executable, "-m", "tests.chaos.producers", f"{PRODUCERS // processes}", f"{batch}"]
+    command = [sys.executable, "-m", "tests.chaos.producers", task, f"{PRODUCERS // processes}", f"{batch}"]
     started = [
         subprocess.Popen(command, cwd=ROOT, env=lab.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         for _ in range(processes)
@@ -51,11 +51,11 @@ def producers(lab: Lab, processes: int, batch: int) -> Iterator[list[dict[str, o
             process.communicate()
 
 
-def push(lab: Lab, total: int, *, processes: int, batch: int) -> tuple[int, int, list[int]]:
+def push(lab: Lab, total: int, *, processes: int, batch: int, task: str = "nothing") -> tuple[int, int, list[int]]:
     """Push so many in all: the deepest that a look from outside saw, and that a put saw; pushes by producer."""
     lab.broker.declare("work", BOUND)
     seen = 0
-    with producers(lab, processes, batch) as found:
+    with producers(lab, processes, batch, task) as found:
         total += lab.put_so_far()
         while lab.put_so_far() < total:
             seen = max(seen, lab.broker.size("work")[0])
@@ -86,9 +86,10 @@ def test_the_bound_holds_in_every_observation(lab: Lab, long: bool, tell: Tell) 
 def test_producers_that_wait_are_served_in_turn(lab: Lab, long: bool, tell: Tell) -> None:
     total = 50_000 if long else 5000
     lab.broker.declare("work", BOUND)
-    worker = lab.work("--greenlets", "10", "-q", "work", app=APP)
+    # Jobs that take their time: where the queue is not full nobody waits, and the machine says whose turn it is.
+    worker = lab.work("--greenlets", "20", "-q", "work", app=APP)
     worker.says("ready")
-    _, _, pushes = push(lab, total, processes=2, batch=1)
+    _, _, pushes = push(lab, total, processes=2, batch=1, task="nap")
     assert worker.stop() == 0
     tell(
         f"T10 {PRODUCERS} producers that wait, {sum(pushes):,} pushes: {min(pushes)} to {max(pushes)} each, "
