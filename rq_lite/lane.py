@@ -319,7 +319,7 @@ class Lane:
                     self._surely(lambda: self.broker.bury(self.queue, self._consumer, buried, self._link))
 
     def give_all_back(self, patience: float | None = None) -> None:
-        """What was got here and is not settled, and what was taken for threads that are no more."""
+        """What was got here and is not settled, what was taken for threads that are no more, what was to go back."""
         with self._talk:
             with self._guard:
                 every = [held for those in self._held.values() for held in those] + [*self._ready]
@@ -327,10 +327,10 @@ class Lane:
                     held.settled = True
                 self._held.clear()
                 self._ready.clear()
-            with self._letting_go([held.tag for held in every]):
+            tags = sorted({*self._going, *(held.tag for held in every if not held.lost)})
+            with self._letting_go(tags):
                 if self._acks:
                     self._exchange(0, patience)
-                tags = [held.tag for held in every if not held.lost]
                 if tags:
                     self._give_back(tags, patience)
 
@@ -372,8 +372,12 @@ class Lane:
         self._going.update(tags)
         try:
             yield
-        finally:
+        except Left:
+            raise  # who leaves takes them along
+        except BaseException:
             self._going.difference_update(tags)
+            raise
+        self._going.difference_update(tags)
 
     def _give_back(self, tags: list[int], patience: float | None = None) -> None:
         with self._letting_go(tags):

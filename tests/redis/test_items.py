@@ -9,6 +9,7 @@ import queue as stdlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -367,6 +368,34 @@ def test_closing_what_was_only_put_into_makes_no_consumer(queue: Queue, broker: 
     queue.put(1)
     queue.close()
     assert (broker.consumers("q"), leasing._here.lessees) == ({}, {})
+
+
+@pytest.mark.parametrize("how", ["give back", "bury", "spare"])
+def test_what_goes_back_while_the_process_leaves_is_no_death(
+    queue: Queue, broker: Broker, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A thread lets go of an item when the lane was left already, and what is left has not gone back yet."""
+    queue.put(1)
+    queue.put(2)
+    queue.get()
+    ((_, lane),) = leasing._here.lanes.values()
+    talk = threading.RLock()
+    monkeypatch.setattr(lane, "_talk", talk)
+    with threads() as pool:
+        with talk:
+            leaving = pool.submit(leasing.leave)
+            until(lambda: lane._left, "it leaves")
+            ((held,),) = lane._held.values()
+            if how == "spare":
+                lane._ready.append(held)
+                lane._held.clear()
+                lane._return_spare()
+            else:
+                (lane.give_back if how == "give back" else partial(lane.bury, error=ValueError("unreadable")))(held)
+        leaving.result(30)
+    assert (queue.qsize(), inflight(broker), broker.consumers("q")) == (2, 0, {})
+    assert counter(broker, "reclaimed") == 0
+    assert [queue.get(), queue.get()] == [1, 2]
 
 
 def test_who_waits_while_all_goes_back_begins_anew(queue: Queue, broker: Broker) -> None:
