@@ -932,6 +932,23 @@ def test_a_lost_reply_to_a_get_loses_nothing(
     assert (inflight(broker), counter(broker, "done"), counter(broker, "stale")) == (0, 6, 0)
 
 
+def test_what_a_lost_reply_brought_goes_back_when_the_process_leaves(
+    server: Server, broker: Broker, rude: Callable[[Server], tuple[Queue, Proxy]]
+) -> None:
+    queue, proxy = rude(server)
+    with threads() as pool:
+        waiting = started_waiting(broker, pool, queue.get)
+        with proxy.swallow_replies(script_digest(broker, "exchange")):
+            queue.put("a")
+            until(lambda: proxy.counters.swallowed > 0 and inflight(broker) == 1, "a reply is lost")
+            ((_, lane),) = leasing._here.lanes.values()
+            leaving = pool.submit(leasing.leave)
+            until(lambda: lane._left, "it leaves")
+        leaving.result(30)
+        assert waiting.result(60) == "a", "by a new lease"
+    assert (counter(broker, "reclaimed"), inflight(broker), len(broker.consumers("q"))) == (0, 1, 1)
+
+
 @pytest.mark.parametrize("settling", ["exchange", "give_back"])
 def test_a_lost_reply_to_what_settles_changes_nothing(
     server: Server, broker: Broker, rude: Callable[[Server], tuple[Queue, Proxy]], settling: str
