@@ -43,5 +43,19 @@ class Flow:
         assert "Traceback" not in self.worker.said + said
 
 
+def put_through_lost_replies(lab: Lab, proxy: Proxy, windows: int, apart: int, *options: str) -> int:
+    """A producer counts for as long as windows open, so many puts apart, in which no reply arrives; what it put."""
+    producer = lab.producer("number", "--count", f"{EVER}", "--maxsize", "0", "--url", proxy.url, *options)
+    for window in range(windows):
+        lab.until_put(1 + window * apart)
+        lost = proxy.counters.swallowed
+        with proxy.swallow_replies():
+            until_counted(proxy, "swallowed", lost + 2)  # a put and its repetition
+    producer.send_signal(signal.SIGINT)
+    said = producer.communicate(timeout=60)[1]
+    assert producer.returncode == 130, said
+    return lab.put_so_far()
+
+
 def until_counted(proxy: Proxy, what: str, wanted: int) -> None:
     until(lambda: getattr(proxy.counters, what) >= wanted, f"{wanted} {what}")

@@ -18,7 +18,7 @@ from rq_lite.broker.connection import ANSWER
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable
 from rq_lite.settings import Settings
 from tests.acceptance.conftest import Lab
-from tests.acceptance.flow import Flow, until_counted
+from tests.acceptance.flow import Flow, put_through_lost_replies, until_counted
 from tests.conftest import DEADLINE, DURABLE, SERVERS, Server, until
 from tests.faults.mode import Way
 from tests.faults.proxy import Proxy
@@ -81,15 +81,8 @@ def test_slow_ways_are_no_trouble(
 
 @pytest.mark.parametrize("batch", ["1", "20"])
 def test_windows_of_lost_replies_neither_lose_nor_double_a_put(lab: Lab, proxy: Proxy, batch: str) -> None:
-    # The windows open over the first half: it must not have ended by then, on a slow machine either.
-    producer = lab.producer("number", "--count", "1000", "--batch", batch, "--rate", "400/s", "--url", proxy.url)
-    for window in range(1, 25):
-        lab.until_put(window * 20)
-        lost = proxy.counters.swallowed
-        with proxy.swallow_replies():
-            until_counted(proxy, "swallowed", lost + 2)  # a put and its repetition
-    assert producer.wait(60) == 0
-    assert lab.arguments() == list(range(1000))
+    put = put_through_lost_replies(lab, proxy, 24, 20, "--batch", batch, "--rate", "400/s")
+    assert lab.arguments() == list(range(put))
 
 
 @pytest.mark.parametrize("wrong", ["nobody answers", "a replica answers"])

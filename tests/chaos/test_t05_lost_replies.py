@@ -9,7 +9,7 @@ from collections import Counter
 
 from rq_lite.broker import scripts
 from tests.acceptance.conftest import Lab
-from tests.acceptance.flow import until_counted
+from tests.acceptance.flow import put_through_lost_replies, until_counted
 from tests.chaos.conftest import Tell
 from tests.conftest import until
 from tests.faults.proxy import Proxy
@@ -90,15 +90,7 @@ def test_a_lost_reply_to_a_give_back_changes_nothing(lab: Lab, proxy: Proxy) -> 
 
 
 def test_puts_through_windows_of_lost_replies(lab: Lab, proxy: Proxy, long: bool, tell: Tell) -> None:
-    jobs, windows = (10_000, 100) if long else (300, 5)
-    producer = lab.producer(
-        "number", "--count", f"{jobs}", "--batch", "1", "--rate", f"{jobs // 10 + 300}/s", "--url", proxy.url
-    )
-    for window in range(windows):
-        lab.until_put(1 + window * jobs // (2 * windows))
-        lost = proxy.counters.swallowed
-        with proxy.swallow_replies():
-            until_counted(proxy, "swallowed", lost + 2)  # a put and its repetition
-    assert producer.wait(60) == 0
-    assert lab.arguments() == list(range(jobs))
-    tell(f"T5 {jobs:,} puts, {windows} windows, {proxy.counters.swallowed} lost replies: 0 lost, 0 twice, in order")
+    windows, apart = (100, 50) if long else (5, 30)
+    put = put_through_lost_replies(lab, proxy, windows, apart, "--batch", "1", "--rate", f"{10 * apart}/s")
+    assert lab.arguments() == list(range(put))
+    tell(f"T5 {put:,} puts, {windows} windows, {proxy.counters.swallowed} lost replies: 0 lost, 0 twice, in order")

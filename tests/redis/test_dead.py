@@ -345,8 +345,8 @@ def test_what_is_forgotten_is_gone_and_counted_as_purged(broker: Broker, link: L
 def test_the_caps_hold_although_nothing_is_buried(server: Server, broker: Broker, link: Link) -> None:
     tags = bury(broker, link, *map(entry, range(6)))
     for position, tag in enumerate(tags):
-        aged(broker, tag, 100 - position)
-    narrow = server.broker(dead_max=4, dead_age=98.5)
+        aged(broker, tag, 6000 - 1000 * position)
+    narrow = server.broker(dead_max=4, dead_age=4500)
     assert (narrow.trim("q"), narrow.trim("q")) == (2, 0)
     assert found(broker) == tags[:1:-1]
     narrow.close()
