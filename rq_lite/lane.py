@@ -320,8 +320,8 @@ class Lane:
 
     def give_all_back(self, patience: float | None = None) -> None:
         """What was got here and is not settled, what was taken for threads that are no more, what was to go back."""
-        with self._talk:
-            if self._unsure:
+        with contextlib.suppress(Left), self._talk:
+            if self._left and self._unsure:
                 self._surely(lambda: None, patience)  # an answer that was lost may have brought something
             with self._guard:
                 every = [held for those in self._held.values() for held in those] + [*self._ready]

@@ -370,7 +370,7 @@ def test_closing_what_was_only_put_into_makes_no_consumer(queue: Queue, broker: 
     assert (broker.consumers("q"), leasing._here.lessees) == ({}, {})
 
 
-@pytest.mark.parametrize("how", ["give back", "bury", "spare"])
+@pytest.mark.parametrize("how", ["give back", "bury", "spare", "close"])
 def test_what_goes_back_while_the_process_leaves_is_no_death(
     queue: Queue, broker: Broker, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -390,6 +390,8 @@ def test_what_goes_back_while_the_process_leaves_is_no_death(
                 lane._ready.append(held)
                 lane._held.clear()
                 lane._return_spare()
+            elif how == "close":
+                lane.give_all_back()
             else:
                 (lane.give_back if how == "give back" else partial(lane.bury, error=ValueError("unreadable")))(held)
         leaving.result(30)
