@@ -29,6 +29,11 @@ class Steps:
         self.wall.append((time.perf_counter() - wall) * 1e3)
         self.cpu.append(self._spent() - cpu)
 
+    def run(self, broker: Broker, script: str) -> None:
+        """One call of this script."""
+        with self.one():
+            broker.read(("EVAL", script, 0))
+
     def _spent(self) -> float:
         return int(self._file.read_text().split()[0]) / 1e6
 
@@ -41,6 +46,11 @@ def spread(times: Sequence[float]) -> str:
     return f"{statistics.median(times):.2f}/{p99(times):.2f}/{max(times):.2f}"
 
 
+def steady(runs: Sequence[Steps]) -> list[float]:
+    """Each step's shortest `cpu` in runs of the same steps: what the machine adds, it adds each time to others."""
+    return [min(times) for times in zip(*(run.cpu for run in runs), strict=False)]
+
+
 def p99(times: Sequence[float]) -> float:
     return sorted(times)[int(len(times) * 0.99)]
 
@@ -51,5 +61,7 @@ def watch_slow_calls(broker: Broker, us: int) -> None:
 
 
 def slow_calls(broker: Broker) -> list[float]:
-    """How long those that were slow took by Redis' own clock, in ms: no processor time, others' work is in it."""
-    return [entry[2] / 1e3 for entry in broker.read(("SLOWLOG", "GET", 10_000))[0]]
+    """How long the product's scripts took by Redis' own clock, in ms, if long: no processor time, others' is in it."""
+    return [
+        took / 1e3 for _, _, took, (name, *_), *_ in broker.read(("SLOWLOG", "GET", 10_000))[0] if name == b"EVALSHA"
+    ]
