@@ -295,14 +295,21 @@ class Links:
 
     def borrow(self, until: float | None = None) -> Link:
         """A link for the caller alone, until `give_back`. Raises BrokerUnavailable when patience ends before."""
+        link = self.borrow_within(None if until is None else left(until))
+        if link is None:
+            raise BrokerUnavailable(
+                f"Redis at {self.address.shown} cannot be reached: all {self._most} connections wait for it"
+            )
+        return link
+
+    def borrow_within(self, seconds: float | None) -> Link | None:
+        """The same; None if there was none for so long."""
         if os.getpid() != self._pid:
             self._fresh()
         try:
-            return self._free.get(timeout=None if until is None else left(until)) or Link(self.address)
+            return self._free.get(timeout=seconds) or Link(self.address)
         except queue.Empty:
-            raise BrokerUnavailable(
-                f"Redis at {self.address.shown} cannot be reached: all {self._most} connections wait for it"
-            ) from None
+            return None
 
     def give_back(self, link: Link) -> None:
         self._free.put(link)

@@ -27,6 +27,7 @@ WITH_FLAGS = (7, 0)
 STEP = 0.01  # seconds that a try waits for an embedded Redis which it has started; the next one goes on with that
 # What a call over a link may raise.
 FAULTS = (redis.RedisError, OSError)
+WAITERS = 8  # connections of a process that wait for one queue's room, or for its end, at the same time
 SAID = 10.0  # seconds between two lines about a Redis that is away
 T = TypeVar("T")
 log = logging.getLogger("rq_lite.broker")
@@ -54,7 +55,7 @@ class Runner:
     def _connect_to(self, url: str) -> None:
         self._address = Address(url)
         self._links = Links(self._address)
-        self._waiters = Links(self._address, most=1024)
+        self._waiters: dict[str, Links] = {}  # by what is waited for
 
     # -- opening and closing
 
@@ -98,7 +99,8 @@ class Runner:
     def close(self) -> None:
         if self._url is not None:
             self._links.close()
-            self._waiters.close()
+            for waiters in list(self._waiters.values()):
+                waiters.close()
         if self._attached is not None:
             self._attached.close()
             self._attached, self._url, self._scripts = None, None, None
@@ -191,13 +193,21 @@ class Runner:
     def _wait(self, lists: tuple[str, ...], seconds: float) -> bool:
         """Block for a wake-up token: a hint only, so that an error is no more than a wait that was in vain."""
         self._ready(self._until())
-        with self._waiters.lend() as link:
-            try:
-                return link.call("BRPOP", *lists, max(0.01, min(seconds, LONGEST_BLOCK))) is not None
-            except FAULTS as error:
-                link.close()
-                if not is_weather(error):
-                    raise explained(error, self._address) from None
+        waiters = self._waiters.get(lists[0]) or self._waiters.setdefault(lists[0], Links(self._address, most=WAITERS))
+        until = time.monotonic() + seconds
+        # Thousands of greenlets may wait: a few of them do so in Redis, the others for their turn.
+        link = waiters.borrow_within(min(seconds, threading.TIMEOUT_MAX))
+        if link is None:
+            return False
+        try:
+            seconds = min(until - time.monotonic(), LONGEST_BLOCK)
+            return link.call("BRPOP", *lists, max(0.01, seconds)) is not None
+        except FAULTS as error:
+            link.close()
+            if not is_weather(error):
+                raise explained(error, self._address) from None
+        finally:
+            waiters.give_back(link)
         time.sleep(random.uniform(0, min(seconds, 0.5)))
         return False
 
