@@ -11,7 +11,7 @@ from urllib.request import urlopen
 from rq_lite import Ended, Queue
 from rq_lite.testing import worker
 
-pages = Queue("crawl", maxsize=1_000)
+pages = Queue("crawl", maxsize=5)  # for producers: jobs of its own workers put without waiting
 under_way = 0  # downloads, in this process
 seen: set[str] = set()  # likewise; several processes would keep this in Redis
 asked: Counter[str] = Counter()  # by the site

@@ -131,13 +131,14 @@ class QueueFull(RqLiteError, queue.Full):
         last_seen: float | None,
         bytes: int = 0,
         maxbytes: int = 0,
+        hint: str = "",
     ) -> None:
         seen = "none was ever seen" if last_seen is None else f"last seen {last_seen:.0f} s ago"
         bounds = [f"bound {maxsize:,}"] if maxsize or not maxbytes else []
         bounds += [f"{bytes:,} bytes, maxbytes {maxbytes:,}"] if maxbytes else []
         super().__init__(
             f"queue {queue!r} is full: {size:,} job{'' if size == 1 else 's'} waiting, {', '.join(bounds)}; "
-            f"{consumers} consumer{'' if consumers == 1 else 's'} alive, {seen}"
+            f"{consumers} consumer{'' if consumers == 1 else 's'} alive, {seen}{hint}"
         )
         self.queue = queue
         self.size = size

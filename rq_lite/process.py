@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Collection
 from typing import Any, Protocol
 
 from rq_lite.broker import Broker
 from rq_lite.settings import Settings, load_settings
-
-# Jobs that a running job's own puts may go beyond a bound: they never wait, or a pool could wait for itself.
-OVERDRAFT = 1000
 
 
 class Instead(Protocol):
@@ -33,8 +31,9 @@ class Process:
         self._lock = threading.Lock()
         self._settings: Settings | None = None
         self._broker: Broker | None = None
-        # Jobs that a put may go beyond the bound: 0, but in a consumer a job must not wait for its own pool.
-        self.overdraft = 0
+        # In a consumer and its engines: the queues that its worker serves. None: no jobs run here.
+        self.serves: Collection[str] | None = None
+        self.token = os.urandom(8).hex()  # names this process
         self.instead: Instead | None = None
 
     @property
@@ -66,6 +65,7 @@ this = Process()
 def _begin_anew() -> None:
     """In a forked child: whoever held the lock is not here."""
     this._lock = threading.Lock()
+    this.token = os.urandom(8).hex()
 
 
 if hasattr(os, "register_at_fork"):

@@ -9,11 +9,10 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from rq_lite.broker import Code, Feed, Put, inspection
-from rq_lite.broker.connection import LONGEST_BLOCK
 from rq_lite.broker.producing import before_put
 from rq_lite.errors import BrokerError, FeedMoved, PayloadTooLarge, QueueFull, RqLiteError, ShutDown
-from rq_lite.process import this
-from rq_lite.task import Options
+from rq_lite.origin import Origin, origin_of
+from rq_lite.task import FOREVER, Options
 
 if TYPE_CHECKING:
     from rq_lite.queue import Queue
@@ -90,11 +89,13 @@ def put_patiently(
     `feed` moves with the jobs. Raises what Queue.put does.
     """
     done, woken, since = 0, False, time.monotonic()
+    origin = origin_of(queue)
     try:
         while True:
             if progress is not None:
                 progress.unanswered = len(entries) - done
-            reply = step(queue, entries[done:], options, woken, feed)
+            reply = step(queue, entries[done:], options, woken, feed, origin)
+            origin.note(reply, entries[done : done + reply.accepted])
             done += reply.accepted
             if progress is not None:
                 progress.note(reply)
@@ -109,10 +110,10 @@ def put_patiently(
                     f"queue {queue.name!r}: a job of {len(entries[done]):,} bytes never fits its maxbytes, "
                     f"{reply.maxbytes:,}"
                 )
-            left = LONGEST_BLOCK if patience is None else since + patience - time.monotonic()
-            # A job that waited for room in a queue that its own pool drains would wait for itself.
-            if left <= 0 or this.overdraft:
-                raise full(queue, reply)
+            left = FOREVER if patience is None else since + patience - time.monotonic()
+            if left <= 0 or not origin.waits:
+                raise full(queue, reply, origin.hint if patience or not origin.waits else "")
+            origin.wait()
             with progress.wait() if progress is not None else nullcontext():
                 woken = queue.broker.wait_room(queue.name, left)
             if progress is not None and not woken:
@@ -121,9 +122,13 @@ def put_patiently(
     except RqLiteError as error:
         error.put = done
         raise
+    finally:
+        origin.end()
 
 
-def step(queue: Queue, entries: Sequence[bytes], options: Options, woken: bool, feed: Feed | None) -> Put:
+def step(
+    queue: Queue, entries: Sequence[bytes], options: Options, woken: bool, feed: Feed | None, origin: Origin
+) -> Put:
     """One put, after making the queue known where Redis does not know it."""
     for _ in range(3):
         reply = queue.broker.put(
@@ -132,7 +137,7 @@ def step(queue: Queue, entries: Sequence[bytes], options: Options, woken: bool, 
             delay=max(0, round(options.delay * 1000)),
             at=options.due,
             woken=woken,
-            overdraft=this.overdraft,
+            origin=origin.word(),
             feed=feed,
         )
         if reply.code is not Code.UNDECLARED:
@@ -152,9 +157,9 @@ def step(queue: Queue, entries: Sequence[bytes], options: Options, woken: bool, 
     return reply
 
 
-def full(queue: Queue, reply: Put) -> QueueFull:
+def full(queue: Queue, reply: Put, hint: str) -> QueueFull:
     alive, last_seen = inspection.signs_of_life(queue.broker, queue.name)
     return QueueFull(
         queue.name, size=reply.size, maxsize=reply.maxsize, bytes=reply.bytes, maxbytes=reply.maxbytes,
-        consumers=alive, last_seen=last_seen,
+        consumers=alive, last_seen=last_seen, hint=hint,
     )  # fmt: skip

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, overload
 
 import msgspec
 
@@ -37,13 +37,23 @@ NO_OPTIONS = Options()
 RECURRENCE = ("cron", "every", "tz", "missed", "args", "kwargs")  # of a task's options
 
 
+class Declared(NamedTuple):
+    """The bounds that the program names, in jobs and in bytes; None: it names none."""
+
+    maxsize: int | None
+    maxbytes: int | None
+    headroom: int | None
+
+
 class Queue:
     """A bounded queue by its name; the bound lives in Redis, every producer everywhere sees the same one.
 
     `maxsize` jobs (0 or less: unbounded) and `maxbytes` (0: no bound) may wait; where no program names a bound it is
-    the settings' (10,000 jobs). With no `broker` it is the process's default one. `pickle`: items may be whatever
-    can be pickled, which needs a `secret` in the settings. `ahead`: a `get` brings up to so many more items along for
-    this process's next ones, which is faster where items are small and many.
+    the settings' (10,000 jobs). A running job that puts into a queue which its own workers serve neither waits nor is
+    refused by the bound; `headroom` limits such puts to that number of jobs beyond `maxsize`. With no `broker` it is
+    the process's default one. `pickle`: items may be whatever can be pickled, which needs a `secret` in the settings.
+    `ahead`: a `get` brings up to so many more items along for this process's next ones, which is faster where items
+    are small and many.
 
     Tasks' jobs and plain items may wait in it: workers run the former, `get` returns either. The interface is that of
     `queue.Queue`; docs/queue.md says where it differs.
@@ -57,14 +67,16 @@ class Queue:
         maxsize: int | None = None,
         maxbytes: int | None = None,
         *,
+        headroom: int | None = None,
         broker: Broker | None = None,
         pickle: bool = False,
         ahead: int = 0,
     ) -> None:
         self.name = keys.checked_name(name, "queue")
-        self._declared = (
+        self._declared = Declared(
             None if maxsize is None else self._bound(maxsize),
             None if maxbytes is None else whole(f"queue {name!r}: maxbytes", maxbytes),
+            None if headroom is None else whole(f"queue {name!r}: headroom", headroom),
         )
         self._broker = broker
         self._pickle = pickle
@@ -206,9 +218,13 @@ class Queue:
 
     def declare(self) -> tuple[int, int]:
         """Make the queue known in Redis; the bounds in force, in jobs and in bytes."""
-        bounds = self.broker.declare(self.name, *self._declared, self.order)
+        bounds = self._declare(self.order)
         self._known = True
         return bounds
+
+    def _declare(self, order: str = "") -> tuple[int, int]:
+        named = self._declared
+        return self.broker.declare(self.name, named.maxsize, named.maxbytes, order, headroom=named.headroom)
 
     # -- items, as in the standard library
 
@@ -310,7 +326,7 @@ class Queue:
 
         Workers go on until nothing is left. `reopen` undoes it.
         """
-        self.broker.declare(self.name, *self._declared)
+        self._declare()
         self.broker.shutdown(self.name, immediate=immediate)
 
     def reopen(self) -> None:
@@ -321,12 +337,12 @@ class Queue:
     def maxsize(self) -> int:
         """The bound in force, in jobs (0: none); to set it is to set it for everybody, as `rq-lite queue set` does."""
         found = self.broker.read(("HGET", keys.of(self.name).meta, "maxsize"))[0]
-        return self.broker.declare(self.name, *self._declared)[0] if found is None else inspection.whole(found)
+        return self._declare()[0] if found is None else inspection.whole(found)
 
     @maxsize.setter
     def maxsize(self, number: int) -> None:
         bound = self._bound(number)
-        self.broker.declare(self.name, *self._declared)
+        self._declare()
         self.broker.configure(self.name, bound)
 
     def _bound(self, number: int) -> int:
@@ -445,7 +461,7 @@ def with_secret(settings: Settings) -> Settings:
 def _unpickled(
     kind: type[Queue],
     name: str,
-    declared: tuple[int | None, int | None],
+    declared: Declared,
     where: tuple[str, Settings] | None,
     pickle: bool,
     ahead: int,
@@ -458,4 +474,4 @@ def _unpickled(
     ):
         return known
     broker = None if where is None else Broker(where[0], settings=with_secret(where[1]))
-    return kind(name, *declared, broker=broker, pickle=pickle, ahead=ahead)
+    return kind(name, **declared._asdict(), broker=broker, pickle=pickle, ahead=ahead)

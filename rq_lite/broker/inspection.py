@@ -64,6 +64,13 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     closed: bool  # shut down: nothing more is put
     warnings: list[str]
     progress: list[Underway] = []  # at most 20 of those that run
+    headroom: int | None = None  # jobs beyond the bound that its own workers' jobs may put; None: any number
+    over: int = 0  # jobs that wait beyond maxsize
+    over_bytes: int = 0  # and bytes beyond maxbytes
+    over_by: dict[
+        str, int
+    ] = {}  # tasks whose running jobs have put beyond the bound since it was last kept, and how much
+    blocked_jobs: int = 0  # running jobs of workers that do not serve this queue, and wait for room in it
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,7 +178,7 @@ def is_paused(broker: Broker, queue: str) -> bool:
 
 
 def states(broker: Broker, names: list[str]) -> dict[str, QueueState]:
-    """The state of each queue, read in two round trips: eight plain commands for each."""
+    """The state of each queue, read in two round trips: ten plain commands for each."""
     commands: list[tuple[Any, ...]] = [("TIME",)]
     for name, order in orders(broker, names).items():
         key = keys.of(name)
@@ -184,11 +191,14 @@ def states(broker: Broker, names: list[str]) -> dict[str, QueueState]:
             ("ZRANGE", key.pending, 0, 0) if ranked else ("LRANGE", key.pending, -1, -1),
             ("ZRANGE", key.consumers, 0, -1, "WITHSCORES"),
             ("HGETALL", key.progress),
+            ("HGETALL", key.over),
+            ("HGETALL", key.blocked),
         ]
     clock, *replies = broker.read(*commands)
     return {
         name: msgspec.structs.replace(
-            state(clock, *replies[7 * i : 7 * i + 6]), progress=underway(broker, name, clock, replies[7 * i + 6])
+            state(clock, *replies[9 * i : 9 * i + 6], *replies[9 * i + 7 : 9 * i + 9]),
+            progress=underway(broker, name, clock, replies[9 * i + 6]),
         )
         for i, name in enumerate(names)
     }
@@ -248,6 +258,8 @@ def state(
     flat: list[bytes],
     head: list[bytes],
     leases: list[bytes],
+    beyond: list[bytes],
+    blocked: list[bytes],
 ) -> QueueState:
     # The name of an unknown task may be cut in the middle of a character.
     meta = {flat[i].decode(errors="replace"): flat[i + 1] for i in range(0, len(flat), 2)}
@@ -291,7 +303,17 @@ def state(
         paused=meta.get("paused") == b"1",
         closed="closed" in meta,
         warnings=[],
+        headroom=number("headroom") if "headroom" in meta else None,
+        over=max(0, pending + scheduled - maxsize) if maxsize else 0,
+        over_bytes=max(0, used - maxbytes) if maxbytes and pending + scheduled else 0,
+        blocked_jobs=blocked_jobs(blocked, now),
     )
+    if found.over or found.over_bytes:
+        tasks = {
+            beyond[i].decode(errors="replace"): count(beyond[i + 1].decode(errors="replace"))
+            for i in range(0, len(beyond), 2)
+        }
+        found = msgspec.structs.replace(found, over_by=dict(sorted(tasks.items(), key=lambda pair: -pair[1])))
     return msgspec.structs.replace(found, warnings=warnings(found, declared="maxsize" in meta))
 
 
@@ -307,6 +329,14 @@ def warnings(found: QueueState, *, declared: bool) -> list[str]:
     if found.consumers == 0 and found.pending + found.scheduled + found.inflight > 0:
         seen = "" if found.last_seen is None else f"; the last one was seen {found.last_seen:,.0f} s ago"
         lines.append(f"jobs wait and nobody consumes{seen}")
+    if found.over_by:
+        over = [f"{found.over:,} jobs"] * bool(found.over) + [f"{found.over_bytes:,} bytes"] * bool(found.over_bytes)
+        tasks = ", ".join(f"{task} ({jobs:,})" for task, jobs in [*found.over_by.items()][:3])
+        lines.append(
+            f"{' and '.join(over)} over its bound: put by running jobs of {tasks}; producers wait until it is below"
+        )
+    if found.blocked_jobs:
+        lines.append(f"running jobs of other workers that wait for room here: {found.blocked_jobs:,}")
     if found.suspects:
         lines.append(f"jobs whose consumers died twice wait to run alone: {found.suspects:,}")
     if found.dead and found.dropped:
@@ -316,6 +346,12 @@ def warnings(found: QueueState, *, declared: bool) -> list[str]:
         for unknown in found.unknown_tasks
     ]
     return lines
+
+
+def blocked_jobs(flat: list[bytes], now: int) -> int:
+    """Of all processes that have said so lately: `<jobs> <until, ms>` of each."""
+    pairs = (flat[i].split() for i in range(1, len(flat), 2))
+    return sum(max(0, whole(pair[0])) for pair in pairs if len(pair) == 2 and whole(pair[1]) > now)
 
 
 def unknown_tasks(meta: dict[str, bytes], clock: list[bytes]) -> list[UnknownTask]:

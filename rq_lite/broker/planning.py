@@ -48,7 +48,7 @@ class Planning(Runner):
         )  # fmt: skip
         said = ("" if last is None else last, *entries)
         jobs = [telling.id_of(entry) for entry in entries] if moments.watchers else []
-        with moments.step("fire", None, queue=queue, jobs=jobs, overdraft=len(entries)) as facts:
+        with moments.step("fire", None, queue=queue, jobs=jobs, unbounded=True) as facts:
             reply = self._run("fire", names, schedule.name, schedule.definition, schedule.slot, upcoming, *said)
             if reply[0] != Code.OK:
                 facts["jobs"] = []

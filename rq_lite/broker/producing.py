@@ -43,10 +43,12 @@ class Producing(Runner):
         maxbytes: int | None = None,
         order: str = "",
         *,
+        headroom: int | None = None,
         link: Link | None = None,
     ) -> tuple[int, int]:
         """Make the queue known; the bound in force, in jobs and in bytes (0: none).
 
+        `headroom`: by how many jobs puts of running jobs may go beyond it (None: as it is; at first, any number).
         `order` is "fifo", "lifo" or "priority" ("": as it is). Raises UsageError if jobs wait in another one.
         """
         key = keys.of(queue)
@@ -56,7 +58,8 @@ class Producing(Runner):
         defaults = (self.settings.maxsize, self.settings.maxbytes)
         with moments.step("declare", None, queue=queue):
             names = (key.meta, key.pending, key.scheduled)
-            reply = self._run("declare", names, *map(blank, (maxsize, maxbytes)), *defaults, order, link=link)
+            named = (*map(blank, (maxsize, maxbytes)), *defaults, order, blank(headroom))
+            reply = self._run("declare", names, *named, link=link)
         if queue in self._tracked:  # Redis may have lost it
             self._read(("HSET", key.meta, "tracked", 1), link)
         _, jobs, size, found = reply
@@ -77,12 +80,12 @@ class Producing(Runner):
         delay: int = 0,
         at: int | None = None,
         woken: bool = False,
-        overdraft: int = 0,
+        origin: str = "0",
         feed: Feed | None = None,
         patience: float | None = None,
     ) -> Put:
         """Add encoded jobs, at most 1000, as many as fit; they are due in `delay` ms, or
-        `at` a moment (ms since 1970 by Redis' clock; one that is over: now).
+        `at` a moment (ms since 1970 by Redis' clock; one that is over: now). `origin`: whose put it is, see put.lua.
 
         Repeating it after a lost answer never adds a job twice. Raises BrokerUnavailable when patience is over;
         its `outcome` is "not put", or "unknown" when an answer was lost.
@@ -103,7 +106,7 @@ class Producing(Runner):
                 remember,
                 0,  # see `send`
                 delay if at is None else f"@{at}",
-                overdraft,
+                origin,
                 len(entries),
                 *entries,
             ]
@@ -116,7 +119,7 @@ class Producing(Runner):
                 reply: list[Any] = script(link, tuple(names), *args)
                 return reply
 
-            return self._put(link, queue, entries, overdraft, send, until)
+            return self._put(link, queue, entries, origin, send, until)
         finally:
             self._links.give_back(link)
 
@@ -125,7 +128,7 @@ class Producing(Runner):
         link: Link,
         queue: str,
         entries: Sequence[bytes],
-        overdraft: int,
+        origin: str,
         send: Callable[[bool], list[Any]],
         until: float,
     ) -> Put:
@@ -140,7 +143,7 @@ class Producing(Runner):
             code = Code(reply[0])
             put = Put(code, *reply[1:]) if code is Code.OK else Put(code)
             if moments.watchers:
-                telling.put_ended(queue, entries, put, overdraft, link)
+                telling.put_ended(queue, entries, put, origin, link)
             return put
 
         try:

@@ -12,9 +12,10 @@ from rq_lite.broker.replies import Lane, Put, Taken
 from rq_lite.outcome import Finished
 
 
-def put_ended(queue: str, entries: Sequence[bytes], put: Put, overdraft: int, link: Link) -> None:
+def put_ended(queue: str, entries: Sequence[bytes], put: Put, origin: str, link: Link) -> None:
     jobs = [id_of(entry) for entry in entries[: put.accepted]]
-    moments.reach("put.after", link, queue=queue, jobs=jobs, size=put.size, maxsize=put.maxsize, overdraft=overdraft)
+    facts = {"jobs": jobs, "size": put.size, "maxsize": put.maxsize, "unbounded": origin.startswith("over")}
+    moments.reach("put.after", link, queue=queue, **facts)
 
 
 def exchange_begins(consumer: str, lanes: Sequence[Lane], want: int, link: Link) -> None:

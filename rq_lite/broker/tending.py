@@ -87,10 +87,12 @@ class Tending(Runner):
         """Wait until perhaps nothing is unfinished; False after the time (about 2 s at most), or after weather."""
         return self._wait((keys.of(queue).drained,), seconds)
 
-    def configure(self, queue: str, maxsize: int | None = None, maxbytes: int | None = None) -> None:
+    def configure(
+        self, queue: str, maxsize: int | None = None, maxbytes: int | None = None, headroom: int | None = None
+    ) -> None:
         """Set a queue's bound for everybody."""
         key = keys.of(queue)
-        self._run("configure", (key.meta, key.room), *map(blank, (maxsize, maxbytes)))
+        self._run("configure", (key.meta, key.room), *map(blank, (maxsize, maxbytes, headroom)))
 
     def pause(self, queue: str) -> None:
         """Nothing more is taken; puts go on up to the bound."""

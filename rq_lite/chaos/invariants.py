@@ -265,11 +265,11 @@ def outnumbered(ledger: Ledger, found: Findings) -> Iterator[Finding]:
 
 
 def bounded(ledger: Ledger) -> Iterator[Finding]:
-    """I6: no put goes beyond the bound."""
+    """I6: no put from outside goes beyond the bound."""
     for put in ledger.breaches:
         yield Finding(
             f"I6 BOUND BROKEN: queue {put.queue!r} held {put.size:,} jobs after a put of {put.jobs[0]!r}"
-            f"{' and others' if len(put.jobs) > 1 else ''}; bound {put.maxsize:,}, overdraft {put.overdraft:,}"
+            f"{' and others' if len(put.jobs) > 1 else ''}; bound {put.maxsize:,}"
         )
 
 

@@ -156,7 +156,7 @@ class Ledger:
                 self.put_twice.append(number)
             jobs.marks[number] |= INVOKED | PUT
             order.append(number)
-        if moment.jobs and 0 < moment.maxsize < moment.size - moment.overdraft:
+        if moment.jobs and 0 < moment.maxsize < moment.size and not moment.unbounded:
             self.breaches.append(moment)
 
     def _put_failed(self, moment: reading.PutFailed) -> None:

@@ -30,7 +30,7 @@ class PutAfter(Moment, frozen=True, gc=False):
     jobs: list[str]  # those that were accepted
     size: int = 0  # of the queue, afterwards
     maxsize: int = 0  # 0: no bound
-    overdraft: int = 0  # by how much this put might exceed the bound
+    unbounded: bool = False  # the bound does not hold for this put: a running job's, or a schedule's
 
 
 class PutFailed(Moment, frozen=True, gc=False):

@@ -34,20 +34,36 @@ def opened(name: str, url: str | None) -> Iterator[Broker]:
 @click.argument("name")
 @click.option("--maxsize", type=int, metavar="N", help="Bound in jobs; 0: none.")
 @click.option("--maxbytes", type=int, metavar="N", help="Bound in bytes; 0: none.")
+@click.option(
+    "--headroom",
+    metavar="N|none",
+    help="Jobs beyond the bound that running jobs of its own workers may put; none: any number.",
+)
 @url_option
-def set_bound(name: str, maxsize: int | None, maxbytes: int | None, url: str | None) -> None:
+def set_bound(name: str, maxsize: int | None, maxbytes: int | None, headroom: str | None, url: str | None) -> None:
     """Set the bound of queue NAME; producers that wait learn of it at once."""
-    if maxsize is None and maxbytes is None:
-        raise UsageError("nothing to set: say --maxsize N, --maxbytes N or both")
+    if maxsize is None and maxbytes is None and headroom is None:
+        raise UsageError("nothing to set: say --maxsize N, --maxbytes N, --headroom N or several of them")
+    beyond = None if headroom is None else headroom_of(headroom)
     for option, number in (("--maxsize", maxsize), ("--maxbytes", maxbytes)):
         if number is not None and not 0 <= number <= MOST:
             raise UsageError(f"{option} must be 0 (no bound) to {MOST:,}, not {number}")
     with opened(name, url) as broker:
-        broker.configure(name, maxsize, maxbytes)
+        broker.configure(name, maxsize, maxbytes, beyond)
         now = inspection.states(broker, [name])[name]
     jobs = f"{now.maxsize:,} jobs" if now.maxsize else "no bound in jobs"
     size = f"{now.maxbytes:,} bytes" if now.maxbytes else "no bound in bytes"
-    click.echo(f"queue {name!r}: {jobs}, {size}; {waiting(now.pending + now.scheduled)}")
+    beyond_it = "" if now.headroom is None else f", {now.headroom:,} jobs of headroom"
+    click.echo(f"queue {name!r}: {jobs}, {size}{beyond_it}; {waiting(now.pending + now.scheduled)}")
+
+
+def headroom_of(text: str) -> int:
+    """In jobs; -1 for none, as `Broker.configure` takes it."""
+    if text == "none":
+        return -1
+    if not text.isascii() or not text.isdigit() or int(text) > MOST:
+        raise UsageError(f"--headroom must be a number of jobs, 0 to {MOST:,}, or none, not {text!r}")
+    return int(text)
 
 
 @command.command(short_help="Take nothing more from it.")

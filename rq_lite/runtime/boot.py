@@ -31,7 +31,7 @@ from rq_lite.app import import_app, own_traceback
 from rq_lite.broker import Broker, Link, inspection
 from rq_lite.current import found_by
 from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
-from rq_lite.process import OVERDRAFT, this
+from rq_lite.process import this
 from rq_lite.runtime import planner
 from rq_lite.runtime.board import EXITING, Board
 from rq_lite.runtime.consumer import Consumer, Loner
@@ -90,13 +90,14 @@ def prepare(plan: Plan, reports: int, board: Board) -> Consumer:
     broker = Broker(plan.settings.url, settings=plan.settings)
     through_weather(plan, broker.open)
     this.use(plan.settings, broker)
-    this.overdraft = OVERDRAFT
+    this.serves = plan.queues or registry.queues  # all that the app names until now: its import may put, too
     import_app(plan.app)
     weights = plan.queues or dict.fromkeys(registry.working_queues(), 1.0)
+    this.serves = frozenset(weights)
     through_weather(plan, lambda: check_queues(plan, broker, weights))
     bounds = through_weather(plan, lambda: {queue: declare(queue, broker) for queue in weights})
     through_weather(plan, lambda: declare_schedules(weights, broker))
-    elsewhere = Elsewhere(Hire(settings=plan.settings, app=plan.app, number=plan.number))
+    elsewhere = Elsewhere(Hire(settings=plan.settings, app=plan.app, number=plan.number, queues=list(weights)))
     seldom = Seldom(log, seconds=0.0) if plan.verbose else Seldom(log)
     executor = Executor(
         registry.tasks, name, elsewhere, verbose=plan.verbose, signer=broker.signer,

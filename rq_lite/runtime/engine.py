@@ -24,7 +24,7 @@ from rq_lite.app import import_app, own_traceback
 from rq_lite.broker.codec import decode
 from rq_lite.current import CurrentJob, Progress
 from rq_lite.errors import AppFailed, JobTimeout, UsageError
-from rq_lite.process import OVERDRAFT, this
+from rq_lite.process import this
 from rq_lite.runtime import ending
 from rq_lite.runtime.call import call
 from rq_lite.runtime.failures import described, is_final
@@ -210,7 +210,7 @@ def set_up(hire: Hire) -> None:
         datefmt="%H:%M:%S",
     )
     this.use(hire.settings)
-    this.overdraft = OVERDRAFT
+    this.serves = frozenset(hire.queues)
     import_app(hire.app)
 
 

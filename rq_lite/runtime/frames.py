@@ -26,6 +26,7 @@ class Hire(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings  # with the URL filled in
     app: str
     number: int  # the consumer's
+    queues: list[str]  # those that its worker serves
 
 
 class Order(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.exceptions import AuthenticationError, BusyLoadingError, OutOfMemoryError, ResponseError
 
-from rq_lite.broker import Broker, Code, Feed, Link, connection, runner
+from rq_lite.broker import Broker, Code, Feed, Link, connection, inspection, runner
 from rq_lite.broker.connection import Address
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable, PayloadTooLarge
 from rq_lite.queue import LifoQueue, Queue
@@ -35,6 +35,10 @@ from tests.redis.steps import (
 )
 
 SIZE = len(entry(0))
+
+
+def state(broker: Broker) -> inspection.QueueState:
+    return inspection.states(broker, ["q"])["q"]
 
 
 @pytest.fixture(autouse=True)
@@ -92,18 +96,65 @@ def test_a_lowered_bound_drops_nothing_and_admits_nothing(broker: Broker) -> Non
     assert waiting(broker) == list(range(8))
 
 
-def test_an_overdraft_goes_beyond_the_bound_by_so_many_jobs(broker: Broker) -> None:
+# -- puts of running jobs
+
+
+@pytest.mark.parametrize("maxbytes", [0, 3 * SIZE])
+def test_what_a_job_puts_into_a_queue_of_its_own_worker_goes_beyond_the_bound(broker: Broker, maxbytes: int) -> None:
+    broker.configure("q", maxbytes=maxbytes)
+    fit = put(broker, *range(10)).accepted
+    assert put(broker, *range(fit, 2000), origin="over app:feed").accepted == 2000 - fit
+    assert waiting(broker) == list(range(2000))
+    assert put(broker, 0).accepted == 0
+
+
+def test_headroom_is_how_far_such_puts_may_go(broker: Broker) -> None:
+    broker.declare("q", 10, 0, headroom=3)
+    assert put(broker, *range(20), origin="over app:feed").accepted == 13
+    assert put(broker, 20, origin="over app:feed").accepted == 0
+    broker.configure("q", headroom=4)
+    assert put(broker, 13, 14, origin="over app:feed").accepted == 1
+    broker.configure("q", headroom=-1)
+    assert put(broker, *range(14, 100), origin="over app:feed").accepted == 86
+
+
+def test_an_operators_headroom_stands_until_a_program_names_another(broker: Broker) -> None:
+    broker.declare("q", 10, 0, headroom=3)
+    broker.configure("q", headroom=0)
+    broker.declare("q", 10, 0, headroom=3)
+    assert put(broker, *range(20), origin="over app:feed").accepted == 10
+    broker.declare("q", 10, 0, headroom=5)
+    assert put(broker, *range(10, 20), origin="over app:feed").accepted == 5
+
+
+def test_by_whom_a_queue_is_over_its_bound_is_known_until_it_is_so_the_next_time(broker: Broker, link: Link) -> None:
+    put(broker, *range(8))
+    put(broker, 8, 9, origin="over app:below")
+    put(broker, *range(10, 15), origin="over app:feed")
+    put(broker, *range(15, 18), origin="over app:other task")
+    assert (state(broker).over, state(broker).over_by) == (8, {"app:feed": 5, "app:other task": 3})
+    take(broker, link, 10)
+    assert (state(broker).over, state(broker).over_by) == (0, {})
+    put(broker, *range(5), origin="over app:later")
+    assert (state(broker).over, state(broker).over_by) == (3, {"app:later": 5})
+    broker.configure("q", maxsize=0, maxbytes=SIZE)
+    assert (state(broker).over, state(broker).over_bytes) == (0, state(broker).bytes - SIZE)
+
+
+def test_jobs_that_wait_for_room_are_counted_until_they_have_it(broker: Broker, link: Link) -> None:
     put(broker, *range(10))
-    assert put(broker, *range(10, 20), overdraft=3).accepted == 3
-    assert waiting(broker) == list(range(13))
-
-
-def test_an_overdraft_goes_beyond_the_bound_by_as_many_bytes_again(broker: Broker) -> None:
-    size = len(entry(0))
-    broker.configure("q", maxsize=0, maxbytes=3 * size)
-    assert put(broker, *range(5)).accepted == 3
-    assert put(broker, 3, 4, 5, 6, overdraft=1).accepted == 3
-    assert put(broker, 7, overdraft=1).accepted == 0
+    put(broker, 10, origin="wait first 0 0")
+    put(broker, 11, origin="wait first 1 0")
+    put(broker, 12, origin="wait second 0 0")
+    assert state(broker).blocked_jobs == 3
+    put(broker, 12)  # a producer's
+    take(broker, link, 2)
+    put(broker, 10, origin="wait first 1 1")
+    assert state(broker).blocked_jobs == 2
+    put(broker, 11, origin="wait first 0 1")
+    assert state(broker).blocked_jobs == 1
+    broker.read(("HSET", KEY.blocked, "second", f"1 {now_ms(broker) - 1}"), ("HSET", KEY.blocked, "hostile", "x"))
+    assert state(broker).blocked_jobs == 0  # its process has gone
 
 
 def test_many_producers_never_exceed_the_bound(broker: Broker) -> None:

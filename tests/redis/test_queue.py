@@ -9,20 +9,23 @@ import sys
 import types
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rq_lite import origin
 from rq_lite.broker import FAULTS, Broker, Link, inspection, keys
 from rq_lite.broker.codec import Message, decode, made_at
 from rq_lite.errors import BadArgument, BrokerOutOfMemory, PayloadTooLarge, QueueFull, UsageError
 from rq_lite.job import Job
+from rq_lite.origin import Elsewhere, Feeding, origin_of
 from rq_lite.process import this
 from rq_lite.queue import Queue
 from rq_lite.task import Options, Task, registry
-from tests.conftest import DEADLINE
+from tests.conftest import DEADLINE, until
 from tests.redis.steps import KEY, counter, length, now_ms, put, started_waiting, take
 
 AnyTask = Task[..., Any]
@@ -43,6 +46,12 @@ def task(queue: Queue) -> AnyTask:
         return x + y
 
     return add
+
+
+def serving(monkeypatch: pytest.MonkeyPatch, broker: Broker, queue: str) -> None:
+    """From now on puts are those of a running job, whose worker serves this queue."""
+    monkeypatch.setattr(this, "_broker", broker)
+    monkeypatch.setattr(this, "serves", {queue})
 
 
 def messages(broker: Broker) -> list[Message]:
@@ -180,11 +189,52 @@ def test_an_argument_that_is_none_says_how_many_before_it_were_put(task: AnyTask
     assert caught.value.put == broker.size("q")[0] == 505
 
 
-def test_a_running_job_never_waits_but_may_overdraw(task: AnyTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(this, "overdraft", 3)
-    assert task.put_many(range(13)) == 13
-    with pytest.raises(QueueFull):
-        task.using(wait=None).put(14)
+def test_what_a_job_puts_into_a_queue_of_its_own_worker_neither_waits_nor_is_refused(
+    task: AnyTask, broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    serving(monkeypatch, broker, "q")
+    monkeypatch.setattr(origin, "warned", {})
+    assert task.put_many(range(95)) == 95
+    task.put_nowait(95)
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.split(": ")[0] for line in said] == ["queue 'q' holds 95 jobs, 9 times its bound of 10"]
+    for number in range(96, 170):
+        task.put(number)
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.split(",")[0] for line in said[1:]] == ["queue 'q' holds 160 jobs"]
+    broker.configure("q", headroom=160)
+    with pytest.raises(QueueFull, match=r"170 jobs waiting.*in a job whose own worker serves this queue") as caught:
+        task.using(wait=None).put_many(range(3))
+    assert caught.value.put == 0
+    monkeypatch.setattr(this, "serves", None)
+    with pytest.raises(QueueFull, match=r"ever seen$"):
+        task.put_nowait(170)
+
+
+def test_a_job_waits_for_room_in_a_queue_that_its_worker_does_not_serve(
+    task: AnyTask, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving(monkeypatch, broker, "another")
+    task.put_many(range(10))
+    with pytest.raises(QueueFull, match=r"ever seen$"):
+        task.put_nowait(10)
+    with pytest.raises(QueueFull, match=r"each may wait for the other$"):
+        task.using(wait=0.05).put(10)
+    with ThreadPoolExecutor(20) as pool:
+        puts = [pool.submit(task.using(wait=60).put, number) for number in range(20)]
+        until(lambda: inspection.states(broker, ["q"])["q"].blocked_jobs == 20, "all wait")
+        broker.configure("q", maxsize=0)
+        for put in puts:
+            put.result()
+    until(lambda: inspection.states(broker, ["q"])["q"].blocked_jobs == 0, "none waits")
+    assert broker.size("q")[0] == 30
+
+
+def test_a_queue_of_the_same_name_in_another_redis_is_another(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    serving(monkeypatch, broker, "q")
+    for url, kind in ((broker.url, Feeding), (f"{broker.url}?db=1", Elsewhere)):
+        with closing(Broker(url)) as other:
+            assert type(origin_of(Queue("q", broker=other))) is kind
 
 
 def test_what_is_refused_is_not_put(task: AnyTask, broker: Broker) -> None:

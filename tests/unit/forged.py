@@ -27,7 +27,7 @@ class Forged:
 
     def put(self, *jobs: str, producer: str = "producer", accepted: int | None = None, **facts: Any) -> None:
         self.say(producer, "put.before", queue=Q, jobs=jobs)
-        reply = {"size": 1, "maxsize": 0, "overdraft": 0, **facts}
+        reply = {"size": 1, "maxsize": 0, "unbounded": False, **facts}
         self.say(producer, "put.after", queue=Q, jobs=jobs[:accepted], **reply)
 
     def put_fails(self, *jobs: str, outcome: str = "unknown") -> None:

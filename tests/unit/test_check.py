@@ -238,8 +238,8 @@ def test_the_put_of_a_killed_producer_is_unsure(forged: Forged) -> None:
     assert forged.check().recovered == 2
 
 
-def test_what_a_running_job_puts_may_exceed_the_bound_by_the_overdraft(forged: Forged) -> None:
-    forged.put("a", size=15, maxsize=10, overdraft=5)
+def test_what_a_running_job_puts_may_exceed_the_bound(forged: Forged) -> None:
+    forged.put("a", size=15, maxsize=10, unbounded=True)
     forged.put("b", accepted=0, size=15, maxsize=10)
     forged.put("b", size=15, maxsize=0)
     forged.rest(put=2, done=0, pending=["a", "b"])
@@ -571,9 +571,8 @@ def test_a_delivery_has_two_owners(forged: Forged) -> None:
 # -- I6, I7: the bound, leaks
 
 
-@pytest.mark.parametrize(("size", "overdraft"), [(11, 0), (16, 5)])
-def test_a_put_beyond_the_bound(forged: Forged, size: int, overdraft: int) -> None:
-    forged.put("a", size=size, maxsize=10, overdraft=overdraft)
+def test_a_put_beyond_the_bound(forged: Forged) -> None:
+    forged.put("a", size=11, maxsize=10)
     forged.rest(put=1, done=0, pending=["a"])
     assert kinds(forged.check()) == ["I6 BOUND BROKEN"]
 

@@ -31,7 +31,7 @@ def test_where_none_can_be_started_its_jobs_wait(monkeypatch: pytest.MonkeyPatch
             return Answer(event="ready")
 
     monkeypatch.setattr(engines, "Engine", Late)
-    made = Engines(Hire(settings=Settings(), app="app", number=1), 1, 1.0, Path.cwd())
+    made = Engines(Hire(settings=Settings(), app="app", number=1, queues=[]), 1, 1.0, Path.cwd())
     assert isinstance(made._started(), Late)
     assert len(tries) == 3
 

@@ -1,6 +1,6 @@
 -- configure: an operator sets a queue's bound; producers that wait learn of new room at once.
 -- KEYS    1 meta  2 room
--- ARGV    1 maxsize ('': as it is)  2 maxbytes ('': as it is)
+-- ARGV    1 maxsize ('': as it is)  2 maxbytes ('': as it is)  3 headroom, jobs ('': as it is; -1: none)
 -- returns {OK}
 -- oom     allowed
 -- callers Broker.configure
@@ -8,5 +8,10 @@ local meta, room = unpack(KEYS)
 redis.call('HDEL', meta, 'wanted')
 if ARGV[1] ~= '' then redis.call('HSET', meta, 'maxsize', ARGV[1]) end
 if ARGV[2] ~= '' then redis.call('HSET', meta, 'maxbytes', ARGV[2]) end
+if ARGV[3] == '-1' then
+  redis.call('HDEL', meta, 'headroom')
+elseif ARGV[3] ~= '' then
+  redis.call('HSET', meta, 'headroom', ARGV[3])
+end
 ring(room)
 return {OK}

@@ -3,7 +3,7 @@
 --          changes only while no job waits: the caller compares what is in force with what it named.
 -- KEYS    1 meta  2 pending  3 scheduled
 -- ARGV    1 maxsize ('': not named)  2 maxbytes ('': not named)  3 maxsize where nobody names one  4 maxbytes likewise
---         5 order: fifo, lifo or priority ('': not named)
+--         5 order: fifo, lifo or priority ('': not named)  6 headroom, jobs ('': not named)
 -- returns {OK, maxsize, maxbytes, order}
 -- oom     refused, but a queue that is known as it stands needs no write: a worker can start
 -- callers Broker.declare
@@ -16,6 +16,7 @@ local function bound(field, named, default)
   end
   return tonumber(redis.call('HGET', meta, field))
 end
+if ARGV[6] ~= '' then bound('headroom', ARGV[6]) end
 local order, named = redis.call('HGET', meta, 'order') or 'fifo', ARGV[5]
 if named ~= '' and named ~= order then
   if waiting(pending, order) + redis.call('ZCARD', scheduled) > 0 then return {OK, 0, 0, order} end

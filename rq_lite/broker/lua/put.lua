@@ -3,14 +3,18 @@
 -- ARGV    1 sequence number of this put  2 lifetime of the producer's key, ms
 --         3 woken (1: waited for room), and 2 more where an answer to the same put was lost
 --         4 delay, ms (0: now), or @ and the moment, ms since 1970 (past: now)
---         5 overdraft, jobs beyond the bound (and twice its bytes)  6 n  7… n encoded jobs
+--         5 origin: 0 (a producer), `over <task>` (a running job whose own workers serve this queue: the bound does not
+--         hold for it, only the queue's headroom), or `wait <process> <n> <w>` (a running job that waits for room, as n
+--         other jobs of its process do; w is 1 if it has waited before)  6 n  7… n encoded jobs
 --         with a feed also: its field, the value it must have now ('': none), n values (one after each job)
 -- returns {OK, accepted, size, maxsize, bytes, maxbytes} | {STALE} | {UNDECLARED} | {CLOSED} | {MOVED, value of the field}
 -- oom     refused
 -- callers Broker.put
 local pending, scheduled, meta, bell, room, producer, alarm, feed = unpack(KEYS)
-local sequence, lifetime, woken, later, overdraft, n = ARGV[1], ARGV[2], ARGV[3] % 2 == 1, ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local sequence, lifetime, woken, later, n = ARGV[1], ARGV[2], ARGV[3] % 2 == 1, ARGV[4], tonumber(ARGV[6])
 local first, mark = 7, 7 + n
+local job = ARGV[5] ~= '0' and ARGV[5]
+local task = job and job:match('^over (.*)$')
 -- What is refused now must not be put by an earlier sending of it that is still on its way.
 local function refuse() if ARGV[3] + 0 > 1 then redis.call('SET', producer, sequence .. ':0', 'PX', lifetime) end end
 
@@ -44,9 +48,13 @@ if feed then
   end
 end
 
-local fit = n
-if maxsize > 0 then fit = math.max(0, math.min(n, maxsize + overdraft - size)) end
-local length, most = 0, overdraft > 0 and 2 * maxbytes or maxbytes
+local fit, most, bound = n, maxbytes, maxsize
+if task then
+  local headroom = tonumber(redis.call('HGET', meta, 'headroom') or nil)
+  most, bound = 0, maxsize > 0 and headroom and maxsize + headroom or 0
+end
+if bound > 0 then fit = math.max(0, math.min(n, bound - size)) end
+local length = 0
 for i = 0, fit - 1 do
   length = length + #ARGV[first + i]
   if most > 0 and bytes + length > most then
@@ -82,5 +90,25 @@ else
   refuse()
 end
 
+if task then
+  local function over(jobs, length) return (maxsize > 0 and jobs > maxsize) or (maxbytes > 0 and length > maxbytes) end
+  if fit > 0 and over(size, bytes) then
+    -- Kept from when the queue went over its bound until it does so the next time.
+    local key = prefix_of(meta) .. 'over'
+    if not over(size - fit, bytes - length) then redis.call('DEL', key) end
+    redis.call('HINCRBY', key, task, fit)
+    redis.call('PEXPIRE', key, 86400000)
+  end
+elseif job then
+  local WAITS = 5000  -- ms: a job that waits repeats its put every two seconds
+  local process, others, before = job:match('^wait (%S+) (%d+) (%d)$')
+  local waits, key = others + (fit < n and 1 or 0), prefix_of(meta) .. 'blocked'
+  if waits > 0 then
+    redis.call('HSET', key, process, string.format('%d %d', waits, now_ms() + WAITS))
+    redis.call('PEXPIRE', key, WAITS)
+  elseif before == '1' then
+    redis.call('HDEL', key, process)
+  end
+end
 after_put(n - fit, woken, size, maxsize, meta, room)
 return {OK, fit, size, maxsize, bytes, maxbytes}
