@@ -15,7 +15,7 @@ import msgspec
 
 from rq_lite.broker import Broker, Cancelled
 from rq_lite.current import Progress
-from rq_lite.errors import JobFailed, UsageError
+from rq_lite.errors import UNREADABLE, JobFailed, UsageError
 from rq_lite.process import this
 from rq_lite.results import watch
 
@@ -142,7 +142,7 @@ class Job(Future[Any]):
     def hear(self, result: bytes) -> None:
         """How it has ended, as JSON; only what is heard first counts."""
         if result.startswith(PASSING):
-            with contextlib.suppress(msgspec.DecodeError):
+            with contextlib.suppress(*UNREADABLE):
                 self._progress = as_progress(result)
             return
         first = object()
@@ -152,10 +152,10 @@ class Job(Future[Any]):
         try:
             try:
                 found = decode(result)
-            except msgspec.DecodeError:  # a stack may be any bytes
+            except UNREADABLE:  # a stack may be any bytes
                 found = decode(result.decode(errors="replace"))
             self._settle(found)
-        except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
+        except (*UNREADABLE, TypeError) as error:
             self.set_exception(JobFailed("BadResult", f"it cannot be read: {error}", job_id=self.id))
 
     def _settle(self, found: Result) -> None:

@@ -13,7 +13,7 @@ from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from rq_lite.errors import SourceError
+from rq_lite.errors import UNREADABLE, SourceError
 
 Format: TypeAlias = Literal["lines", "ndjson", "csv", "tsv"]
 OnError: TypeAlias = Literal["stop", "skip"]
@@ -183,7 +183,7 @@ def each(cursor: Cursor, rejects: Rejects, arguments: Arguments) -> Iterator[Ite
                 args, kwargs = arguments(raw)
             except UnicodeDecodeError as error:
                 rejects.reject(line, raw, not_utf8(error))
-            except (ValueError, RecursionError) as error:
+            except UNREADABLE as error:
                 rejects.reject(line, raw, f"not JSON: {error}")
             else:
                 yield Item(args, kwargs, cursor.position, line, raw)
@@ -197,8 +197,8 @@ def from_json(raw: bytes) -> tuple[tuple[object, ...], dict[str, object]]:
     """An object is keyword arguments, an array positional ones, anything else one argument."""
     try:
         value = msgspec.json.decode(raw)
-    except UnicodeDecodeError:
-        raw.decode()  # raises anew, with the place counted from the start of the line
+    except UNREADABLE:
+        raw.decode()  # what is no UTF-8 is that first of all; this counts its place from the start of the line
         raise
     if isinstance(value, dict):
         return (), value

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache, partial
 from itertools import count
 from typing import Any
@@ -21,7 +21,7 @@ from cronsim import CronSim, CronSimError
 
 from rq_lite.broker.codec import VERSION, Message, entry_of, unsigned
 from rq_lite.checks import in_seconds
-from rq_lite.errors import UsageError
+from rq_lite.errors import UNREADABLE, UsageError
 
 # Signs JSON for a queue, or checks the signature: as a broker does.
 Seal = Callable[[str, bytes], bytes]
@@ -135,7 +135,7 @@ def from_json(name: str, definition: bytes, opened: Seal) -> Schedule | None:
     """The schedule; None for what this version does not understand, and what its secret forbids it to believe."""
     try:
         return _schedule.decode(unsigned(opened(f"schedule {name}", definition)))
-    except (msgspec.DecodeError, ValueError, RecursionError):
+    except UNREADABLE:
         return None
 
 
@@ -163,7 +163,7 @@ def trouble(cron: str, said: str) -> str:
 
 def readable(fields: list[str]) -> bool:
     try:
-        return bool(CronSim(" ".join(fields), datetime.fromtimestamp(0, timezone.utc)))
+        return bool(CronSim(" ".join(fields), datetime.fromtimestamp(0, UTC)))
     except CronSimError:
         return False
 
@@ -172,7 +172,7 @@ def readable(fields: list[str]) -> bool:
 def zone(name: str) -> tzinfo:
     """The time zone of this name; raises UsageError."""
     if name == "UTC":
-        return timezone.utc
+        return UTC
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, LookupError, TypeError):

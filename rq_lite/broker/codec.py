@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from rq_lite.broker.keys import NAME
+from rq_lite.errors import UNREADABLE
 
 VERSION = 1
 ENDS = ("success", "failure", "done")  # when a callback is put
@@ -67,12 +68,12 @@ def decode(entry: bytes) -> tuple[Message, int, int]:
         attempts, crashes, text = split(entry)
     try:
         message = _decode(text)
-    except (msgspec.DecodeError, ValueError) as error:  # ValueError: no UTF-8, or a number of thousands of digits
+    except RecursionError:
+        raise Undecodable("nested too deeply") from None
+    except UNREADABLE as error:
         if SIGNATURE.search(text, max(0, len(text) - 65)):
             return decode(entry[:-64])
         raise Undecodable(why(text, error)) from None
-    except RecursionError:
-        raise Undecodable("nested too deeply") from None
     if message.v != VERSION:
         raise Undecodable(f"version {message.v}, and this is a worker for version {VERSION}")
     if message.then is not None and not all(
@@ -136,7 +137,7 @@ def why(text: bytes, error: Exception) -> str:
     """The reason, with the version first: another version may have other fields."""
     try:
         version = _version(text).get("v")
-    except (msgspec.DecodeError, ValueError, RecursionError):
+    except UNREADABLE:
         return f"not JSON: {error}"
     if version != VERSION:
         return f"version {version!r}, and this is a worker for version {VERSION}"

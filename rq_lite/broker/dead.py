@@ -15,7 +15,7 @@ import msgspec
 from rq_lite.broker import Broker, Code, Requeued, keys
 from rq_lite.broker.codec import Undecodable, decode
 from rq_lite.broker.inspection import ms_of
-from rq_lite.errors import BrokerError
+from rq_lite.errors import UNREADABLE, BrokerError
 
 STEP = 300  # jobs per page
 SLICE = 4_000_000  # bytes that are read at once, unless one job is larger
@@ -152,7 +152,7 @@ def read_report(report: bytes) -> dict[str, Any]:
     text = report.decode(errors="replace")  # a task's name may be cut anywhere, and a stack is any bytes
     try:
         fields: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.DecodeError, ValueError, RecursionError):
+    except UNREADABLE:
         return {"error": f"its report cannot be read: {text[:1000]}"}
     return fields
 

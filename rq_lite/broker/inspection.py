@@ -10,6 +10,7 @@ import msgspec
 
 from rq_lite.broker import Broker, keys
 from rq_lite.broker.codec import Undecodable, decode, made_at
+from rq_lite.errors import UNREADABLE
 
 
 class UnknownTask(msgspec.Struct, frozen=True):
@@ -220,7 +221,7 @@ def underway(broker: Broker, queue: str, clock: list[bytes], flat: list[bytes]) 
     """Those that do run: one whose consumer died said something, and waits again."""
     said: list[tuple[str, Said]] = []
     for i in range(0, len(flat), 2):
-        with contextlib.suppress(msgspec.DecodeError, ValueError):
+        with contextlib.suppress(*UNREADABLE):
             said.append((flat[i].decode(errors="replace"), msgspec.json.decode(flat[i + 1], type=Said)))
     if not said:
         return []

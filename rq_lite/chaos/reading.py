@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from rq_lite.errors import UsageError
+from rq_lite.errors import UNREADABLE, UsageError
 
 
 class Moment(msgspec.Struct, frozen=True, gc=False):
@@ -173,7 +173,7 @@ def moments(name: str, lines: Iterable[bytes]) -> Iterator[Moment]:
                 raise UsageError(f"{name}, line 1: a history's files begin with process.begin, not {at}")
             if (parse := PARSERS.get(at)) is not None:
                 yield parse(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             whole = line.endswith(b"\n") or isinstance(error, msgspec.ValidationError)
             if whole:
                 raise UsageError(f"{name}, line {number}: {error}") from None

@@ -17,6 +17,7 @@ from rq_lite.cli.dead import end, fullness, jobs_, now_of, opened, oversized, qu
 from rq_lite.cli.dead_view import shortened, text_of
 from rq_lite.cli.listing import as_lines, put_out
 from rq_lite.cli.status import plain
+from rq_lite.errors import UNREADABLE
 from rq_lite.job import State
 
 LOOKED = 100_000  # jobs that a filter goes through
@@ -162,7 +163,7 @@ def told(broker: Broker, job: Found, now: float) -> list[tuple[str, str]]:
 def ended(job_id: str, queue: str, result: bytes) -> str:
     try:
         state = str(msgspec.json.decode(result, type=dict[str, msgspec.Raw]).get("state", b""), "utf-8").strip('"')
-    except (msgspec.DecodeError, ValueError):
+    except UNREADABLE:
         state = "unknown"
     known = [("id", plain(job_id, 200)), ("queue", queue), ("state", f"ended: {plain(state)}")]
     return "\n".join(as_lines([*known, ("result", shortened(text_of(result)))]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from rq_lite.cli import dead_view
 from rq_lite.cli.dead_view import PAYLOAD, called, payload, shortened, text_of
 from rq_lite.cli.listing import View, as_lines
 from rq_lite.cli.status import amount, plain, span
+from rq_lite.errors import UNREADABLE
 from rq_lite.job import State
 from rq_lite.runtime.identity import parse
 
@@ -102,7 +103,7 @@ def page(job: Found, now: float, told: list[tuple[str, str]]) -> str:
 
 def moment(seconds: float) -> str:
     try:
-        return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
     except (ValueError, OverflowError, OSError):  # an id that only looks like one of ours
         return "at no time that there is"
 
@@ -111,7 +112,7 @@ def progress(told: bytes, now: float) -> str:
     """`[#####...............] 25 %, 50 of 200, half a minute left (3 s ago)`, from what a job said of itself."""
     try:
         said = msgspec.json.decode(told, type=dict[str, Any])
-    except (msgspec.DecodeError, ValueError):
+    except UNREADABLE:
         return shortened(text_of(told))
     note, at = said.get("note"), said.get("at")
     done, total = (each if isinstance(each := said.get(name), (int, float)) else None for name in ("done", "total"))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+from rq_lite.errors import UNREADABLE
 from rq_lite.runtime.board import Board, Running, new_file, size
 from rq_lite.runtime.offspring import Stacks, rss
 from rq_lite.runtime.plan import REBUILD, RETIRE, Plan, Report, parse_report, write_plan
@@ -92,7 +93,7 @@ class Child:
         """None: somebody else has written that, a job, or what it has started."""
         try:
             return parse_report(line)
-        except (ValueError, RecursionError):
+        except UNREADABLE:
             if not self._warned:
                 self._warned = True
                 log.warning("%s: its report cannot be read; does a job write to files that are not its own?", self)

@@ -136,7 +136,7 @@ def test_a_purged_job_is_cancelled(double: Any, hand: Hand, broker: Broker) -> N
 
 def test_it_takes_no_longer_than_one_is_ready_to_wait(double: Any, hand: Hand) -> None:
     job = double.put(1)
-    with pytest.raises(concurrent.futures.TimeoutError):
+    with pytest.raises(TimeoutError):
         job.result(0.01)
     hand.work()
     assert job.result(30) == 2
@@ -238,7 +238,7 @@ def test_wait_and_as_completed_and_gather(double: Any, hand: Hand) -> None:
     assert {job.args[0] for job in rq_lite.as_completed(jobs, 30)} == set(range(5))
     thread.join()
     assert rq_lite.gather(*jobs) == [1, 2, 4, 6, 8]
-    with pytest.raises(concurrent.futures.TimeoutError):
+    with pytest.raises(TimeoutError):
         rq_lite.gather(*jobs, double.put(9), timeout=0.01)
 
 
@@ -341,7 +341,7 @@ def test_a_callback_is_called_also_when_nobody_holds_its_job(queue: Queue, doubl
 def test_in_asyncio(double: Any, hand: Hand) -> None:
     async def main() -> list[Any]:
         jobs = [double.put(n) for n in range(3)]
-        with pytest.raises(asyncio.TimeoutError):
+        with pytest.raises(TimeoutError):
             await asyncio.wait_for(jobs[0], 0.01)
         thread = later(hand, 3)
         found = await asyncio.gather(*jobs, asyncio.wrap_future(jobs[0]))
@@ -383,7 +383,7 @@ def test_redis_away_is_waited_for(double: Any, hand: Hand, broker: Broker, proxy
     assert not job.done()
     proxy.refuse()
     hand.work()
-    with pytest.raises(concurrent.futures.TimeoutError):
+    with pytest.raises(TimeoutError):
         job.result(0.1)
     proxy.calm()
     assert job.result(30) == 6
@@ -424,6 +424,15 @@ def test_what_is_no_result_is_told_in_words(double: Any) -> None:
         job.prepare()
         job.hear(text)
         assert isinstance(Future.exception(job), JobFailed)
+
+
+def test_a_traceback_may_be_any_bytes(double: Any) -> None:
+    job = double.job("x")
+    job.prepare()
+    job.hear(b'{"state":"failed","error":{"type":"OSError","traceback":"caf\xe9"}}')
+    failure = Future.exception(job)
+    assert isinstance(failure, JobFailed)
+    assert (failure.type, failure.traceback) == ("OSError", "caf\ufffd")
 
 
 def test_the_reader_ends_when_nobody_waits_and_begins_anew(
@@ -490,7 +499,7 @@ def test_map_is_lazy_and_bounded(double: Any, hand: Hand, queue: Queue) -> None:
 
 def test_map_gives_up_after_its_time(double: Any, queue: Queue) -> None:
     began = time.monotonic()
-    with pytest.raises(concurrent.futures.TimeoutError):
+    with pytest.raises(TimeoutError):
         list(Executor(queue).map(double, range(3), timeout=0.05))
     assert time.monotonic() - began < 30
 

@@ -25,6 +25,7 @@ from rq_lite.backoff import full_jitter
 from rq_lite.broker import is_weather
 from rq_lite.broker.connection import Address, redact
 from rq_lite.broker.keys import NAME
+from rq_lite.cli import dead_view, jobs_view
 from rq_lite.errors import BrokerUnavailable, JobFailed, JobTimeout, QueueFull, RqLiteError, UsageError
 from rq_lite.job import EDGES, State
 from rq_lite.runtime import identity
@@ -389,3 +390,8 @@ def test_a_consumer_that_cannot_be_started_leaves_no_file_open(
     with pytest.raises(OSError, match="Too many open files"):
         Child(plan)
     assert set(Path("/proc/self/fd").iterdir()) == before
+
+
+@pytest.mark.parametrize("told", [b"{", b"\xff", b'{"note":"\xff"}', b"1" * 5000, b'{"done":' + b"[" * 100_000])
+def test_what_is_no_progress_is_shown_as_it_is(told: bytes) -> None:
+    assert jobs_view.progress(told, 0.0) == dead_view.shortened(dead_view.text_of(told))
