@@ -1,4 +1,4 @@
-# Everything needs only Python >= 3.10 with venv; the rest is installed into .venv.
+# Everything needs only Python >= 3.11 with venv; the rest is installed into .venv.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +9,7 @@ help: ## Show this
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
 .venv/ready: pyproject.toml
-	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "rq_lite needs Python 3.10 or newer: make PYTHON=python3.12"'
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "rq_lite needs Python 3.11 or newer: make PYTHON=python3.12"'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch .venv/ready

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, overload
+from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -26,9 +26,6 @@ from rq_lite.process import this
 from rq_lite.putting import Progress, put_patiently
 from rq_lite.settings import Settings
 from rq_lite.task import UNSET, Options, Policy, Task, TaskOptions, again, name_of, registry, types
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 P = ParamSpec("P")
 R = TypeVar("R")

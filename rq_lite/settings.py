@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,6 @@ import msgspec
 
 from rq_lite.checks import LONGEST, MOST
 from rq_lite.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ENV_PREFIX = "RQ_LITE_"
 SECRET = ENV_PREFIX + "SECRET"

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeAlias, TypedDict, TypeVar
 
@@ -141,7 +141,7 @@ class TaskOptions(TypedDict, total=False):
     kwargs: Mapping[str, Any]
 
 
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -449,11 +449,7 @@ def _unpickled(module: str, path: str, name: str, options: Options) -> Task[Any,
 
 def where(function: Callable[..., object]) -> str:
     code = getattr(function, "__code__", None)
-    return (
-        f"{code.co_filename}:{code.co_qualname if sys.version_info >= (3, 11) else code.co_name}"
-        if code
-        else repr(function)
-    )
+    return f"{code.co_filename}:{code.co_qualname}" if code else repr(function)
 
 
 def name_of(function: Callable[..., object]) -> str:

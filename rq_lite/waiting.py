@@ -56,7 +56,7 @@ def gather(*jobs: Job, return_exceptions: bool = False, timeout: float | None = 
     if failed is not None and not return_exceptions:
         failed.result()
     if rest:
-        raise concurrent.futures.TimeoutError(f"{len(rest)} of {len(jobs)} jobs have not ended")
+        raise TimeoutError(f"{len(rest)} of {len(jobs)} jobs have not ended")
     return [error_of(job) or job.result() for job in jobs]
 
 

@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import redis
 
@@ -31,7 +31,6 @@ WAITERS = 8  # connections of a process that wait for one queue's room, or for i
 SAID = 10.0  # seconds between two lines about a Redis that is away
 T = TypeVar("T")
 log = logging.getLogger("rq_lite.broker")
-Self = TypeVar("Self", bound="Runner")
 
 
 class Runner:
@@ -59,7 +58,7 @@ class Runner:
 
     # -- opening and closing
 
-    def open(self: Self) -> Self:
+    def open(self) -> Self:
         """Connect now, once, without patience, and check the server. Raises BrokerError in one line."""
         self._ready(self._until(0.0))
         return self

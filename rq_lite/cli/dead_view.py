@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import msgspec
@@ -66,7 +66,7 @@ VIEW = View(HEADINGS, columns, lines, facts)
 
 def page(job: Buried, now: float) -> str:
     """Everything there is to know, in lines."""
-    when = datetime.fromtimestamp(job.buried_at, timezone.utc)
+    when = datetime.fromtimestamp(job.buried_at, UTC)
     who = parse(job.consumer)
     known = [
         ("id", plain(job.id, PAYLOAD) if job.id is not None else f"none; say {called(job)}"),

@@ -266,7 +266,7 @@ class Relay:
             self.counters.held -= 1
 
     async def _change(self, seconds: float | None) -> None:
-        with contextlib.suppress(asyncio.TimeoutError):
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), seconds)
 
     def turn(self) -> bool:

@@ -10,7 +10,7 @@ import types
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -348,11 +348,11 @@ def test_a_delay_may_be_a_timedelta(task: AnyTask, broker: Broker) -> None:
     assert before + 120_000 <= int(due) <= now_ms(broker) + 120_000
 
 
-@pytest.mark.parametrize("zone", [timezone.utc, timezone(timedelta(hours=-5))])
+@pytest.mark.parametrize("zone", [UTC, timezone(timedelta(hours=-5))])
 def test_a_moment_schedules_to_the_millisecond_and_never_too_early(
     task: AnyTask, broker: Broker, zone: timezone
 ) -> None:
-    at = datetime(2200, 1, 2, 3, 4, 5, 678_901, tzinfo=timezone.utc).astimezone(zone)
+    at = datetime(2200, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC).astimezone(zone)
     task.using(at=at).put(1)
     ((_, due),) = [broker.read(("ZRANGE", KEY.scheduled, 0, 0, "WITHSCORES"))[0]]
     assert int(due) == 7258215845679
@@ -363,8 +363,8 @@ def test_a_moment_schedules_to_the_millisecond_and_never_too_early(
     [
         {"delay": 0},
         {"delay": -5.0},
-        {"at": datetime(2001, 1, 1, tzinfo=timezone.utc)},
-        {"at": datetime(1901, 1, 1, tzinfo=timezone.utc)},
+        {"at": datetime(2001, 1, 1, tzinfo=UTC)},
+        {"at": datetime(1901, 1, 1, tzinfo=UTC)},
     ],
     ids=str,
 )
@@ -380,7 +380,7 @@ def test_what_is_due_in_the_past_is_put_now(task: AnyTask, broker: Broker, optio
         ({"delay": float("inf")}, "delay must be a number of seconds, up to 100 years .or a timedelta., not inf"),
         ({"at": datetime(2026, 1, 1)}, "at=2026-01-01 00:00:00 is a different moment in each time zone: say the zone"),
         ({"at": 17.0}, "at must be a datetime, not 17.0"),
-        ({"at": datetime(2026, 1, 1, tzinfo=timezone.utc), "delay": 1}, "either delay= or at=, not both"),
+        ({"at": datetime(2026, 1, 1, tzinfo=UTC), "delay": 1}, "either delay= or at=, not both"),
         ({"wait": -0.1}, "wait must be 0 or more"),
         ({"timeout": 0}, "timeout must be above 0"),
         ({"timeout": None}, "timeout=None is for the task's definition"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -170,7 +170,7 @@ def test_the_latest_slots_are_those_that_counting_finds(cron: str) -> None:
         ({"cron": 5}, "^cron must be text, as in .*, not 5$"),
         ({"cron": b"* * * * *"}, "^cron must be text"),
         ({"cron": "* * * * *", "tz": ZoneInfo(BERLIN)}, "^tz must be the name of a time zone: say 'Europe/Berlin'$"),
-        ({"cron": "* * * * *", "tz": timezone.utc}, "^tz must be the name of a time zone, as 'Europe/Berlin', not "),
+        ({"cron": "* * * * *", "tz": UTC}, "^tz must be the name of a time zone, as 'Europe/Berlin', not "),
         ({"cron": "* * * * *", "every": 5}, "not both"),
         ({"cron": "* * * * *", "tz": "Europe/Atlantis"}, "no such time zone"),
         ({"cron": "* * * * *", "tz": "../etc/passwd"}, "no such time zone"),

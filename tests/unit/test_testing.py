@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 from unittest.mock import ANY
@@ -326,7 +326,7 @@ def test_puts_are_kept_and_nothing_runs(note: Task[..., None], seen: list[Any], 
     with recorded() as puts:
         job = note.using(delay=2.5, timeout=5, retries=1, priority=-1.5, result_ttl=60).put("a", often=2)
         note.put("b")
-        note.using(at=datetime(2036, 1, 1, tzinfo=timezone.utc)).put("c")
+        note.using(at=datetime(2036, 1, 1, tzinfo=UTC)).put("c")
     assert seen == []
     options = {"timeout": 5.0, "retries": 1, "result_ttl": 60.0, "priority": -1.5, "delay": 2.5}
     assert puts == [
@@ -337,7 +337,7 @@ def test_puts_are_kept_and_nothing_runs(note: Task[..., None], seen: list[Any], 
             queue="nowhere",
             task="note",
             args=("c",),
-            options={"at": datetime(2036, 1, 1, tzinfo=timezone.utc)},
+            options={"at": datetime(2036, 1, 1, tzinfo=UTC)},
         ),
     ]
     assert str(puts[0]).startswith("note('a', often=2)  timeout=5.0")
