@@ -2,16 +2,21 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := -m pip install --quiet --disable-pip-version-check
+COMPILE := build/lock/bin/uv --no-config --quiet pip compile pyproject.toml --universal --python-version 3.11 \
+	--generate-hashes --upgrade --custom-compile-command 'make lock'
 
-.PHONY: help demo test chaos check bench clean
+.PHONY: help demo test chaos check bench lock clean
 
 help: ## Show this
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
-.venv/ready: pyproject.toml
+# What requirements-dev.txt names, byte by byte; setuptools, which makes the editable install, is in it, too.
+.venv/ready: pyproject.toml requirements-dev.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "rq_lite needs Python 3.11 or newer: make PYTHON=python3.12"'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python $(PIP) --require-hashes --requirement requirements-dev.txt
+	$(BIN)/python $(PIP) --no-build-isolation --no-deps --editable .
 	touch .venv/ready
 
 demo: .venv/ready ## The main job in 15 seconds: a fast producer, a bounded queue, 2 x 100 greenlets
@@ -35,6 +40,12 @@ bench: .venv/ready ## Measure beside other queues, rewrite benchmarks/README.md 
 	$(BIN)/python -m benchmarks.venvs
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.report
+
+lock: ## Write the newest releases that pyproject.toml allows, and their hashes, into the requirements files
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python $(PIP) uv
+	$(COMPILE) --extra dev --output-file requirements-dev.txt
+	echo setuptools | $(COMPILE) - --extra demo --constraints requirements-dev.txt --output-file requirements.txt
 
 clean: ## Remove what was installed and built
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
