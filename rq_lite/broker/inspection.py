@@ -75,7 +75,7 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says of itself in `rq:worker:<id>`; any of it may come from another program."""
+    """What a worker says of itself in `rq-lite:worker:<id>`; any of it may come from another program."""
 
     host: str
     pid: str
@@ -92,9 +92,6 @@ LARGEST = 2**63  # of numbers in Redis
 
 RANK = re.compile(rb"^[rs]\d{16}\|")  # before an entry that waits in a priority queue
 
-# Keys that a look for workers goes through, in steps; beyond that it gives up rather than hold Redis up.
-MOST_KEYS, STEP = 200_000, 1000
-
 
 def queues(broker: Broker) -> list[str]:
     """The names of all queues, in order; what no queue can be called is left out (others may write there)."""
@@ -102,27 +99,15 @@ def queues(broker: Broker) -> list[str]:
     return sorted(filter(keys.NAME.fullmatch, names))
 
 
-def workers(broker: Broker, ids: str = "*") -> list[WorkerState] | None:
-    """The workers that live, by host and pid; None where Redis holds too many keys to look for them.
-
-    `ids` is a pattern for their ids, see rq_lite/runtime/identity.py.
-
-    There is no list of them, so this is a SCAN: for people who look, not for programs that ask often. It costs
-    nothing for long queues (jobs are no keys), but something for every key of whatever else is in this Redis.
-    """
-    if broker.read(("DBSIZE",))[0] > MOST_KEYS:
-        return None
-    found: set[bytes] = set()
-    cursor: bytes | None = None
-    while cursor != b"0":
-        scan = ("SCAN", cursor or 0, "MATCH", keys.worker(ids), "COUNT", STEP, "TYPE", "hash")
-        cursor, names = broker.read(scan)[0]
-        found.update(names)
-    if not found:
-        return []
-    clock, *hashes = broker.read(("TIME",), *(("HGETALL", name) for name in sorted(found)))
-    # One that said goodbye after the SCAN is empty.
-    living = [worker_state(ms_of(clock) / 1000, flat) for flat in hashes if flat]
+def workers(broker: Broker, part: str = "") -> list[WorkerState]:
+    """The workers that live and whose ids (see rq_lite/runtime/identity.py) have this part, by host and pid."""
+    clock, pairs = broker.read(("TIME",), ("ZRANGE", keys.WORKERS, 0, -1, "WITHSCORES"))
+    now = ms_of(clock)
+    listed = [name.decode(errors="replace") for name, end in zip(*[iter(pairs)] * 2, strict=True) if real(end) > now]
+    found = [name for name in listed if part in name]
+    hashes = broker.read(*(("HGETALL", keys.worker(name)) for name in found)) if found else []
+    # One that has left since then is empty.
+    living = [worker_state(now / 1000, flat) for flat in hashes if flat]
     return sorted(living, key=lambda worker: (worker.host, worker.pid))
 
 

@@ -1,6 +1,7 @@
 """Every key that rq_lite writes: how it is called, what it holds, who writes it. Nothing else may exist.
 
 The braces keep all keys of a queue in one slot of a Redis cluster. Keys that hold jobs never carry a TTL.
+RQ may live in the same database: it owns `rq:queues`, `rq:worker:<name>` and others, but none with a brace after `rq:`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from typing import NamedTuple
 
 from rq_lite.errors import UsageError
 
-QUEUES = "rq:queues"  # set: the names of all queues; written by declare
-SCHEDULES = "rq:schedules"  # hash: name of a schedule -> its definition as JSON
-SCHEDULES_DUE = "rq:schedules:due"  # zset: name of a schedule by its next slot in ms
-SCHEDULES_LAST = "rq:schedules:last"  # hash: name of a schedule -> the last slot that was fired, ms
+QUEUES = "rq-lite:queues"  # set: the names of all queues; written by declare
+WORKERS = "rq-lite:workers"  # zset with a TTL: id of a worker by when its word about itself ends, in ms
+SCHEDULES = "rq-lite:{schedules}"  # hash: name of a schedule -> its definition as JSON
+SCHEDULES_DUE = "rq-lite:{schedules}:due"  # zset: name of a schedule by its next slot in ms
+SCHEDULES_LAST = "rq-lite:{schedules}:last"  # hash: name of a schedule -> the last slot that was fired, ms
+OURS = ("rq:{*", "rq-lite:*")  # what a SCAN for all keys of rq_lite, and for no others, asks for
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 
 
@@ -29,7 +32,8 @@ class Key(NamedTuple):
 # What a scan of a used Redis may find (tests compare; docs/protocol.md describes).
 CATALOGUE = (
     Key(QUEUES, "set", False),
-    Key("rq:worker:<id>", "hash", True),
+    Key("rq-lite:worker:<id>", "hash", True),
+    Key(WORKERS, "zset", True),
     Key(SCHEDULES, "hash", False),
     Key(SCHEDULES_DUE, "zset", False),
     Key(SCHEDULES_LAST, "hash", False),
@@ -112,7 +116,7 @@ class QueueKeys:
 
 def worker(worker_id: str) -> str:
     """Hash with a TTL: what a worker says of itself, for status."""
-    return f"rq:worker:{worker_id}"
+    return f"rq-lite:worker:{worker_id}"
 
 
 @lru_cache(maxsize=1024)

@@ -68,12 +68,13 @@ class Tending(Runner):
         return {pairs[i].decode(): float(pairs[i + 1]) / 1000 - now for i in range(0, len(pairs), 2)}
 
     def announce(self, worker_id: str, facts: dict[str, str | int], lifetime: float) -> None:
-        """Say in `rq:worker:<id>` what a worker is; it is gone by itself after `lifetime` seconds."""
+        """Say in `rq-lite:worker:<id>` what a worker is; it is gone by itself after `lifetime` seconds."""
+        names, said = (keys.worker(worker_id), keys.WORKERS), flat(list(facts.items()))
         with moments.step("announce", None, worker=worker_id):
-            self._run("announce", (keys.worker(worker_id),), ms(lifetime), *flat(list(facts.items())))
+            self._run("announce", names, worker_id, ms(lifetime), *said)
 
     def unannounce(self, worker_id: str) -> None:
-        self.read(("DEL", keys.worker(worker_id)))
+        self.read(("DEL", keys.worker(worker_id)), ("ZREM", keys.WORKERS, worker_id))
 
     # -- operators
 

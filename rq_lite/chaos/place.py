@@ -117,8 +117,10 @@ class UsersRedis:
     def leave(self, queue: str) -> None:
         """Only what a run has put there: meanwhile somebody else may have begun to use the database."""
         try:
-            ours = [name for name in scan(self.broker, "rq:*") if is_of(self.broker, name, queue)]
-            self.broker.read(("SREM", keys.QUEUES, queue), *(("DEL", name) for name in ours))
+            ours = [name for name in scan(self.broker, *keys.OURS) if is_of(self.broker, name, queue)]
+            workers = [name.removeprefix(keys.worker("")) for name in ours if name.startswith(keys.worker(""))]
+            lists = (("SREM", keys.QUEUES, queue), *(("ZREM", keys.WORKERS, worker) for worker in workers))
+            self.broker.read(*lists, *(("DEL", name) for name in ours))
         finally:
             self.broker.close()
 
@@ -130,13 +132,14 @@ def is_of(broker: Broker, name: str, queue: str) -> bool:
     return name.startswith(keys.of(queue).prefix)
 
 
-def scan(broker: Broker, pattern: str) -> list[str]:
+def scan(broker: Broker, *patterns: str) -> list[str]:
     """The names of all such keys, each once."""
     found: set[bytes] = set()
-    cursor: bytes | None = None
-    while cursor != b"0":
-        cursor, names = broker.read(("SCAN", cursor or 0, "MATCH", pattern, "COUNT", 1000))[0]
-        found.update(names)
+    for pattern in patterns:
+        cursor: bytes | None = None
+        while cursor != b"0":
+            cursor, names = broker.read(("SCAN", cursor or 0, "MATCH", pattern, "COUNT", 1000))[0]
+            found.update(names)
     return sorted(name.decode(errors="replace") for name in found)
 
 

@@ -51,10 +51,10 @@ def ids(entries: list[bytes]) -> list[str]:
     return [id_of(entry) or "(no job)" for entry in entries]
 
 
-def undocumented(broker: Broker, ours: str = "*") -> list[str]:
-    """Keys in this Redis (of those that may be `ours`) that the catalogue does not know, or not as they are."""
+def undocumented(broker: Broker, *ours: str) -> list[str]:
+    """Keys in this Redis (all, or those of the patterns) that the catalogue does not know, or not as they are."""
     wrong = []
-    for name in scan(broker, ours):
+    for name in scan(broker, *(ours or ["*"])):
         kind, ttl = broker.read(("TYPE", name), ("PTTL", name))
         known = [key for key in keys.CATALOGUE if pattern(key.pattern).fullmatch(name)]
         fits = any(key.type == kind.decode() and key.expires == (ttl >= 0) for key in known)

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from rq_lite import moments
-from rq_lite.broker import inspection
+from rq_lite.broker import inspection, keys
 from rq_lite.chaos.app import queue
 from rq_lite.chaos.crew import Crew
 from rq_lite.chaos.invariants import Demands
@@ -62,9 +62,8 @@ def run(
             crew.start()
             Watch(choices, place, crew, record, show, caught).until_drained()
         queues = {queue.name: at_rest(place.broker, queue.name)}
-        record(
-            "final", None, {"queues": queues, "keys": undocumented(place.broker, "rq:*"), "processes": crew.survivors()}
-        )
+        strangers = undocumented(place.broker, *keys.OURS)
+        record("final", None, {"queues": queues, "keys": strangers, "processes": crew.survivors()})
 
 
 class Watch:

@@ -48,7 +48,7 @@ def living(settings: Settings, *, anywhere: bool) -> tuple[int, str]:
         raise Unwell("the embedded Redis is not running")
     broker = open_broker(settings, quiet=True)
     try:
-        workers = inspection.workers(broker, "*" if anywhere else f"*.{machine()}:*") or []
+        workers = inspection.workers(broker, "" if anywhere else f".{machine()}:")
         trouble = "; ".join(plain(worker.trouble, 300) for worker in workers if worker.trouble)
         if any(worker.idle for worker in workers):
             raise Unwell(trouble)

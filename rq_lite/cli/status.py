@@ -21,18 +21,16 @@ from rq_lite.broker.inspection import QueueState, WorkerState
 from rq_lite.cli.common import known_queue, open_broker, plural, settings_from, url_option
 
 NO_QUEUE = "no queue yet: the first put makes one, try `rq-lite produce --help` or `rq-lite demo`"
-NO_SEARCH = f"workers are not looked up: this Redis holds more than {inspection.MOST_KEYS:,} keys"
 EVERY = 1.0  # seconds between two looks of --watch
-WORKERS_EVERY = 5  # looks between two searches for workers, which cost more
 WIDE = 200  # columns where nobody's terminal says how many there are
 LONGEST = 60  # characters of a name that are shown
 
 
 class Look(NamedTuple):
-    """What there was to see. `workers` is None where they are not looked up; `warning` is of Redis itself."""
+    """What there was to see. `warning` is of Redis itself."""
 
     queues: dict[str, QueueState]
-    workers: list[WorkerState] | None = None
+    workers: list[WorkerState]
     warning: str | None = None
 
 
@@ -62,7 +60,7 @@ def show(broker: Broker, names: tuple[str, ...], *, as_json: bool, watch: bool) 
         for _ in ticks(watch):
             seen = look(broker, names)
             warnings = [] if seen.warning is None else [seen.warning]
-            facts = {"queues": seen.queues, "workers": inspection.workers(broker), "warnings": warnings}
+            facts = {"queues": seen.queues, "workers": seen.workers, "warnings": warnings}
             click.echo(msgspec.json.encode(facts).decode())
     elif watch and not console.is_terminal:
         for _ in ticks(watch):
@@ -72,21 +70,16 @@ def show(broker: Broker, names: tuple[str, ...], *, as_json: bool, watch: bool) 
         if not console.is_terminal:
             console.width = WIDE
         with screen(console, watch) as put_up:
-            workers: list[WorkerState] | None = None
-            for number in ticks(watch):
-                if number % WORKERS_EVERY == 0:
-                    workers = inspection.workers(broker)
-                put_up(view(look(broker, names)._replace(workers=workers), console, names))
+            for _ in ticks(watch):
+                put_up(view(look(broker, names), console, names))
 
 
-def ticks(watch: bool) -> Iterator[int]:
-    """0 now; then, where somebody watches, 1, 2, 3… every second."""
-    yield 0
-    number = 0
+def ticks(watch: bool) -> Iterator[None]:
+    """Now; then, with --watch, every second."""
+    yield
     while watch:
         time.sleep(EVERY)
-        number += 1
-        yield number
+        yield
 
 
 @contextmanager
@@ -101,7 +94,7 @@ def screen(console: Console, watch: bool) -> Iterator[Callable[[RenderableType],
 
 def look(broker: Broker, names: tuple[str, ...]) -> Look:
     states = inspection.states(broker, list(dict.fromkeys(names)) or inspection.queues(broker))
-    return Look(states, warning=inspection.eviction(broker))
+    return Look(states, inspection.workers(broker), inspection.eviction(broker))
 
 
 # -- for people
@@ -125,7 +118,7 @@ def view(seen: Look, console: Console, names: tuple[str, ...] = ()) -> Renderabl
     ]
     parts += [
         Text(f"! worker {plain(worker.host)} {plain(worker.pid)}: {plain(worker.trouble, 300)}", style="yellow")
-        for worker in seen.workers or []
+        for worker in seen.workers
         if worker.trouble
     ]
     return Group(*parts)
@@ -195,10 +188,8 @@ def bar(full: float | None) -> RenderableType:
     return grid
 
 
-def worker_table(workers: list[WorkerState] | None, names: tuple[str, ...]) -> RenderableType:
+def worker_table(workers: list[WorkerState], names: tuple[str, ...]) -> RenderableType:
     """The workers that serve one of these queues; with no names all of them."""
-    if workers is None:
-        return Text(NO_SEARCH)
     serving = [worker for worker in workers if not names or not {*names}.isdisjoint(worker.queues)]
     if not serving:
         return Text("no worker runs: start one with `rq-lite work APP`")

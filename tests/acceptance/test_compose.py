@@ -272,7 +272,7 @@ def test_the_stack_fetches_every_page_once_and_stops_in_order(stack: Stack) -> N
     assert not stack.healthy("worker")
     workers = [f"worker-{n + 1}" for n in range(SERVICES["worker"]["deploy"]["replicas"])]
     producer = stack.start("producer")
-    until(lambda: b"pages" in redis_says(stack, "SMEMBERS", "rq:queues"), "the producer has begun")
+    until(lambda: b"pages" in redis_says(stack, "SMEMBERS", "rq-lite:queues"), "the producer has begun")
     for name in workers:
         stack.start("worker", name)
     until(lambda: stack.healthy("worker"), "the workers are healthy")

@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from rq_lite import Broker, Settings, embedded
+from rq_lite.broker import keys
 from rq_lite.cli import cli
 from rq_lite.cli import demo as command_line
 from rq_lite.demo.facts import Choices, Summary, problems_of
@@ -166,7 +167,7 @@ def test_a_redis_that_was_named_is_left_as_it_was(demo: Demo) -> None:
         assert code == 0
         assert json.loads(out)["done"] == 200
         after = {key: broker.read(("TTL", key))[0] for key in broker.read(("KEYS", "*"))[0]}
-        assert broker.read(("SMEMBERS", "rq:queues"))[0] == [b"mine"]
+        assert broker.read(("SMEMBERS", keys.QUEUES))[0] == [b"mine"]
     finally:
         broker.close()
         embedded.stop(settings)

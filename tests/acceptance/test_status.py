@@ -201,19 +201,9 @@ def test_a_narrow_terminal_cuts_no_number(broker: Broker, task: Task[[int], int]
     assert "1,234,567,890" in words
     assert "parked)," in words
     wide = Console(width=160, file=io.StringIO())
-    wide.print(status.view(status.Look({"q": state}, None), wide))
+    wide.print(status.view(status.Look({"q": state}, []), wide))
     assert isinstance(wide.file, io.StringIO)
     assert "jobs/s" in wide.file.getvalue().splitlines()[1]
-    assert status.NO_SEARCH in wide.file.getvalue()
-
-
-def test_workers_are_not_searched_among_millions_of_keys(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    broker.announce("w", {"host": "box", "pid": 7}, 60)
-    found = inspection.workers(broker)
-    assert found is not None
-    assert [(worker.host, worker.pid, worker.since) for worker in found] == [("box", "7", None)]
-    monkeypatch.setattr(inspection, "MOST_KEYS", 0)
-    assert inspection.workers(broker) is None
 
 
 def test_watch_on_a_pipe_is_a_line_a_second_until_ctrl_c(commands: Commands, task: Task[[int], int]) -> None:

@@ -64,7 +64,7 @@ def test_wrong_clocks_end_no_lease_and_change_no_order(
     lab.until_seen("begun", 10)
     # What a worker says of its start is by its own clock: that of the second is really wrong.
     until(
-        lambda: any((worker.since or 0.0) > HOUR - 60 for worker in inspection.workers(lab.broker) or []),
+        lambda: any((worker.since or 0.0) > HOUR - 60 for worker in inspection.workers(lab.broker)),
         "its worker has said since when it works",
     )
     least = LEASE

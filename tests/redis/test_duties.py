@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from rq_lite.broker import Broker, Death, Link
+from rq_lite.broker import Broker, Death, Link, keys
 from rq_lite.broker.codec import decode
 from rq_lite.runtime.duties import Duties
 from rq_lite.runtime.identity import machine, start_of
@@ -46,7 +46,7 @@ def waiting_again(broker: Broker) -> dict[int, int]:
 
 def until_announced(broker: Broker) -> None:
     """Whatever the thread does first has been done."""
-    until(lambda: broker.read(("EXISTS", "rq:worker:w"))[0], "the worker has announced itself")
+    until(lambda: broker.read(("EXISTS", keys.worker("w")))[0], "the worker has announced itself")
 
 
 def test_a_strangers_jobs_are_reclaimed_at_once_and_all_charged(broker: Broker, duties: Duties) -> None:

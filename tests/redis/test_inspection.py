@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rq_lite.broker import Broker, Link, inspection
+from rq_lite.broker import Broker, Link, inspection, keys
+from tests.conftest import until
 from tests.redis.steps import KEY, entry, everything, now_ms, put, take
 
 
@@ -115,6 +116,11 @@ def commands_of(broker: Broker) -> dict[str, int]:
     inspection.states(broker, ["q"])
     broker.size("q")
     inspection.signs_of_life(broker, "q")
+    return sent(broker)
+
+
+def sent(broker: Broker) -> dict[str, int]:
+    """How often Redis has done each command since CONFIG RESETSTAT."""
     found = {}
     for line in broker.read(("INFO", "commandstats"))[0].decode().splitlines():
         if line.startswith("cmdstat_"):
@@ -141,13 +147,47 @@ def test_workers_are_listed_while_they_announce_themselves(broker: Broker) -> No
     since = now_ms(broker) // 1000 - 100
     broker.announce("b", {"host": "b", "pid": 2, "queues": "q,r", "procs": 2, "slots": 5, "since": since}, 60)
     broker.announce("a", {"host": "a", "pid": 1, "since": "odd"}, 60)
-    first, second = inspection.workers(broker) or []
+    first, second = inspection.workers(broker)
     assert (first.host, first.pid, first.queues, first.procs, first.since) == ("a", "1", [], "?", None)
     assert (second.host, second.queues, second.slots) == ("b", ["q", "r"], "5")
     assert second.since is not None
     assert 100 <= second.since < 160
     broker.unannounce("a")
-    assert [worker.host for worker in inspection.workers(broker) or []] == ["b"]
+    assert [worker.host for worker in inspection.workers(broker)] == ["b"]
+
+
+def listed(broker: Broker) -> list[bytes]:
+    found: list[bytes] = broker.read(("ZRANGE", keys.WORKERS, 0, -1))[0]
+    return found
+
+
+def test_the_list_of_workers_goes_with_them(broker: Broker) -> None:
+    broker.announce("long", {"host": "b"}, 60)
+    broker.announce("short", {"host": "c"}, 0.05)
+    clock, ttl, end = broker.read(("TIME",), ("PTTL", keys.WORKERS), ("ZSCORE", keys.WORKERS, "long"))
+    assert 50_000 < ttl <= 60_000  # as long as the last of them
+    assert 50_000 < float(end) - inspection.ms_of(clock) <= 60_000
+    until(lambda: [worker.host for worker in inspection.workers(broker)] == ["b"], "one has fallen silent")
+    assert listed(broker) == [b"short", b"long"]  # a look does not write
+    broker.announce("long", {"host": "b"}, 60)
+    assert listed(broker) == [b"long"]
+    broker.unannounce("long")
+    assert broker.read(("EXISTS", keys.WORKERS))[0] == 0
+
+
+def test_a_worker_whose_word_is_gone_is_not_shown_though_it_is_listed(broker: Broker) -> None:
+    broker.announce("w", {"host": "h"}, 60)
+    broker.read(("DEL", keys.worker("w")))
+    assert (inspection.workers(broker), listed(broker)) == ([], [b"w"])
+
+
+def test_a_look_for_workers_costs_the_same_beside_any_number_of_other_keys(broker: Broker) -> None:
+    broker.announce("box.0123456789ab:7:1:x", {"host": "box"}, 60)
+    broker.announce("box.ba9876543210:7:1:x", {"host": "twin"}, 60)
+    broker.read(("MSET", *[word for i in range(1000) for word in (f"other:{i}", "x")]), ("CONFIG", "RESETSTAT"))
+    assert [worker.host for worker in inspection.workers(broker, ".0123456789ab:")] == ["box"]
+    assert sent(broker) == {"time": 1, "zrange": 1, "hgetall": 1}
+    broker.read(("FLUSHALL",))
 
 
 def test_the_rate_is_computed_while_leases_are_renewed(broker: Broker, link: Link) -> None:
@@ -177,8 +217,8 @@ def test_numbers_that_somebody_else_wrote_are_none(broker: Broker, value: str | 
     for field in fields:
         broker.read(("HSET", KEY.meta, field, value))
     broker.announce("w", {"host": "h"}, 60)
-    broker.read(("HSET", "rq:worker:w", "since", value, "stuck", value))
+    broker.read(("HSET", keys.worker("w"), "since", value, "stuck", value))
     found = state(broker)
     assert (found.inflight, found.done, found.put, found.jobs_per_second, found.full) == (0, 0, 0, 0.0, None)
     assert inspection.signs_of_life(broker, "q")[0] == 0
-    assert [worker.stuck for worker in inspection.workers(broker) or []] == [0]
+    assert [worker.stuck for worker in inspection.workers(broker)] == [0]

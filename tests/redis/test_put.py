@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.exceptions import AuthenticationError, BusyLoadingError, OutOfMemoryError, ResponseError
 
-from rq_lite.broker import Broker, Code, Feed, Link, connection, inspection, runner
+from rq_lite.broker import Broker, Code, Feed, Link, connection, inspection, keys, runner
 from rq_lite.broker.connection import Address
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable, PayloadTooLarge
 from rq_lite.queue import LifoQueue, Queue
@@ -366,7 +366,7 @@ def test_a_queue_declares_itself_again_when_redis_was_emptied(queue: Queue, brok
     queue.put_entries([entry(2)], Options())
     assert waiting(broker) == [2]
     assert counter(broker, "maxsize") == 10
-    assert broker.read(("SMEMBERS", "rq:queues"))[0] == [b"q"]
+    assert broker.read(("SMEMBERS", keys.QUEUES))[0] == [b"q"]
 
 
 # -- delays
@@ -488,4 +488,4 @@ def test_at_maxmemory_a_worker_can_start_on_a_queue_that_is_known(queue: Queue, 
         assert queue.declare() == (10, 0)
         assert broker.declare("q") == (10, 0)
         broker.announce("w", {"host": "h"}, 60)
-    assert broker.read(("HGETALL", "rq:worker:w"))[0] == [b"host", b"h"]
+    assert broker.read(("HGETALL", keys.worker("w")))[0] == [b"host", b"h"]

@@ -407,7 +407,7 @@ def test_a_supervisor_that_waits_hears_of_what_is_due_earlier(broker: Broker, mo
     monkeypatch.setattr("rq_lite.runtime.planner.LOOK", 3600.0)
     duties = Duties(broker, "w", {}, None)
     duties.start(["q"])
-    until(lambda: broker.read(("EXISTS", "rq:worker:w"))[0], "its first round is over")
+    until(lambda: broker.read(("EXISTS", keys.worker("w")))[0], "its first round is over")
     put(broker, 1, delay=3_000_000)
     put(broker, 2, delay=200)
     until(lambda: waiting(broker) == [2], "it was promoted")

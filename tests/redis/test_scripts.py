@@ -33,7 +33,7 @@ def body(name: str) -> str:
 def listed(name: str) -> list[str]:
     """The keys that the head lists, in their order."""
     text = scripts.head(name)["KEYS"].removeprefix("for each queue: ").partition(" then for each ")[0]
-    return re.findall(r"[a-z:<>]+", re.sub(r"[\d\[\]]", "", text))
+    return re.findall(r"[a-z:<>{}-]+", re.sub(r"[\d\[\]]", "", text))
 
 
 def test_there_are_scripts() -> None:

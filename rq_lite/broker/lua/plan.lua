@@ -1,5 +1,5 @@
 -- plan: write, replace or remove a schedule, if its definition is still what the caller knows.
--- KEYS    1 rq:schedules  2 rq:schedules:due  3 rq:schedules:last
+-- KEYS    1 rq-lite:{schedules}  2 rq-lite:{schedules}:due  3 rq-lite:{schedules}:last
 -- ARGV    1 name  2 definition as the caller knows it ('': none)  3 definition to write ('': remove it)
 --         4 its next slot, ms ('': as it is)
 -- returns {OK} | {MOVED}
