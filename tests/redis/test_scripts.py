@@ -113,6 +113,20 @@ def test_every_script_is_sent_the_keys_that_its_head_lists(
         return call(self, link, keys_, *args)
 
     monkeypatch.setattr(scripts.Script, "__call__", recorded)
+    run_every_script(broker, link)
+    assert sorted(sent) == list(NAMES)
+    for name, calls in sent.items():
+        expected = listed(name)
+        for names in calls:
+            count = len(expected)
+            for i, key in enumerate(names):
+                short = key.removeprefix(KEY.prefix)
+                assert pattern(expected[i % count]).fullmatch(short), (name, key)
+            assert len(names) == {"exchange": 2 * count, "put": len(names)}.get(name, count)
+    assert [len(names) for names in sent["put"]] == [7, 8]
+
+
+def run_every_script(broker: Broker, link: Link) -> None:
     broker.declare("q")
     broker.announce("w", {"host": "h"}, 60)
     put(broker, 1)
@@ -148,16 +162,6 @@ def test_every_script_is_sent_the_keys_that_its_head_lists(
     ]
     for step in steps:
         step()
-    assert sorted(sent) == list(NAMES)
-    for name, calls in sent.items():
-        expected = listed(name)
-        for names in calls:
-            count = len(expected)
-            for i, key in enumerate(names):
-                short = key.removeprefix(KEY.prefix)
-                assert pattern(expected[i % count]).fullmatch(short), (name, key)
-            assert len(names) == {"exchange": 2 * count, "put": len(names)}.get(name, count)
-    assert [len(names) for names in sent["put"]] == [7, 8]
 
 
 @pytest.mark.parametrize("name", NAMES)
