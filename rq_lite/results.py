@@ -57,7 +57,7 @@ class Reader:
 
     def __init__(self, broker: Broker) -> None:
         # No second try within a step: the next one comes soon enough.
-        self._broker = Broker(broker.url, settings=msgspec.structs.replace(broker.settings, patience=0.0))
+        self._broker = Broker(broker.url, settings=msgspec.structs.replace(broker.settings, patience=0.0), quiet=True)
         self.client = os.urandom(8).hex()
         self._lock = threading.Lock()
         # Weakly: a handle that was only asked, and is dropped, waits for nothing.

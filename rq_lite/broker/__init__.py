@@ -25,4 +25,5 @@ class Broker(Consuming, Tending, Planning):
     """One Redis with the scripts; connects with its first use. Safe to share between threads and greenlets.
 
     `url` wins over the settings'; with neither it is the embedded Redis, which this process then keeps alive.
+    A `quiet` one says nothing of what it finds there when it connects.
     """

@@ -93,19 +93,24 @@ class Link:
 
     def pipe(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """The replies to several commands sent at once; raises the first error among them, after reading all."""
+        replies = self.replies(commands)
+        for reply in replies:
+            if isinstance(reply, redis.ResponseError):
+                raise reply
+        return replies
+
+    def replies(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        """The same, with the errors among them in their places."""
         packed = [self._packed(command) for command in commands]
         self._begin()
         self._connection.send_packed_command(packed)
-        replies = []
-        failure: redis.ResponseError | None = None
+        replies: list[Any] = []
         for _ in commands:
             try:
                 replies.append(self._connection.read_response())
             except redis.ResponseError as error:
-                failure = failure or error
+                replies.append(error)
         self._owed = False
-        if failure is not None:
-            raise failure
         return replies
 
     def _packed(self, command: tuple[Any, ...]) -> bytes:

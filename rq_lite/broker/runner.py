@@ -15,7 +15,7 @@ import redis
 
 from rq_lite import moments
 from rq_lite.backoff import pauses
-from rq_lite.broker import scripts
+from rq_lite.broker import former, scripts
 from rq_lite.broker.connection import LONGEST_BLOCK, Address, Link, Links, explained, is_lost, is_weather, left
 from rq_lite.broker.signing import Signer
 from rq_lite.embedded import PATIENCE, Attached, announce, attach
@@ -88,11 +88,13 @@ class Runner:
             self._connect_to(self._attached.url)
             self._url = self._attached.url
         with self._links.lend() as link:
-            info = self._patiently(lambda: link.call("INFO", "server"), link, until)
+            info, *old = self._patiently(lambda: greeted(link), link, until)
         self.version = version_of(info)
         if self.version < OLDEST:
             number = ".".join(map(str, self.version))
             raise BrokerUnsuitable(f"Redis at {self.shown} is version {number or '?'}; 6.2 or newer is needed")
+        if (said := former.found(old)) and not self._quiet:
+            log.warning("Redis at %s holds %s", self.shown, said)
         self._scripts = scripts.load(flags=self.version >= WITH_FLAGS)
 
     def close(self) -> None:
@@ -209,6 +211,14 @@ class Runner:
             waiters.give_back(link)
         time.sleep(random.uniform(0, min(seconds, 0.5)))
         return False
+
+
+def greeted(link: Link) -> list[Any]:
+    """The replies to INFO and to a look for keys of former names, which may be errors."""
+    info, *old = link.replies([("INFO", "server"), *former.LOOK])
+    if isinstance(info, redis.ResponseError):
+        raise info
+    return [info, *old]
 
 
 def version_of(info: bytes) -> tuple[int, ...]:

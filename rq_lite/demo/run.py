@@ -45,7 +45,7 @@ def run(choices: Choices, settings: Settings, show: Callable[[Sample], None]) ->
         website = Website(choices, folder)
         stack.callback(website.stop)
         # A broker of its own: it must not start the embedded Redis anew when that one is closed.
-        own = Broker(broker.url, settings=settings)
+        own = Broker(broker.url, settings=settings, quiet=True)
         stack.callback(own.close)
         queue = Queue(name, choices.maxsize, broker=own)
         queue.declare()

@@ -87,7 +87,7 @@ def prepare(plan: Plan, reports: int, board: Board) -> Consumer:
     """Import the app and make the consumer that its queues want; says on the way who it is."""
     name = str(mine())
     Report("hello", consumer=name).send(reports)
-    broker = Broker(plan.settings.url, settings=plan.settings)
+    broker = Broker(settings=plan.settings, quiet=True)
     through_weather(plan, broker.open)
     this.use(plan.settings, broker)
     this.serves = plan.queues or registry.queues  # all that the app names until now: its import may put, too

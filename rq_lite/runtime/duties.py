@@ -75,7 +75,7 @@ class Duties:
         chores: Sequence[tuple[float, Callable[[], None]]] = (),
     ):
         # No second try within a chore: the next one comes soon enough, and an outage must not become a storm.
-        self._broker = Broker(broker.url, settings=msgspec.structs.replace(broker.settings, patience=0.0))
+        self._broker = Broker(broker.url, settings=msgspec.structs.replace(broker.settings, patience=0.0), quiet=True)
         self._revive = broker.revive
         self._worker = worker_id
         self._facts = {**facts, "host": socket.gethostname(), "pid": os.getpid()}

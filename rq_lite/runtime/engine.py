@@ -21,6 +21,7 @@ from typing import NoReturn
 import msgspec
 
 from rq_lite.app import import_app, own_traceback
+from rq_lite.broker import Broker
 from rq_lite.broker.codec import decode
 from rq_lite.current import CurrentJob, Progress
 from rq_lite.errors import AppFailed, JobTimeout, UsageError
@@ -209,7 +210,7 @@ def set_up(hire: Hire) -> None:
         format=f"%(asctime)s consumer {hire.number}, engine [{os.getpid()}] %(message)s",
         datefmt="%H:%M:%S",
     )
-    this.use(hire.settings)
+    this.use(hire.settings, Broker(settings=hire.settings, quiet=True))
     this.serves = frozenset(hire.queues)
     import_app(hire.app)
 

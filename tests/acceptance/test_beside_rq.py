@@ -82,4 +82,15 @@ def test_both_put_run_and_list_only_their_own(lab: Lab, theirs: Any) -> None:
     lab.until_seen("done", 2)
     assert worker.stop() == 0
     assert lab.seen("done") == ["ours", "ours again"]
+    assert "rq:queues" not in worker.said  # no false alarm about keys of an older rq_lite
     assert undocumented(lab.broker, *keys.OURS) == []
+
+
+def test_a_worker_says_once_that_an_older_version_has_left_keys(lab: Lab, theirs: Any) -> None:
+    theirs.sadd("rq:queues", "pages")
+    # Its consumers and engines do not say it again, though an engine puts.
+    lab.put("spread_process", 3, app="tests.acceptance.apps.cpu")
+    worker = lab.work("--burst", app="tests.acceptance.apps.cpu", procs=2)
+    assert worker.wait() == 0
+    assert lab.state().done == 4
+    assert worker.said.count("rq:queues with pages") == 1

@@ -1,0 +1,40 @@
+"""Names that keys of rq_lite had before 0.1.0: some of them are RQ's, so none is read or written any more.
+
+Of a Redis that still has such keys a process is told when it connects. RQ has an `rq:queues` of its own, whose members
+all begin with `rq:queue:`; the other names are not RQ's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rq_lite.broker import keys
+
+QUEUES, RQ_QUEUE = "rq:queues", "rq:queue:"
+SCHEDULES = ("rq:schedules", "rq:schedules:due", "rq:schedules:last")
+# Beside an RQ with very many queues not all are looked at.
+LOOK: tuple[tuple[Any, ...], ...] = (("SSCAN", QUEUES, 0, "COUNT", 1000), *(("EXISTS", name) for name in SCHEDULES))
+NAMED = 10  # queues
+
+
+def found(replies: Sequence[Any]) -> str | None:
+    """What to say of the keys that the replies to LOOK tell of; None where there are none.
+
+    A reply that is an error tells of none: the user of this connection may not be allowed to look.
+    """
+    scanned, *there = replies
+    members = [member.decode(errors="replace") for member in scanned[1]] if isinstance(scanned, list) else []
+    queues = sorted(name for name in members if keys.NAME.fullmatch(name) and not name.startswith(RQ_QUEUE))
+    schedules = [name for name, count in zip(SCHEDULES, there, strict=True) if count == 1]
+    if not queues and not schedules:
+        return None
+    named, more = " ".join(queues[:NAMED]), f" (and {len(queues) - NAMED} more)" if len(queues) > NAMED else ""
+    shown = ([f"{QUEUES} with {named}{more}"] if queues else []) + schedules
+    whole = [QUEUES] if len(queues) == len(members) > 0 else []
+    commands = [f"SREM {QUEUES} {named}"] if queues and not whole else []
+    commands += ["DEL " + " ".join([*whole, *schedules])] if whole or schedules else []
+    return (
+        f"keys of an rq_lite older than 0.1.0, which are not read any more: {', '.join(shown)}. Let that version "
+        f"finish and end it, then delete them (redis-cli: {'; '.join(commands)}) and add its schedules again"
+    )
