@@ -58,6 +58,7 @@ class Frames:
     """One end. What is in the middle of a frame when an exception strikes is gone on with by the next call."""
 
     def __init__(self, end: socket.socket) -> None:
+        end.settimeout(None)  # an app may have set another default for all sockets of the process
         self.end = end
         self.unread = False  # the other end is gone, and has not read all that was sent; never known outside Linux
         self._came = bytearray()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from rq_lite.runtime import engines
 from rq_lite.runtime.engines import Engines
-from rq_lite.runtime.frames import Answer, Hire
+from rq_lite.runtime.frames import Answer, Frames, Hire
 from rq_lite.settings import Settings
 
 FILES = Path("/proc/self/fd")
@@ -42,3 +43,17 @@ def test_one_that_cannot_be_started_leaves_nothing_open(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         engines.Engine(tmp_path / "gone")
     assert len(list(FILES.iterdir())) == before
+
+
+def test_an_apps_default_for_sockets_does_not_end_a_wait_for_an_engine() -> None:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(0.01)
+    try:
+        ours, theirs = map(Frames, socket.socketpair())
+    finally:
+        socket.setdefaulttimeout(before)
+    assert (ours.end.gettimeout(), theirs.end.gettimeout()) == (None, None)
+    ours.send(b"frame")
+    assert theirs.receive() == b"frame"
+    ours.end.close()
+    theirs.end.close()
