@@ -11,6 +11,7 @@ import click
 
 from rq_lite import __version__
 from rq_lite.errors import AppFailed, RqLiteError
+from rq_lite.runtime.streams import of_command
 
 # Name, module, and what `rq-lite --help` says, so that it need not import them all.
 COMMANDS = {
@@ -75,6 +76,7 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> Any:
     """Run the command; errors on purpose end it with one line and their own exit code."""
+    of_command()
     try:
         return cli.main(args, prog_name="rq-lite", standalone_mode=True)
     except RqLiteError as error:

@@ -60,7 +60,7 @@ def main() -> None:
     life, reports, board, stacks = map(int, sys.argv[1:])
     plan = read_plan(life)
     die_with(plan.parent)
-    by_line()
+    by_line(monkey.get_original("select", "poll"))
     set_up_log(plan)
     tell_stacks(stacks)
     tell_exits(stacks)

@@ -1,21 +1,136 @@
-"""What jobs print: line by line as it comes, also into a pipe or a file, and nothing of it is lost at the end."""
+"""The standard streams of our processes: no print is lost at the end, and none fails because its reader is gone.
+
+What jobs print goes out line by line as it comes. Where a stream takes nothing more (its reader is gone, the disk is
+full) it goes nowhere, which is said once: no job is to blame for it. A command's own output does fail, once.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
+import select
 import sys
+from collections.abc import Callable
+from typing import Any
+
+from rq_lite.errors import RqLiteError
+
+NAMES = {1: "stdout", 2: "stderr"}
 
 
-def by_line() -> None:
-    """From now on a whole line goes out at once."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(line_buffering=True)
+class Unwritten(RqLiteError):
+    """What a command has to say cannot be written."""
+
+
+class Outlet(io.RawIOBase):
+    """The file of a standard stream. `failed` hears of the first error of a write, and may raise."""
+
+    def __init__(self, file: int, failed: Callable[[int, OSError], None], poll: Callable[[], Any]) -> None:
+        self._file = file
+        self._failed = failed
+        self._poll = poll
+        self._told = False
+        self.name = f"<{NAMES.get(file, file)}>"
+
+    def write(self, data: Any, /) -> int:
+        """All of it: an unbuffered text stream looks at no count."""
+        view = left = memoryview(data).cast("B")
+        while left:
+            try:
+                left = left[os.write(self._file, left) :]
+            except BlockingIOError:  # another process, with the same terminal or pipe, has set it to non-blocking
+                ready = self._poll()
+                ready.register(self._file, select.POLLOUT)
+                ready.poll()
+            except OSError as error:
+                if not self._told:
+                    self._told = True
+                    self._failed(self._file, error)
+                break
+        return view.nbytes
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._file
+
+    def isatty(self) -> bool:
+        return os.isatty(self._file)
+
+
+class Stream(io.TextIOWrapper):
+    """What a job closes, its neighbours go on to use."""
+
+    def close(self) -> None:
+        self.flush()
+
+
+def by_line(poll: Callable[[], Any] = select.poll) -> None:
+    """For a process in which jobs run: from now on a whole line goes out at once, or nowhere.
+
+    `poll` must wait without letting another greenlet write meanwhile.
+    """
+    for number in NAMES:
+        _replace(number, goes_nowhere, poll, line_buffering=True)
+
+
+def of_command() -> None:
+    """For a command: standard output may fail, with one line; standard error says what it can."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # it is closed: the next file would take its number, and get what is printed
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            if number in NAMES:  # not None: what is printed to that goes to the other one
+                setattr(sys, NAMES[number], os.fdopen(number, "w", closefd=False))
+    _replace(1, fails, select.poll)
+    _replace(2, lambda *_: None, select.poll)
+
+
+def _replace(
+    number: int,
+    failed: Callable[[int, OSError], None],
+    poll: Callable[[], Any],
+    *,
+    line_buffering: bool | None = None,
+) -> None:
+    name = NAMES[number]
+    now = getattr(sys, name)
+    if not isinstance(now, io.TextIOWrapper) or now is not getattr(sys, f"__{name}__") or now.fileno() != number:
+        return  # closed from the beginning, or not the system's
+    with contextlib.suppress(OSError):
+        now.flush()
+    outlet: Any = Outlet(number, failed, poll)
+    stream = Stream(
+        outlet if isinstance(now.buffer, io.RawIOBase) else io.BufferedWriter(outlet),
+        encoding=now.encoding,
+        errors=now.errors,
+        newline="\n",
+        line_buffering=now.line_buffering if line_buffering is None else line_buffering,
+        write_through=now.write_through,
+    )
+    setattr(sys, name, stream)
+    setattr(sys, f"__{name}__", stream)
+
+
+def goes_nowhere(number: int, error: OSError) -> None:
+    """Say it on standard error, past Python's streams: one of them is in the middle of a write."""
+    if number == 1:
+        line = f"rq-lite [{os.getpid()}]: standard output: {error.strerror}; what jobs print there goes nowhere\n"
+        with contextlib.suppress(OSError):
+            os.write(2, line.encode())
+
+
+def fails(_number: int, error: OSError) -> None:
+    if isinstance(error, BrokenPipeError):  # click ends a command for it without a word
+        raise error
+    raise Unwritten(f"standard output: {error.strerror}")
 
 
 def flush() -> None:
-    """Out with what has no line end yet. Never raises: nobody may be left who reads it."""
+    """Out with what has no line end yet. Never raises: an app may have put anything in their place."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             with contextlib.suppress(Exception):
