@@ -248,10 +248,8 @@ class Commands:
             [sys.executable, "-m", "rq_lite", *arguments],
             cwd=self.folder,
             env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             text=True,
-            **options,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         )
         self._started.append(process)
         return process

@@ -16,8 +16,10 @@ import signal
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -37,21 +39,25 @@ from rq_lite.runtime.board import EXITING, Board
 from rq_lite.runtime.consumer import Consumer, Loner
 from rq_lite.runtime.elsewhere import Elsewhere
 from rq_lite.runtime.executor import Executor, chances, watched
+from rq_lite.runtime.failures import described
 from rq_lite.runtime.identity import mine
 from rq_lite.runtime.frames import Hire
 from rq_lite.runtime.lane import Order
 from rq_lite.runtime.leave import leave, vital
 from rq_lite.runtime.mortal import die_with
-from rq_lite.runtime.offspring import rss, tell_stacks
+from rq_lite.runtime.offspring import STACK, rss, tell_stacks
 from rq_lite.runtime.plan import REBUILD, RETIRE, Plan, Report, read_plan
 from rq_lite.runtime.verdict import Chances
 from rq_lite.runtime.reporter import Reporter
 from rq_lite.runtime.seldom import Seldom
+from rq_lite.runtime.signals import Handler, Signals, name_of
+from rq_lite.runtime.slots import Expired, Interrupted, Stopped
 from rq_lite.runtime.streams import by_line
 from rq_lite.task import Task, registry
 
 log = logging.getLogger("rq_lite.consumer")
 
+STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 T = TypeVar("T")
 
@@ -64,11 +70,14 @@ def main() -> None:
     set_up_log(plan)
     tell_stacks(stacks)
     tell_exits(stacks)
+    seldom = Seldom(log, seconds=0.0) if plan.verbose else Seldom(log)
+    signals = Signals({*STOPPING, STACK, signal.SIGPIPE}, only_logged(seldom), shared=True)
     try:
         moments.begin("consumer")
         Link.careful = False  # the handlers of this process only wake the hub
         check_patched()
-        consumer = prepare(plan, reports, Board(board, 1 if plan.alone else plan.settings.greenlets))
+        slots = Board(board, 1 if plan.alone else plan.settings.greenlets)
+        consumer = prepare(plan, reports, slots, signals, seldom)
     except BaseException as error:
         Report("failed", error=said(error), traceback=told(error)).send(reports)
         leave(error.exit_code if isinstance(error, RqLiteError) else 1)  # not waiting for threads of the app
@@ -83,7 +92,7 @@ def main() -> None:
     leave(0)
 
 
-def prepare(plan: Plan, reports: int, board: Board) -> Consumer:
+def prepare(plan: Plan, reports: int, board: Board, signals: Signals, seldom: Seldom) -> Consumer:
     """Import the app and make the consumer that its queues want; says on the way who it is."""
     name = str(mine())
     Report("hello", consumer=name).send(reports)
@@ -92,13 +101,13 @@ def prepare(plan: Plan, reports: int, board: Board) -> Consumer:
     this.use(plan.settings, broker)
     this.serves = plan.queues or registry.queues  # all that the app names until now: its import may put, too
     import_app(plan.app)
+    signals.imported()
     weights = plan.queues or dict.fromkeys(registry.working_queues(), 1.0)
     this.serves = frozenset(weights)
     through_weather(plan, lambda: check_queues(plan, broker, weights))
     bounds = through_weather(plan, lambda: {queue: declare(queue, broker) for queue in weights})
     through_weather(plan, lambda: declare_schedules(weights, broker))
     elsewhere = Elsewhere(Hire(settings=plan.settings, app=plan.app, number=plan.number, queues=list(weights)))
-    seldom = Seldom(log, seconds=0.0) if plan.verbose else Seldom(log)
     executor = Executor(
         registry.tasks, name, elsewhere, verbose=plan.verbose, signer=broker.signer,
         max_result=plan.settings.max_result, seldom=seldom,
@@ -118,7 +127,7 @@ def prepare(plan: Plan, reports: int, board: Board) -> Consumer:
         declare=partial(declare_again, broker),
     )
     os.register_at_fork(after_in_child=consumer.forked)
-    stop_on_signals(consumer)
+    stop_on_signals(consumer, signals)
     tasks = {task.name: known(task) for task in registry.tasks.values()}
     Report("ready", consumer=name, queues=bounds, tasks=tasks, rss=rss(os.getpid())).send(reports)
     return consumer
@@ -207,12 +216,35 @@ def declare_schedules(queues: Iterable[str], broker: Broker) -> None:
         log.warning("the schedules of the app are as they were: %s", error)
 
 
-def stop_on_signals(consumer: Consumer) -> None:
+def stop_on_signals(consumer: Consumer, signals: Signals) -> None:
     """Handlers run inside whatever greenlet is on: they only wake the hub, which then tells the consumer."""
     wake = gevent.get_hub().loop.async_()
     wake.start(consumer.stop)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: wake.send())
+    for number in STOPPING:
+        signals.set(number, lambda *_: wake.send())
+
+
+def only_logged(seldom: Seldom) -> Callable[[Handler, int, FrameType | None], None]:
+    """Calls a handler of the app's where it strikes; what it raises is no job's, and a greenlet of ours logs it."""
+    said: deque[tuple[str, str]] = deque()
+    wake = gevent.get_hub().loop.async_()
+
+    def say() -> None:
+        while said:
+            seldom.warn(*said.popleft())
+
+    def run(handler: Handler, number: int, frame: FrameType | None) -> None:
+        try:
+            handler(number, frame)
+        except (Expired, Interrupted, Stopped):  # thrown into the job on which it came
+            raise
+        except BaseException as error:
+            what = f"the app's handler of {name_of(number)} raised {described(error, 0.0).error}"
+            said.append((what, f"{what}; no job gets that"))
+            wake.send()
+
+    wake.start(gevent.spawn, say)
+    return run
 
 
 def check_patched() -> None:

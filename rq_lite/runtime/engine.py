@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from functools import partial
+from types import FrameType
 from typing import NoReturn
 
 import msgspec
@@ -31,7 +32,8 @@ from rq_lite.runtime.call import call
 from rq_lite.runtime.failures import described, is_final
 from rq_lite.runtime.frames import Answer, Frames, Hire, Order
 from rq_lite.runtime.mortal import die_with
-from rq_lite.runtime.offspring import rss, tell_stacks
+from rq_lite.runtime.offspring import STACK, rss, tell_stacks
+from rq_lite.runtime.signals import Handler, Signals
 from rq_lite.runtime.streams import by_line, flush
 from rq_lite.settings import Settings
 from rq_lite.task import FOREVER, registry
@@ -70,7 +72,9 @@ class Engine:
         self._said = 0.0  # when it last said how far the job is
         self._unsaid: Progress | None = None
         self._later = False  # a timer will say it
+        self._kept: list[tuple[Handler, int]] = []  # the job's own signals that came while a frame was under way
         signal.signal(INTERRUPT, self._interrupt)
+        self.signals = Signals({INTERRUPT, STACK, signal.SIGPIPE}, self._handle, shared=False)
 
     def _interrupt(self, *_: object) -> None:
         if self._masked:
@@ -79,12 +83,25 @@ class Engine:
             self._cut = True
             raise Interrupted
 
+    def _handle(self, handler: Handler, number: int, frame: FrameType | None) -> None:
+        """A handler that the app or the job has set: what it raises is raised in the job, and in nothing else."""
+        if self._masked:
+            self._kept.append((handler, number))
+            return
+        try:
+            handler(number, frame)
+        except BaseException:
+            if self._running:
+                self._cut = True
+                raise
+
     def serve(self) -> None:
         """Until the consumer is gone."""
         while (frame := self._frames.receive()) is not None:
             order, _, entry = frame.partition(b"\n")
             self._late, self._unsaid = False, None
             answer = encode(self._run(read_order(order), entry))
+            self.signals.restore()
             flush()
             with self._sending:
                 self._taken += 1
@@ -114,6 +131,8 @@ class Engine:
             self._late = False
             self._cut = True
             raise Interrupted
+        while main and self._kept:
+            self._handle(*self._kept.pop(0), None)
 
     def _say_later(self, number: int) -> None:
         with self._sending:
@@ -186,7 +205,6 @@ def main() -> None:
     by_line()
     tell_stacks(stacks)
     end = socket.socket(fileno=channel)
-    end.setblocking(True)
     frames = Frames(end)
     threading.Thread(target=leave_with, args=(end,), name="channel", daemon=True).start()
     asked = frames.receive()
@@ -196,6 +214,7 @@ def main() -> None:
     engine = Engine(frames, hire.settings)
     try:
         set_up(hire)
+        engine.signals.imported()
     except BaseException as error:
         frames.send(encode(Answer(event="failed", error=said(error), traceback=told(error))))
         leave(1)

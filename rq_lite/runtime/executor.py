@@ -21,7 +21,7 @@ from rq_lite.runtime.board import NEVER, SECOND
 from rq_lite.runtime.call import check_ran
 from rq_lite.runtime.elsewhere import Elsewhere
 from rq_lite.runtime.engines import Died
-from rq_lite.runtime.failures import Reported, described, is_final, trace
+from rq_lite.runtime.failures import Reported, beside_a_loop, described, is_final, trace
 from rq_lite.runtime.lane import Lane
 from rq_lite.runtime.seldom import Seldom
 from rq_lite.runtime.slots import Expired, Slot, Stopped
@@ -113,6 +113,8 @@ class Executor:
             if task.elsewhere:
                 began = slot.began
             failure = failed(error, timeout / SECOND, (time.monotonic_ns() - began) / SECOND)
+            if not task.elsewhere:
+                failure = beside_a_loop(error, failure)
             return self._judged(message, attempts, crashes, chances(task.policy, error), failure, slot)
         if self._verbose:
             log.info("done %s %s in %.3f s", message.id, message.task, (time.monotonic_ns() - began) / SECOND)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from rq_lite.outcome import Bury, Retry
 from rq_lite.runtime.ending import BadResult
@@ -14,6 +16,11 @@ from rq_lite.task import Policy
 OURS = str(Path(__file__).parents[1])
 LONGEST_TRACEBACK = 16_000
 LONGEST_MESSAGE = 10_000
+ASYNC = {"asyncio", "anyio", "asgiref", "django", "nest_asyncio", "sniffio", "uvloop"}
+BESIDE_A_LOOP = (
+    "the event loop that runs is another job's: jobs share a thread, which can run but one. "
+    'A task that uses asyncio says run_in="process"'
+)
 
 
 class Reported(BaseException):
@@ -32,6 +39,31 @@ def described(error: BaseException, seconds: float) -> Failure:
     text = error_text(error)
     said = encodable(f"{type(error).__name__}: {one_line(text, 1000)}".removesuffix(": "))
     return Failure(said, trace(error), seconds, wanted_delay(error), encodable(text[:LONGEST_MESSAGE]))
+
+
+def beside_a_loop(error: BaseException, failure: Failure) -> Failure:
+    """Of a greenlet's job: the failure, and the way out where it came of another job's asyncio.
+
+    Greenlets share one thread, and a thread runs one event loop at a time. The job's own has ended by now.
+    """
+    asyncio: Any = sys.modules.get("asyncio")
+    if asyncio is None or asyncio._get_running_loop() is None or not is_of_async(error):
+        return failure
+    return failure._replace(
+        error=f"{failure.error} ({BESIDE_A_LOOP})", traceback=f"{failure.traceback}{BESIDE_A_LOOP}\n"
+    )
+
+
+def is_of_async(error: BaseException | None) -> bool:
+    """Whether code that looks for a running loop raised this, or what it came of."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if frames and str(frames[-1].f_globals.get("__name__")).partition(".")[0] in ASYNC:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def wanted_delay(error: BaseException) -> float | None:

@@ -83,9 +83,7 @@ class Worker:
                 [sys.executable, "-m", "rq_lite", "work", *options],
                 cwd=folder,
                 env=environment,
-                stdout=log,
-                stderr=log,
-                **popen,
+                **{"stdout": log, "stderr": log, **popen},
             )
         self.pid = self.process.pid
 
