@@ -50,7 +50,7 @@ from rq_lite.runtime.plan import REBUILD, RETIRE, Plan, Report, read_plan
 from rq_lite.runtime.verdict import Chances
 from rq_lite.runtime.reporter import Reporter
 from rq_lite.runtime.seldom import Seldom
-from rq_lite.runtime.signals import Handler, Signals, name_of
+from rq_lite.runtime.signals import Handler, Signals, name_of, refuse
 from rq_lite.runtime.slots import Expired, Interrupted, Stopped
 from rq_lite.runtime.streams import by_line
 from rq_lite.task import Task, registry
@@ -102,6 +102,7 @@ def prepare(plan: Plan, reports: int, board: Board, signals: Signals, seldom: Se
     this.serves = plan.queues or registry.queues  # all that the app names until now: its import may put, too
     import_app(plan.app)
     signals.imported()
+    vars(gevent)["signal_handler"] = lambda *_, **__: refuse("gevent.signal_handler")
     weights = plan.queues or dict.fromkeys(registry.working_queues(), 1.0)
     this.serves = frozenset(weights)
     through_weather(plan, lambda: check_queues(plan, broker, weights))

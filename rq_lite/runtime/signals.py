@@ -62,7 +62,7 @@ class Signals:
         self.set = signal.signal  # for our own handlers
         for module, functions in (
             (signal, (self._signal, self._getsignal, self._alarm, self._setitimer, self._set_wakeup_fd)),
-            (signal, (self._siginterrupt, self._pthread_sigmask)),
+            (signal, (self._siginterrupt, self._pthread_sigmask, self._pthread_kill)),
             (faulthandler, (self._enable, self._disable, self._register, self._unregister)),
             (faulthandler, (self._dump_traceback_later,)),
         ):
@@ -131,6 +131,11 @@ class Signals:
         if self._jobs and not self._shared and threading.current_thread() is threading.main_thread():
             self._undo.setdefault((MASK, 0), partial(real, signal.SIG_SETMASK, before))
         return before
+
+    def _pthread_kill(self, real: Any, thread_id: int, signalnum: int, /) -> None:
+        """In a consumer threads go by gevent's numbers, which to the system are none: it would wait for ever."""
+        self._refuse("signal.pthread_kill")
+        real(thread_id, signalnum)
 
     # -- faulthandler: it writes to one file, ours, which tells whose job it was
 

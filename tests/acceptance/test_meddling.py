@@ -37,18 +37,18 @@ def test_signals_timers_and_loops_of_one_job_strike_no_other(lab: Lab) -> None:
     lab.put("loop", "first", app=APP)
     worker = lab.work(app=APP)
     lab.until_seen("begun", 2)
-    hows = ["setitimer", "handler", "greenlet", "wakeup", "dump"]
+    hows = ["setitimer", "handler", "greenlet", "wakeup", "gevent", "thread", "dump"]
     lab.put("alarm", *hows, app=APP)
     lab.put("alarm_in_thread", "setitimer", app=APP)
     lab.put("loop", "second", "third", app=APP)
     lab.put("signal_itself", "signalled", app=APP)
     lab.put("fork", "forked", app=APP)
-    until(lambda: lab.state().dead == 8, "those that cannot be are buried")
+    until(lambda: lab.state().dead == 10, "those that cannot be are buried")
     worker.says("the app's handler of SIGHUP raised TimeUp; no job gets that")
     lab.open_gate()
     lab.until_seen("done", 4)
     lab.put("loop_in_loop", 1, app=APP)
-    until(lambda: lab.state().dead == 9, "it is buried")
+    until(lambda: lab.state().dead == 11, "it is buried")
     assert sorted(lab.seen("done")) == ["first", "forked 7", "neighbour", "signalled"]
     failed = errors(lab)
     refused = [failed.pop(f"alarm {how}") for how in hows] + [failed.pop("alarm_in_thread setitimer")]

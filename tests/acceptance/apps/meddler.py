@@ -56,6 +56,10 @@ def alarm(how: str) -> None:
         gevent.spawn(signal.alarm, 1).get()
     if how == "wakeup":
         signal.set_wakeup_fd(-1)
+    if how == "gevent":
+        gevent.signal_handler(signal.SIGTERM, strike)
+    if how == "thread":
+        signal.pthread_kill(threading.get_ident(), signal.SIGHUP)
     if how == "dump":
         faulthandler.dump_traceback_later(0.05, exit=True)
     wait_for_gate()
