@@ -184,7 +184,7 @@ class Lane:
                 return -1  # alone
         want = max(0, self._waiting + ahead - len(self._ready))
         reply = self._exchange(want)
-        self._dry = len(reply.jobs) < want and reply.closed < 0
+        self._dry = len(reply.jobs) < want and reply.closed < 0 and reply.code is Code.OK
         if reply.jobs:
             self._arrived([(reply.tag + n, entry) for n, entry in enumerate(reply.jobs, 1)])
         elif not self._ready and (reply.closed > 0 or self._suspects()):
@@ -442,7 +442,10 @@ class Lane:
                 held.lost = held.lost or held.tag not in owned
             self._ready = deque(held for held in self._ready if held.tag in owned)
             known = {*self._acks, *self._going, *(held.tag for held in (*here, *self._ready) if not held.lost)}
-        found = self.broker.booked(self.queue, self._consumer, sorted(owned - known), self._link)
+        strangers = sorted(owned - known)
+        if strangers:
+            self.broker.heed_limit(self._link)
+        found = self.broker.booked(self.queue, self._consumer, strangers, self._link)
         self._unsure = False
         self._audit_at = time.monotonic() + AUDIT
         if found:

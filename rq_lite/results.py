@@ -34,7 +34,7 @@ BATCH = 500  # jobs per watch
 PACE = 0.2  # seconds between two watches of the reader's own
 LINGER = 5.0  # seconds that it goes on listening when nobody waits
 QUICK = 0.001  # seconds: a result that came after less than this has more behind it
-DRAIN = 500  # results that are then read at once
+DRAIN = 50  # results that are then read at once, of 10,000 bytes at most
 
 Key = tuple[str, str]  # queue, id
 

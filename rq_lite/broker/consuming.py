@@ -19,6 +19,8 @@ from rq_lite.broker.scripts import Code
 from rq_lite.errors import BrokerOutOfMemory
 from rq_lite.outcome import Finished
 
+MARKS = 1000  # of cancelled jobs that are read at once
+
 
 class Consuming(Producing):
     """Leases, taking and settling; what settles may also put (callbacks)."""
@@ -32,7 +34,7 @@ class Consuming(Producing):
     def exchange(self, consumer: str, lanes: Sequence[Lane], want: int, link: Link) -> list[Taken]:
         """Ack what is done and take up to `want` jobs, from the lanes in their order; an answer for each."""
         names: list[str] = []
-        args: list[Any] = [consumer, want]
+        args: list[Any] = [consumer, want, self.portion]
         for queue, acks in lanes:
             key = keys.of(queue)
             names += (
@@ -45,10 +47,13 @@ class Consuming(Producing):
             telling.exchange_begins(consumer, lanes, want, link)
         try:
             reply = self._run("exchange", tuple(names), *args, link=link)
+            replies = [Taken(Code(code), *rest) for code, *rest in reply]
+            for lane, taken in zip(lanes, replies, strict=True):
+                if taken.jobs == [None]:
+                    taken.jobs[:] = [job for _, job in self._owned(lane.queue, consumer, [taken.tag + 1], link)]
         except FAULTS:
             telling.exchange_failed(consumer, lanes, want, link)
             raise
-        replies = [Taken(Code(code), *rest) for code, *rest in reply]
         if moments.watchers:
             telling.exchange_ended(consumer, lanes, replies, want, link)
         return replies
@@ -58,7 +63,9 @@ class Consuming(Producing):
         key = keys.of(queue)
         names = (key.meta, key.consumers, key.suspects, key.inflight(consumer))
         with moments.step("take", link, consumer=consumer, queue=queue) as facts:
-            code, tag, job = self._run("isolate", names, consumer, link=link)
+            code, tag, job = self._run("isolate", names, consumer, self.portion, link=link)
+            if tag and job is None:
+                ((tag, job),) = self._owned(queue, consumer, [tag], link) or [(0, b"")]
             facts["jobs"] = [(tag, telling.id_of(job))] if tag else []
         return Code(code), tag, job
 
@@ -165,10 +172,13 @@ class Consuming(Producing):
         if not tags:
             return []
         with moments.step("reconcile", link, queue=queue, consumer=consumer) as facts:
-            jobs = self._read(("HMGET", keys.of(queue).inflight(consumer), *tags), link)
-            found = [(tag, job) for tag, job in zip(tags, jobs, strict=True) if job is not None]
+            found = self._owned(queue, consumer, tags, link)
             facts["jobs"] = [(tag, telling.id_of(job)) for tag, job in found]
         return found
+
+    def _owned(self, queue: str, consumer: str, tags: Sequence[int], link: Link | None) -> list[tuple[int, bytes]]:
+        jobs = self.values(keys.of(queue).inflight(consumer), tags, link)
+        return [(tag, job) for tag, job in zip(tags, jobs, strict=True) if job is not None]
 
     def progress(
         self, queue: str, consumer: str, job_id: str, tag: int, head: bytes, detail: bytes, link: Link
@@ -190,8 +200,15 @@ class Consuming(Producing):
 
     def marks(self, queue: str, since: bytes, link: Link) -> set[str]:
         """The jobs that were cancelled after a time (ms, as `Taken.cancels`; empty: all that are remembered)."""
-        found = link.call("ZRANGEBYSCORE", keys.of(queue).cancelled, b"(" + since if since else "-inf", "+inf")
-        return {job_id.decode(errors="replace") for job_id in found}
+        found: set[str] = set()
+        least = b"(" + since if since else b"-inf"
+        while True:
+            limits = ("+inf", "WITHSCORES", "LIMIT", 0, MARKS)
+            flat = link.call("ZRANGEBYSCORE", keys.of(queue).cancelled, least, *limits)
+            found.update(job_id.decode(errors="replace") for job_id in flat[::2])
+            if len(flat) < 2 * MARKS:
+                return found
+            least = b"(" + flat[-1]  # no two have the same
 
     def cancels(self, queue: str, link: Link | None = None) -> bytes:
         """When a job was last cancelled, as in `Taken`."""

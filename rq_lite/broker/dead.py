@@ -18,7 +18,6 @@ from rq_lite.broker.inspection import ms_of
 from rq_lite.errors import UNREADABLE, BrokerError
 
 STEP = 300  # jobs per page
-SLICE = 4_000_000  # bytes that are read at once, unless one job is larger
 BATCH = 500  # jobs per script
 
 
@@ -106,19 +105,9 @@ def pages(broker: Broker, queue: str, newest: str, oldest: str) -> Iterator[list
 
 
 def contents(broker: Broker, queue: str, page: Sequence[tuple[int, float]]) -> Iterator[tuple[int, float, bytes]]:
-    """The values of a page, as many at once as are not too large together; what is gone meanwhile is left out."""
-    dead = keys.of(queue).dead
-    lengths = broker.read(*(("HSTRLEN", dead, tag) for tag, _ in page)) if page else []
-    at = 0
-    while at < len(page):
-        end, size = at + 1, lengths[at]
-        while end < len(page) and size + lengths[end] <= SLICE:
-            size += lengths[end]
-            end += 1
-        some = page[at:end]
-        values = broker.read(("HMGET", dead, *(tag for tag, _ in some)))[0]
-        yield from ((tag, when, value) for (tag, when), value in zip(some, values, strict=True) if value is not None)
-        at = end
+    """The values of a page; what is gone meanwhile is left out."""
+    values = broker.values(keys.of(queue).dead, [tag for tag, _ in page])
+    return ((tag, when, value) for (tag, when), value in zip(page, values, strict=True) if value is not None)
 
 
 def job_of(queue: str, tag: int, at: float, value: bytes) -> Buried:

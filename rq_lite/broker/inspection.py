@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from rq_lite.broker import Broker, keys
-from rq_lite.broker.codec import Undecodable, decode, made_at
+from rq_lite.broker.codec import id_in, made_at
 from rq_lite.errors import UNREADABLE
 
 
@@ -59,7 +59,7 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     consumers: int
     last_seen: float | None
     jobs_per_second: float  # over the last seconds
-    oldest_waiting: float | None  # by the producer's clock; None: nothing waits, or its id tells no time
+    oldest_waiting: float | None = None  # by the producer's clock; None: nothing waits, or its id tells no time
     order: str  # fifo, lifo or priority
     paused: bool
     closed: bool  # shut down: nothing more is put
@@ -68,9 +68,7 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     headroom: int | None = None  # jobs beyond the bound that its own workers' jobs may put; None: any number
     over: int = 0  # jobs that wait beyond maxsize
     over_bytes: int = 0  # and bytes beyond maxbytes
-    over_by: dict[
-        str, int
-    ] = {}  # tasks whose running jobs have put beyond the bound since it was last kept, and how much
+    over_by: dict[str, int] = {}  # task -> what its running jobs have put since the queue went over its bound
     blocked_jobs: int = 0  # running jobs of workers that do not serve this queue, and wait for room in it
 
 
@@ -91,6 +89,8 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
 LARGEST = 2**63  # of numbers in Redis
 
 RANK = re.compile(rb"^[rs]\d{16}\|")  # before an entry that waits in a priority queue
+
+HEAD = 1000  # bytes of a job in which its id stands
 
 
 def queues(broker: Broker) -> list[str]:
@@ -164,7 +164,7 @@ def is_paused(broker: Broker, queue: str) -> bool:
 
 
 def states(broker: Broker, names: list[str]) -> dict[str, QueueState]:
-    """The state of each queue, read in two round trips: ten plain commands for each."""
+    """The state of each queue, read in two round trips, and one more for each in which something waits."""
     commands: list[tuple[Any, ...]] = [("TIME",)]
     for name, order in orders(broker, names).items():
         key = keys.of(name)
@@ -174,7 +174,6 @@ def states(broker: Broker, names: list[str]) -> dict[str, QueueState]:
             ("ZCARD", key.scheduled),
             ("ZCARD", key.dead_index),
             ("HGETALL", key.meta),
-            ("ZRANGE", key.pending, 0, 0) if ranked else ("LRANGE", key.pending, -1, -1),
             ("ZRANGE", key.consumers, 0, -1, "WITHSCORES"),
             ("HGETALL", key.progress),
             ("HGETALL", key.over),
@@ -183,8 +182,9 @@ def states(broker: Broker, names: list[str]) -> dict[str, QueueState]:
     clock, *replies = broker.read(*commands)
     return {
         name: msgspec.structs.replace(
-            state(clock, *replies[9 * i : 9 * i + 6], *replies[9 * i + 7 : 9 * i + 9]),
-            progress=underway(broker, name, clock, replies[9 * i + 6]),
+            state(clock, *replies[8 * i : 8 * i + 5], *replies[8 * i + 6 : 8 * i + 8]),
+            oldest_waiting=oldest_waiting(broker, name, clock) if replies[8 * i] else None,
+            progress=underway(broker, name, clock, replies[8 * i + 5]),
         )
         for i, name in enumerate(names)
     }
@@ -242,7 +242,6 @@ def state(
     scheduled: int,
     dead: int,
     flat: list[bytes],
-    head: list[bytes],
     leases: list[bytes],
     beyond: list[bytes],
     blocked: list[bytes],
@@ -284,7 +283,6 @@ def state(
         consumers=sum(float(leases[i + 1]) > now for i in range(0, len(leases), 2)),
         last_seen=age(clock, meta.get("seen")),
         jobs_per_second=real(meta.get("rate", b"0")) if rate_age is not None and rate_age < 15 else 0.0,
-        oldest_waiting=waiting_since(RANK.sub(b"", head[0]) if head else None, now),
         order=meta.get("order", b"fifo").decode(errors="replace"),
         paused=meta.get("paused") == b"1",
         closed="closed" in meta,
@@ -350,13 +348,12 @@ def unknown_tasks(meta: dict[str, bytes], clock: list[bytes]) -> list[UnknownTas
     return found
 
 
-def waiting_since(head: bytes | None, now: int) -> float | None:
+def oldest_waiting(broker: Broker, queue: str, clock: list[bytes]) -> float | None:
     """How long the job at the head of the queue has waited, in seconds."""
-    try:
-        made = made_at(decode(head)[0].id) if head else None
-    except Undecodable:
-        return None
-    return None if made is None else max(0.0, now / 1000 - made)
+    head = broker.head(keys.of(queue).pending, HEAD)
+    job_id = id_in(RANK.sub(b"", head)) if head else None
+    made = None if job_id is None else made_at(job_id)
+    return None if made is None else max(0.0, ms_of(clock) / 1000 - made)
 
 
 def ms_of(clock: list[bytes]) -> int:

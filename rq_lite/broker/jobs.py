@@ -79,19 +79,14 @@ def page(broker: Broker, queue: str, state: State, first: int, count: int) -> li
         reports = [dead.job_of(queue, *each) for each in dead.contents(broker, queue, tags)]
         return [of_dead(report) for report in reports]
     if state is State.SCHEDULED:
-        flat = broker.read(("ZRANGE", key.scheduled, first, first + count - 1, "WITHSCORES"))[0]
-        return [of_scheduled(queue, flat[i], float(flat[i + 1])) for i in range(0, len(flat), 2)]
+        return [of_scheduled(queue, member, float(due)) for member, due in broker.window(key.scheduled, first, count)]
     place = key.pending if state is State.PENDING else key.suspects
     return [made(queue, state, entry) for entry in waiting(broker, place, first, count)]
 
 
 def waiting(broker: Broker, place: str, first: int, count: int) -> list[bytes]:
     """Entries of a list or, where a queue has priorities, of a sorted set; the next to be taken first."""
-    if broker.read(("TYPE", place))[0] == b"zset":
-        members = broker.read(("ZRANGE", place, first, first + count - 1))[0]
-        return [member.partition(b"|")[2] for member in members]
-    entries: list[bytes] = broker.read(("LRANGE", place, -first - count, -first - 1))[0]
-    return entries[::-1]
+    return [entry.partition(b"|")[2] if score else entry for entry, score in broker.window(place, first, count)]
 
 
 def of_scheduled(queue: str, member: bytes, due: float) -> Found:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rq_lite import moments
 from rq_lite.broker import keys, telling
 from rq_lite.broker.connection import LONGEST_BLOCK, Link
-from rq_lite.broker.runner import Runner
+from rq_lite.broker.reading import Reading
 from rq_lite.broker.scripts import Code
 from rq_lite.errors import ShutDown
 
@@ -22,7 +22,7 @@ class Planned(NamedTuple):
     last: int | None = None  # the last slot that was fired
 
 
-class Planning(Runner):
+class Planning(Reading):
     """Definitions and slots, and the alarm that tells supervisors to look again."""
 
     def plan(self, name: str, known: bytes, definition: bytes, slot: int | None) -> bool:
@@ -70,16 +70,13 @@ class Planning(Runner):
 
     def all_planned(self) -> list[Planned]:
         """All schedules, the next one first."""
-        due, flat, last = self.read(
-            ("ZRANGE", keys.SCHEDULES_DUE, 0, -1, "WITHSCORES"),
-            ("HGETALL", keys.SCHEDULES),
-            ("HGETALL", keys.SCHEDULES_LAST),
-        )
-        known, fired = dict(zip(flat[::2], flat[1::2], strict=True)), dict(zip(last[::2], last[1::2], strict=True))
+        due, last = self.read(("ZRANGE", keys.SCHEDULES_DUE, 0, -1, "WITHSCORES"), ("HGETALL", keys.SCHEDULES_LAST))
+        fired = dict(zip(last[::2], last[1::2], strict=True))
+        known = self.values(keys.SCHEDULES, due[::2])
         return [
-            Planned(name.decode(), known[name], int(slot), int(fired[name]) if name in fired else None)
-            for name, slot in zip(due[::2], due[1::2], strict=True)
-            if name in known
+            Planned(name.decode(), definition, int(slot), int(fired[name]) if name in fired else None)
+            for name, slot, definition in zip(due[::2], due[1::2], known, strict=True)
+            if definition is not None
         ]
 
     def due(self) -> tuple[int, list[Planned], int | None]:
@@ -88,7 +85,7 @@ class Planning(Runner):
         now = int(clock[0]) * 1000 + int(clock[1]) // 1000
         found = [(name, int(slot)) for name, slot in zip(flat[::2], flat[1::2], strict=True)]
         names = [name for name, slot in found if slot <= now]
-        known = self.read(("HMGET", keys.SCHEDULES, *names))[0] if names else []
+        known = self.values(keys.SCHEDULES, names)
         due = [Planned(name.decode(), text or b"", at) for (name, at), text in zip(found, known, strict=False)]
         return now, due, next((slot for _, slot in found[len(names) :]), None)
 

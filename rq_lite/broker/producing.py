@@ -9,8 +9,9 @@ from typing import Any
 from rq_lite import moments
 from rq_lite.broker import keys, telling
 from rq_lite.broker.connection import Link
+from rq_lite.broker.reading import Reading
 from rq_lite.broker.replies import Feed, Put
-from rq_lite.broker.runner import Runner, blank, ms
+from rq_lite.broker.runner import blank, ms
 from rq_lite.broker.scripts import Code
 from rq_lite.errors import BrokerUnavailable, UsageError
 
@@ -20,6 +21,8 @@ REMEMBER = 600_000
 WATCHED = 3_600_000
 # An inbox that nobody empties is kept for this long, ms, as in lib.lua.
 INBOX = 60_000
+# Marks of a feed that are read at once.
+MARKS = 1000
 # The orders of queues, and what makes them.
 KINDS = {"fifo": "a Queue", "lifo": "a LifoQueue", "priority": "a PriorityQueue"}
 
@@ -33,7 +36,7 @@ def before_put() -> Iterator[None]:
         raise BrokerUnavailable(f"{error}; nothing was put", outcome="not put") from None
 
 
-class Producing(Runner):
+class Producing(Reading):
     """Making queues known, putting, and the marks of feeds."""
 
     def declare(
@@ -169,13 +172,15 @@ class Producing(Runner):
 
         For each what its result is (as JSON) if it has ended, "+" if that is large (see `result`), or "".
         """
-        results: list[bytes] = self._run("watch", (keys.of(queue).meta,), client, WATCHED, *ids)[1]
+        meta = keys.of(queue).meta
+        results: list[bytes] = self._sized(
+            lambda link: self._run("watch", (meta,), client, WATCHED, self.portion, *ids, link=link)[1], None
+        )
         return results
 
     def result(self, queue: str, job_id: str) -> bytes | None:
         """How a tracked job has ended, as JSON; None if it has not, or its result was not kept until now."""
-        found: bytes | None = self.read(("GET", keys.of(queue).result(job_id)))[0]
-        return found
+        return self.text(keys.of(queue).result(job_id))
 
     def progress_of(self, queue: str, job_id: str) -> bytes | None:
         """How far this job says it is, as JSON; None: it has not said so, or does not run."""
@@ -202,8 +207,12 @@ class Producing(Runner):
 
     def feed(self, queue: str, name: str) -> dict[str, str]:
         """The marks of a feed: field to value; empty for one that was never used."""
-        flat = self.read(("HGETALL", keys.of(queue).feed(keys.checked_name(name, "feed"))))[0]
-        return {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+        key, found, cursor = keys.of(queue).feed(keys.checked_name(name, "feed")), {}, b"0"
+        while True:
+            cursor, flat = self.read(("HSCAN", key, cursor, "COUNT", MARKS))[0]
+            found.update({flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)})
+            if cursor == b"0":
+                return found
 
     def mark_feed(self, queue: str, name: str, field: str, value: str) -> None:
         self.read(("HSET", keys.of(queue).feed(name), field, value))

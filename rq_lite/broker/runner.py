@@ -29,6 +29,7 @@ STEP = 0.01  # seconds that a try waits for an embedded Redis which it has start
 FAULTS = (redis.RedisError, OSError)
 WAITERS = 8  # connections of a process that wait for one queue's room, or for its end, at the same time
 SAID = 10.0  # seconds between two lines about a Redis that is away
+PORTION = 500_000  # bytes that one answer holds of what may be large
 T = TypeVar("T")
 log = logging.getLogger("rq_lite.broker")
 
@@ -46,6 +47,7 @@ class Runner:
         self._opening, self._pid = threading.Lock(), os.getpid()
         self._attached: Attached | None = None
         self._scripts: dict[str, scripts.Script] | None = None
+        self.portion = PORTION
         self._known: set[str] = set()  # queues that were made known for callbacks
         self._tracked: set[str] = set()  # queues that were told to expect tracked jobs
         if self._url is not None:

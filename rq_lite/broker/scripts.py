@@ -27,6 +27,7 @@ class Code(enum.IntEnum):
     """The first element of every script's reply; the same numbers stand on top of lib.lua."""
 
     OK = 0
+    PART = 1  # there is more than one answer may hold: ask again
     STALE = -1  # this delivery, or this put, is no longer the caller's
     NOLEASE = -2  # the consumer has no lease: register first
     UNDECLARED = -3  # the queue has no bound yet: declare first

@@ -365,6 +365,7 @@ class Consumer:
 
     def _adopt(self, lane: Lane, tags: list[int]) -> None:
         """Run jobs that were booked on us by an answer that was lost."""
+        self._broker.heed_limit(self._link)
         found = self._broker.booked(lane.queue, self.name, tags, self._link)
         for tag, job in found:
             self._cancelling.feed(lane, tag - 1, [job])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rq_lite.broker import Broker, Feed, Lane, Link, consuming, keys, planning, producing, scripts, tending
+from rq_lite.broker import Broker, Feed, Lane, Link, consuming, keys, planning, producing, reading, scripts, tending
 from rq_lite.broker.planning import Planned
 from rq_lite.broker.scripts import Code
 from rq_lite.outcome import Finished
@@ -37,7 +37,7 @@ def listed(name: str) -> list[str]:
 
 
 def test_there_are_scripts() -> None:
-    assert len(NAMES) == 30
+    assert len(NAMES) == 32
     assert "lib" not in NAMES
 
 
@@ -76,7 +76,7 @@ def test_every_method_that_runs_a_script_stands_in_its_head() -> None:
     found: dict[str, set[str]] = {name: set() for name in NAMES}
     methods = [
         method
-        for side in (producing, consuming, tending, planning)
+        for side in (reading, producing, consuming, tending, planning)
         for node in ast.parse(inspect.getsource(side)).body
         if isinstance(node, ast.ClassDef)
         for method in node.body
@@ -159,6 +159,8 @@ def run_every_script(broker: Broker, link: Link) -> None:
         lambda: broker.fire(Planned("s", b"{}", 1), "q", [], 2, None),
         lambda: broker.size("q"),
         lambda: broker.shutdown("q"),
+        lambda: broker._in_pieces(KEY.inflight("c"), 9, link),
+        lambda: list(broker.window(KEY.pending, 0, 1)),
     ]
     for step in steps:
         step()
@@ -211,8 +213,8 @@ def test_codes_are_the_numbers_on_top_of_the_library() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_script_goes_through_everything(name: str) -> None:
     """Work is in proportion to the call's batch, however long the queue is."""
-    if name == "cancel":
-        return  # it looks at a thousand entries of each end, see test_cancel.py
+    if name in ("cancel", "window"):
+        return  # they look at a thousand entries of each end (see test_cancel.py), and at a page of a command's
     whole = r"'(LRANGE|LREM|LINDEX|LINSERT|SMEMBERS|HGETALL|HKEYS|HVALS|KEYS|SCAN|LPOS)'"
     assert not re.search(whole, body(name))
 

@@ -1,13 +1,15 @@
 -- exchange: settle what a consumer has finished and take what it has room for; several queues, in this order.
 -- KEYS    for each queue: pending  scheduled  meta  consumers  inflight:<consumer>  bell  room  drained
--- ARGV    1 consumer  2 want, jobs at most in all (0: settle only)  then for each queue: n  n delivery tags to ack
--- returns for each queue {OK | NOLEASE, stale acks, tag before the first job, jobs, cancels, closed}; `cancels` is that of
---         meta ('': not asked, none); `closed` is -1, or, once the queue was shut down and nothing was taken, how many
---         jobs wait somewhere
+-- ARGV    1 consumer  2 want, jobs at most in all (0: settle only)  3 bytes of jobs at most in the whole answer
+--         then for each queue: n  n delivery tags to ack
+-- returns for each queue {OK | PART | NOLEASE, stale acks, tag before the first job, jobs, cancels, closed}; `cancels` is
+--         that of meta ('': not asked, none); `closed` is -1, or, once the queue was shut down and nothing was taken,
+--         how many jobs wait somewhere. PART: more would have been taken, but for the bytes. A job that alone is larger
+--         than an answer may be is booked, and nil stands for it: `piece` reads it
 -- oom     allowed
 -- callers Broker.exchange
-local consumer, want, now = ARGV[1], tonumber(ARGV[2]), now_ms()
-local at, replies = 3, {}
+local consumer, want, most, now = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), now_ms()
+local at, sent, replies = 4, 0, {}
 
 local function ack(inflight, from, to)
   local gone = 0
@@ -15,12 +17,26 @@ local function ack(inflight, from, to)
   return gone
 end
 
--- Books the jobs on their owner; returns the tag before the first and the sum of their lengths.
-local function book(inflight, meta, jobs)
+-- Books the jobs on their owner, and puts those back that are too much for this answer; `ranked` are the members and
+-- scores of a priority queue. Returns the tag before the first and the sum of their lengths.
+local function book(inflight, meta, jobs, pending, ranked)
   local tag, length, pairs_ = redis.call('HINCRBY', meta, 'tag', #jobs) - #jobs, 0, {}
   for i, job in ipairs(jobs) do
-    pairs_[2 * i - 1], pairs_[2 * i] = tag + i, job
     length = length + #job
+    if length > most and sent + i > 1 then
+      length = length - #job
+      redis.call('HINCRBY', meta, 'tag', i - 1 - #jobs)
+      for k = #jobs, i, -1 do
+        if ranked then
+          redis.call('ZADD', pending, ranked[2 * k], ranked[2 * k - 1])
+        else
+          redis.call('RPUSH', pending, jobs[k])
+        end
+        jobs[k] = nil
+      end
+      break
+    end
+    pairs_[2 * i - 1], pairs_[2 * i] = tag + i, job
     local id = job:byte(1) ~= 123 and tracked(job)  -- most are plain, and a call for each would cost
     if id then note_taken(prefix_of(meta), id, consumer, tag + i, now) end
   end
@@ -32,35 +48,49 @@ for q = 1, #KEYS, 8 do
   local pending, scheduled, meta, consumers, inflight, bell, room, drained = unpack(KEYS, q, q + 7)
   local acks = tonumber(ARGV[at])
   local acked = ack(inflight, at + 1, at + acks)
-  local code, tag, jobs, cancels, closed = OK, 0, {}, '', -1
+  local code, tag, jobs, cancels, closed, left, ranked = OK, 0, {}, '', -1
   if want > 0 then
     local lease = redis.call('ZSCORE', consumers, consumer)
     if not lease or tonumber(lease) <= now then
       code = NOLEASE
     else
-      local state = redis.call('HMGET', meta, 'paused', 'order', 'closed', 'suspects', 'cancels')
+      local state = redis.call('HMGET', meta, 'paused', 'order', 'closed', 'suspects', 'cancels', 'bytes')
       cancels = state[5] or ''
-      if state[1] ~= '1' then jobs = take(pending, state[2], want) end
+      left = waiting(pending, state[2])
+      if state[1] ~= '1' and left > 0 then
+        local some, bytes = want, tonumber(state[6] or 0)
+        -- Large jobs, by their average: what would be put back is not even popped.
+        if bytes > most and bytes * want > most * left then
+          some = math.min(want, math.max(1, math.floor(most * (left + redis.call('ZCARD', scheduled)) / bytes)))
+        end
+        jobs, ranked = take(pending, state[2], some)
+      end
       if #jobs == 0 then
         if state[1] ~= '1' then redis.call('DEL', bell) end
-        if state[3] then
-          closed = waiting(pending, state[2]) + redis.call('ZCARD', scheduled) + tonumber(state[4] or 0)
-        end
+        if state[3] then closed = left + redis.call('ZCARD', scheduled) + tonumber(state[4] or 0) end
       end
     end
   end
-  if #jobs > 0 then
+  local came = #jobs
+  if came > 0 then
     local length
-    tag, length = book(inflight, meta, jobs)
-    want = want - #jobs
+    tag, length = book(inflight, meta, jobs, pending, ranked)
+    came = #jobs
+    left = left - came
+    if length > most then jobs = {false} end
+    if left > 0 and came < want then
+      code, want = PART, 0
+    else
+      want, most, sent = want - came, most - length, sent + length
+    end
     -- What was pushed by hand was never counted.
     if redis.call('HINCRBY', meta, 'bytes', 0 - length) < 0 then redis.call('HSET', meta, 'bytes', 0) end
-    if redis.call('EXISTS', pending) == 1 then ring(bell) else redis.call('DEL', bell) end
+    if left > 0 then ring(bell) else redis.call('DEL', bell) end
     ring_room(pending, scheduled, meta, room)
   end
   if acked > 0 then redis.call('HINCRBY', meta, 'done', acked) end
-  if acked ~= #jobs then redis.call('HINCRBY', meta, 'inflight', #jobs - acked) end
-  if acked > 0 and #jobs == 0 then ring_drained(pending, scheduled, meta, drained) end
+  if acked ~= came then redis.call('HINCRBY', meta, 'inflight', came - acked) end
+  if acked > 0 and came == 0 then ring_drained(pending, scheduled, meta, drained) end
   if acks > acked then redis.call('HINCRBY', meta, 'stale', acks - acked) end
   replies[#replies + 1] = {code, acks - acked, tag, jobs, cancels, closed}
   at = at + 1 + acks

@@ -1,7 +1,7 @@
 -- isolate: take one suspect, a job whose consumers have died twice, for a consumer that runs nothing else.
 -- KEYS    1 meta  2 consumers  3 suspects  4 inflight:<consumer>
--- ARGV    1 consumer
--- returns {OK | NOLEASE, tag (0: there is none), job}
+-- ARGV    1 consumer  2 bytes of the job at most
+-- returns {OK | NOLEASE, tag (0: there is none), job (nil: it is larger, `piece` reads it)}
 -- oom     allowed
 -- callers Broker.isolate
 local meta, consumers, suspects, inflight = unpack(KEYS)
@@ -16,4 +16,4 @@ local id = tracked(entry)
 if id then note_taken(prefix_of(meta), id, ARGV[1], tag, now) end
 redis.call('HINCRBY', meta, 'suspects', -1)
 redis.call('HINCRBY', meta, 'inflight', 1)
-return {OK, tag, entry}
+return {OK, tag, #entry <= tonumber(ARGV[2]) and entry}

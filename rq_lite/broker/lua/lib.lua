@@ -1,7 +1,7 @@
 -- What several scripts need. Each paragraph defines names; the loader puts those paragraphs in front of a script that
 -- it needs, in this order, and of these only what they need: so no blank lines within a function.
 
-local OK, STALE, NOLEASE, UNDECLARED, MOVED, ALIVE, CLOSED = 0, -1, -2, -3, -4, -5, -6
+local OK, PART, STALE, NOLEASE, UNDECLARED, MOVED, ALIVE, CLOSED = 0, 1, -1, -2, -3, -4, -5, -6
 
 -- Redis' own clock, in ms: no machine's clock is ever compared with another's.
 local function now_ms()
@@ -96,11 +96,12 @@ local function add(entries, pending, order, meta)
   push_all(order == 'lifo' and 'RPUSH' or 'LPUSH', pending, entries)
 end
 
+-- The entries, and of a priority queue also members and scores as they were.
 local function take(pending, order, want)
   if order ~= 'priority' then return redis.call('RPOP', pending, want) or {} end
   local popped, entries = redis.call('ZPOPMIN', pending, want), {}
   for i = 1, #popped, 2 do entries[(i + 1) / 2] = popped[i]:sub(19) end
-  return entries
+  return entries, popped
 end
 
 -- Let jobs wait (again): `push` is RPUSH for the head of the queue and LPUSH for its end. Suspects wait elsewhere;
