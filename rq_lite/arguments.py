@@ -1,22 +1,31 @@
 """A task's arguments on their way through JSON: refused at put, or the same on the other side; never changed.
 
 What JSON has no word for (bytes, datetime, Decimal, UUID, set, tuple, dataclass, …) is restored where the
-task's annotation says what it was; without such an annotation it is refused.
+task's annotation says what it was; without such an annotation it is refused. Each parameter counts for itself: an
+annotation that cannot be used leaves the others as they are.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from rq_lite.errors import BadArgument
 
+if sys.version_info >= (3, 14):
+    from annotationlib import Format
+
+IMPORT = "import what it names outside `if TYPE_CHECKING:`, too"
+# How the trouble with a value ends that JSON has no word for; `mended` puts something better in its place.
 ANNOTATE = "; annotate the parameter with the type to have it restored"
 SCALARS = frozenset({str, int, bool, type(None)})
 PLAIN = frozenset({str, int, float, bool, type(None), list, dict, Any, object, inspect.Parameter.empty})
@@ -33,14 +42,16 @@ class Arguments:
         required = [p for p in positional if p.default is p.empty]
         self._fewest, self._most = len(required), len(positional)
         self._simple = not any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
-        self._hints = hints_of(function)
-        returns = self._hints.pop("return", None)
+        self._hints, self._result = hints_of(function, self.signature)
         # What restores its result; None: it comes out of JSON as it went in.
-        self.returns = None if returns is None or is_plain(returns) or not restorable(returns) else returns
-        self._special = {n: kind for n, kind in self._hints.items() if not is_plain(kind) and restorable(kind)}
+        self.returns = self._result.kind if self._result.restores else None
+        self._special = {name: hint.kind for name, hint in self._hints.items() if hint.restores}
+        # Parameters whose annotations cannot be resolved, and why.
+        self.unread = {name: hint.unread for name, hint in self._hints.items() if hint.unread}
         # Whether they come out of JSON as they went in, with nothing to restore.
         self.plain = not self._special
         self._names = [p.name for p in positional]
+        self._keywords = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         self._rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
         self._others = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
 
@@ -50,7 +61,7 @@ class Arguments:
             try:
                 self.signature.bind(*args, **kwargs)
             except TypeError as error:
-                raise BadArgument(f"task {self.task}: {error}; it takes {self.signature}") from None
+                raise BadArgument(f"task {self.task}: {error}; it takes {in_words(self.signature)}") from None
         # What is restored is always looked at: a str would come back as the bytes that it may stand for.
         special = bool(self._special)
         for index, value in enumerate(args):
@@ -58,7 +69,7 @@ class Arguments:
                 self._check_one(self._name(index), value, str(index + 1))
         for name, value in kwargs.items():
             if special or type(value) not in SCALARS:
-                self._check_one(name if name in self.signature.parameters else self._others, value, name)
+                self._check_one(self._of(name), value, name)
 
     def _check_one(self, parameter: str | None, value: Any, shown: str) -> None:
         wanted = self._special.get(parameter or "")
@@ -67,7 +78,13 @@ class Arguments:
         except RecursionError:
             trouble = "it is nested too deeply, or contains itself"
         if trouble:
-            raise BadArgument(f"task {self.task}: argument {parameter or shown!r}: {trouble}")
+            hint = self._hints.get(parameter or "", Hint())
+            raise BadArgument(f"task {self.task}: argument {parameter or shown!r}: {mended(trouble, hint.way_out)}")
+
+    def result_trouble(self, result: Any) -> str | None:
+        """Why JSON cannot carry this result of the task unchanged; None if it can."""
+        trouble = json_trouble(result) if self.returns is None else round_trip_trouble(result, self.returns)
+        return trouble and mended(trouble, self._result.way_out.replace("the parameter", "what the task returns"))
 
     def blame(self, args: Sequence[Any], kwargs: Mapping[str, Any], error: Exception) -> BadArgument:
         """The error for the first argument that does not encode."""
@@ -82,14 +99,14 @@ class Arguments:
     def _name(self, index: int) -> str | None:
         return self._names[index] if index < len(self._names) else self._rest
 
+    def _of(self, name: str) -> str | None:
+        """The parameter that takes an argument of this name."""
+        return name if name in self._keywords else self._others
+
     def restore(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """The arguments as the annotations say; raises msgspec.ValidationError naming the argument."""
         args = [self._restored(self._name(i), value) for i, value in enumerate(args)]
-        restored = {
-            name: self._restored(name if name in self.signature.parameters else self._others, value)
-            for name, value in kwargs.items()
-        }
-        return args, restored
+        return args, {name: self._restored(self._of(name), value) for name, value in kwargs.items()}
 
     def _restored(self, parameter: str | None, value: Any) -> Any:
         wanted = self._special.get(parameter or "")
@@ -97,51 +114,134 @@ class Arguments:
             return value
         try:
             return msgspec.convert(value, wanted)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, TypeError) as error:  # the second: of classes that take no look at a value
             raise msgspec.ValidationError(f"argument {parameter!r}: {error}") from None
 
     def from_text(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Text (a row of a table) as the annotations say: "4" for an int is 4. Raises BadArgument."""
         typed: dict[str, Any] = {}
         for name, value in values.items():
-            wanted = self._hints.get(name)
+            hint = self._hints.get(self._of(name) or "", Hint())
             try:
-                typed[name] = value if wanted is None else msgspec.convert(value, wanted, strict=False)
+                if hint.unfit:
+                    raise TypeError(hint.unfit)
+                typed[name] = msgspec.convert(value, hint.kind, strict=False)
             except (msgspec.ValidationError, TypeError) as error:
                 raise BadArgument(f"task {self.task}: argument {name!r}: {error}") from None
         return typed
 
 
+class Hint(NamedTuple):
+    """What one annotation means."""
+
+    kind: Any = Any
+    restores: bool = False  # values that JSON has no word for come back as this type
+    way_out: str = ANNOTATE  # how the trouble with a value ends that JSON has no word for
+    unread: str = ""  # why it cannot be resolved; then it means nothing
+    unfit: str = ""  # why it cannot restore anything
+
+
 def signature_of(function: Callable[..., object]) -> inspect.Signature:
     try:
+        if sys.version_info >= (3, 14):  # which evaluates annotations here, where not told otherwise
+            return inspect.signature(function, annotation_format=Format.FORWARDREF)
         return inspect.signature(function)
     except ValueError:  # some functions written in C have none
         kinds = {"args": inspect.Parameter.VAR_POSITIONAL, "kwargs": inspect.Parameter.VAR_KEYWORD}
         return inspect.Signature([inspect.Parameter(name, kind) for name, kind in kinds.items()])
 
 
-def hints_of(function: Callable[..., object]) -> dict[str, Any]:
+def in_words(signature: inspect.Signature) -> str:
+    """As its function is written: what is not resolved stands there by its name."""
+    return str(
+        signature.replace(
+            parameters=[
+                p.replace(annotation=getattr(p.annotation, "__forward_arg__", p.annotation))
+                for p in signature.parameters.values()
+            ]
+        )
+    )
+
+
+def hints_of(function: Callable[..., object], signature: inspect.Signature) -> tuple[dict[str, Hint], Hint]:
+    """What the annotations mean, by parameter, and that of the result. One that cannot be used spoils no other."""
+    function = innermost(function)
+    hints = {p.name: hint_of(p.annotation, function) for p in signature.parameters.values()}
+    return hints, hint_of(signature.return_annotation, function)
+
+
+def innermost(function: Any) -> Any:
+    """What the annotations were written at, behind wrappers and partials."""
+    function = inspect.unwrap(function)
+    while isinstance(function, functools.partial):
+        function = inspect.unwrap(function.func)
+    return function
+
+
+def names_at(function: Any) -> dict[str, Any]:
+    """What the annotations of this function, class or callable object may name."""
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    found: dict[str, Any] = getattr(function, "__globals__", {} if module is None else vars(module))
+    return found
+
+
+def hint_of(annotation: Any, function: Any) -> Hint:
+    """What an annotation of this function means."""
+    if annotation is inspect.Signature.empty:
+        return Hint()
+    parameters = getattr(function, "__type_params__", ())
+    alone = types.SimpleNamespace(__annotations__={"it": annotation}, __type_params__=parameters)
     try:
-        return typing.get_type_hints(function)
-    except Exception:  # whatever an annotation raises: it names something that exists for type checkers only
-        return {}
+        kind = typing.get_type_hints(alone, names_at(function))["it"]
+    except Exception as error:  # whatever an annotation raises: it names what exists for type checkers only
+        return unresolved(error)
+    if is_plain(kind):
+        return Hint(kind, way_out=f"{ANNOTATE} (now it is {shown(kind)})")
+    try:
+        check_restorable(kind)
+    except (TypeError, RuntimeError) as error:
+        why, _, _ = str(error).partition(" - type `")  # msgspec says the type once more
+        unfit = f"its annotation {shown(kind)} does not say what to restore: {why}; name one type"
+        return Hint(kind, way_out=f"; {unfit}", unfit=unfit)
+    except Exception as error:  # the same in a field of a dataclass
+        return unresolved(error)
+    return Hint(kind, restores=True)
+
+
+def unresolved(error: Exception) -> Hint:
+    why = f"its annotation cannot be resolved ({type(error).__name__}: {error})"
+    return Hint(way_out=f"; {why}: {IMPORT}", unread=why)
+
+
+def check_restorable(kind: Any) -> None:
+    """Raise TypeError where nothing of this type can be made of JSON; whatever its own annotations raise."""
+    if getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
+        raise TypeError("a Protocol names no class")
+    for part in typing.get_args(kind):
+        if isinstance(part, type):
+            check_restorable(part)
+    msgspec.json.Decoder(kind)
+
+
+def shown(kind: Any) -> str:
+    return kind.__qualname__ if isinstance(kind, type) else str(kind).replace("typing.", "")
 
 
 def is_plain(kind: Any) -> bool:
-    """Whether values of this annotation are what JSON gives back anyway."""
-    if isinstance(kind, typing.Hashable) and kind in PLAIN:
+    """Whether values of this annotation are what JSON gives back anyway, or may be anything."""
+    if isinstance(kind, (typing.ParamSpecArgs, typing.ParamSpecKwargs)):
         return True
+    with contextlib.suppress(TypeError):  # of what cannot be hashed
+        if kind in PLAIN:
+            return True
     if typing.get_origin(kind) in (list, dict, typing.Union, types.UnionType):
         return all(is_plain(part) for part in typing.get_args(kind))
     return False
 
 
-def restorable(kind: Any) -> bool:
-    try:
-        msgspec.json.Decoder(kind)
-    except (TypeError, RuntimeError):
-        return False
-    return True
+def mended(trouble: str, way_out: str) -> str:
+    """The trouble with another end, where an annotation could mend it."""
+    return trouble.removesuffix(ANNOTATE) + way_out if trouble.endswith(ANNOTATE) else trouble
 
 
 def json_trouble(value: Any) -> str | None:
@@ -166,8 +266,8 @@ def round_trip_trouble(value: Any, wanted: Any) -> str | None:
         text = msgspec.json.encode(value)
         back = msgspec.json.decode(text, type=wanted)
     except Exception as error:
-        return f"{value!r:.80} does not go through JSON as {wanted}: {error}"
+        return f"{value!r:.80} does not go through JSON as {shown(wanted)}: {error}; put what JSON can carry"
     # (1,) and (1.0,) are equal: their texts tell them apart. A set may be written in another order, but not longer.
     if type(back) is not type(value) or back != value or len(msgspec.json.encode(back)) != len(text):
-        return f"{value!r:.80} comes back from JSON as {back!r:.80}"
+        return f"{value!r:.80} comes back from JSON as {back!r:.80}: the annotation is {shown(wanted)}"
     return None

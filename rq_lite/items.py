@@ -7,7 +7,7 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 from rq_lite import checks
-from rq_lite.arguments import ANNOTATE, json_trouble
+from rq_lite.arguments import json_trouble, mended
 from rq_lite.broker.codec import ITEM, VERSION, Message, encode, marked, new_id
 from rq_lite.errors import BadArgument, PayloadTooLarge, UsageError
 from rq_lite.job import Job
@@ -56,10 +56,8 @@ def trouble_with(item: Any) -> str | None:
         trouble = json_trouble(item)
     except RecursionError:
         return "it is nested too deeply, or contains itself"
-    if trouble and trouble.endswith(ANNOTATE):
-        way_out = "put a list" if isinstance(item, tuple) else "put text, numbers, lists or dicts of these, or a task"
-        return f"{trouble.removesuffix(ANNOTATE)}; {way_out}"
-    return trouble
+    way_out = "put a list" if isinstance(item, tuple) else "put text, numbers, lists or dicts of these, or a task"
+    return trouble and mended(trouble, f"; {way_out}")
 
 
 def value(queue: Queue, message: Message, *, pickled: bool) -> Any:

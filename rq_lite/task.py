@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeAlias
 import msgspec
 
 from rq_lite import checks
-from rq_lite.arguments import Arguments, signature_of
+from rq_lite.arguments import IMPORT, Arguments, signature_of
 from rq_lite.batches import each_of
 from rq_lite.broker.codec import VERSION, Message, encode, marked, new_id
 from rq_lite.checks import INFINITE, LONGEST, in_seconds, real, whole
@@ -25,6 +26,8 @@ from rq_lite.schedules import Recurrence, Schedule, defined, job_id, recurring
 
 if TYPE_CHECKING:
     from rq_lite.queue import Queue
+
+log = logging.getLogger("rq_lite")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -235,6 +238,7 @@ class Task(Generic[P, R]):
         self.again = again
         self.timeout_ns = nanoseconds(policy.timeout)
         self.elsewhere = policy.run_in != "greenlet"
+        self._read: list[Arguments] = []  # once for all that `using` makes of it, when the first is used
         self._options = Options()
         self._extras = self._extras_of(self._options)
 
@@ -255,7 +259,17 @@ class Task(Generic[P, R]):
 
     @functools.cached_property
     def arguments(self) -> Arguments:
-        return Arguments(self.name, self.function)
+        if not self._read:
+            self._read.append(Arguments(self.name, self.function))
+            for parameter, why in self._read[0].unread.items():
+                log.warning(
+                    "task %s: parameter %r: %s, so its values stay as JSON has them; %s",
+                    self.name,
+                    parameter,
+                    why,
+                    IMPORT,
+                )
+        return self._read[0]
 
     @property
     def schedule(self) -> Schedule | None:

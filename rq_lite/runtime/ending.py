@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from rq_lite.arguments import Arguments, json_trouble, round_trip_trouble
+from rq_lite.arguments import Arguments
 from rq_lite.broker.codec import VERSION, Message, entry_of, offspring
 from rq_lite.outcome import Buried, Ended, Finished
 from rq_lite.runtime.verdict import Failure, Report
@@ -68,15 +68,13 @@ def encoded(message: Message, result: Any, arguments: Arguments, most: int) -> b
     if message.result_ttl is None and not (message.then or {}).keys() & {"success", "done"}:
         return b"null"
     try:
-        wanted = arguments.returns
-        trouble = json_trouble(result) if wanted is None else round_trip_trouble(result, wanted)
+        trouble = arguments.result_trouble(result)
         text = b"" if trouble else msgspec.json.encode(result)
     except RecursionError:
         trouble = "it is nested too deeply, or contains itself"
     except Exception as error:
         trouble = f"JSON cannot carry it: {error}"
     if trouble:
-        trouble = trouble.replace("annotate the parameter", "annotate what the task returns")
         raise BadResult(f"the result of {message.task}: {trouble}")
     if len(text) > most:
         raise BadResult(

@@ -8,6 +8,9 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import functools
+import re
+import sys
 import typing
 import uuid
 from collections.abc import Callable
@@ -20,6 +23,10 @@ from hypothesis import strategies as st
 from rq_lite.arguments import Arguments
 from rq_lite.broker.codec import VERSION, Message, decode, encode
 from rq_lite.errors import BadArgument
+from rq_lite.queue import Queue
+
+if typing.TYPE_CHECKING:
+    from tests.unit.nowhere import Session  # type: ignore[import-not-found]
 
 
 class Color(enum.Enum):
@@ -316,13 +323,203 @@ def test_only_functions_that_need_it_are_restored() -> None:
     assert not taking(bytes).plain
 
 
-def test_an_annotation_that_cannot_be_read_counts_as_none() -> None:
-    def f(x: NoSuchName) -> None: ...  # type: ignore[name-defined] # noqa: F821
+# -- annotations that cannot be used
 
+
+class Sized(typing.Protocol):
+    def size(self) -> int: ...
+
+
+@dataclasses.dataclass
+class Order:
+    number: int
+    session: Session  # for type checkers only, as below
+
+
+@dataclasses.dataclass
+class Sample:
+    number: int
+
+
+class Plain:
+    """Nothing that JSON could carry."""
+
+
+def half(session: Session, n: int, day: dt.date, other: Session | None = None) -> Session:
+    return session
+
+
+def nested(session: list[Session] | None, n: int, day: dt.date, other: Session | None = None) -> list[Session]:
+    return []
+
+
+def broken(session: "this is no Python", n: int, day: dt.date, other: 1 / 0 = None) -> 5: ...  # type: ignore # noqa
+
+
+def of_orders(session: Order, n: int, day: dt.date, other: list[Order] | None = None) -> Order:
+    return session
+
+
+def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return inner
+
+
+class Methods:
+    def method(self, session: Session, n: int, day: dt.date, other: Session = None) -> None: ...
+
+    __call__ = method
+
+
+def lazy(session, n, day, other=None):  # type: ignore[no-untyped-def]
+    """As Python 3.14 gives annotations that it cannot evaluate."""
+
+
+lazy.__annotations__ = {
+    "session": typing.ForwardRef("Session"),
+    "n": int,
+    "day": dt.date,
+    "other": list[typing.ForwardRef("Session")],  # type: ignore[misc]
+}
+HALF = [
+    half,
+    nested,
+    broken,
+    of_orders,
+    lazy,
+    wrapped(half),
+    wrapped(wrapped(half)),
+    functools.partial(half),
+    functools.partial(wrapped(half)),
+    Methods().method,
+    Methods(),
+]
+
+
+@pytest.mark.parametrize("function", HALF, ids=lambda one: getattr(one, "__qualname__", type(one).__name__))
+def test_an_annotation_that_cannot_be_resolved_leaves_the_others_as_they_are(function: Callable[..., Any]) -> None:
+    arguments = Arguments("mod:f", function)
+    assert sorted(arguments.unread) == ["other", "session"]
+    day = dt.date(2026, 11, 30)
+    assert carried(arguments, "s", 1, day) == (["s", 1, day], {})
+    assert carried(arguments, session=None, n=1, day=day) == ([], {"session": None, "n": 1, "day": day})
+    row = {"session": "s", "n": "150", "day": "2026-11-30", "other": "5"}
+    assert arguments.from_text(row) == {"session": "s", "n": 150, "day": day, "other": "5"}
+    for wrong in ({"n": "many"}, {"day": "never"}):
+        with pytest.raises(BadArgument, match=f"argument '{next(iter(wrong))}'"):
+            arguments.from_text({**row, **wrong})
+    with pytest.raises(BadArgument, match=r"it takes .*n: "):
+        arguments.check((), {})
+
+
+def test_a_value_for_an_annotation_that_cannot_be_resolved_is_refused_with_that_reason() -> None:
+    for function in (half, of_orders):
+        with pytest.raises(BadArgument) as caught:
+            carried(Arguments("mod:f", function), dt.datetime(2026, 1, 1), 1, dt.date(2026, 1, 1))
+        assert str(caught.value) == (
+            "task mod:f: argument 'session': JSON has no word for datetime; its annotation cannot be resolved "
+            "(NameError: name 'Session' is not defined): import what it names outside `if TYPE_CHECKING:`, too"
+        )
+    arguments = Arguments("mod:f", half)
+    assert arguments.returns is None
+    assert arguments.result_trouble({"any": 1}) is None
+    assert "its annotation cannot be resolved (NameError" in str(arguments.result_trouble({1}))
+
+
+UNFIT = [
+    (dt.datetime | str, "datetime.datetime | str"),
+    (str | uuid.UUID | None, "str | uuid.UUID | None"),
+    (Point | Sample, "Point | "),
+    (tuple[int, ...] | list[int], "tuple[int, ...] | list[int]"),
+    (set[int] | frozenset[int], "set[int] | frozenset[int]"),
+    (list[dt.date | dt.datetime], "list[datetime.date | datetime.datetime]"),
+    (Plain | int, "Plain | int"),
+    (Sized, "Sized"),
+    (list[Sized], "list["),
+    (Sized | None, "Sized | None"),
+    (typing.Literal[1.5], "Literal[1.5]"),
+    (7, "7"),
+]
+
+
+@pytest.mark.parametrize(("kind", "named"), UNFIT, ids=str)
+def test_an_annotation_that_does_not_say_what_to_restore_is_named_as_that(kind: Any, named: str) -> None:
+    def f(x: Any, n: Any, day: Any) -> None: ...
+
+    f.__annotations__ = {"x": kind, "n": int, "day": dt.date, "return": kind}
     arguments = Arguments("mod:f", f)
-    assert carried(arguments, 1)[0] == [1]
-    with pytest.raises(BadArgument):
-        carried(arguments, b"1")
+    day = dt.date(2026, 11, 30)
+    assert not arguments.unread
+    value: Any
+    for value in ("text", 1, None, {"a": [1]}):
+        assert carried(arguments, value, 1, day)[0] == [value, 1, day]
+    for value in (dt.datetime(2026, 1, 1), {1}, Plain()):
+        with pytest.raises(BadArgument) as caught:
+            carried(arguments, value, 1, day)
+        said = str(caught.value)
+        assert said.startswith(f"task mod:f: argument 'x': JSON has no word for {type(value).__name__}; its ")
+        assert re.search(rf"annotation [\w.]*{re.escape(named)}", said)
+        assert "does not say what to restore: " in said
+        assert said.endswith("; name one type")
+        assert "annotate" not in said
+    assert arguments.from_text({"n": "150", "day": "2026-11-30"}) == {"n": 150, "day": day}
+    with pytest.raises(BadArgument, match=r"argument 'x': its annotation .* does not say what to restore"):
+        arguments.from_text({"x": "2026-01-01"})
+    assert "does not say what to restore" in str(arguments.result_trouble({1}))
+
+
+@pytest.mark.parametrize("kind", [Plain, Plain | None, Callable[[int], str], type[int]], ids=str)
+def test_a_class_that_json_cannot_carry_is_named_as_that(kind: Any) -> None:
+    for value in (Plain(), "text", {1}):
+        with pytest.raises(BadArgument, match=r"'x': .* does not go through JSON as .*; put what JSON can carry"):
+            carried(taking(kind), value)
+
+
+def test_a_restored_value_of_another_type_names_the_annotation() -> None:
+    with pytest.raises(BadArgument, match=r"\[1\] comes back from JSON as \(1,\): the annotation is tuple\[int, "):
+        carried(taking(tuple[int, ...]), [1])
+    with pytest.raises(BadArgument, match=r"comes back from JSON as '2026-01-01T00:00:00': the annotation is ~T"):
+        carried(taking(typing.TypeVar("T")), dt.datetime(2026, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "now"),
+    [
+        (None, ""),
+        *((kind, f" (now it is {said})") for kind, said in ((int, "int"), (list[Any], "list[Any]"), (Any, "Any"))),
+    ],
+)
+def test_what_an_annotation_could_mend_says_what_there_is_now(kind: Any, now: str) -> None:
+    with pytest.raises(BadArgument) as caught:
+        carried(taking(kind), {1})
+    said = "JSON has no word for set; annotate the parameter with the type to have it restored"
+    assert str(caught.value) == f"task mod:f: argument 'x': {said}{now}"
+
+
+def test_what_cannot_be_resolved_is_told_when_the_task_is_first_used(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = queue.task(half)
+    later = task.using(delay=5)
+    assert not caplog.messages  # what is named may be defined further down
+    for one in (later, task, task.using(delay=7)):
+        one.put("s", 1, dt.date(2026, 11, 30))
+    told = [
+        f"task {task.name}: parameter '{name}': its annotation cannot be resolved (NameError: name 'Session' is not "
+        "defined), so its values stay as JSON has them; import what it names outside `if TYPE_CHECKING:`, too"
+        for name in ("session", "other")
+    ]
+    assert caplog.messages == told
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated at the definition")
+def test_annotations_that_are_evaluated_when_asked_for() -> None:
+    names: dict[str, Any] = {"dt": dt, "Any": Any}
+    exec("def f(session: Session, n: int, day: dt.date, other: Session | None = None) -> Session: ...", names)
+    test_an_annotation_that_cannot_be_resolved_leaves_the_others_as_they_are(names["f"])
 
 
 def test_what_was_put_wrongly_by_others_is_named_at_restore() -> None:
@@ -356,3 +553,13 @@ def test_text_that_does_not_fit_is_refused_by_name(kind: Any, text: str) -> None
 
 def test_text_for_a_name_that_the_task_does_not_know_is_left_to_check() -> None:
     assert taking(int).from_text({"other": "1"}) == {"other": "1"}
+
+
+def test_text_for_a_name_of_its_own_becomes_what_the_others_are() -> None:
+    def f(rest: int, /, *args: bytes, key: str, **others: int) -> None: ...
+
+    arguments = Arguments("mod:f", f)
+    row = {"rest": "1", "args": "2", "key": "3", "n": "4", "others": "5"}
+    assert arguments.from_text(row) == {"rest": 1, "args": 2, "key": "3", "n": 4, "others": 5}
+    with pytest.raises(BadArgument, match="argument 'n'"):
+        arguments.from_text({"n": "many"})
