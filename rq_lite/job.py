@@ -17,7 +17,7 @@ from rq_lite.broker import Broker, Cancelled
 from rq_lite.current import Progress
 from rq_lite.errors import UNREADABLE, JobFailed, UsageError
 from rq_lite.process import this
-from rq_lite.results import watch
+from rq_lite.results import is_passing, watch
 
 # What concurrent.futures keeps in a future.
 OF_A_FUTURE = frozenset({"_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks"})
@@ -39,7 +39,7 @@ if hasattr(os, "register_at_fork"):
 class Problem(msgspec.Struct):
     """Why a job has failed."""
 
-    type: str = ""
+    type: str = "Unknown"
     message: str = ""
     traceback: str = ""
 
@@ -54,8 +54,8 @@ class Result(msgspec.Struct):
 
 decode = msgspec.json.Decoder(Result).decode
 as_progress = msgspec.json.Decoder(Progress).decode
-PASSING = b'{"state":"progress"'
 CANCELLED = b'{"state":"cancelled"}'
+SHOWN = 200  # bytes of a result that cannot be read which its error shows
 
 
 class Job(Future[Any]):
@@ -141,35 +141,40 @@ class Job(Future[Any]):
 
     def hear(self, result: bytes) -> None:
         """How it has ended, as JSON; only what is heard first counts."""
-        if result.startswith(PASSING):
-            with contextlib.suppress(*UNREADABLE):
-                self._progress = as_progress(result)
+        if is_passing(result):
+            self._progress = progress_in(result) or self._progress
             return
         first = object()
         if self.__dict__.setdefault("_heard", first) is not first:  # one step, also where threads hear at once
             return
         CALLING.pop(id(self), None)
         try:
-            try:
-                found = decode(result)
-            except UNREADABLE:  # a stack may be any bytes
-                found = decode(result.decode(errors="replace"))
-            self._settle(found)
-        except (*UNREADABLE, TypeError) as error:
-            self.set_exception(JobFailed("BadResult", f"it cannot be read: {error}", job_id=self.id))
-
-    def _settle(self, found: Result) -> None:
-        if found.state == "done":
-            kind = Any if self._returns is None else self._returns
-            self.set_result(msgspec.json.decode(found.value, type=kind))
-        elif found.state == "cancelled":
+            found = self._read(result)
+        except Exception as error:  # whatever the type that it is restored as raises
+            found = JobFailed("BadResult", f"it cannot be read: {error}; it is {text_of(result)}", job_id=self.id)
+        if found is CANCELLED:
             super().cancel()
             self.set_running_or_notify_cancel()
-        elif found.state == "failed":
-            error = found.error
-            self.set_exception(JobFailed(error.type, error.message, error.traceback, job_id=self.id))
-        elif found.state == "expired":
-            self.set_exception(JobFailed("Expired", "its result was not kept until it was asked for", job_id=self.id))
+        elif isinstance(found, JobFailed):
+            self.set_exception(found)
+        else:
+            self.set_result(found)
+
+    def _read(self, result: bytes) -> Any:
+        """What it returned, a JobFailed, or CANCELLED. Raises whatever says that it cannot be read."""
+        try:
+            found = decode(result)
+        except UNREADABLE:  # a stack may be any bytes
+            found = decode(result.decode(errors="replace"))
+        if found.state == "done":
+            return msgspec.json.decode(found.value, type=Any if self._returns is None else self._returns)
+        if found.state == "cancelled":
+            return CANCELLED
+        if found.state == "failed":
+            return JobFailed(found.error.type, found.error.message, found.error.traceback, job_id=self.id)
+        if found.state == "expired":
+            return JobFailed("Expired", "its result was not kept until it was asked for", job_id=self.id)
+        return JobFailed("UnknownState", f"a newer worker may know what this means: {text_of(result)}", job_id=self.id)
 
     def result(self, timeout: float | None = None) -> Any:
         """What it returned; waits for it. Raises TimeoutError, JobFailed, or CancelledError (concurrent.futures)."""
@@ -212,7 +217,7 @@ class Job(Future[Any]):
         if self.result_ttl is not None and (self.done() or self._progress is not None):
             return self._progress
         told = self.broker.progress_of(self.queue, self.id)
-        return None if told is None else as_progress(told)
+        return None if told is None else progress_in(told)
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Call `fn` with this job when it has ended."""
@@ -238,6 +243,18 @@ class Job(Future[Any]):
         await loop.run_in_executor(None, self.add_done_callback, tell)
         await heard.wait()
         return self.result(0)
+
+
+def progress_in(told: bytes) -> Progress | None:
+    """How far a job says that it is; None where that cannot be read."""
+    with contextlib.suppress(msgspec.DecodeError, ValueError, RecursionError):
+        return as_progress(told)
+    return None
+
+
+def text_of(result: bytes) -> str:
+    """The beginning of a result, to be shown."""
+    return repr(result[:SHOWN].decode(errors="replace"))
 
 
 def _job(fields: dict[str, Any], returns: Any) -> Job:

@@ -36,7 +36,29 @@ LINGER = 5.0  # seconds that it goes on listening when nobody waits
 QUICK = 0.001  # seconds: a result that came after less than this has more behind it
 DRAIN = 50  # results that are then read at once, of 10,000 bytes at most
 
+# How those begin that are not the last, as workers of ours write them; and all others.
+PASSING, LASTING = b'{"state":"progress"', b'{"state":"'
+
 Key = tuple[str, str]  # queue, id
+
+
+class Stated(msgspec.Struct):
+    """What each result has."""
+
+    state: str
+
+
+stated = msgspec.json.Decoder(Stated).decode
+
+
+def is_passing(result: bytes) -> bool:
+    """Whether it says how far a job is, not how it has ended."""
+    if result.startswith(LASTING):
+        return result.startswith(PASSING)
+    try:  # another program may write its JSON with white space, or with the state further back
+        return stated(result).state == "progress"
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return False
 
 
 class Waiter(Protocol):
@@ -126,13 +148,16 @@ class Reader:
         key = (queue, job_id)
         if not result and key in self._waiters:
             result = self._broker.result(queue, job_id) or b'{"state":"expired"}'
-        passing = result.startswith(b'{"state":"progress"')
+        passing = is_passing(result)
         with self._lock:
             waiters = list(self._waiters.get(key, ())) if passing else self._waiters.pop(key, [])
         for one in waiters:
             waiter = one()
-            if waiter is not None:
-                waiter.hear(result)
+            try:
+                if waiter is not None:
+                    waiter.hear(result)
+            except BaseException:  # of a callback: SystemExit, too, would end the thread that all wait for
+                log.exception("job %s: its result could not be handed out; others are", job_id)
 
     def stop(self) -> None:
         """Listen no more; who waits now waits in vain. Not from a callback of a job."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import dataclasses
 import gc
 import json
 import math
@@ -418,12 +419,92 @@ def test_a_result_that_is_kept_no_more(
         job.result(30)
 
 
-def test_what_is_no_result_is_told_in_words(double: Any) -> None:
-    for text in (b"{", b'{"state":1}', b"\xff", b'{"state":"failed","error":{"traceback":"\xff"}}'):
-        job = double.job("x")
-        job.prepare()
-        job.hear(text)
-        assert isinstance(Future.exception(job), JobFailed)
+ODD = {
+    "no JSON": (b"{", "BadResult"),
+    "no text": (b"\xff", "BadResult"),
+    "nothing": (b" ", "BadResult"),
+    "no object": (b"[1]", "BadResult"),
+    "a number": (b"5", "BadResult"),
+    "no state": (b"{}", "BadResult"),
+    "a state that is a number": (b'{"state":1}', "BadResult"),
+    "an error that is text": (b'{"state":"failed","error":"no"}', "BadResult"),
+    "an error without a word": (b'{"state":"failed"}', "Unknown"),
+    "an error with a stack of bytes": (b'{"state":"failed","error":{"type":"E","traceback":"\xff"}}', "E"),
+    "a value that is none": (b'{"state":"done","value":}', "BadResult"),
+    "a value too deep": (b'{"state":"done","value":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "BadResult"),
+    "a value of another type": (b'{"state":"done","value":{"many":"x"}}', "BadResult"),
+    "a state of a newer worker": (b'{"state":"skipped","why":"it was too late"}', "UnknownState"),
+    "a state of a newer worker, large": (b'{"state":"skipped","why":"%s"}' % (b"x" * 10**6), "UnknownState"),
+    "a state with white space": (b'{ "state" : "skipped" }', "UnknownState"),
+}
+
+
+@dataclasses.dataclass
+class Many:
+    many: int | str
+
+    def __post_init__(self) -> None:
+        int(self.many).no_such_method()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("way", ["inbox", "watch", "large"])
+@pytest.mark.parametrize("name", ODD)
+def test_what_is_no_result_ends_its_job_and_no_other(
+    double: Any, hand: Hand, broker: Broker, way: str, name: str
+) -> None:
+    text, kind = ODD[name]
+    job, other = double.put(3), double.put(4)
+    job._returns = Many if "another type" in name else None
+    if way == "inbox":
+        assert not job.done()
+    if way == "inbox":
+        client = results.readers.of(broker).client
+        broker.read(("LPUSH", KEY.inbox(client), job.id.encode() + b"\n" + text.replace(b"\n", b"")))
+    else:
+        broker.read(("SET", KEY.result(job.id), text))
+    if way == "large":
+        results.readers.of(broker).watch([job])
+        results.readers.of(broker)._tell("q", job.id, b"")
+    with pytest.raises(JobFailed) as caught:
+        job.result(30)
+    assert caught.value.type == kind
+    assert caught.value.job_id == job.id
+    if kind == "UnknownState":
+        assert "skipped" in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    assert not other.done()
+    hand.work()
+    assert other.result(30) == 8
+    with pytest.raises(JobFailed):  # what comes later changes nothing
+        job.result(30)
+
+
+def test_how_far_a_job_is_may_be_written_otherwise(double: Any, hand: Hand, broker: Broker) -> None:
+    job = double.put(3)
+    assert not job.done()
+    inbox = KEY.inbox(results.readers.of(broker).client)
+    for text in (b'{ "state": "progress", "done": 5 }', b'{"done": 5, "state":"progress"}'):
+        broker.read(("LPUSH", inbox, job.id.encode() + b"\n" + text))
+        until(lambda: job.progress is not None, "the progress is heard of")
+        assert job.progress.done == 5
+        job._progress = None
+    for text in (b'{"state":"progress","done":"x"}', b'{"state":"progress","done":' + b"[" * 10**5):
+        broker.read(("LPUSH", inbox, job.id.encode() + b"\n" + text))
+    assert not job.done()
+    hand.work()
+    assert job.result(30) == 6
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_a_callback_that_raises_stops_no_other(double: Any, hand: Hand, error: type[BaseException]) -> None:
+    def callback(_: Any) -> None:
+        raise error
+
+    job, other = double.put(3), double.put(4)
+    job.add_done_callback(callback)
+    assert not other.done()
+    hand.work()
+    assert (job.result(30), other.result(30)) == (6, 8)
 
 
 def test_a_traceback_may_be_any_bytes(double: Any) -> None:
