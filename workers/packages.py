@@ -5,35 +5,36 @@
     archive/abc/abc.zip           done
     archive/abc/content/…         what was in it
 
-A package is in one of the two folders at any time, and a single rename moves it. So a run that is killed at
-any point leaves a package that the next run starts afresh, and a package that is not in incoming any more
-but in the archive is done. The price: both folders must be on one filesystem.
+The sender may go on writing, renaming and linking in what it has delivered. So it is unpacked where only we
+write, in the archive; the sender's folder is held open, and its ZIP opened once. The ZIP is in one of the two
+folders at any time, and a single rename moves it: a run that is killed at any point leaves a package that the
+next run unpacks afresh. The price: both folders must be on one filesystem.
 """
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import re
-import shutil
 import stat
 import struct
 import time
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rq_lite import Queue
+from workers.folders import Branch, Folder
 
 packages = Queue("packages")
 
 RECEIVING = "-downloading"
 CHUNK = 256 * 1024
+BLOCK = 4096  # bytes of disk that a file or folder takes besides what is in it
 
 
 class PackageError(Exception):
@@ -44,9 +45,9 @@ class PackageError(Exception):
 class Limits:
     """Sizes in bytes."""
 
-    entries: int = 10_000
+    entries: int = 10_000  # files and folders, those included that only stand in the way to a file
     directory: int = 4 * 1024 * 1024  # the ZIP's list of entries, which is read into memory as a whole
-    written: int = 2 * 1024**3  # what is really written, whatever the headers say
+    written: int = 2 * 1024**3  # what is really written, whatever the headers say, and a block for each entry
     ratio: int = 100  # written per byte of ZIP …
     ratio_from: int = 10 * 1024**2  # … looked at from here on: a small log may well shrink more
 
@@ -54,7 +55,8 @@ class Limits:
 LIMITS = Limits()
 
 
-@packages.task(timeout=600)
+# In a thread: files make their reader wait without a turn for the others of a loop, and syncing them does so long.
+@packages.task(timeout=600, run_in="thread")
 def unpack(package: str) -> str:
     """Unpack incoming/NAME/NAME.zip and move the package to the archive; returns where it is now.
 
@@ -74,112 +76,117 @@ def archive(package: Path, folder: Path, limits: Limits = LIMITS) -> Path:
     Raises PackageError for what must not be unpacked, OSError for what the machine cannot do.
     """
     package, done = package.absolute(), folder.absolute() / package.name
-    if package.name.startswith(".") or not package.name:
-        raise PackageError(f"{package}: is no name for a package")
-    if package.name.endswith(RECEIVING):
-        raise PackageError(f"{package}: is still being received; it is ready once it has lost {RECEIVING!r}")
+    check_package(package)
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(package) as present:
-        if not present:
-            if done.is_dir():
-                return done
-            raise PackageError(f"{package}: no such package, and none of this name in {folder}")
-        check_place(package, done)
-        with clean_up(package):
-            with open_regular(package / f"{package.name}.zip", limits.directory) as file:
-                write(file, package / ".unpacking", limits)
-            (package / ".unpacking").rename(package / "content")
-            sync(package)
-            package.rename(done)
-    sync(done.parent)
-    sync(package.parent)
+    with Folder.at(folder) as shelf, incoming_of(package) as incoming, exclusive(shelf, f".{done.name}") as place:
+        if not is_done(package, incoming, shelf):
+            bring(package, incoming, shelf, place, limits)
+            shelf.move(place.path.name, shelf, done.name)
+            shelf.sync()
+            if not (place.is_same(shelf.look(done.name)) and shelf.is_same(folder.stat())):
+                raise PackageError(f"{done}: the archive was changed while {package} was moved there")
+        incoming.remove_empty(done.name)
+        incoming.sync()
     return done
 
 
-def check_place(package: Path, done: Path) -> None:
-    if done.exists():
-        raise PackageError(f"{package}: the archive already holds another package of this name, {done}")
-    if package.stat().st_dev != done.parent.stat().st_dev:
+def check_package(package: Path) -> None:
+    # The names that are made of it, a dot in front or .zip behind, must be possible, too.
+    if package.name.startswith(".") or not 0 < len(os.fsencode(package.name)) <= 250:
+        raise PackageError(f"{package}: is no name for a package")
+    if package.name.endswith(RECEIVING):
+        raise PackageError(f"{package}: is still being received; it is ready once it has lost {RECEIVING!r}")
+
+
+def incoming_of(package: Path) -> Folder:
+    try:
+        return Folder.at(package.parent)
+    except OSError as error:
+        raise PackageError(f"{package}: {package.parent} cannot be opened ({error.strerror})") from error
+
+
+def is_done(package: Path, incoming: Folder, shelf: Folder) -> bool:
+    """Whether it is in the archive. Raises PackageError when that holds another one."""
+    found = shelf.look(package.name)
+    if found is None:
+        return False
+    sent = None if incoming.look(package.name) is None else delivered(package, incoming).look(zip_of(package))
+    if sent is not None or not stat.S_ISDIR(found.st_mode):
         raise PackageError(
-            f"{package}: {done.parent} is on another filesystem, no move there is one step; "
+            f"{package}: the archive already holds another package of this name, {shelf.path / package.name}"
+        )
+    return True
+
+
+def bring(package: Path, incoming: Folder, shelf: Folder, place: Folder, limits: Limits) -> None:
+    """Unpack into `place`, then have the ZIP there, too; where this fails the ZIP is where it was."""
+    name = zip_of(package)
+    # There is one in `place` already where a run was killed that had moved it.
+    source = delivered(package, incoming, shelf) if place.look(name) is None else place
+    with open_regular(source, name, limits.directory) as file:
+        before = identity(os.fstat(file.fileno()))
+        content = place.make("content")
+        write(file, content, limits)
+        if not content.is_same(place.look("content")):
+            raise PackageError(f"{place.path}: was changed while {package} was unpacked there")
+        if source is not place:
+            source.move(name, place)
+            if identity(place.look(name)) != before:
+                place.move(name, source)
+                raise PackageError(f"{file.path}: was changed while it was unpacked")
+        place.sync()
+
+
+def delivered(package: Path, incoming: Folder, shelf: Folder | None = None) -> Folder:
+    """The sender's folder, on the filesystem of the archive. Raises PackageError."""
+    try:
+        folder = incoming.folder(package.name)
+    except FileNotFoundError as error:
+        raise PackageError(f"{package}: no such package, and none of this name in the archive") from error
+    except OSError as error:  # a link is refused as well
+        raise PackageError(f"{package}: is not a folder that can be opened ({error.strerror})") from error
+    if shelf is not None and folder.state().st_dev != shelf.state().st_dev:
+        raise PackageError(
+            f"{package}: {shelf.path} is on another filesystem, no move there is one step; "
             "set RQ_LITE_ARCHIVE to a folder on the same one"
         )
+    return folder
+
+
+def zip_of(package: Path) -> str:
+    return f"{package.name}.zip"
+
+
+def identity(state: os.stat_result | None) -> tuple[int, ...] | None:
+    """Changes when another file takes its place, and when it is written to."""
+    return state and (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
 
 
 # --- one at a time, and nothing half-done -------------------------------------------------------------
 
 
 @contextmanager
-def exclusive(package: Path) -> Iterator[bool]:
-    """Hold the package, whoever else wants it; False when it is not there, or not there any more.
+def exclusive(shelf: Folder, name: str) -> Iterator[Folder]:
+    """A folder in the archive that this run alone has until it ends, without what a killed run has left in it.
 
-    The lock is on the folder itself: no lock file is left behind, and the lock goes with its process.
-    Waiting sleeps instead of blocking in flock, which would stop all other greenlets of this process.
+    The lock is on the folder itself, and who waits for it may find that it was moved to its final place. Where it
+    was not, nothing is left of it but a ZIP that it has taken over.
     """
-    held = open_folder(package)
-    if held is None:
-        yield False
-        return
-    try:
-        while not try_lock(held):
-            time.sleep(0.05)
-        yield is_same(held, package)
-    finally:
-        os.close(held)
-
-
-def open_folder(package: Path) -> int | None:
-    try:
-        return os.open(package, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    except OSError as error:  # a link is refused as well
-        raise PackageError(f"{package}: is not a folder that can be opened ({error.strerror})") from error
-
-
-def try_lock(held: int) -> bool:
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def is_same(held: int, package: Path) -> bool:
-    """Whether what we hold is still what the name stands for: the one before us may have moved it."""
-    try:
-        return os.path.samestat(os.fstat(held), package.lstat())
-    except FileNotFoundError:
-        return False
-
-
-@contextmanager
-def clean_up(package: Path) -> Iterator[None]:
-    """Remove what a killed run has left, and, when this one fails, what it leaves."""
-    remove_rest(package)
-    try:
-        yield
-    except BaseException:
-        remove_rest(package)
-        raise
-
-
-def remove_rest(package: Path) -> None:
-    for name in (".unpacking", "content"):
-        rest = package / name
-        if rest.is_dir() and not rest.is_symlink():
-            shutil.rmtree(rest)
-        else:
-            rest.unlink(missing_ok=True)
-
-
-def sync(folder: Path) -> None:
-    """Have the names in a folder survive a power cut."""
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(held)
-    finally:
-        os.close(held)
+    while True:
+        with suppress(FileNotFoundError):  # removed in this instant, by the run before
+            place = shelf.make(name)
+            if place.try_lock() and place.is_same(shelf.look(name)):
+                break
+            place.close()
+        time.sleep(0.05)
+    with place:
+        try:
+            place.remove("content")
+            yield place
+        finally:
+            if place.is_same(shelf.look(name)):
+                place.remove("content")
+                shelf.remove_empty(name)
 
 
 # --- reading the ZIP ----------------------------------------------------------------------------------
@@ -188,8 +195,9 @@ def sync(folder: Path) -> None:
 class Frugal(io.BufferedReader):
     """Refuses large reads. zipfile makes exactly one: the list of entries, as long as the file says it is."""
 
-    def __init__(self, raw: io.FileIO, largest: int) -> None:
+    def __init__(self, raw: io.FileIO, path: Path, largest: int) -> None:
         super().__init__(raw)
+        self.path = path  # for messages
         self.largest = largest
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -205,67 +213,70 @@ class Frugal(io.BufferedReader):
         return super().seek(offset, whence)
 
 
-def open_regular(path: Path, largest_read: int) -> Frugal:
-    """Open the ZIP, never a link or a pipe in its place (opening a pipe would wait for ever)."""
+def open_regular(folder: Folder, name: str, largest_read: int) -> Frugal:
+    """Open the ZIP, never a link, a pipe or a device in its place, or a file that is another's as well."""
+    path = folder.path / name
     try:
-        raw = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK))
+        raw = folder.read(name)
     except OSError as error:
         raise PackageError(f"{path}: cannot be read ({error.strerror})") from error
-    if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
+    state = os.fstat(raw.fileno())
+    if not stat.S_ISREG(state.st_mode) or state.st_nlink > 1:
         raw.close()
-        raise PackageError(f"{path}: is not a regular file")
-    return Frugal(raw, largest_read)
+        raise PackageError(f"{path}: is not a regular file with this name alone (hard links are refused)")
+    return Frugal(raw, path, largest_read)
 
 
 # What zipfile raises for damaged or foreign files, besides its own error.
 BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
 
 
-def write(file: Frugal, target: Path, limits: Limits) -> None:
+def write(file: Frugal, target: Folder, limits: Limits) -> None:
     """Unpack everything into the new folder `target`, and see it safely onto the disk."""
-    quota = Quota(limits, os.fstat(file.fileno()).st_size)
+    size = os.fstat(file.fileno()).st_size
+    quota = Quota(limits, size)
     try:
-        with zipfile.ZipFile(file) as source:
-            check(source.infolist(), limits)
-            target.mkdir()
-            for entry in source.infolist():
-                write_entry(source, entry, target / entry.filename, quota)
+        with zipfile.ZipFile(file) as source, closing(Branch(target)) as branch:
+            entries = source.infolist()
+            check(entries, limits, size)
+            quota.spend(BLOCK * count(entries, limits))
+            for entry in entries:
+                write_entry(source, entry, branch, quota)
     except (FileExistsError, NotADirectoryError) as error:
-        raise PackageError(f"{file.name}: has a name both as a file and as a folder ({error})") from error
+        raise PackageError(f"{file.path}: has a name both as a file and as a folder ({error})") from error
     except BROKEN as error:
-        raise PackageError(f"{file.name}: is broken ({error})") from error
+        raise PackageError(f"{file.path}: is broken ({error})") from error
     except PackageError as error:
-        raise PackageError(f"{file.name}: {error}") from error
-    for folder, _, _ in os.walk(target):
-        sync(Path(folder))
+        raise PackageError(f"{file.path}: {error}") from error
+    target.sync_all()
 
 
-def write_entry(source: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, quota: Quota) -> None:
+def write_entry(source: zipfile.ZipFile, entry: zipfile.ZipInfo, branch: Branch, quota: Quota) -> None:
+    *above, name = parts_of(entry)
     if entry.is_dir():
-        path.mkdir(parents=True, exist_ok=True)
+        branch.down([*above, name])
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # "x": never into a file that is already there. Modes and owners in the ZIP are not taken over.
-    with source.open(entry) as packed, path.open("xb") as file:
+    # Never into a file that is already there. Modes and owners in the ZIP are not taken over.
+    with source.open(entry) as packed, branch.down(above).create(name) as file:
         written = copy(packed, file, quota)
-        file.flush()
         os.fsync(file.fileno())
     if written != entry.file_size:
         raise PackageError(f"{entry.filename!r} is {written:,} bytes long and not {entry.file_size:,}")
 
 
-def copy(packed: IO[bytes], file: IO[bytes], quota: Quota) -> int:
+def copy(packed: IO[bytes], file: io.FileIO, quota: Quota) -> int:
     written = 0
     while chunk := packed.read(CHUNK):
         quota.spend(len(chunk))
-        file.write(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[file.write(rest) :]
         written += len(chunk)
-        time.sleep(0)  # unpacking never waits for anything by itself: let the other greenlets have their turn
     return written
 
 
 class Quota:
-    """Counts the bytes that one package writes."""
+    """Counts the bytes of disk that one package takes."""
 
     def __init__(self, limits: Limits, zip_size: int) -> None:
         self.most = min(limits.written, max(limits.ratio_from, limits.ratio * zip_size))
@@ -280,7 +291,7 @@ class Quota:
 # --- what may be in it --------------------------------------------------------------------------------
 
 
-def check(entries: list[zipfile.ZipInfo], limits: Limits) -> None:
+def check(entries: list[zipfile.ZipInfo], limits: Limits, size: int) -> None:
     """Look at all entries before the first byte is written. Raises PackageError."""
     if len(entries) > limits.entries:
         raise PackageError(f"has {len(entries):,} entries, more than {limits.entries:,}")
@@ -294,6 +305,29 @@ def check(entries: list[zipfile.ZipInfo], limits: Limits) -> None:
         if name in seen:
             raise PackageError(f"has the name {name!r} twice")
         seen.add(name)
+    # What is read is then no more than the file, whatever comes of it.
+    if sum(entry.compress_size for entry in entries) > size:
+        raise PackageError("is broken (its entries are larger together than itself: they share their data)")
+
+
+def count(entries: list[zipfile.ZipInfo], limits: Limits) -> int:
+    """Files and folders that these entries make. Raises PackageError when there are too many."""
+    tree: dict[str, Any] = {}
+    made = 0
+    for entry in entries:
+        here = tree
+        for part in parts_of(entry):
+            if part not in here:
+                here[part] = {}
+                made += 1
+            here = here[part]
+        if made > limits.entries:
+            raise PackageError(f"has more than {limits.entries:,} entries, with the folders that they are in")
+    return made
+
+
+def parts_of(entry: zipfile.ZipInfo) -> list[str]:
+    return entry.filename.rstrip("/").split("/")
 
 
 FOREIGN = re.compile(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:|^/")

@@ -15,12 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from producer import folder
 from rq_lite.testing import inline
 from workers import packages
+from workers.folders import Folder
 
 ROOT = Path(__file__).parents[2]
 CONTENT = {"readme.txt": b"hello", "deep/er/data.bin": bytes(range(256)) * 4000, "empty": b""}
@@ -121,6 +123,10 @@ def test_the_archive_can_be_elsewhere(tmp_path: Path, monkeypatch: pytest.Monkey
     assert packages.unpack(str(deliver(tmp_path, zipped(CONTENT)))) == str(tmp_path / "far" / "away" / "abc")
 
 
+def test_the_loop_of_a_consumer_turns_meanwhile() -> None:
+    assert packages.unpack.policy.run_in == "thread"
+
+
 def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deliver(tmp_path, zipped(CONTENT))
     monkeypatch.chdir(tmp_path / "incoming")
@@ -172,6 +178,10 @@ ATTACKS: dict[str, tuple[bytes, str]] = {
     "encrypted": (altered(PLAIN, 6, 8, b"\1\0"), "which is encrypted"),
     "method": (altered(PLAIN, 8, 10, b"\x0c\0"), "compressed in a way"),
     "duplicate": (twice("same", "same"), "twice"),
+    "empty files in folders": (
+        zipped({"/".join([f"{n}", *"abcdefghijklmnopqrstuvwxyz0123"]) + "/e": b"" for n in range(1000)}),
+        "more than 10,000 entries",
+    ),
     "file and folder, same name": (twice("same", "same/"), "twice"),
     "file and folder above": (twice("same", "same/name"), "both as a file and as a folder"),
     "folder above and file": (twice("same/name", "same"), "both as a file and as a folder"),
@@ -199,12 +209,14 @@ def test_attacks(tmp_path: Path, name: str) -> None:
         assert str(package / "abc.zip") in str(failure.value)
         assert tree(tmp_path) == {"incoming/abc/abc.zip": data}
         assert [path.name for path in package.iterdir()] == ["abc.zip"]
+        assert list((tmp_path / "archive").iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
         (replace(packages.LIMITS, entries=2), "3 entries, more than 2"),
+        (replace(packages.LIMITS, entries=4), "more than 4 entries, with the folders"),
         (replace(packages.LIMITS, directory=100), "list of entries is larger than 100 bytes"),
         (replace(packages.LIMITS, written=1_024_000), "more than the 1,024,000 bytes"),
         (replace(packages.LIMITS, ratio=1, ratio_from=1000), "more than the"),
@@ -220,7 +232,7 @@ def test_limits(tmp_path: Path, limits: packages.Limits, reason: str) -> None:
 
 def test_the_limit_on_bytes_is_not_one_less(tmp_path: Path) -> None:
     package = deliver(tmp_path, zipped(CONTENT))
-    packages.archive(package, tmp_path / "archive", replace(packages.LIMITS, written=1_024_005))
+    packages.archive(package, tmp_path / "archive", replace(packages.LIMITS, written=1_024_005 + 5 * packages.BLOCK))
 
 
 def test_entries_that_share_their_data_count_each_time(tmp_path: Path) -> None:
@@ -256,9 +268,21 @@ def make_link(package: Path) -> None:
     (package / "abc.zip").symlink_to("../real.zip")
 
 
+def make_hard_link(package: Path) -> None:
+    (package.parent / "other.zip").hardlink_to(package / "abc.zip")
+
+
 def make_pipe(package: Path) -> None:
     (package / "abc.zip").unlink()
     os.mkfifo(package / "abc.zip")
+
+
+def make_device(package: Path) -> None:
+    (package / "abc.zip").unlink()
+    try:
+        os.mknod(package / "abc.zip", stat.S_IFCHR | 0o666, os.makedev(1, 5))
+    except OSError:
+        pytest.skip("no devices can be made here")
 
 
 def make_linked_folder(package: Path) -> None:
@@ -276,7 +300,9 @@ def make_file(package: Path) -> None:
     ("spoil", "reason"),
     [
         (make_link, "cannot be read"),
+        (make_hard_link, "not a regular file with this name alone"),
         (make_pipe, "not a regular file"),
+        (make_device, "not a regular file|cannot be read"),
         (lambda package: (package / "abc.zip").unlink(), "cannot be read"),
         (make_linked_folder, "not a folder"),
         (make_file, "not a folder"),
@@ -320,6 +346,98 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [path.name for path in package.iterdir()] == ["abc.zip"]
 
 
+# --- what the sender does meanwhile
+
+
+def swap_folder(base: Path) -> None:
+    (base / "incoming" / "abc").rename(base / "incoming" / "hidden")
+    (base / "incoming" / "abc").symlink_to(base / "outside")
+
+
+def swap_file(base: Path) -> None:
+    (base / "incoming" / "abc" / "abc.zip").rename(base / "incoming" / "old.zip")
+    (base / "incoming" / "abc" / "abc.zip").write_bytes(PLAIN)
+
+
+def swap_file_for_link(base: Path) -> None:
+    (base / "incoming" / "abc" / "abc.zip").rename(base / "incoming" / "old.zip")
+    (base / "incoming" / "abc" / "abc.zip").symlink_to(base / "outside" / "secret")
+
+
+def swap_file_for_folder(base: Path) -> None:
+    (base / "incoming" / "abc" / "abc.zip").rename(base / "incoming" / "old.zip")
+    (base / "incoming" / "abc" / "abc.zip").mkdir()
+
+
+def write_to_file(base: Path) -> None:
+    with (base / "incoming" / "abc" / "abc.zip").open("ab") as file:
+        file.write(b"more")
+
+
+def swap_place(base: Path) -> None:
+    (base / "archive" / ".abc").rename(base / "archive" / "moved")
+    (base / "archive" / ".abc").symlink_to(base / "outside")
+
+
+def swap_content(base: Path) -> None:
+    (base / "archive" / ".abc" / "content").rename(base / "archive" / "moved")
+    (base / "archive" / ".abc" / "content").symlink_to(base / "outside")
+
+
+def swap_archive(base: Path) -> None:
+    (base / "archive").rename(base / "moved")
+    (base / "archive").symlink_to(base / "outside")
+
+
+# The last three are beyond what a sender may do: the archive is not theirs to write in.
+@pytest.mark.parametrize(
+    ("swap", "reason"),
+    [
+        (swap_folder, None),
+        (swap_file, "was changed while"),
+        (swap_file_for_link, "was changed while"),
+        (swap_file_for_folder, "was changed while"),
+        (write_to_file, "was changed while"),
+        (swap_place, "archive was changed"),
+        (swap_content, "was changed while"),
+        (swap_archive, "archive was changed"),
+    ],
+)
+def test_nothing_is_written_outside_whatever_is_swapped_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swap: Callable[[Path], None], reason: str | None
+) -> None:
+    package, outside = deliver(tmp_path, data := zipped(CONTENT)), tmp_path / "outside"
+    (outside / "content").mkdir(parents=True)
+    (outside / "secret").write_text("secret")
+    real, written = packages.write_entry, 0
+
+    def swapping(*given: Any) -> None:
+        nonlocal written
+        written += 1
+        if written == 2:
+            swap(tmp_path)
+        real(*given)
+
+    monkeypatch.setattr(packages, "write_entry", swapping)
+    if reason is None:
+        assert tree(Path(packages.unpack(str(package)))) == archived(data)
+    else:
+        with pytest.raises(packages.PackageError, match=reason):
+            packages.unpack(str(package))
+        assert any(found.startswith(data) for found in tree(tmp_path).values())  # nothing is lost
+    assert written == 3
+    assert tree(outside) == {"secret": b"secret"}
+
+
+@pytest.mark.parametrize("name", [".unpacking", "content"])
+def test_a_link_beside_the_zip_leads_nowhere(tmp_path: Path, name: str) -> None:
+    package, outside = deliver(tmp_path, data := zipped(CONTENT)), tmp_path / "outside"
+    outside.mkdir()
+    (package / name).symlink_to(outside)
+    assert tree(Path(packages.unpack(str(package)))) == archived(data)
+    assert list(outside.iterdir()) == []
+
+
 # --- killed, and two at once
 
 # For each file operation of a run: a child process that ends just before it, then a run that goes through.
@@ -327,6 +445,7 @@ KILLED = """
 import itertools, os, shutil, sys
 from pathlib import Path
 from workers import packages
+from workers.folders import Folder
 
 base, data = Path(sys.argv[1]), Path(sys.argv[1], "data").read_bytes()
 package = base / "incoming" / "abc"
@@ -338,7 +457,7 @@ for step in itertools.count(1):
         left = step
         def hook(event, _):
             global left
-            if event == "open" or event.startswith(("os.", "shutil.", "fcntl.")):
+            if event == "open" or event.startswith(("os.", "fcntl.")):
                 left -= 1
                 if left == 0:
                     os._exit(9)
@@ -346,8 +465,9 @@ for step in itertools.count(1):
         packages.unpack(str(package))
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    there = package.exists(), (base / "archive" / "abc").exists()
-    assert there in ((True, False), (False, True)), (step, there)
+    places = package, base / "archive" / ".abc", base / "archive" / "abc"
+    there = [(place / "abc.zip").exists() for place in places]
+    assert sum(there) == 1, (step, there)
     assert packages.unpack(str(package)) == str(base / "archive" / "abc")
     done = sorted(str(path.relative_to(base / "archive")) for path in (base / "archive").rglob("*"))
     assert done == ["abc", "abc/abc.zip", "abc/content", "abc/content/a", "abc/content/b", "abc/content/b/c"], done
@@ -369,13 +489,52 @@ def test_killed_before_any_step_the_next_run_finishes(tmp_path: Path) -> None:
     assert int(result.stdout) > 15  # so many places to be killed at
 
 
-def test_what_a_killed_run_has_left_is_made_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moved", [False, True])
+def test_what_a_killed_run_has_left_is_unpacked_afresh(tmp_path: Path, moved: bool) -> None:
     data = zipped(CONTENT)
-    package = deliver(tmp_path, data)
-    for name in (".unpacking", "content"):
-        (package / name / "half").mkdir(parents=True)
-        (package / name / "readme.txt").write_bytes(b"hel")
+    package, place = deliver(tmp_path, data), tmp_path / "archive" / ".abc"
+    (place / "content" / "half").mkdir(parents=True)
+    (place / "content" / "readme.txt").write_bytes(b"hel")
+    if moved:
+        (package / "abc.zip").rename(place / "abc.zip")
     assert tree(Path(packages.unpack(str(package)))) == archived(data)
+    assert not package.exists()
+    assert [path.name for path in (tmp_path / "archive").iterdir()] == ["abc"]
+
+
+def test_what_a_killed_run_has_left_goes_though_its_package_was_withdrawn(tmp_path: Path) -> None:
+    (tmp_path / "incoming").mkdir()
+    (tmp_path / "archive" / ".abc" / "content" / "half").mkdir(parents=True)
+    with pytest.raises(packages.PackageError, match="no such package"):
+        packages.unpack(str(tmp_path / "incoming" / "abc"))
+    assert list((tmp_path / "archive").iterdir()) == []
+
+
+def test_what_is_archived_stays_whole_though_the_disk_fails_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = zipped(CONTENT)
+    package, done = deliver(tmp_path, data), tmp_path / "archive" / "abc"
+
+    def failing(folder: Folder) -> None:
+        if done.exists():
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Folder, "sync", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        packages.unpack(str(package))
+    assert tree(done) == archived(data)
+    monkeypatch.undo()
+    assert packages.unpack(str(package)) == str(done)
+    assert not package.exists()
+
+
+def test_what_else_was_delivered_stays(tmp_path: Path) -> None:
+    package = deliver(tmp_path, zipped(CONTENT))
+    (package / "note").write_text("by the way")
+    for _ in range(2):
+        assert packages.unpack(str(package)) == str(tmp_path / "archive" / "abc")
+    assert tree(tmp_path / "incoming") == {"abc/note": b"by the way"}
 
 
 def test_many_threads_at_once(tmp_path: Path) -> None:
@@ -409,18 +568,18 @@ def test_many_processes_at_once(tmp_path: Path) -> None:
 def test_a_second_run_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = deliver(tmp_path, zipped(CONTENT))
     refused = threading.Event()
-    real = packages.try_lock
+    real = Folder.try_lock
 
-    def noticed(held: int) -> bool:
-        got = real(held)
+    def noticed(folder: Folder) -> bool:
+        got = real(folder)
         if not got:
             refused.set()
         return got
 
-    monkeypatch.setattr(packages, "try_lock", noticed)
-    with ThreadPoolExecutor(1) as pool:
-        with packages.exclusive(package) as present:
-            assert present
+    monkeypatch.setattr(Folder, "try_lock", noticed)
+    (tmp_path / "archive").mkdir()
+    with ThreadPoolExecutor(1) as pool, Folder.at(tmp_path / "archive") as shelf:
+        with packages.exclusive(shelf, ".abc"):
             second = pool.submit(packages.unpack, str(package))
             assert refused.wait(30)
             assert package.is_dir()
