@@ -247,7 +247,7 @@ class Job(Future[Any]):
 
 def progress_in(told: bytes) -> Progress | None:
     """How far a job says that it is; None where that cannot be read."""
-    with contextlib.suppress(msgspec.DecodeError, ValueError, RecursionError):
+    with contextlib.suppress(*UNREADABLE):
         return as_progress(told)
     return None
 

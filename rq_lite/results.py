@@ -23,7 +23,7 @@ import msgspec
 from rq_lite.broker import FAULTS, Broker, Link, keys
 from rq_lite.broker.connection import LONGEST_BLOCK, end_waiting
 from rq_lite.broker.producing import INBOX
-from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable, RqLiteError
+from rq_lite.errors import UNREADABLE, BrokerOutOfMemory, BrokerUnavailable, RqLiteError
 from rq_lite.process import this
 from rq_lite.runtime.seldom import Seldom
 
@@ -57,7 +57,7 @@ def is_passing(result: bytes) -> bool:
         return result.startswith(PASSING)
     try:  # another program may write its JSON with white space, or with the state further back
         return stated(result).state == "progress"
-    except (msgspec.DecodeError, ValueError, RecursionError):
+    except UNREADABLE:
         return False
 
 

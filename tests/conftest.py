@@ -183,6 +183,22 @@ def link(broker: Broker) -> Iterator[Link]:
     made.close()
 
 
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for name.test, with its key in the same file."""
+    file = tmp_path_factory.mktemp("tls") / "both.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=name.test", "-addext", "subjectAltName=DNS:name.test"]
+    command += ["-keyout", f"{file}.key", "-out", str(file)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("openssl is not installed")
+    with file.open("a") as both:
+        both.write(Path(f"{file}.key").read_text())
+    return file
+
+
 @pytest.fixture(autouse=True)
 def unmarked() -> Iterator[None]:
     """A test leaves nothing in this process: the same tasks and queues are registered, no thread of ours goes on."""

@@ -33,7 +33,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from rq_lite.broker import sentinel
+from rq_lite.broker import sentinel, tcp
 from rq_lite.broker.sentinel import Sentinels
 from rq_lite.errors import BrokerError, BrokerOutOfMemory, BrokerUnavailable, UsageError
 
@@ -197,7 +197,9 @@ def made(url: str, **options: Any) -> redis.ConnectionPool:
         "driver_info": None,
         "max_connections": 2**31,  # redis-py makes 100; how many there are is for `Links` to say
     }
-    return redis.ConnectionPool.from_url(url, **usual | options)
+    pool = redis.ConnectionPool.from_url(url, **usual | options)
+    pool.connection_class = tcp.OURS.get(pool.connection_class, pool.connection_class)
+    return pool
 
 
 def behind_host(url: str) -> str:
@@ -277,7 +279,7 @@ class Links:
     def __init__(self, address: Address, most: int = 32) -> None:
         self.address = address
         self._most = most
-        self._bound = socket.socket.__module__.startswith("gevent")
+        self._bound = tcp.is_patched()
         self._fresh()
 
     def _fresh(self) -> None:

@@ -26,11 +26,14 @@ import msgspec
 import gevent
 import gevent.os
 import gevent.socket
+import _socket
 import socket
+from gevent.hub import Hub
+from gevent.threadpool import ThreadPool
 
 from rq_lite import leasing, moments
 from rq_lite.app import import_app, own_traceback
-from rq_lite.broker import Broker, Link, inspection
+from rq_lite.broker import Broker, Link, inspection, tcp
 from rq_lite.current import found_by
 from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
 from rq_lite.process import this
@@ -61,6 +64,10 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 T = TypeVar("T")
 
+# Threads in which a loop looks names up (gevent has 10). A name whose servers are silent holds one for up to 40 s.
+LOOK_UPS = 200
+OWN_LOOK_UPS = 16  # threads for the names of Redis and its sentinels, which jobs cannot take
+
 
 def main() -> None:
     life, reports, board, stacks = map(int, sys.argv[1:])
@@ -76,6 +83,7 @@ def main() -> None:
         moments.begin("consumer")
         Link.careful = False  # the handlers of this process only wake the hub
         check_patched()
+        look_up_apart()
         slots = Board(board, 1 if plan.alone else plan.settings.greenlets)
         consumer = prepare(plan, reports, slots, signals, seldom)
     except BaseException as error:
@@ -257,6 +265,20 @@ def check_patched() -> None:
     )
     if not cooperative:
         raise UsageError("sockets are not patched by gevent: something was imported before rq_lite.runtime.boot")
+
+
+def look_up_apart() -> None:
+    """However many names jobs wait for: others', and those of Redis, are looked up meanwhile."""
+    Hub.threadpool_size = LOOK_UPS
+    own, usual = ThreadPool(OWN_LOOK_UPS), socket.getaddrinfo
+
+    def resolve(*args: Any, **options: Any) -> tcp.Found:
+        if own.hub is not gevent.get_hub():  # of a thread that runs a job: its loop has threads of its own
+            return usual(*args, **options)
+        found: tcp.Found = own.apply(_socket.getaddrinfo, args, options)
+        return found
+
+    tcp.resolve = resolve
 
 
 def set_up_log(plan: Plan) -> None:

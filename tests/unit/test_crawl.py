@@ -384,22 +384,6 @@ def test_a_name_without_address() -> None:
         crawl.look_up("no such name.invalid")
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for name.test, with its key in the same file."""
-    file = tmp_path_factory.mktemp("tls") / "both.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-subj", "/CN=name.test", "-addext", "subjectAltName=DNS:name.test"]
-    command += ["-keyout", f"{file}.key", "-out", str(file)]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("openssl is not installed")
-    with file.open("a") as both:
-        both.write(Path(f"{file}.key").read_text())
-    return file
-
-
 def test_the_certificate_is_checked_for_the_name(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
