@@ -4,32 +4,37 @@ The danger of such a task is where it connects to: a page may redirect to `http:
 may have a private address, and may have another one by the time it is asked for again. So a name is looked
 up once, *all* its addresses are checked, and the connection goes to a checked address, while the Host
 header and the certificate check keep the name.
+
+The other danger is work: a name that is never answered, a page that takes long to send or to read. So
+everything is counted, and nothing runs for long without a turn for the other greenlets of the process.
 """
 
 from __future__ import annotations
 
+import http.client
+import io
 import ipaddress
-import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from concurrent import futures
 from dataclasses import dataclass
-from functools import lru_cache
-from html.parser import HTMLParser
 from typing import Any, TypedDict
-from urllib.parse import urldefrag, urljoin
+from urllib.parse import urljoin
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 from urllib3.util import Timeout, Url, parse_url
 
 from rq_lite import Queue, load_settings
+from workers.markup import LONGEST_URL, Markup, text
 
 pages = Queue("pages")
 
-LookUp = Callable[[str], Sequence[str]]
+LookUp = Callable[[str, float], Sequence[str]]  # a host and the seconds there are to the addresses
 
 
 class FetchError(Exception):
@@ -49,20 +54,21 @@ class Page(TypedDict):
 class Limits:
     """Times in seconds, sizes in bytes."""
 
+    look_up: float = 5.0
     connect: float = 5.0  # per address tried
     read: float = 10.0  # longest silence
     total: float = 25.0  # all redirects together; looked at after each read
     size: int = 1_000_000
+    reads: int = 10_000  # pieces in which a body is sent
     redirects: int = 5
     links: int = 100
+    links_seen: int = 1_000  # looked at to find these
+    markup: int = 50_000  # tags, texts and comments looked at
     allow_private: bool = False
 
 
 LIMITS = Limits(allow_private=load_settings().allow_private)
 
-# Shared by all greenlets (or threads) of this process. Room for 1,000 connections per address, so that none
-# is thrown away after its first use; `retries=False`: redirects and errors are dealt with here.
-POOLS = urllib3.PoolManager(num_pools=200, maxsize=1000, retries=False, ssl_context=ssl.create_default_context())
 # No compression: what is read is then what was sent, and a small answer cannot unfold into a large one.
 HEADERS = {"User-Agent": "rq_lite-demo/0.1", "Accept": "text/html,*/*;q=0.5", "Accept-Encoding": "identity"}
 
@@ -81,17 +87,17 @@ def get(url: str, limits: Limits = LIMITS, look_up: LookUp | None = None) -> Pag
     here = url
     for _ in range(limits.redirects + 1):
         try:
-            response = connect(checked(here), limits, deadline, look_up or cached_look_up)
+            response = connect(checked(here), limits, deadline, look_up or shared_look_up)
             try:
-                body = read(response, limits.size + 1, deadline)
+                body = read(response, limits, deadline)
             finally:
                 response.close()  # unless all of it was read, the connection is of no use to the next fetch
                 response.release_conn()
+            target = response.get_redirect_location()
+            if not target:
+                return describe(here, response, body, limits, deadline)
         except (HTTPError, TimeoutError) as error:
             raise FetchError(f"{here}: {error}") from error
-        target = response.get_redirect_location()
-        if not target:
-            return describe(here, response, body, limits)
         here = redirected(here, target)
     raise FetchError(f"{url}: more than {limits.redirects} redirects, the last one to {here}")
 
@@ -101,6 +107,8 @@ def get(url: str, limits: Limits = LIMITS, look_up: LookUp | None = None) -> Pag
 
 def checked(url: str) -> Url:
     """The parts of a URL that we are ready to ask for. The same parser then makes the request from them."""
+    if len(url) > LONGEST_URL:
+        raise FetchError(f"{url[:100]}…: is longer than {LONGEST_URL:,} characters")
     parts = parse_url(url)
     if parts.auth is not None:
         raise FetchError(f"{parts.scheme}://…@{parts.host}: URLs with a user name or password are refused")
@@ -111,23 +119,38 @@ def checked(url: str) -> Url:
     return parts
 
 
-def look_up(host: str) -> tuple[str, ...]:
-    """The addresses of a host, odd spellings included: for the system 2130706433 and 0177.1 are 127.0.0.1."""
+# The system's resolver waits up to 40 s for name servers that are silent, and cannot be interrupted. So it
+# runs elsewhere, once for all that ask for the same name. (Under gevent these threads are greenlets.)
+RESOLVERS = futures.ThreadPoolExecutor(100, "look-up")
+ASKED: dict[str, tuple[float, futures.Future[Any]]] = {}  # by host: when, and what was found
+ASKING = threading.Lock()
+
+
+def shared_look_up(host: str, within: float) -> Sequence[str]:
+    """The addresses of a host, odd spellings included: for the system 2130706433 and 0177.1 are 127.0.0.1.
+
+    They are remembered for a minute, and checked at each use, remembered or not.
+    """
     try:
-        answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        answers = asked(host).result(within)
+    except futures.TimeoutError as error:
+        raise FetchError(f"{host}: no address found within {within:.2g} s, its name servers are silent") from error
     except (OSError, UnicodeError) as error:
         raise FetchError(f"{host}: no address found ({error})") from error
     return tuple(dict.fromkeys(str(answer[4][0]) for answer in answers))
 
 
-def cached_look_up(host: str) -> tuple[str, ...]:
-    """Like look_up, remembered for up to a minute. Addresses are checked at each use, cached or not."""
-    return look_up_in_minute(host, int(time.monotonic() // 60))
-
-
-@lru_cache(maxsize=10_000)
-def look_up_in_minute(host: str, _minute: int) -> tuple[str, ...]:
-    return look_up(host)
+def asked(host: str) -> futures.Future[Any]:
+    """What is being found, or was a moment ago; failures are not remembered."""
+    with ASKING:
+        now = time.monotonic()
+        at, answer = ASKED.get(host, (now, None))
+        if answer is None or (answer.done() and (now - at > 60 or answer.exception() is not None)):
+            if len(ASKED) >= 10_000:
+                ASKED.clear()
+            answer = RESOLVERS.submit(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
+            ASKED[host] = now, answer
+        return answer
 
 
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -149,9 +172,9 @@ def is_public(address: str) -> bool:
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_site_local)
 
 
-def addresses(url: Url, limits: Limits, look_up: LookUp) -> Sequence[str]:
+def addresses(url: Url, limits: Limits, deadline: float, look_up: LookUp) -> Sequence[str]:
     """All addresses of the host; if one of them is not public the host is refused."""
-    found = look_up((url.host or "").strip("[]"))
+    found = look_up((url.host or "").strip("[]"), min(limits.look_up, time_left(deadline)))
     for address in found:
         if not (limits.allow_private or is_public(address)):
             raise FetchError(
@@ -172,10 +195,66 @@ def redirected(here: str, target: str) -> str:
 # --- the request --------------------------------------------------------------------------------------
 
 
+class Metered(io.RawIOBase):
+    """What comes from a server, headers and all, up to a limit, and with a turn for the other greenlets.
+
+    http.client reads as many interim answers, chunk lines and trailers as there are.
+    """
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self.raw = raw
+        self.left = 2 * LIMITS.size + 1_000_000
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        if self.left <= 0:
+            raise HTTPError("it sends more than a page may have, with its headers")
+        time.sleep(0)
+        count = self.raw.readinto(buffer)
+        self.left -= count or 0
+        return count
+
+    def close(self) -> None:
+        self.raw.close()
+        super().close()
+
+
+class Response(http.client.HTTPResponse):
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.fp = io.BufferedReader(Metered(self.fp.detach()))
+
+
+class HttpPool(urllib3.HTTPConnectionPool):
+    class ConnectionCls(HTTPConnection):
+        response_class = Response
+
+
+class HttpsPool(urllib3.HTTPSConnectionPool):
+    class ConnectionCls(HTTPSConnection):
+        response_class = Response
+
+
+def pools(context: ssl.SSLContext) -> urllib3.PoolManager:
+    """Shared by all greenlets (or threads) of this process.
+
+    With room for 1,000 connections per address, so that none is thrown away after its first use; `retries=False`:
+    redirects and errors are dealt with here.
+    """
+    made = urllib3.PoolManager(num_pools=200, maxsize=1000, retries=False, ssl_context=context)
+    made.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
+    return made
+
+
+POOLS = pools(ssl.create_default_context())
+
+
 def connect(url: Url, limits: Limits, deadline: float, look_up: LookUp) -> urllib3.BaseHTTPResponse:
     """Ask for `url` at the first of its addresses that answers; the body is still to be read."""
     failure: Exception | None = None
-    for address in addresses(url, limits, look_up):
+    for address in addresses(url, limits, deadline, look_up):
         left = time_left(deadline)
         pool = POOLS.connection_from_host(
             address, url.port, url.scheme, {"server_hostname": url.host} if url.scheme == "https" else None
@@ -195,16 +274,24 @@ def connect(url: Url, limits: Limits, deadline: float, look_up: LookUp) -> urlli
     raise FetchError(f"{url}: no connection ({failure})") from failure
 
 
-def read(response: urllib3.BaseHTTPResponse, size: int, deadline: float) -> bytes:
-    """Up to `size` bytes of the body. `read1` returns what is there, so that the clock is looked at."""
+def read(response: urllib3.BaseHTTPResponse, limits: Limits, deadline: float) -> bytes:
+    """The body up to one byte more than its limit. `read1` returns what is there, so that the clock is looked at."""
     body = bytearray()
-    while len(body) < size:
+    for number in range(limits.reads):
+        if number % 100 == 99:
+            pause(deadline)
         time_left(deadline)
-        chunk = response.read1(size - len(body), decode_content=False)
-        if not chunk:
-            break
+        chunk = response.read1(limits.size + 1 - len(body), decode_content=False)
         body += chunk
-    return bytes(body)
+        if not chunk or len(body) > limits.size:
+            return bytes(body)
+    raise HTTPError(f"its body comes in more than {limits.reads:,} pieces")
+
+
+def pause(deadline: float) -> None:
+    """A turn for the other greenlets: what is there already is read, and parsed, without one."""
+    time_left(deadline)
+    time.sleep(0)
 
 
 def time_left(deadline: float) -> float:
@@ -217,9 +304,9 @@ def time_left(deadline: float) -> float:
 # --- what is on the page ------------------------------------------------------------------------------
 
 
-def describe(url: str, response: urllib3.BaseHTTPResponse, body: bytes, limits: Limits) -> Page:
+def describe(url: str, response: urllib3.BaseHTTPResponse, body: bytes, limits: Limits, deadline: float) -> Page:
     kind = response.headers.get("Content-Type", "text/html")
-    markup = Markup(url, limits.links)
+    markup = Markup(url, limits.links, limits.links_seen, limits.markup, lambda: pause(deadline))
     if "html" in kind.lower() and response.headers.get("Content-Encoding", "identity") == "identity":
         markup.read(text(body[: limits.size], kind))
     return Page(
@@ -230,66 +317,3 @@ def describe(url: str, response: urllib3.BaseHTTPResponse, body: bytes, limits: 
         title=markup.title,
         links=list(markup.links),
     )
-
-
-CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.ASCII | re.IGNORECASE)
-# Python knows codecs that no page is written in, some of them slow on purpose-made input.
-PLAUSIBLE = re.compile(r"utf|us-ascii|ascii|iso|latin|windows|cp\d|koi8|gb|big5|euc|shift|sjis|mac", re.I)
-
-
-def text(body: bytes, content_type: str) -> str:
-    """The body as text: by its Content-Type, else by its own <meta charset>, else as UTF-8."""
-    named = CHARSET.search(content_type) or CHARSET.search(body[:1024].decode("latin-1"))
-    charset = named[1] if named and PLAUSIBLE.match(named[1]) else "utf-8"
-    try:
-        return body.decode(charset, "replace")
-    except (LookupError, ValueError):
-        return body.decode("utf-8", "replace")
-
-
-class Markup(HTMLParser):
-    """Picks the title and the links from whatever a server calls HTML."""
-
-    def __init__(self, url: str, max_links: int) -> None:
-        super().__init__(convert_charrefs=True)
-        self.base = url
-        self.max_links = max_links
-        self.links: dict[str, None] = {}  # ordered, each once
-        self.title: str | None = None
-        self.in_title = False
-
-    def read(self, html: str) -> None:
-        # Everything in one piece and no close(): half a tag at the end is left alone. Feeding bit by bit,
-        # and forcing the rest through, is what makes this parser quadratic on bad input.
-        with suppress(AssertionError):  # how it says that a declaration is beyond it; what was found counts
-            self.feed(html)
-        if self.title is not None:
-            self.title = " ".join(self.title.split())[:300]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        href = dict(attrs).get("href")
-        if tag == "title":
-            self.in_title = self.title is None
-        elif tag == "base" and href:
-            self.base = absolute(self.base, href) or self.base
-        elif tag == "a" and href and len(self.links) < self.max_links:
-            link = absolute(self.base, href)
-            if link:
-                self.links[link] = None
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "title":
-            self.in_title = False
-
-    def handle_data(self, data: str) -> None:
-        if self.in_title and len(self.title or "") < 1000:
-            self.title = (self.title or "") + data
-
-
-def absolute(base: str, href: str) -> str | None:
-    """The link without its #fragment; None for one that no browser would follow to a page."""
-    try:
-        link = urldefrag(urljoin(base, href.strip())).url
-    except ValueError:  # such as http://[
-        return None
-    return link if link.startswith(("http://", "https://")) and len(link) <= 2000 else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import urllib3
 
 from rq_lite.testing import inline
+from tests.conftest import until
 from workers import crawl
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +92,7 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[Site]:
 
 @pytest.fixture(autouse=True)
 def own_pools(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with urllib3.PoolManager(maxsize=100, retries=False, ssl_context=ssl.create_default_context()) as pools:
+    with crawl.pools(ssl.create_default_context()) as pools:
         monkeypatch.setattr(crawl, "POOLS", pools)
         yield
 
@@ -101,9 +103,9 @@ def site() -> Iterator[Site]:
         yield site
 
 
-def to(*addresses: str) -> Callable[[str], Sequence[str]]:
+def to(*addresses: str) -> crawl.LookUp:
     """A name server that gives every name these addresses."""
-    return lambda _host: addresses
+    return lambda _host, _within: addresses
 
 
 # --- pages
@@ -246,6 +248,35 @@ def test_connections_are_kept(site: Site) -> None:
     assert len(site.clients) == 1
 
 
+def flood(start: bytes, endless: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
+    """A server that goes on as fast as it can, with what no page is made of."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(start)
+        while True:
+            request.wfile.write(endless * 1000)
+
+    return answer
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "endless", "reason"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "more than a page may have"),
+        (CHUNKED + b"1\r\nx\r\n0\r\n", b"a: trailer\r\n", "more than a page may have"),
+        (CHUNKED, b"1;" + b"x" * 9_000 + b"\r\nx\r\n", "more than a page may have"),
+        (CHUNKED, b"1\r\nx\r\n", "more than 10,000 pieces"),
+    ],
+)
+def test_what_a_server_sends_without_end_ends(site: Site, start: bytes, endless: bytes, reason: str) -> None:
+    site.answers["/"] = flood(start, endless)
+    with pytest.raises(crawl.FetchError, match=reason):
+        crawl.get(site.url + "/", replace(OPEN, total=60))
+
+
 # --- redirects
 
 
@@ -284,6 +315,16 @@ def test_each_redirect_is_checked(site: Site, monkeypatch: pytest.MonkeyPatch, t
     assert "secret" not in str(failure.value)
 
 
+@pytest.mark.parametrize("target", ["/" + "x" * 2000, "http://a.test/" + "../" * 20_000])
+def test_a_long_address_is_refused(site: Site, target: str) -> None:
+    url = site.say("/", status=302, Location=target)
+    with pytest.raises(crawl.FetchError, match="longer than 2,000 characters") as failure:
+        crawl.get(url, OPEN)
+    assert len(str(failure.value)) < 200
+    with pytest.raises(crawl.FetchError, match="longer than 2,000 characters"):
+        crawl.get(site.url + "/" + "x" * 2000, OPEN)
+
+
 # --- where it connects
 
 
@@ -304,7 +345,7 @@ def test_each_redirect_is_checked(site: Site, monkeypatch: pytest.MonkeyPatch, t
     ],
 )
 def test_urls_that_are_refused(url: str, reason: str) -> None:
-    def nobody(host: str) -> Sequence[str]:
+    def nobody(host: str, _within: float) -> Sequence[str]:
         raise AssertionError(f"{host} was looked up")
 
     with pytest.raises(crawl.FetchError, match=reason) as failure:
@@ -359,7 +400,7 @@ def test_it_connects_to_the_address_that_was_checked(site: Site, monkeypatch: py
     answers = iter([["127.0.0.1"], ["10.0.0.1"]])
     asked = []
 
-    def rebinding(host: str) -> Sequence[str]:
+    def rebinding(host: str, _within: float) -> Sequence[str]:
         asked.append(host)
         return next(answers)
 
@@ -381,7 +422,65 @@ def test_no_address_answers(site: Site) -> None:
 
 def test_a_name_without_address() -> None:
     with pytest.raises(crawl.FetchError, match="no address found"):
-        crawl.look_up("no such name.invalid")
+        crawl.shared_look_up("no such name.invalid", 60)
+
+
+class Names:
+    """A resolver that is silent about some names until the test ends, and counts."""
+
+    def __init__(self) -> None:
+        self.end = threading.Event()
+        self.asked: list[str] = []
+        self.real = socket.getaddrinfo
+
+    def __call__(self, host: str, *given: Any, **named: Any) -> list[Any]:
+        if not host.endswith(".test"):  # an address, of urllib3
+            return self.real(host, *given, **named)
+        self.asked.append(host)
+        if host.startswith("silent"):
+            self.end.wait()
+        if host.startswith("wrong") and self.asked.count(host) == 1:
+            raise OSError("Temporary failure in name resolution")
+        return [(0, 0, 0, "", ("127.0.0.1", 0))]
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
+    names = Names()
+    monkeypatch.setattr("socket.getaddrinfo", names)
+    monkeypatch.setattr(crawl, "ASKED", {})
+    yield names
+    names.end.set()
+    for _, answer in crawl.ASKED.values():
+        answer.exception()  # none is left behind
+
+
+def test_silent_names_hold_up_no_other(site: Site, names: Names) -> None:
+    site.say("/", b"<title>t</title>")
+    silent = [f"http://silent-{number % 40}.test/" for number in range(80)]
+    with ThreadPoolExecutor(80) as pool:
+        waiting = [pool.submit(crawl.get, url, replace(OPEN, look_up=0.5)) for url in silent]
+        until(lambda: len(set(names.asked)) == 40, "all names are looked up")
+        assert crawl.get(f"http://good.test:{site.port}/", OPEN)["title"] == "t"
+        for one in waiting:
+            with pytest.raises(crawl.FetchError, match=r"silent-.*no address found within 0\.5 s"):
+                one.result()
+    assert sorted(names.asked) == sorted({*names.asked})  # one look-up for all that ask for a name
+
+
+def test_looking_up_counts_against_the_total(names: Names) -> None:
+    with pytest.raises(crawl.FetchError, match=r"no address found within 0\.[12]"):
+        crawl.get("http://silent.test/", replace(OPEN, total=0.2))
+
+
+def test_an_address_is_remembered_and_a_failure_is_not(site: Site, names: Names) -> None:
+    site.say("/", b"<title>t</title>")
+    url = f"http://wrong.test:{site.port}/"
+    with pytest.raises(crawl.FetchError, match=r"no address found \(Temporary failure"):
+        crawl.get(url, OPEN)
+    for _ in range(3):
+        assert crawl.get(url, OPEN)["title"] == "t"
+    assert names.asked == ["wrong.test"] * 2
 
 
 def test_the_certificate_is_checked_for_the_name(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,8 +490,7 @@ def test_the_certificate_is_checked_for_the_name(certificate: Path, monkeypatch:
         site.say("/", b"<title>t</title>")
         with pytest.raises(crawl.FetchError, match="CERTIFICATE_VERIFY_FAILED"):
             crawl.get(f"https://name.test:{site.port}/", OPEN, to("127.0.0.1"))
-        trusting = urllib3.PoolManager(retries=False, ssl_context=ssl.create_default_context(cafile=str(certificate)))
-        monkeypatch.setattr(crawl, "POOLS", trusting)
+        monkeypatch.setattr(crawl, "POOLS", crawl.pools(ssl.create_default_context(cafile=str(certificate))))
         assert crawl.get(f"https://name.test:{site.port}/", OPEN, to("127.0.0.1"))["title"] == "t"
         # The connection that is open to this address is not good for another name
         with pytest.raises(crawl.FetchError, match=r"Hostname mismatch|doesn't match"):
@@ -406,6 +504,7 @@ import gevent.monkey
 gevent.monkey.patch_all()
 import sys
 import gevent.pool
+from tests.conftest import until
 from workers import crawl
 
 urls = [f"{sys.argv[1]}/page/{number}" for number in range(1, 401)]
