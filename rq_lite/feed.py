@@ -14,7 +14,7 @@ from rq_lite.batches import ahead, batches
 from rq_lite.broker import Feed
 from rq_lite.broker.codec import new_id
 from rq_lite.errors import FeedMoved, PutRefused, QueueFull, SourceError
-from rq_lite.folder import watch
+from rq_lite.folder import is_still, watch
 from rq_lite.putting import Progress
 from rq_lite.sources import Source, fingerprint, same
 from rq_lite.task import Options, Task
@@ -23,6 +23,8 @@ log = logging.getLogger("rq_lite.produce")
 
 POSITION, FINGERPRINT = "position", "fingerprint"
 STEP = 0.1  # seconds of the pace that go into one batch
+GONE = "gone:"  # begins the mark of a package that was put and is no longer in its folder
+FORGET = 60.0  # seconds after which such a mark goes: longer than any producer acts on what it saw of the folder
 LOOK = 1.0  # seconds without room after which a watched folder's feed looks whether it is to stop
 
 
@@ -106,7 +108,7 @@ class Feeder:
             self._queue.put_entries(entries, self._options, feed=mark, progress=self.progress)
             at = positions[-1]
         if resume is not None and source.position != at:  # blank or skipped lines at the end
-            self._queue.broker.mark_feed(self._queue.name, resume, POSITION, source.position)
+            self._queue.broker.mark_feed(self._queue.name, resume, [(POSITION, at, source.position)])
 
     def _jobs(self, source: Source, typed: bool) -> Iterator[tuple[bytes, str, int] | None]:
         """Entries; up to which position the source is put with each, and how much of it that is."""
@@ -133,7 +135,9 @@ class Feeder:
                     f"{file} is not the file that feed {resume!r} was begun with; give it another --resume name"
                 )
             # Taken of a short file it says little, so it is renewed as the file grows.
-            self._queue.broker.mark_feed(self._queue.name, resume, FINGERPRINT, fingerprint(file))
+            move = (FINGERPRINT, known or "", fingerprint(file))
+            if not self._queue.broker.mark_feed(self._queue.name, resume, [move]):
+                return self.resumed_at(resume, file)  # another producer has begun it meanwhile, maybe with another file
         return marks.get(POSITION, "")
 
     def _marks(self, name: str) -> dict[str, str]:
@@ -144,7 +148,8 @@ class Feeder:
     def feed_folder(self, folder: Path, stop: threading.Event, *, name: str | None = None) -> None:
         """Put each complete package of a folder once, as it arrives, until `stop` is set.
 
-        The marks of what was put are in Redis under `name`: they outlive the producer, and go with the package.
+        The marks of what was put are in Redis under `name`: they outlive the producer, and go a while after the
+        package: a producer that still has it before its eyes must not put it once more.
         """
         if self._pace is not None:
             self._pace.sleep = stop.wait
@@ -152,11 +157,10 @@ class Feeder:
         feed = name or "watch:" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
         self._queue.declare()
         marks = self._marks(feed)
+        since: dict[str, float] = {}
         for packages in watch(folder, stop=stop):
             # By the marks from before this look: what other producers have marked since may not be in it.
-            gone = sorted(marks.keys() - packages.keys())
-            self._queue.broker.forget_feed(self._queue.name, feed, gone)
-            marks = {package: mark for package, mark in marks.items() if package in packages}
+            marks = self._forget(feed, marks, packages, since)
             for package, identity in sorted(packages.items()):
                 if marks.get(package) == identity:
                     continue
@@ -165,8 +169,34 @@ class Feeder:
                 if stop.is_set():
                     return
 
+    def _forget(
+        self, feed: str, marks: dict[str, str], packages: dict[str, str], since: dict[str, float]
+    ) -> dict[str, str]:
+        """The marks after those of packages that are not there were turned, or later removed.
+
+        `since`: when this producer first saw a turned one. A mark that another producer has moved is left alone.
+        """
+        now = time.monotonic()
+        keep = max(FORGET, 2 * self._queue.settings.patience)
+        absent = {package: mark for package, mark in marks.items() if package not in packages}
+        for package in since.keys() - absent.keys():
+            del since[package]
+        moves = []
+        for package, mark in sorted(absent.items()):
+            if not mark.startswith(GONE):
+                moves.append((package, mark, GONE + mark))
+            elif now - since.setdefault(package, now) > keep:
+                moves.append((package, mark, ""))
+        if moves and self._queue.broker.mark_feed(self._queue.name, feed, moves) < len(moves):
+            return self._marks(feed)
+        after = {**marks, **{package: mark for package, _, mark in moves}}
+        return {package: mark for package, mark in after.items() if mark}
+
     def _put_package(self, package: Path, mark: Feed, marks: dict[str, str], stop: threading.Event) -> dict[str, str]:
-        """The marks after it; when another producer was faster they are read anew. Not put once `stop` is set."""
+        """The marks after it; when another producer was faster they are read again.
+
+        Not put once `stop` is set, or when the package is no longer the one that was seen.
+        """
         args = (str(package),)
         self._task.arguments.check(args, {})
         entry = self._task.encoded(args, {}, new_id())
@@ -174,7 +204,7 @@ class Feeder:
             self._pace.wait(1)
         wait = self._options.wait
         until = None if wait is None else time.monotonic() + wait
-        while not stop.is_set():
+        while not stop.is_set() and is_still(package, mark.values[0]):
             left = LOOK if until is None else max(0.0, until - time.monotonic())
             try:
                 self._queue.put_entries([entry], self._options, wait=min(left, LOOK), feed=mark, progress=self.progress)

@@ -84,6 +84,14 @@ def identity(file: Path) -> str:
     return f"{state.st_ino}-{state.st_mtime_ns}-{state.st_size}"
 
 
+def is_still(package: Path, known: str) -> bool:
+    """Whether the package is there as it was when it had this identity."""
+    try:
+        return identity(package / f"{package.name}.zip") == known
+    except (OSError, ValueError):
+        return False
+
+
 def wake_ups(folder: Path, stop: threading.Event, rescan: float) -> Iterator[None]:
     """Yields when something has changed in the folder, and after `rescan` seconds without."""
     try:

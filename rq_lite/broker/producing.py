@@ -21,8 +21,8 @@ REMEMBER = 600_000
 WATCHED = 3_600_000
 # An inbox that nobody empties is kept for this long, ms, as in lib.lua.
 INBOX = 60_000
-# Marks of a feed that are read at once.
-MARKS = 1000
+# Marks of a feed that are read, or moved, in one step.
+MARKS = 300
 # The orders of queues, and what makes them.
 KINDS = {"fifo": "a Queue", "lifo": "a LifoQueue", "priority": "a PriorityQueue"}
 
@@ -214,9 +214,13 @@ class Producing(Reading):
             if cursor == b"0":
                 return found
 
-    def mark_feed(self, queue: str, name: str, field: str, value: str) -> None:
-        self.read(("HSET", keys.of(queue).feed(name), field, value))
+    def mark_feed(self, queue: str, name: str, moves: Sequence[tuple[str, str, str]]) -> int:
+        """Move marks of a feed: field, value it must have now ("": none), value it gets ("": it is removed).
 
-    def forget_feed(self, queue: str, name: str, fields: Sequence[str]) -> None:
-        if fields:
-            self.read(("HDEL", keys.of(queue).feed(name), *fields))
+        How many had that value: the others, which another producer has moved, are left as they are.
+        """
+        moved = 0
+        for i in range(0, len(moves), MARKS):
+            flat = [text for move in moves[i : i + MARKS] for text in move]
+            moved += self._run("mark", (keys.of(queue).feed(name),), *flat)[1]
+        return moved

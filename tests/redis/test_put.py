@@ -430,11 +430,20 @@ def test_a_feed_that_was_moved_leaves_everything_untouched(broker: Broker, expec
 
 
 def test_a_feed_mark_is_set_read_and_forgotten(broker: Broker) -> None:
-    broker.mark_feed("q", "f", "a", "1")
-    broker.mark_feed("q", "f", "b", "2")
+    assert broker.mark_feed("q", "f", [("a", "", "1"), ("b", "", "2")]) == 2
     assert broker.feed("q", "f") == {"a": "1", "b": "2"}
-    broker.forget_feed("q", "f", ["a"])
-    assert broker.feed("q", "f") == {"b": "2"}
+    assert broker.mark_feed("q", "f", [("a", "1", ""), ("b", "2", "3"), ("c", "", "")]) == 3
+    assert broker.feed("q", "f") == {"b": "3"}
+    many = [(str(i), "", "x") for i in range(1000)]
+    assert broker.mark_feed("q", "f", many) == 1000
+    assert len(broker.feed("q", "f")) == 1001
+
+
+def test_a_feed_mark_that_another_has_moved_is_left_alone(broker: Broker) -> None:
+    broker.mark_feed("q", "f", [("a", "", "1"), ("b", "", "2")])
+    moves = [("a", "", "9"), ("a", "0", ""), ("b", "2", "3"), ("c", "1", "9"), ("c", "1", "")]
+    assert broker.mark_feed("q", "f", moves) == 1
+    assert broker.feed("q", "f") == {"a": "1", "b": "3"}
 
 
 # -- the bell

@@ -37,7 +37,7 @@ def listed(name: str) -> list[str]:
 
 
 def test_there_are_scripts() -> None:
-    assert len(NAMES) == 32
+    assert len(NAMES) == 33
     assert "lib" not in NAMES
 
 
@@ -145,6 +145,7 @@ def run_every_script(broker: Broker, link: Link) -> None:
         lambda: broker.finish("q", "c", [(1, Finished("done", b"", 0, b""))], link),
         lambda: broker.watch("q", "client", ["1"]),
         lambda: broker.promote("q"),
+        lambda: broker.mark_feed("q", "f", [("at", "", "")]),
         lambda: broker.configure("q", 5),
         lambda: broker.resume("q"),
         lambda: broker.unfinished("q"),
