@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import os
-import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from typing import Any
@@ -21,19 +19,8 @@ from rq_lite.results import is_passing, watch
 
 # What concurrent.futures keeps in a future.
 OF_A_FUTURE = frozenset({"_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks"})
-LAZY = threading.Lock()
 # Those that are to call somebody at their end, by id(): nobody else may hold them.
 CALLING: dict[int, Job] = {}
-
-
-def _begin_anew() -> None:
-    """In a forked child: whoever held the lock is not here."""
-    global LAZY
-    LAZY = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
 
 
 class Problem(msgspec.Struct):
@@ -121,11 +108,12 @@ class Job(Future[Any]):
         """Make the future's parts; whether they were not there."""
         if "_done_callbacks" in self.__dict__:
             return False
-        with LAZY:
-            if "_done_callbacks" in self.__dict__:
-                return False
-            super().__init__()
-            return True
+        # Without a lock, which a signal handler might find held below it: whose parts come first are everybody's.
+        made = vars(Future())
+        parts = self.__dict__.setdefault("_parts", made)
+        for name, part in parts.items():
+            self.__dict__.setdefault(name, part)
+        return parts is made
 
     def expect(self) -> Job:
         """Make sure that its end is heard of. Raises UsageError for a job without a result."""

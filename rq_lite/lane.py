@@ -19,6 +19,7 @@ from rq_lite.broker import Lane as Acks
 from rq_lite.broker.codec import ITEM, Message, Undecodable, decode
 from rq_lite.errors import QueueEmpty as Empty
 from rq_lite.errors import RqLiteError, ShutDown
+from rq_lite.reentry import alone, interrupts
 from rq_lite.runtime.seldom import Seldom
 from rq_lite.runtime.verdict import Report
 
@@ -72,7 +73,7 @@ class Lane:
         self.broker = broker
         self._consumer = consumer
         self._suspects = suspects
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._news = threading.Condition(self._guard)
         self._waiting = 0  # threads in `get`
         self._listening = False  # one of them waits for the bell, the others for it
@@ -84,7 +85,7 @@ class Lane:
         self._left = False  # for good
         self._dry = False  # the last take came up short, and no bell has rung since
         self._got_at = 0.0  # when somebody last asked for an item
-        self._talk = threading.Lock()
+        self._talk = threading.RLock()
         self._link = broker.link()
         self._ear = broker.link()
         self._registered = False
@@ -112,15 +113,15 @@ class Lane:
         held by others either, who might give it back. Raises Left.
         """
         if done is not None:
-            with self._guard:
+            with alone(self._guard):
                 self._done(done)
         elif self._ready and not self._acks:  # brought along by an earlier call
-            with self._guard:
+            with alone(self._guard):
                 if self._ready:
                     return self._pick(check)
         until = None if timeout is None else time.monotonic() + timeout
         held: Held | None = None
-        with self._guard:
+        with alone(self._guard):
             self._waiting += 1
         try:
             if self._dry and not self._ready and timeout != 0 and done is None:
@@ -155,7 +156,7 @@ class Lane:
     def _fetch(self, check: Callable[[], None], ahead: int) -> tuple[Held | None, int]:
         """What is there for this thread, and how much waits somewhere in a queue that was shut down (else -1)."""
         closed = -1
-        with self._talk:
+        with alone(self._talk):
             check()
             self._got_at = now = time.monotonic()
             if not self._ready or (self._acks and now - self._acked_at > PROMPT):
@@ -253,7 +254,7 @@ class Lane:
 
     def wake(self) -> None:
         """Let all who wait look again whether they may."""
-        with self._guard:
+        with alone(self._guard):
             self._news.notify_all()
             if self._listening:
                 self._ear.drop()
@@ -268,7 +269,7 @@ class Lane:
 
     def task_done(self) -> None:
         """Settle what this thread got first, or else the process; raises ValueError when nothing is left."""
-        with self._guard:
+        with alone(self._guard):
             own = self._held.get(_me.token) or min(
                 filter(None, self._held.values()), key=lambda those: next(iter(those)).tag, default=None
             )
@@ -278,13 +279,15 @@ class Lane:
         self.flush()
 
     def settle(self, held: Held) -> None:
-        with self._guard:
+        with alone(self._guard):
             self._done(held)
         self.flush()
 
     def flush(self) -> None:
-        """Tell Redis what is done."""
-        with contextlib.suppress(Left), self._talk:
+        """Tell Redis what is done; where this interrupts somebody who talks to Redis, it is told a little later."""
+        if interrupts(self._talk):
+            return
+        with contextlib.suppress(Left), alone(self._talk):
             if self._acks:
                 self._exchange(0)
 
@@ -301,7 +304,7 @@ class Lane:
 
     def give_back(self, held: Held) -> None:
         # Dropped only by who may talk: else a look at what we own in between would find it for new.
-        with contextlib.suppress(Left), self._talk:
+        with contextlib.suppress(Left), alone(self._talk):
             with self._guard:
                 dropped = self._drop(held)
             if dropped and not held.lost:
@@ -310,7 +313,7 @@ class Lane:
     def bury(self, held: Held, error: BaseException) -> None:
         """To the dead set: it cannot even be read."""
         report = Report(held.message.id, None, f"{type(error).__name__}: {error}", consumer=self._consumer).buried()
-        with contextlib.suppress(Left), self._talk:
+        with contextlib.suppress(Left), alone(self._talk):
             with self._guard:
                 dropped = self._drop(held)
             if dropped:
@@ -320,7 +323,7 @@ class Lane:
 
     def give_all_back(self, patience: float | None = None) -> None:
         """What was got here and is not settled, what was taken for threads that are no more, what was to go back."""
-        with contextlib.suppress(Left), self._talk:
+        with contextlib.suppress(Left), alone(self._talk):
             if self._left and self._unsure:
                 self._surely(lambda: None, patience)  # an answer that was lost may have brought something
             with self._guard:
@@ -360,7 +363,7 @@ class Lane:
             raise
 
     def _return_spare(self, kept: int = 0) -> None:
-        with contextlib.suppress(Left), self._talk:
+        with contextlib.suppress(Left), alone(self._talk):
             with self._guard:
                 spare = [self._ready.pop() for _ in range(self._spare(kept))]
             if spare:
@@ -493,7 +496,7 @@ class Lane:
     def begin_anew(self) -> None:
         """In a forked child, which has nothing of what its parent holds, and none of its connections."""
         self._left = True
-        self._guard, self._talk = threading.Lock(), threading.Lock()
+        self._guard, self._talk = threading.RLock(), threading.RLock()
         self._news = threading.Condition(self._guard)
         for those in self._held.values():
             for held in those:

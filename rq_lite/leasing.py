@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from rq_lite.broker import Broker
 from rq_lite.errors import ShutDown, UsageError
 from rq_lite.lane import IDLE, Held, Lane
+from rq_lite.reentry import alone
 from rq_lite.runtime.duties import Duties
 from rq_lite.runtime.identity import mine
 from rq_lite.settings import Settings
@@ -57,7 +58,7 @@ class _Here:
     """The lessees of this very process: a fork begins with none, its parent's leases are not its own."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.lessees: dict[tuple[str, Settings], Lessee] = {}  # by URL and settings
         self.lanes: dict[tuple[int, str], tuple[Broker, Lane]] = {}  # by broker: found again without asking for its URL
         self.hooked = False
@@ -80,7 +81,7 @@ def known(broker: Broker, queue: str) -> Lane | None:
 
 
 def _new_lane(broker: Broker, queue: str) -> Lane:
-    with _here.lock:
+    with alone(_here.lock):
         if not _here.ended:
             one = broker.url, broker.settings
             lessee = _here.lessees.get(one)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import importlib
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -36,21 +35,18 @@ class Executor(concurrent.futures.Executor):
             raise UsageError("an Executor's jobs have results: result_ttl must be above 0 seconds, not None")
         self._result_ttl = Policy(result_ttl=result_ttl).result_ttl  # refused here if it cannot be
         self._tasks: dict[Any, Task[..., Any]] = {}
-        self._lock = threading.Lock()
         self._shut = False
         self._open: set[Job] = set()  # submitted, and not known to have ended
-        self._unwatched: list[Job] = []
+        self._unwatched: deque[Job] = deque()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Job:
         """Put a job; waits while the queue is full. Raises as `Task.put` does, and RuntimeError after `shutdown`."""
         task = self._task(fn)
         self._check_open()
         job = task.put(*args, **kwargs)
-        with self._lock:
-            self._open.add(job)
-            self._unwatched.append(job)
-            full = len(self._unwatched) >= BATCH
-        if full:
+        self._open.add(job)
+        self._unwatched.append(job)
+        if len(self._unwatched) >= BATCH:
             self._watch()
         return job
 
@@ -79,9 +75,8 @@ class Executor(concurrent.futures.Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take nothing more; wait until all that was submitted has ended. `cancel_futures` drops what only waits."""
-        with self._lock:
-            self._shut = True
-            left = list(self._open)
+        self._shut = True
+        left = list(self._open)
         if cancel_futures:
             for job in left:
                 job.cancel(interrupt=False)
@@ -94,8 +89,10 @@ class Executor(concurrent.futures.Executor):
 
     def _watch(self) -> None:
         """Those that have ended need not be remembered; to hear of it is one question for hundreds."""
-        with self._lock:
-            some, self._unwatched = self._unwatched, []
+        some: list[Job] = []
+        with contextlib.suppress(IndexError):
+            while len(some) < BATCH:
+                some.append(self._unwatched.popleft())
         watch(some)
         for job in some:
             job.add_done_callback(self._open.discard)

@@ -6,12 +6,13 @@ A consumer sets these before it imports the app; everywhere else they come from 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Collection
 from typing import Any, Protocol
 
 from rq_lite.broker import Broker
 from rq_lite.settings import Settings, load_settings
+
+DEFAULT = "default"
 
 
 class Instead(Protocol):
@@ -28,9 +29,8 @@ class Process:
     """One per interpreter: `this`."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._settings: Settings | None = None
-        self._broker: Broker | None = None
+        self._brokers: dict[str, Broker] = {}  # the default one, once it is made: an entry is made in one step
         # In a consumer and its engines: the queues that its worker serves. None: no jobs run here.
         self.serves: Collection[str] | None = None
         self.token = os.urandom(8).hex()  # names this process
@@ -45,28 +45,22 @@ class Process:
     @property
     def broker(self) -> Broker:
         """The default broker, made on first use."""
-        if self._broker is None:
-            with self._lock:
-                if self._broker is None:
-                    self._broker = Broker(settings=self.settings)
-        return self._broker
+        return self._brokers.get(DEFAULT) or self._brokers.setdefault(DEFAULT, Broker(settings=self.settings))
 
     def use(self, settings: Settings | None, broker: Broker | None = None) -> tuple[Settings | None, Broker | None]:
         """Go on with these settings (and this broker), whatever the environment says; what there was before."""
-        with self._lock:
-            before = self._settings, self._broker
-            self._settings, self._broker = settings, broker
+        before = self._settings, self._brokers.get(DEFAULT)
+        self._settings, self._brokers = settings, {} if broker is None else {DEFAULT: broker}
         return before
 
 
 this = Process()
 
 
-def _begin_anew() -> None:
-    """In a forked child: whoever held the lock is not here."""
-    this._lock = threading.Lock()
+def _rename() -> None:
+    """In a forked child: it is another process."""
     this.token = os.urandom(8).hex()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_rename)

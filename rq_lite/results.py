@@ -81,7 +81,8 @@ class Reader:
         # No second try within a step: the next one comes soon enough.
         self._broker = Broker(broker.url, settings=msgspec.structs.replace(broker.settings, patience=0.0), quiet=True)
         self.client = os.urandom(8).hex()
-        self._lock = threading.Lock()
+        # A signal handler may come back here while its thread holds it: what is done below is right at each step.
+        self._lock = threading.RLock()
         # Weakly: a handle that was only asked, and is dropped, waits for nothing.
         self._waiters: dict[Key, list[weakref.ref[Waiter]]] = {}
         self._turns: deque[tuple[float, Key]] = deque()  # when each is watched anew, the next one first
@@ -105,7 +106,7 @@ class Reader:
     def _enter(self, job: Waiter) -> bool:
         key = (job.queue, job.id)
         with self._lock:
-            known = living(self._waiters.get(key, ()))
+            known = self._waiters.get(key, ())
             if any(one() is job for one in known):
                 return False
             wake = None
@@ -113,16 +114,24 @@ class Reader:
                 # The reader may be waiting in the inboxes that it knew before.
                 wake = next(iter(self._queues), None) if self._thread is not None else None
                 self._queues[job.queue] = None
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="rq-lite results", daemon=True)
-                thread.start()  # raises where the system has no thread left; then nobody is entered
-                self._thread = thread
-            if key not in self._waiters:
+            if self._thread is None or not self._thread.is_alive():
+                self._start()
+            if not known:
                 self._turns.append((time.monotonic() + AGAIN, key))
-            self._waiters[key] = [*known, weakref.ref(job)]
+            self._waiters.setdefault(key, []).append(weakref.ref(job))
         if wake is not None:
             self._wake(wake)
         return True
+
+    def _start(self) -> None:
+        """Raises where the system has no thread left."""
+        thread = self._thread = threading.Thread(target=self._run, name="rq-lite results", daemon=True)
+        try:
+            thread.start()
+        except BaseException:
+            if self._thread is thread:
+                self._thread = None
+            raise
 
     def _wake(self, queue: str) -> None:
         inbox = keys.of(queue).inbox(self.client)
@@ -140,8 +149,9 @@ class Reader:
             self._all_are_due()
 
     def _all_are_due(self) -> None:
-        with self._lock:
-            self._turns = deque((0.0, key) for _, key in self._turns)
+        with self._lock, contextlib.suppress(IndexError):
+            for _ in range(len(self._turns)):
+                self._turns.append((0.0, self._turns.popleft()[1]))
 
     def _tell(self, queue: str, job_id: str, result: bytes) -> None:
         """Hand a result to those who wait for it; an empty one is large, and to be fetched."""
@@ -171,7 +181,8 @@ class Reader:
     def _run(self) -> None:
         link: Link | None = None
         idle_since = time.monotonic()
-        while not self._stopped.is_set():
+        # Not if a signal handler has started another meanwhile.
+        while not self._stopped.is_set() and self._thread is threading.current_thread():
             try:
                 if link is None:  # Redis may be away at the beginning, too
                     link = self._link = self._broker.link()
@@ -206,7 +217,13 @@ class Reader:
             self._turns.clear()
             self._queues.clear()
             self._thread = None
-            return True
+            if not self._waiters:
+                return True
+            for key in list(self._waiters):  # entered by a `__del__`, in between
+                self._queues[key[0]] = None
+                self._turns.append((0.0, key))
+            self._thread = self._thread or threading.current_thread()
+            return self._thread is not threading.current_thread()
 
     def _listen(self, link: Link) -> None:
         """Wait for results, and hand out those that have come."""
@@ -244,16 +261,16 @@ class Reader:
                 if not self._turns or self._turns[0][0] > now:
                     break
                 key = self._turns.popleft()[1]
-                if living(self._waiters.get(key, ())):
+                those = self._waiters.get(key, [])
+                for one in list(those):
+                    if one() is None:
+                        those.remove(one)
+                if those:
                     found.setdefault(key[0], []).append(key[1])
                     self._turns.append((now + AGAIN, key))
                 else:
                     self._waiters.pop(key, None)
         return found
-
-
-def living(waiters: Iterable[weakref.ref[Waiter]]) -> list[weakref.ref[Waiter]]:
-    return [one for one in waiters if one() is not None]
 
 
 class _Readers:
@@ -264,7 +281,6 @@ class _Readers:
         os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:
-        self._lock = threading.Lock()
         self._readers: weakref.WeakKeyDictionary[Broker, Reader] = weakref.WeakKeyDictionary()
         self._all: weakref.WeakSet[Reader] = weakref.WeakSet()  # also those whose broker nobody has any more
 
@@ -277,10 +293,8 @@ class _Readers:
     def of(self, broker: Broker) -> Reader:
         reader = self._readers.get(broker)
         if reader is None:
-            made = Reader(broker)
-            with self._lock:
-                reader = self._readers.setdefault(broker, made)
-                self._all.add(reader)
+            reader = self._readers.setdefault(broker, Reader(broker))
+            self._all.add(reader)
         return reader
 
 

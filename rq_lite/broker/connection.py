@@ -12,8 +12,10 @@ import os
 import queue
 import re
 import socket
+import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -268,40 +270,72 @@ def left(until: float) -> float:
     return max(0.0, until - time.monotonic()) + ANSWER
 
 
+class Pool:
+    """Links that are free, and who waits for one."""
+
+    def __init__(self, most: int) -> None:
+        # None is a link that was not made yet; last in, first out, so those come last.
+        self.free: deque[Link | None] = deque([None] * most)
+        self.waiting: deque[threading.Lock] = deque()  # each is held until it is woken
+
+    def wait(self, seconds: float | None) -> Link | None:
+        """One that another caller gives back. Raises Empty."""
+        until = None if seconds is None else time.monotonic() + seconds
+        while True:
+            turn = threading.Lock()
+            turn.acquire()
+            self.waiting.append(turn)
+            try:
+                with contextlib.suppress(IndexError):
+                    return self.free.pop()  # it was given back before anybody knew of us
+                if not turn.acquire(timeout=-1 if until is None else max(0.0, until - time.monotonic())):
+                    raise queue.Empty
+            finally:
+                try:
+                    self.waiting.remove(turn)
+                except ValueError:  # woken, though perhaps killed meanwhile, or with a link already: others may want it
+                    self.wake()
+
+    def wake(self) -> None:
+        """Let the one that waits longest look again, if there is something."""
+        if self.free:
+            with contextlib.suppress(IndexError):
+                self.waiting.popleft().release()
+
+
 class Links:
     """Links to lend: each caller has one for itself while it uses it.
 
     A free one is reused; there are as many as callers at the same moment, at most `most`, more callers wait.
     After a fork the child begins with none: the parent's sockets are not its own. A socket that gevent has patched
     belongs to the loop of the thread that opened it: each thread has links of its own then.
+
+    A signal handler, or a `__del__`, may put while this thread is within any line of these: each step is one operation
+    on a deque, which is done or not, and no lock is held by anybody who could be waited for here.
     """
 
     def __init__(self, address: Address, most: int = 32) -> None:
         self.address = address
         self._most = most
-        self._bound = tcp.is_patched()
+        # Where it has patched: a supervisor never imports it.
+        self._gevent = sys.modules["gevent"] if tcp.is_patched() else None
         self._fresh()
 
     def _fresh(self) -> None:
         self._pid = os.getpid()
-        self._pools: dict[int, queue.LifoQueue[Link | None]] = {}  # by thread; 0: any
+        self._pools: dict[int, Pool] = {}  # by thread; 0: any
 
     @property
-    def _free(self) -> queue.LifoQueue[Link | None]:
-        thread = threading.get_native_id() if self._bound else 0
+    def _pool(self) -> Pool:
+        thread = 0 if self._gevent is None else threading.get_native_id()
         pool = self._pools.get(thread)
-        return self._pools.setdefault(thread, self._filled()) if pool is None else pool
-
-    def _filled(self) -> queue.LifoQueue[Link | None]:
-        # None is a link that was not made yet; last in, first out, so those come last. A queue and no lock of our own:
-        # whoever waits may be killed (a greenlet), also while it is being woken, and nobody must wait for ever then.
-        pool: queue.LifoQueue[Link | None] = queue.LifoQueue()
-        for _ in range(self._most):
-            pool.put(None)
-        return pool
+        return self._pools.setdefault(thread, Pool(self._most)) if pool is None else pool
 
     def borrow(self, until: float | None = None) -> Link:
-        """A link for the caller alone, until `give_back`. Raises BrokerUnavailable when patience ends before."""
+        """A link for the caller alone, until `give_back`. Raises BrokerUnavailable when patience ends before.
+
+        And UsageError in gevent's event loop: what is sent from there has been done when gevent refuses to wait for it.
+        """
         link = self.borrow_within(None if until is None else left(until))
         if link is None:
             raise BrokerUnavailable(
@@ -313,13 +347,26 @@ class Links:
         """The same; None if there was none for so long."""
         if os.getpid() != self._pid:
             self._fresh()
+        if self._gevent is not None and self._gevent.getcurrent() is self._gevent.get_hub():
+            raise UsageError(
+                "gevent's event loop cannot wait for Redis, and this was called within it, as from a signal handler: "
+                "gevent.spawn(…) it; nothing was done"
+            )
+        pool = self._pool
         try:
-            return self._free.get(timeout=seconds) or Link(self.address)
+            try:
+                link = pool.free.pop()
+            except IndexError:
+                link = pool.wait(seconds)
         except queue.Empty:
             return None
+        return Link(self.address) if link is None else link
 
     def give_back(self, link: Link) -> None:
-        self._free.put(link)
+        pool = self._pool
+        pool.free.append(link)
+        if pool.waiting:
+            pool.wake()
 
     @contextmanager
     def lend(self, until: float | None = None) -> Iterator[Link]:
@@ -331,11 +378,9 @@ class Links:
 
     def close(self) -> None:
         """Those that are free here; each opens again with its next command."""
-        links = []
-        with contextlib.suppress(queue.Empty):
-            while True:
-                links.append(self._free.get_nowait())
-        for link in reversed(links):
-            if link is not None:
-                link.close()
-            self._free.put(link)
+        for link in reversed(self._pool.free.copy()):
+            with contextlib.suppress(ValueError):  # somebody has it now
+                if link is not None:
+                    self._pool.free.remove(link)
+                    link.close()
+                    self.give_back(link)

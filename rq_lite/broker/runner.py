@@ -44,7 +44,7 @@ class Runner:
         self._url = url or self.settings.url
         self._quiet = quiet
         self._said_at = float("-inf")  # when Redis was last said to be away
-        self._opening, self._pid = threading.Lock(), os.getpid()
+        self._opening, self._pid = threading.RLock(), os.getpid()
         self._attached: Attached | None = None
         self._scripts: dict[str, scripts.Script] | None = None
         self.portion = PORTION
@@ -70,11 +70,14 @@ class Runner:
         return time.monotonic() + (self.settings.patience if patience is None else patience)
 
     def _ready(self, until: float) -> None:
-        """Connect, unless that is done. All who come meanwhile wait for one, but no longer than for Redis itself."""
+        """Connect, unless that is done. All who come meanwhile wait for one, but no longer than for Redis itself.
+
+        A signal handler that interrupts it connects by itself.
+        """
         if self._scripts is not None:
             return
         if self._pid != os.getpid():  # a fork: whoever held the lock is not here
-            self._opening, self._pid = threading.Lock(), os.getpid()
+            self._opening, self._pid = threading.RLock(), os.getpid()
         if not self._opening.acquire(timeout=left(until)):
             raise BrokerUnavailable("Redis cannot be reached: others here are still trying to")
         try:
@@ -86,9 +89,7 @@ class Runner:
     def _open(self, until: float) -> None:
         moments.begin("producer")  # unless this process has said before what it is
         if self._url is None:
-            self._attached = attach(self.settings, say=None if self._quiet else announce)
-            self._connect_to(self._attached.url)
-            self._url = self._attached.url
+            self._use(attach(self.settings, say=None if self._quiet else announce))
         with self._links.lend() as link:
             info, *old = self._patiently(lambda: greeted(link), link, until)
         self.version = version_of(info)
@@ -98,6 +99,14 @@ class Runner:
         if (said := former.found(old)) and not self._quiet:
             log.warning("Redis at %s holds %s", self.shown, said)
         self._scripts = scripts.load(flags=self.version >= WITH_FLAGS)
+
+    def _use(self, attached: Attached) -> None:
+        if self._url is not None:  # a signal handler that came in between has attached, too
+            attached.close()
+            return
+        self._attached = attached
+        self._connect_to(attached.url)
+        self._url = attached.url
 
     def close(self) -> None:
         if self._url is not None:

@@ -9,7 +9,7 @@ import pytest
 from rq_lite.broker import Broker
 from rq_lite.errors import JobFailed
 from rq_lite.job import Job
-from rq_lite.process import this
+from rq_lite.process import DEFAULT, this
 from tests.acceptance.apps import brings
 from tests.acceptance.conftest import Lab
 from tests.conftest import until
@@ -20,7 +20,7 @@ APP = "tests.acceptance.apps.brings"
 @pytest.fixture
 def here(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """This process puts where the workers take."""
-    monkeypatch.setattr(this, "_broker", broker)
+    monkeypatch.setattr(this, "_brokers", {DEFAULT: broker})
     monkeypatch.setattr(this, "_settings", broker.settings)
     for queue in (brings.rows, brings.pages, brings.mails, brings.narrow):
         queue.forget_settings()

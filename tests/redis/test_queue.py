@@ -22,7 +22,7 @@ from rq_lite.broker.codec import Message, decode, made_at
 from rq_lite.errors import BadArgument, BrokerOutOfMemory, PayloadTooLarge, QueueFull, UsageError
 from rq_lite.job import Job
 from rq_lite.origin import Elsewhere, Feeding, origin_of
-from rq_lite.process import this
+from rq_lite.process import DEFAULT, this
 from rq_lite.queue import Queue
 from rq_lite.task import Options, Task, registry
 from tests.conftest import DEADLINE, until
@@ -50,7 +50,7 @@ def task(queue: Queue) -> AnyTask:
 
 def serving(monkeypatch: pytest.MonkeyPatch, broker: Broker, queue: str) -> None:
     """From now on puts are those of a running job, whose worker serves this queue."""
-    monkeypatch.setattr(this, "_broker", broker)
+    monkeypatch.setattr(this, "_brokers", {DEFAULT: broker})
     monkeypatch.setattr(this, "serves", {queue})
 
 
