@@ -194,7 +194,7 @@ class Reader:
                 if self._stopped.is_set():
                     break
                 self._all_are_due()
-                self._seldom.warn("redis", f"Redis: {error}; results are waited for")
+                self._seldom.warn("redis", f"Redis: {self._broker.veiled(str(error))}; results are waited for")
                 time.sleep(random.uniform(0.05, 1.0))
             except RqLiteError as error:
                 self._seldom.warn("results", f"results are waited for, but: {error}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ import msgspec
 
 from rq_lite.checks import LONGEST, MOST
 from rq_lite.errors import UsageError
+from rq_lite.redis_url import LIKELY, redact
 
 ENV_PREFIX = "RQ_LITE_"
 SECRET = ENV_PREFIX + "SECRET"
@@ -87,22 +89,35 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         keys_of(self.secret)
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
-        return f"Settings({shown})"
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        shown = {name: getattr(self, name) for name in self.__struct_fields__}
-        return list((shown | ({} if self.secret is None else {"secret": "***"})).items())
+        return [(name, fit_to_show(name, getattr(self, name))) for name in self.__struct_fields__]
+
+
+def fit_to_show(name: str, value: Any) -> Any:
+    """The value of a setting without what is secret in it; a URL may stand in the place of something else, too."""
+    if name == "secret" and value is not None:
+        return "***"
+    if not isinstance(value, str):
+        return value if value is None or isinstance(value, (int, float)) else "***"
+    if name == "url" or LIKELY.match(value):
+        return redact(value)
+    return "***" if FIELD_TYPES.get(name) in KINDS and re.search("[:@/=]", value) else value
+
+
+def is_utf8(text: str) -> bool:
+    """Whether it can be sent. Asked without a UnicodeError, which would hold the text."""
+    return text.encode(errors="replace").decode() == text
 
 
 def keys_of(secret: str | None) -> list[bytes]:
     """The keys of a secret, the one to sign with first; none without a secret. Raises UsageError, showing nothing."""
     if secret is None:
         return []
-    try:
-        keys = [key.strip().encode() for key in secret.split(",")]
-    except UnicodeEncodeError:
-        raise UsageError("secret: a key must be text in UTF-8") from None
+    if not is_utf8(secret):
+        raise UsageError("secret: a key must be text in UTF-8")
+    keys = [key.strip().encode() for key in secret.split(",")]
     short = sum(len(key) < SHORTEST_KEY for key in keys)
     if short:
         raise UsageError(
@@ -177,7 +192,9 @@ def of_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     values = {}
     for name, variable in VARIABLES.items():
         if text := environ.get(variable):
-            shown = "***" if name == "secret" else repr(text)
+            shown = repr(fit_to_show(name, text))
+            if not is_utf8(text):
+                raise UsageError(f"{variable}={shown}: must be text in UTF-8")
             try:
                 values[name] = msgspec.convert(text, FIELD_TYPES[name], strict=False)
                 Settings(**{name: values[name]})
@@ -195,10 +212,12 @@ def checked(values: Mapping[str, Any], where: str, *, strict: bool) -> dict[str,
         raise UsageError(f"{where}: no setting is called {', '.join(unknown)}")
     typed = {}
     for name, value in values.items():
+        if isinstance(value, str) and not is_utf8(value):
+            raise UsageError(f"{where}: {name} = {fit_to_show(name, value)!r}: must be text in UTF-8")
         try:
             typed[name] = msgspec.convert(value, FIELD_TYPES[name], strict=strict)
         except msgspec.ValidationError as error:
-            shown = "***" if name == "secret" else repr(value)
+            shown = repr(fit_to_show(name, value))
             raise UsageError(f"{where}: {name} = {shown}: {error}") from None
     return typed
 

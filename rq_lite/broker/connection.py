@@ -35,9 +35,10 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from rq_lite.broker import sentinel, tcp
+from rq_lite.broker import tcp
 from rq_lite.broker.sentinel import Sentinels
 from rq_lite.errors import BrokerError, BrokerOutOfMemory, BrokerUnavailable, UsageError
+from rq_lite.redis_url import SENTINEL_SCHEMES, flaw, redact, secrets_of
 
 # Seconds. A server that answers nothing for so long counts as gone; a blocking pop waits less than that.
 ANSWER = 5.0
@@ -53,8 +54,6 @@ WEATHER = re.compile(
 )
 LOST = (redis.ConnectionError, redis.TimeoutError, OSError)
 ANSWERS = (AuthenticationError, AuthorizationError, BusyLoadingError)  # though redis-py counts them among LOST
-SCHEMES = ("redis", "rediss", "unix")
-UNREADABLE = "it cannot be read; escape what is special in the password (/ as %2F, @ as %40)"
 
 
 class Link:
@@ -159,23 +158,33 @@ class Address:
     def __init__(self, url: str) -> None:
         self.url = url
         self.shown = redact(url)
-        scheme = url.partition("://")[0]
-        if scheme not in (*SCHEMES, *sentinel.SCHEMES):
-            raise UsageError(
-                f"Redis URL {self.shown!r}: begin it with redis://, rediss://, unix:// or redis+sentinel://"
-            )
+        self._secrets = secrets_of(url)
+        self._sentinels: Sentinels | None = None
+        # Raised where no other error is handled: one of redis-py or of the standard library may hold the password.
+        reason = flaw(url) or self._prepare()
+        if reason is not None:
+            raise UsageError(f"Redis URL {self.shown!r}: {reason}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.shown!r})"
+
+    def _prepare(self) -> str | None:
+        """Get ready to make connections; why that cannot be done."""
         try:
-            self._sentinels = Sentinels(url, made) if scheme in sentinel.SCHEMES else None
-            self._factory = made(url) if self._sentinels is None else self._sentinels.primaries
+            if self.url.partition("://")[0] in SENTINEL_SCHEMES:
+                self._sentinels = Sentinels(self.url, made)
+            self._factory = made(self.url) if self._sentinels is None else self._sentinels.primaries
             # Query options of the URL arrive here as they stand; a wrong one shows with the first connection.
             self._factory.make_connection()
-        except (ValueError, TypeError) as error:
-            raise UsageError(f"Redis URL {self.shown!r}: {flaw(url, error)}") from None
-        # redis-py takes database 0 for /abc, and 12 for /1/2.
-        path = re.split(r"[?#]", behind_host(url))[0]
-        if self._sentinels is None and scheme != "unix" and not re.fullmatch(r"(/[0-9]*)?/?", path):
-            reason = UNREADABLE if "@" in path else "a database is a number, as in redis://localhost:6379/0"
-            raise UsageError(f"Redis URL {self.shown!r}: {reason}")
+        except (ValueError, TypeError, redis.RedisError) as error:
+            return wrong_option(self.url, error)
+        return None
+
+    def veiled(self, text: str) -> str:
+        """A text of Redis or of redis-py without the passwords: some servers say what they were sent."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
     def connection(self) -> Any:
         """A new one, not open yet."""
@@ -204,26 +213,14 @@ def made(url: str, **options: Any) -> redis.ConnectionPool:
     return pool
 
 
-def behind_host(url: str) -> str:
-    """Path and query. An @ in them may come of a password that was not escaped."""
-    return re.sub(r"^[\w+]+://[^/?#]*", "", url)
-
-
-def flaw(url: str, error: Exception) -> str:
-    """Why redis-py does not take the URL, without a piece of it that may be part of the password."""
-    option = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-    if option is not None and "@" not in behind_host(url):
-        return f"unknown option {option[1]!r}" + ("; TLS is rediss://" if option[1].startswith("ssl") else "")
-    return UNREADABLE if "@" in url else str(error)
-
-
-def redact(url: str) -> str:
-    """The URL with its password as ***, also where it stands in the query. Works on what is no proper URL, too.
-
-    A user without a password is one as a rule: it is not shown, either.
-    """
-    url = re.sub(r"^([\w+]*://(?:[^:@/]*:)?)(?!/).*@", r"\1***@", url, flags=re.DOTALL)
-    return re.sub(r"(?i)(password=)[^&]*", r"\1***", url)
+def wrong_option(url: str, error: Exception) -> str:
+    """Which option redis-py does not take, unless its name may be a piece of a password that was not escaped."""
+    found = re.search(r"(unexpected keyword argument|Invalid value for) '([a-z_]+)'", str(error))
+    if found is None or "password=" in url:
+        return "an option in it is unknown, or has a wrong value"
+    if found[1].startswith("Invalid"):
+        return f"option {found[2]!r} has a wrong value"
+    return f"unknown option {found[2]!r}" + ("; TLS is rediss://" if found[2].startswith("ssl") else "")
 
 
 def is_weather(error: BaseException) -> bool:
@@ -245,7 +242,7 @@ def explained(error: BaseException, address: Address, *, unknown: bool = False) 
 
     `unknown`: a request may have been done though no answer came; what Redis says to the next one does not tell.
     """
-    text = str(error).split("\n", 1)[0]
+    text = address.veiled(str(error)).split("\n", 1)[0]
     where = f"Redis at {address.shown}"
     outcome = "unknown" if unknown else "not done"
     if isinstance(error, (AuthenticationError, AuthorizationError)) or text.startswith(("NOAUTH", "WRONGPASS")):

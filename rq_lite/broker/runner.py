@@ -19,8 +19,9 @@ from rq_lite.broker import former, scripts
 from rq_lite.broker.connection import LONGEST_BLOCK, Address, Link, Links, explained, is_lost, is_weather, left
 from rq_lite.broker.signing import Signer
 from rq_lite.embedded import PATIENCE, Attached, announce, attach
-from rq_lite.errors import BrokerUnavailable, BrokerUnsuitable, RqLiteError
+from rq_lite.errors import BrokerError, BrokerUnavailable, BrokerUnsuitable, RqLiteError
 from rq_lite.programs import OLDEST
+from rq_lite.redis_url import redact
 from rq_lite.settings import Settings, keys_of, load_settings
 
 WITH_FLAGS = (7, 0)
@@ -133,6 +134,13 @@ class Runner:
         """The URL for people."""
         return self._address.shown
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({'' if self._url is None else repr(redact(self._url))})"
+
+    def veiled(self, text: str) -> str:
+        """A text without this Redis' passwords, for people: of an error of redis-py, say, or of a command."""
+        return text if self._url is None else self._address.veiled(text)
+
     def link(self) -> Link:
         """A connection for one caller alone."""
         self.open()
@@ -180,6 +188,7 @@ class Runner:
         """Tries once, and again after weather, with growing pauses of random length, until patience is over."""
         unknown = False
         for pause in pauses():
+            failure: BrokerError | None = None
             try:
                 return attempt()
             except FAULTS as error:
@@ -187,11 +196,14 @@ class Runner:
                 unknown = unknown or (is_lost(error) and link.asked)
                 link.close()
                 if not is_weather(error) or time.monotonic() + pause > until:
-                    raise explained(error, self._address, unknown=unknown) from None
-                self._say_away(error, until)
-                if is_lost(error):
-                    with contextlib.suppress(RqLiteError, OSError):
-                        self.revive(STEP)
+                    failure = explained(error, self._address, unknown=unknown)
+                else:
+                    self._say_away(error, until)
+                    if is_lost(error):
+                        with contextlib.suppress(RqLiteError, OSError):
+                            self.revive(STEP)
+            if failure is not None:  # raised here, without redis-py's error as its context: that may hold a password
+                raise failure
             time.sleep(pause)
         raise AssertionError("pauses never end")
 
@@ -216,10 +228,11 @@ class Runner:
             return link.call("BRPOP", *lists, max(0.01, seconds)) is not None
         except FAULTS as error:
             link.close()
-            if not is_weather(error):
-                raise explained(error, self._address) from None
+            failure = None if is_weather(error) else explained(error, self._address)
         finally:
             waiters.give_back(link)
+        if failure is not None:
+            raise failure
         time.sleep(random.uniform(0, min(seconds, 0.5)))
         return False
 

@@ -16,7 +16,8 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import redis
 
-SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
+from rq_lite.redis_url import SENTINEL_SCHEMES
+
 PORT = 26379
 ANSWER = 1.0  # seconds that a sentinel has; there are others
 
@@ -24,17 +25,13 @@ Make = Callable[..., Any]  # from a redis:// URL (and options of redis-py's conn
 
 
 class Sentinels:
-    """Those of a URL. Raises ValueError for one that cannot be right."""
+    """Those of a URL without a flaw."""
 
     def __init__(self, url: str, make: Make) -> None:
         parts = urlsplit(url)
-        self._scheme = SCHEMES[parts.scheme]
+        self._scheme = SENTINEL_SCHEMES[parts.scheme]
         credentials, at, hosts = parts.netloc.rpartition("@")
         self.service, _, db = parts.path.strip("/").partition("/")
-        if not hosts or not self.service:
-            raise ValueError("name the sentinels and the service, as in redis+sentinel://host1,host2,host3/mymaster")
-        if not db.isdigit() and db:
-            raise ValueError("a database is a number, as in redis+sentinel://host1,host2,host3/mymaster/0")
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         own = [options.pop(f"sentinel_{what}", "") for what in ("username", "password")]
         query = f"?{urlencode(options)}" if options else ""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import time
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
 from rq_lite import embedded
 from rq_lite.broker import Broker, keys
-from rq_lite.broker.sentinel import SCHEMES
 from rq_lite.errors import BrokerUnavailable, RqLiteError, UsageError
+from rq_lite.redis_url import with_database
 from rq_lite.settings import Settings
 
 RESTART = 120.0  # seconds that a restart may take
@@ -74,6 +74,7 @@ class UsersRedis:
     def __init__(self, url: str, settings: Settings, database: int, command: str | None) -> None:
         self._command = command
         self.broker = Broker(with_database(url, database), settings=settings).open()
+        self._named = self.broker.veiled(repr(command))
         count = self.broker.read(("DBSIZE",))[0]
         if count:
             self.broker.close()
@@ -86,19 +87,20 @@ class UsersRedis:
         """By the user's command, which takes the time it takes."""
         assert self._command is not None
         before = self._run_id()
-        try:
+        ended = None
+        with contextlib.suppress(subprocess.TimeoutExpired):
             ended = subprocess.run(
                 self._command, shell=True, capture_output=True, text=True, timeout=RESTART, check=False
             )
-        except subprocess.TimeoutExpired:
-            raise RestartFailed(f"{self._command!r} has not ended after {RESTART:g} s") from None
+        if ended is None:
+            raise RestartFailed(f"{self._named} has not ended after {RESTART:g} s")
         if ended.returncode:
             said = (ended.stderr or ended.stdout).strip() or "nothing"
-            raise RestartFailed(f"{self._command!r} ended with exit code {ended.returncode} and said: {said}")
-        if self._run_id_after_restart() == before:
             raise RestartFailed(
-                f"{self._command!r} has not restarted Redis at {self.broker.shown}: it is still the same"
+                self.broker.veiled(f"{self._named} ended with exit code {ended.returncode} and said: {said}")
             )
+        if self._run_id_after_restart() == before:
+            raise RestartFailed(f"{self._named} has not restarted Redis at {self.broker.shown}: it is still the same")
 
     def _run_id_after_restart(self) -> str:
         """Once it answers, and has loaded its data."""
@@ -141,14 +143,3 @@ def scan(broker: Broker, *patterns: str) -> list[str]:
             cursor, names = broker.read(("SCAN", cursor or 0, "MATCH", pattern, "COUNT", 1000))[0]
             found.update(names)
     return sorted(name.decode(errors="replace") for name in found)
-
-
-def with_database(url: str, number: int) -> str:
-    """The same Redis, another of its databases."""
-    parts = urlsplit(url)
-    query = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != "db"]
-    if parts.scheme == "unix":
-        # Put together here: without a host urlunsplit leaves the slashes out.
-        return f"unix://{parts.netloc}{parts.path}?{urlencode([*query, ('db', str(number))])}"
-    service = f"/{parts.path.split('/')[1]}" if parts.scheme in SCHEMES else ""
-    return urlunsplit(parts._replace(path=f"{service}/{number}", query=urlencode(query)))

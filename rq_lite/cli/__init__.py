@@ -11,6 +11,7 @@ import click
 
 from rq_lite import __version__
 from rq_lite.errors import AppFailed, RqLiteError
+from rq_lite.redis_url import redacted
 from rq_lite.runtime.streams import of_command
 
 # Name, module, and what `rq-lite --help` says, so that it need not import them all.
@@ -57,6 +58,9 @@ class Lazy(click.Group):
             if isinstance(error.__context__, KeyboardInterrupt):
                 ctx.exit(130)
             raise
+        except click.ClickException as error:
+            error.message = redacted(error.message)  # type: ignore[misc]
+            raise
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -82,5 +86,5 @@ def main(args: list[str] | None = None) -> Any:
     except RqLiteError as error:
         if isinstance(error, AppFailed) and error.__cause__ is not None:
             click.echo(importlib.import_module("rq_lite.app").own_traceback(error.__cause__), nl=False, err=True)
-        click.echo(f"rq-lite: {error}", err=True)
+        click.echo(f"rq-lite: {redacted(str(error))}", err=True)
         sys.exit(error.exit_code)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from rq_lite.redis_url import redact
+
 
 class Choices(msgspec.Struct, frozen=True, kw_only=True):
     """What the options say."""
@@ -14,6 +16,10 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     procs: int
     greenlets: int  # in each consumer
     url: str | None  # None: an embedded Redis of its own
+
+    def __repr__(self) -> str:
+        shown = msgspec.structs.replace(self, url=None if self.url is None else redact(self.url))
+        return f"Choices({msgspec.structs.asdict(shown)})"
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):

@@ -163,7 +163,7 @@ class Consumer:
                 self._broker.give_back(lane.queue, self.name, tags, link=self._link)
             except FAULTS as error:
                 self._link.close()
-                log.warning("Redis: %s; jobs that will be reclaimed: %d", error, len(tags))
+                log.warning("Redis: %s; jobs that will be reclaimed: %d", self._broker.veiled(str(error)), len(tags))
 
     # -- the exchange
 
@@ -312,7 +312,8 @@ class Consumer:
         for pause in self._pauses:  # longer and longer until an exchange works: a replica lets us look, but not take
             self._link.close()
             self._doubt = None
-            self._seldom.warn("redis", f"Redis: {error}" + ("" if is_weather(error) else " (will not pass by itself)"))
+            lasts = "" if is_weather(error) else " (will not pass by itself)"
+            self._seldom.warn("redis", f"Redis: {self._broker.veiled(str(error))}{lasts}")
             gevent.sleep(pause)
             if self._leaving and self._slots.idle and not any(lane.finished for lane in self._lanes.values()):
                 return False

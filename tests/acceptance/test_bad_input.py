@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -37,7 +38,8 @@ def old_redis() -> Iterator[int]:
             with connection:
                 while request := connection.recv(4096):
                     info = b"# Server\r\nredis_version:5.0.0\r\n"
-                    connection.sendall(b"$%d\r\n%s\r\n" % (len(info), info) if b"INFO" in request else b"+OK\r\n")
+                    for command in re.split(rb"(?:^|\r\n)\*\d+\r\n", request)[1:]:
+                        connection.sendall(b"$%d\r\n%s\r\n" % (len(info), info) if b"INFO" in command else b"+OK\r\n")
 
     threading.Thread(target=serve, daemon=True).start()
     yield listener.getsockname()[1]
@@ -133,6 +135,16 @@ def test_a_wrong_password(lab: Lab, private: Callable[..., Server]) -> None:
     assert line.startswith(f"Redis at redis://:***@127.0.0.1:{port} refuses the user name or password: ")
     assert "refuses the user name or password" in said(lab, 3, *put, f"redis://127.0.0.1:{port}")
     assert lab.commands.run(*put, f"redis://:right@127.0.0.1:{port}").returncode == 0
+
+
+def test_a_server_that_says_what_it_was_sent(lab: Lab, private: Callable[..., Server]) -> None:
+    """One without AUTH does."""
+    port = free_port()
+    private("--port", str(port), "--rename-command", "AUTH", "")
+    for url in (f"redis://:s3cret%2Fhalf@127.0.0.1:{port}", f"redis://127.0.0.1:{port}?password=s3cret/half"):
+        line = said(lab, 3, "status", "--url", url)
+        assert "unknown command" in line
+        assert "'***'" in line or "`***`" in line
 
 
 UNQUOTED = (

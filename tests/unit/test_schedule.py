@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 
 from rq_lite.chaos.crew import shares
-from rq_lite.chaos.place import with_database
 from rq_lite.chaos.schedule import AWAY, KILL, LATEST, RESTART, Choices, schedule
+from rq_lite.redis_url import with_database
 
 
 def choices(**numbers: int) -> Choices:

@@ -58,4 +58,4 @@ def test_a_database_is_a_number() -> None:
 
 def test_the_passwords_are_not_shown() -> None:
     shown = Address("redis+sentinel://u:main@one,two/s?sentinel_password=own").shown
-    assert shown == "redis+sentinel://u:***@one,two/s?sentinel_password=***"
+    assert shown == "redis+sentinel://***:***@one,two/s?sentinel_password=***"

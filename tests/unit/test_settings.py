@@ -139,7 +139,7 @@ def test_a_project_file_is_utf_8_whatever_the_locale_says(tmp_path: Path) -> Non
         ("WAIT", "ever", "'ever': must be a number, or null"),
         ("ALLOW_PRIVATE", "maybe", "'maybe': must be true or false"),
         ("GREENLETS", "0", "'0': greenlets must be at least 1, not 0"),
-        ("SECRET", "s3cret", "***: secret: 1 of 1 keys"),
+        ("SECRET", "s3cret", "'***': secret: 1 of 1 keys"),
     ],
 )
 def test_what_is_wrong_in_the_environment_names_the_variable(tmp_path: Path, name: str, text: str, reason: str) -> None:

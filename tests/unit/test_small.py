@@ -23,7 +23,7 @@ from redis.exceptions import MasterDownError, ReadOnlyError
 
 from rq_lite.backoff import full_jitter
 from rq_lite.broker import is_weather
-from rq_lite.broker.connection import Address, redact
+from rq_lite.broker.connection import Address
 from rq_lite.broker.keys import NAME
 from rq_lite.cli import dead_view, jobs_view
 from rq_lite.errors import BrokerUnavailable, JobFailed, JobTimeout, QueueFull, RqLiteError, UsageError
@@ -286,43 +286,6 @@ def test_an_address_makes_as_many_connections_as_are_asked_for() -> None:
     """A thousand greenlets may wait for room at once, each on a connection of its own."""
     address = Address("unix:///nowhere.sock")
     assert len([address.connection() for _ in range(1100)]) == 1100
-
-
-OPTION = "unknown option 'ssl'; TLS is rediss://"
-DATABASE = "a database is a number, as in redis://localhost:6379/0"
-
-
-@pytest.mark.parametrize(
-    ("url", "reason"),
-    [
-        ("redis://localhost/abc", DATABASE),
-        ("redis://localhost/1/2", DATABASE),
-        ("redis://:key@localhost/abc", DATABASE),
-        ("redis://localhost?ssl=true", OPTION),
-        ("rediss://:key@localhost/0?ssl=true", OPTION),
-        ("redis://localhost?colour=red", "unknown option 'colour'"),
-    ],
-)
-def test_a_url_with_what_is_none_names_it(url: str, reason: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        Address(url)
-    assert str(caught.value) == f"Redis URL {redact(url)!r}: {reason}"
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://key@host", "redis://***@host"),
-        ("redis://key/with@host/0", "redis://***@host/0"),
-        ("redis://:key@host/0", "redis://:***@host/0"),
-        ("redis://user:key@host", "redis://user:***@host"),
-        ("redis://user:/key@host", "redis://***@host"),
-        ("unix:///run/redis@main/redis.sock?password=key@", "unix:///run/redis@main/redis.sock?password=***"),
-        ("rediss://host:6380/1/", "rediss://host:6380/1/"),
-    ],
-)
-def test_a_password_is_not_shown_wherever_it_stands(url: str, shown: str) -> None:
-    assert redact(url) == shown
 
 
 # -- errors and states
