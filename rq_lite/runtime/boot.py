@@ -37,6 +37,7 @@ from rq_lite.broker import Broker, Link, inspection, tcp
 from rq_lite.current import found_by
 from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
 from rq_lite.process import this
+from rq_lite.redis_url import redacted
 from rq_lite.runtime import planner
 from rq_lite.runtime.board import EXITING, Board
 from rq_lite.runtime.consumer import Consumer, Loner
@@ -290,14 +291,14 @@ def set_up_log(plan: Plan) -> None:
 
 
 def said(error: BaseException) -> str:
-    return str(error) if isinstance(error, RqLiteError) else f"{type(error).__name__}: {error}"
+    return redacted(str(error) if isinstance(error, RqLiteError) else f"{type(error).__name__}: {error}")
 
 
 def told(error: BaseException) -> str:
     """The traceback where it tells the user something: of the app's own error, or of a fault of ours."""
     if isinstance(error, AppFailed) and error.__cause__ is not None:
-        return own_traceback(error.__cause__)
-    return "" if isinstance(error, RqLiteError) else "".join(traceback.format_exception(error))
+        return redacted(own_traceback(error.__cause__))
+    return "" if isinstance(error, RqLiteError) else redacted("".join(traceback.format_exception(error)))
 
 
 if __name__ == "__main__":

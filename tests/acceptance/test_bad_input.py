@@ -147,6 +147,14 @@ def test_a_server_that_says_what_it_was_sent(lab: Lab, private: Callable[..., Se
         assert "'***'" in line or "`***`" in line
 
 
+@pytest.mark.parametrize("name", ["redis://:s3cret@h/0", "redis://:s3cret@h/0:name"])
+def test_a_url_in_the_place_of_an_app(lab: Lab, name: str) -> None:
+    ended = lab.commands.run("work", name, "--procs", "1")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "redis://***@h/0" in ended.stderr
+    assert "s3cret" not in ended.stderr
+
+
 UNQUOTED = (
     "redis://[:s3cret@localhost",
     "redis://:s3cret/half@localhost:6379",
