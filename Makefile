@@ -3,10 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := -m pip install --quiet --disable-pip-version-check
-COMPILE := build/lock/bin/uv --no-config --quiet pip compile pyproject.toml --universal --python-version 3.11 \
-	--generate-hashes --upgrade --custom-compile-command 'make lock'
+UV := build/uv/bin/uv --no-config --system-certs --quiet
+COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --upgrade \
+	--custom-compile-command 'make lock'
+FAST := tests/unit tests/redis
 
-.PHONY: help demo test chaos check bench lock clean
+.PHONY: help demo test test-newest test-oldest chaos check bench lock clean
 
 help: ## Show this
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -22,8 +24,18 @@ help: ## Show this
 demo: .venv/ready ## The main job in 15 seconds: a fast producer, a bounded queue, 2 x 100 greenlets
 	$(BIN)/rq-lite demo
 
-test: .venv/ready ## The tests, against every redis-server there is
+test: .venv/ready ## The tests, on every server there is; SERVERS=redis-6.2,path,valkey-9.1 names some
 	$(BIN)/pytest --numprocesses 4 --quiet
+
+test-newest: ## The fast tests with the newest releases of everything
+	$(PYTHON) -m venv --clear build/newest
+	build/newest/bin/python $(PIP) --editable '.[dev]'
+	SERVERS=$${SERVERS:-valkey-9.1} build/newest/bin/pytest --numprocesses 4 --quiet $(FAST)
+
+test-oldest: build/uv/ready ## The fast tests with the oldest releases that pyproject.toml allows
+	$(PYTHON) -m venv --clear build/oldest
+	$(UV) pip install --python build/oldest/bin/python --resolution lowest-direct --editable '.[dev]'
+	SERVERS=$${SERVERS:-valkey-9.1} build/oldest/bin/pytest --numprocesses 4 --quiet $(FAST)
 
 chaos: .venv/ready ## Faults at random for 25 minutes; SEED=n repeats a run; figures into docs/guarantees.md
 	$(BIN)/pytest tests/chaos --long --timeout 1200 -p no:randomly -p no:xdist --verbose --junitxml build/chaos.xml \
@@ -41,11 +53,14 @@ bench: .venv/ready ## Measure beside other queues, rewrite benchmarks/README.md 
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.report
 
-lock: ## Write the newest releases that pyproject.toml allows, and their hashes, into the requirements files
-	$(PYTHON) -m venv build/lock
-	build/lock/bin/python $(PIP) uv
+lock: build/uv/ready ## Write the newest releases that pyproject.toml allows, and their hashes, into the requirements files
 	$(COMPILE) --extra dev --output-file requirements-dev.txt
 	echo setuptools | $(COMPILE) - --extra demo --constraints requirements-dev.txt --output-file requirements.txt
+
+build/uv/ready:
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/python $(PIP) uv
+	touch build/uv/ready
 
 clean: ## Remove what was installed and built
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

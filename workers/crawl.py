@@ -116,6 +116,8 @@ def checked(url: str) -> Url:
         raise FetchError(f"{url}: only http:// and https:// are fetched")
     if not parts.host:
         raise FetchError(f"{url}: there is no host in it")
+    if not parts.host.isprintable() or " " in parts.host:  # which not every release of urllib3 refuses
+        raise FetchError(f"{url}: {parts.host!r} is no host")
     return parts
 
 

@@ -342,6 +342,7 @@ def test_a_long_address_is_refused(site: Site, target: str) -> None:
         ("http://user:secret@example.org/", "user name"),
         ("http://example.org:99999/", "99999"),
         ("http://exa mple.org/", "exa"),
+        ("http://exa\u00a0mple.org/", "exa"),
     ],
 )
 def test_urls_that_are_refused(url: str, reason: str) -> None:
