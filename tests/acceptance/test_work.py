@@ -15,7 +15,7 @@ from rq_lite.broker import Broker
 from rq_lite.broker import Lane as Acks
 from rq_lite.broker.codec import VERSION, Message, encode
 from tests.acceptance.conftest import APP, Lab, children
-from tests.conftest import DURABLE, SERVERS, Server, until
+from tests.conftest import DURABLE, Server, each_server, until
 from tests.faults.proxy import Proxy
 
 
@@ -280,7 +280,7 @@ def test_lost_answers_to_takes_and_acks_neither_lose_nor_double_a_run(lab: Lab, 
     assert lab.state().stale == 0
 
 
-@pytest.mark.parametrize("program", sorted(SERVERS.values()))
+@each_server
 def test_jobs_that_come_while_redis_is_restarted_are_not_lost(
     private: Callable[..., Server], lab_at: Callable[[Server], Lab], program: str
 ) -> None:

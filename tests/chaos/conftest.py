@@ -18,7 +18,7 @@ from rq_lite.chaos.run import run
 from rq_lite.chaos.schedule import Choices
 from rq_lite.settings import Settings
 from tests.acceptance.conftest import ctrl_c, environment, lab, lab_at, private, server
-from tests.conftest import SERVERS
+from tests.conftest import NEWEST
 
 __all__ = ["ctrl_c", "environment", "lab", "lab_at", "private", "server"]
 
@@ -36,7 +36,7 @@ def proof(chance: random.Random, tell: Tell) -> Iterator[Proof]:
 
     def prove(demands: Demands, **numbers: float) -> Verdict:
         choices = Choices(seed=chance.randrange(10**6), **numbers)  # type: ignore[arg-type]
-        settings = Settings(redis_server=SERVERS.get("path") or SERVERS["wheel"], patience=2.0)
+        settings = Settings(redis_server=NEWEST, patience=2.0)
         place = OwnRedis(settings, folder)
         try:
             run(choices, place, folder, history, lambda _: None, [])

@@ -24,7 +24,7 @@ from rq_lite.settings import Settings
 from tests.acceptance.conftest import Lab
 from tests.acceptance.flow import Flow
 from tests.chaos.conftest import Tell
-from tests.conftest import SERVERS, Server
+from tests.conftest import NEWEST, Server
 from tests.faults.proxy import Proxy
 from tests.redis.steps import entry
 
@@ -147,7 +147,7 @@ def test_packets_vanish(
     far: Far, private: Callable[..., Server], lab_at: Callable[[Server], Lab], tmp_path: Path, tell: Tell
 ) -> None:
     program = tmp_path / "there"
-    program.write_text(f'#!/bin/sh\nexec ip netns exec {far.name} {SERVERS["path"]} "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec ip netns exec {far.name} {NEWEST} "$@"\n')
     program.chmod(0o700)
     server = private("--port", "6379", "--bind", far.there, "--protected-mode", "no", program=str(program))
     url = f"redis://{far.there}:6379"

@@ -18,7 +18,7 @@ from rq_lite.settings import Settings
 from tests.acceptance.conftest import APP, Lab
 from tests.acceptance.flow import Flow
 from tests.chaos.conftest import Tell
-from tests.conftest import SERVERS, Server, until
+from tests.conftest import Server, each_server, until
 
 KEEPING = {
     "everysec": ("--appendonly", "yes", "--appendfsync", "everysec"),
@@ -49,7 +49,7 @@ def put_until_gone(server: Server, first: int, enough: threading.Event, halfway:
     raise AssertionError("it was never gone")
 
 
-@pytest.mark.parametrize("program", sorted(SERVERS.values()))
+@each_server
 @pytest.mark.parametrize("keeping", KEEPING)
 def test_of_a_killed_redis_all_is_left_that_its_way_to_keep_data_promises(
     private: Private,
@@ -101,7 +101,7 @@ def server_version(lab: Lab) -> str:
     return ".".join(map(str, lab.broker.version))
 
 
-@pytest.mark.parametrize("program", sorted(SERVERS.values()))
+@each_server
 def test_after_a_cut_tail_everything_goes_on_by_itself(
     private: Private, lab_at: Callable[[Server], Lab], program: str, chance: Random, long: bool, tell: Tell
 ) -> None:

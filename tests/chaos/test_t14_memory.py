@@ -13,7 +13,7 @@ from rq_lite.broker.codec import VERSION, Message, encode, new_id
 from rq_lite.errors import BrokerOutOfMemory
 from tests.acceptance.conftest import APP, Lab
 from tests.chaos.conftest import Tell
-from tests.conftest import SERVERS, Server, until
+from tests.conftest import Server, each_server, until
 
 ROOM = 1_000_000  # bytes until it is full
 FILLING = "x" * 2000
@@ -35,7 +35,7 @@ def fill(broker: Broker, name: object) -> int:
     raise AssertionError("it was never full")
 
 
-@pytest.mark.parametrize("program", sorted(SERVERS.values()))
+@each_server
 def test_a_redis_that_fills_up_is_drained_and_goes_on(
     private: Private, lab_at: Callable[[Server], Lab], program: str, long: bool, tell: Tell
 ) -> None:

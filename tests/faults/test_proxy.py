@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import DEADLINE, SERVERS, Server, until
+from tests.conftest import DEADLINE, OLDEST, Server, until
 from tests.faults.proxy import Proxy
 from tests.faults.relay import address
 
@@ -20,7 +20,7 @@ Connect = Callable[[], socket.socket]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Any will do."""
-    found = Server(min(SERVERS.values()), tmp_path_factory.mktemp("redis")).start()
+    found = Server(OLDEST, tmp_path_factory.mktemp("redis")).start()
     yield found
     found.kill()
 

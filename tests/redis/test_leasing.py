@@ -19,7 +19,7 @@ from rq_lite.errors import BrokerUnavailable, Empty
 from rq_lite.lane import Held, Lane
 from rq_lite.reentry import interrupts
 from rq_lite.settings import Settings
-from tests.conftest import SERVERS, Server
+from tests.conftest import OLDEST, Server
 from tests.redis.steps import counter, threads
 
 
@@ -224,7 +224,7 @@ def test_a_fork_has_nothing_of_what_its_parent_has_got(queue: Queue, broker: Bro
 
 
 def test_the_end_does_not_wait_for_a_redis_that_is_gone(tmp_path: Path) -> None:
-    server = Server(SERVERS.get("wheel") or SERVERS["path"], tmp_path).start()
+    server = Server(OLDEST, tmp_path).start()
     ever = Broker(server.url, settings=Settings(url=server.url, patience=10_000.0))
     for name in ("q", "r"):
         queue = Queue(name, broker=ever)
