@@ -420,7 +420,7 @@ def test_what_goes_back_while_the_process_leaves_is_no_death(
 def test_who_waits_while_all_goes_back_begins_anew(queue: Queue, broker: Broker) -> None:
     with threads() as pool:
         waiting = started_waiting(broker, pool, queue.get)
-        (before,) = broker.consumers("q")
+        (before,) = until(lambda: broker.consumers("q"), "it has a lease")
         leasing.leave()
         until(lambda: broker.consumers("q").keys() - {before}, "it has another lease")
         queue.put(1)
