@@ -16,7 +16,8 @@ from rq_lite.broker.codec import new_id
 from rq_lite.errors import FeedMoved, PutRefused, QueueFull, SourceError
 from rq_lite.folder import is_still, watch
 from rq_lite.putting import Progress
-from rq_lite.sources import Source, fingerprint, same
+from rq_lite.readers import written
+from rq_lite.sources import Item, Source, fingerprint, same
 from rq_lite.task import Options, Task
 
 log = logging.getLogger("rq_lite.produce")
@@ -83,12 +84,18 @@ class Feeder:
 
     # -- a source with positions
 
-    def feed(self, source: Source, *, resume: str | None = None, at: str = "", typed: bool = True) -> None:
+    def feed(
+        self, source: Source, *, resume: str | None = None, at: str = "", typed: bool = True, file: Path | None = None
+    ) -> None:
         """Put a job for every item. With `resume` the feed's position moves with the jobs, from `at` on.
+
+        `file` is what the source reads, if it can be known again.
 
         `typed` False: keyword arguments are text that the task's annotations turn into values. Raises
         SourceError for a bad line (what came before it was put), QueueFull, FeedMoved, BrokerError.
         """
+        if resume is not None and file is not None:
+            self._recognize(resume, file)  # only now: the source has found its place in it
         jobs = batches(
             self._jobs(source, typed),
             lambda job: len(job[0]),
@@ -102,16 +109,16 @@ class Feeder:
                 going_on = ""
             if self._pace is not None:
                 self._pace.wait(len(batch))
-            entries, positions = [job[0] for job in batch], [job[1] for job in batch]
+            entries = [job[0] for job in batch]
             self.progress.offsets = [job[2] for job in batch]
-            mark = None if resume is None else Feed(resume, POSITION, at, positions)
+            mark = None if resume is None else Feed(resume, POSITION, at, [written(job[1].place) for job in batch])
             self._queue.put_entries(entries, self._options, feed=mark, progress=self.progress)
-            at = positions[-1]
+            at = batch[-1][1].position
         if resume is not None and source.position != at:  # blank or skipped lines at the end
             self._queue.broker.mark_feed(self._queue.name, resume, [(POSITION, at, source.position)])
 
-    def _jobs(self, source: Source, typed: bool) -> Iterator[tuple[bytes, str, int] | None]:
-        """Entries; up to which position the source is put with each, and how much of it that is."""
+    def _jobs(self, source: Source, typed: bool) -> Iterator[tuple[bytes, Item, int] | None]:
+        """Entries; the item of each, and how much of the source is put with it."""
         arguments, encoded = self._task.arguments, self._task.encoded
         for item in ahead(source) if source.live else source:
             if item is None:
@@ -121,24 +128,29 @@ class Feeder:
                 kwargs = item.kwargs if typed else arguments.from_text(item.kwargs)
                 args = item.args if self._template is None else (self._template.replace("{}", str(item.args[0])),)
                 arguments.check(args, kwargs)
-                yield encoded(args, kwargs, new_id()), item.position, source.offset
+                yield encoded(args, kwargs, new_id()), item, source.offset
             except PutRefused as error:
                 source.reject(item, str(error))
 
     def resumed_at(self, resume: str, file: Path | None) -> str:
-        """Where the feed goes on ("": it begins); makes sure that it has the same file before it."""
+        """Where the feed goes on ("": it begins). Raises SourceError for another file than it was begun with."""
+        return self._checked(resume, file).get(POSITION, "")
+
+    def _checked(self, resume: str, file: Path | None) -> dict[str, str]:
+        """The marks of the feed of this file."""
         marks = self._marks(resume)
         known = marks.get(FINGERPRINT)
-        if file is not None:
-            if known is not None and not same(known, file):
-                raise SourceError(
-                    f"{file} is not the file that feed {resume!r} was begun with; give it another --resume name"
-                )
-            # Taken of a short file it says little, so it is renewed as the file grows.
-            move = (FINGERPRINT, known or "", fingerprint(file))
-            if not self._queue.broker.mark_feed(self._queue.name, resume, [move]):
-                return self.resumed_at(resume, file)  # another producer has begun it meanwhile, maybe with another file
-        return marks.get(POSITION, "")
+        if file is not None and known is not None and not same(known, file):
+            raise SourceError(
+                f"{file} is not the file that feed {resume!r} was begun with; give it another --resume name"
+            )
+        return marks
+
+    def _recognize(self, resume: str, file: Path) -> None:
+        """Keep what tells this file from others. Taken of a short file it says little: renewed as the file grows."""
+        known = self._checked(resume, file).get(FINGERPRINT, "")
+        if not self._queue.broker.mark_feed(self._queue.name, resume, [(FINGERPRINT, known, fingerprint(file))]):
+            self._recognize(resume, file)  # another producer has begun it meanwhile, maybe with another file
 
     def _marks(self, name: str) -> dict[str, str]:
         return self._queue.broker.feed(self._queue.name, name)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, TypeAlias
+from zlib import crc32
 
 import msgspec
 
@@ -23,6 +24,8 @@ Arguments: TypeAlias = Callable[[bytes], tuple[tuple[object, ...], dict[str, obj
 START = "0:0"
 LIMIT = 16 * 1024 * 1024  # bytes of a line with its end, and of a csv row with all its lines
 CHUNK = 64 * 1024  # bytes; how much of what is passed over is in memory at a time
+WINDOW = 64 * 1024  # bytes before a position, at most and a line, that tell whether what was read is still there
+WITH_CHECKSUM = "%d:%d:%d-%x"  # a position; faster than an f-string, and there is one for each line of a feed
 BOM = b"\xef\xbb\xbf"
 
 log = logging.getLogger(__name__)
@@ -33,9 +36,13 @@ class Item(NamedTuple):
 
     args: tuple[object, ...]
     kwargs: dict[str, object]
-    position: str  # "<line>:<byte>": so much is read once this item is done
+    place: tuple[int, int, int, int]  # as in Position: so much is read once this item is done
     line: int  # counted from 1; the first one of a csv row that has several
     raw: bytes  # as it stands in the source, for a file of skipped lines
+
+    @property
+    def position(self) -> str:
+        return written(self.place)
 
 
 class Rejects:
@@ -99,11 +106,14 @@ class Cursor:
         self.limit = limit
         self.line = 0
         self.byte = 0
+        self._since = -1  # where the bytes begin that the checksum is of; -1: it begins with the next line
+        self._sum = 0
+        self._unended = False  # the line before has no end: it was the last one when it was read
         self.cut = False  # the last line was above the limit: `rest` has more of it
 
     @property
-    def position(self) -> str:
-        return f"{self.line}:{self.byte}"
+    def place(self) -> tuple[int, int, int, int]:
+        return self.line, self.byte, self._since, self._sum
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.readline, b"")
@@ -111,39 +121,74 @@ class Cursor:
     def readline(self) -> bytes:
         """The next line with its end, cut when it is above the limit; b"" after the last."""
         raw = self._read(self.stream.readline, self.limit + 1)
+        if self._unended and raw:
+            raw = self._ended(raw)
         self.cut = len(raw) > self.limit
         if self.byte == 0 and raw.startswith(BOM):
             self.byte = len(BOM)
             raw = raw[len(BOM) :]
         if raw:
-            self.byte += len(raw)
+            self._pass(raw)
             self.line += 1
         return raw
+
+    def _ended(self, raw: bytes) -> bytes:
+        """The line after the end that the line before did not have yet."""
+        if raw not in (b"\n", b"\r\n"):
+            raise SourceError(
+                f"{self.name}: line {self.line} has grown since it was put as the last one, which had no end; "
+                "give the feed another --resume name, and the end of a line with each that is appended"
+            )
+        self._unended = False
+        self._pass(raw)
+        return self._read(self.stream.readline, self.limit + 1)
+
+    def _pass(self, raw: bytes) -> None:
+        """Count bytes that were read."""
+        if self._since < 0 or self.byte - self._since > WINDOW:
+            self._since, self._sum = self.byte, 0
+        self._sum = crc32(raw, self._sum)
+        self.byte += len(raw)
 
     def rest(self, raw: bytes) -> Iterator[bytes]:
         """What is left of a line of which `raw` was read, in chunks."""
         while raw and not raw.endswith(b"\n"):
             raw = self._read(self.stream.readline, CHUNK)
-            self.byte += len(raw)
+            self._pass(raw)
             yield raw
 
     def go_on_at(self, position: str) -> None:
         """Pass over what an earlier run has read; what this one has read already may be part of that."""
-        line, byte = parsed(position)
+        line, byte, since, checksum = parsed(position)
         if byte <= self.byte:
             return
+        begun = self._sum if self._since == since else 0
         if self.seekable:
-            self.stream.seek(byte)
-        else:
-            self._pass_over(byte - self.byte)
-        self.line, self.byte = line, byte
+            self.byte, begun = byte - 1 if since < 0 else since, 0
+            self.stream.seek(self.byte)
+        elif since > self.byte:
+            self._pass_over(since - self.byte)
+            self.byte = since
+        comparable = since >= 0 and since in (self.byte, self._since)
+        found, last = self._pass_over(byte - self.byte, begun)
+        if comparable and found != checksum:
+            raise SourceError(
+                f"{self.name} was changed before the place where the feed stopped, after line {line:,}: the lines that "
+                "were put last are not there any more; give it another --resume name to put it from its beginning"
+            )
+        self.line, self.byte, self._since, self._sum = line, byte, since, checksum
+        self._unended = not last.endswith(b"\n")
 
-    def _pass_over(self, size: int) -> None:
+    def _pass_over(self, size: int, checksum: int = 0) -> tuple[int, bytes]:
+        """The checksum with what was passed over, and the last of it."""
+        chunk = b""
         while size > 0:
             chunk = self._read(self.stream.read, min(size, CHUNK))
             if not chunk:
                 raise shorter(self.name)
             size -= len(chunk)
+            checksum = crc32(chunk, checksum)
+        return checksum, chunk
 
     def _read(self, method: Callable[[int], bytes], size: int) -> bytes:
         try:
@@ -152,11 +197,26 @@ class Cursor:
             raise SourceError(f"{self.name}, after line {self.line}: {error}") from None
 
 
-def parsed(position: str) -> tuple[int, int]:
-    """Lines and bytes that lie before the position."""
-    line, _, byte = position.partition(":")
+class Position(NamedTuple):
+    """Lines and bytes that lie before it, and the checksum of those from byte `since` on (-1: there is none)."""
+
+    line: int
+    byte: int
+    since: int = -1
+    checksum: int = 0
+
+
+def written(place: tuple[int, int, int, int]) -> str:
+    """The position as it is kept: `<line>:<byte>:<since>-<checksum>`, without the last two where there are none."""
+    return WITH_CHECKSUM % place if place[2] >= 0 else f"{place[0]}:{place[1]}"
+
+
+def parsed(position: str) -> Position:
+    line, _, rest = position.partition(":")
+    byte, _, tail = rest.partition(":")
+    since, _, checksum = tail.partition("-")
     try:
-        return int(line), int(byte)
+        return Position(int(line), int(byte), int(since), int(checksum, 16)) if tail else Position(int(line), int(byte))
     except ValueError:
         raise SourceError(f"{position!r} is no position of a source; they look like 17:4096") from None
 
@@ -186,7 +246,7 @@ def each(cursor: Cursor, rejects: Rejects, arguments: Arguments) -> Iterator[Ite
             except UNREADABLE as error:
                 rejects.reject(line, raw, f"not JSON: {error}")
             else:
-                yield Item(args, kwargs, cursor.position, line, raw)
+                yield Item(args, kwargs, cursor.place, line, raw)
 
 
 def from_text(raw: bytes) -> tuple[tuple[object, ...], dict[str, object]]:
@@ -226,7 +286,7 @@ def rows(cursor: Cursor, rejects: Rejects, records: Records, names: list[str]) -
             rejects.reject(record.line, record.raw, reason, cursor.rest(record.raw))
         else:
             kwargs = dict[str, object](zip(names, record.row, strict=True))
-            yield Item((), kwargs, cursor.position, record.line, record.raw)
+            yield Item((), kwargs, cursor.place, record.line, record.raw)
 
 
 def header_names(source: str, header: Record) -> list[str]:

@@ -2,7 +2,8 @@
 
 An item says with its `position` where reading goes on after it. The producer stores the position together
 with the puts; a feed that is taken up again there yields exactly the items that came after. Positions count
-from the start of the uncompressed data: plain files are entered by seeking, all else is read through.
+from the start of the uncompressed data: plain files are entered by seeking, all else is read through. A position has
+a checksum of what stands before it, so that a source that was rewritten there is refused.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from rq_lite.readers import (
     Stream,
     parsed,
     shorter,
+    written,
 )
 
 __all__ = ["START", "Format", "Item", "OnError", "Source", "fingerprint", "numbers", "open_source", "same"]
@@ -72,7 +74,7 @@ class Source:
 
     @property
     def position(self) -> str:
-        return self._cursor.position
+        return written(self._cursor.place)
 
     @property
     def offset(self) -> int:
@@ -140,7 +142,7 @@ def open_source(
             if compressed:
                 packed, stream = file, resources.enter_context(gzip.GzipFile(fileobj=file))
         seekable = size is not None and packed is None
-        if size is not None and seekable and parsed(start)[1] > size:
+        if size is not None and seekable and parsed(start).byte > size:
             raise shorter(shown)
         cursor = Cursor(stream, shown, seekable=seekable, limit=limit)
         bad = Rejects(shown, on_error, skipped)
@@ -151,7 +153,7 @@ def open_source(
 def numbers(count: int, *, start: str = START, on_error: OnError = "stop", rejects: Path | None = None) -> Source:
     """0 to count - 1, each the one argument of a job, for trying things out."""
     cursor = Cursor(io.BytesIO(), f"numbers below {count:,}", seekable=False)
-    cursor.line = cursor.byte = parsed(start)[0]
+    cursor.line = cursor.byte = parsed(start).line
     bad = Rejects(cursor.name, on_error, rejects or Path("numbers.skipped"))
     return Source(cursor, count_up(cursor, count), bad, size=count, unit="number", first=0)
 
@@ -159,7 +161,7 @@ def numbers(count: int, *, start: str = START, on_error: OnError = "stop", rejec
 def count_up(cursor: Cursor, count: int) -> Iterator[Item]:
     for number in range(cursor.line, count):
         cursor.line = cursor.byte = number + 1
-        yield Item((number,), {}, cursor.position, cursor.line, b"%d\n" % number)
+        yield Item((number,), {}, cursor.place, cursor.line, b"%d\n" % number)
 
 
 def standard_input() -> io.BufferedReader:

@@ -188,11 +188,12 @@ def feed(given: Given, task: Task[Any, Any], outcome: Outcome) -> None:
         with shown(outcome.queue, outcome.progress, None, quiet=given.quiet):
             feeder.feed_folder(given.watch, stop_event(), name=given.resume)
         return
-    at = feeder.resumed_at(given.resume, resumable(given.source)) if given.resume else ""
+    file = resumable(given.source)
+    at = feeder.resumed_at(given.resume, file) if given.resume else ""
     items = opened(given, at or START)
     with items, shown(outcome.queue, outcome.progress, items, quiet=given.quiet):
         try:
-            feeder.feed(items, resume=given.resume, at=at, typed=given.kind not in ("csv", "tsv"))
+            feeder.feed(items, resume=given.resume, at=at, typed=given.kind not in ("csv", "tsv"), file=file)
         finally:
             outcome.skipped = items.rejects.count
             if at and items.read:

@@ -15,7 +15,7 @@ from rq_lite import feed as feed_module
 from rq_lite import folder
 from rq_lite.broker import Broker
 from rq_lite.broker.codec import decode
-from rq_lite.errors import SourceError
+from rq_lite.errors import QueueFull, SourceError
 from rq_lite.feed import Feeder
 from rq_lite.queue import Queue
 from rq_lite.sources import START, open_source
@@ -167,19 +167,18 @@ def test_a_feed_that_is_begun_by_two_at_once_belongs_to_one_file(
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_text("a\n")
     other.write_text("b\n")
-    feeder = Feeder(queue.task(name="t")(lambda line: None), batch=10)
-    marks = Broker.feed
+    task = queue.task(name="t")(lambda line: None)
+    mark_feed = Broker.mark_feed
 
-    def feed(self: Broker, *names: str) -> dict[str, str]:
-        found = marks(self, *names)
-        if not found:
-            monkeypatch.undo()
-            assert feeder.resumed_at("r", other) == ""
-        return found
+    def late(self: Broker, queue: str, name: str, moves: Any) -> int:
+        monkeypatch.undo()
+        feed_all(task, other)
+        return mark_feed(self, queue, name, moves)
 
-    monkeypatch.setattr(Broker, "feed", feed)
+    monkeypatch.setattr(Broker, "mark_feed", late)
     with pytest.raises(SourceError, match="is not the file that feed 'r' was begun with"):
-        feeder.resumed_at("r", one)
+        feed_all(task, one)
+    assert broker.read(("HGET", KEY.meta, "put"))[0] == b"1"
 
 
 def test_the_end_of_a_source_does_not_set_a_feed_back(
@@ -212,4 +211,48 @@ def feed_all(task: Task[Any, Any], file: Path) -> None:
     feeder = Feeder(task, batch=10)
     at = feeder.resumed_at("r", file)
     with open_source(str(file), start=at or START) as source:
-        feeder.feed(source, resume="r", at=at)
+        feeder.feed(source, resume="r", at=at, file=file)
+
+
+def test_a_feed_of_a_file_that_was_rewritten_puts_no_piece_of_a_line(
+    queue: Queue, broker: Broker, tmp_path: Path
+) -> None:
+    """Its first bytes, which tell one file from another, are the same."""
+    queue = Queue("q", maxsize=0)
+    broker.configure("q", maxsize=0)
+    file = tmp_path / "numbers.txt"
+    lines = [f"{number}\n" for number in range(500_000, 500_900)]
+    file.write_text("".join(lines[:800]))
+    task = queue.task(name="t")(lambda line: None)
+    feed_all(task, file)
+    for rewritten in (
+        [*lines[:700], "x\n", *lines[700:]],  # the place is within a line now
+        [*lines[:750], "0" * 6 + "\n", *lines[751:]],  # at the end of one
+    ):
+        file.write_text("".join(rewritten))
+        before = broker.feed("q", "r")["position"]
+        with pytest.raises(SourceError, match="was changed before the place where the feed stopped, after line 800"):
+            feed_all(task, file)
+        assert broker.feed("q", "r")["position"] == before
+    file.write_text("".join(lines))
+    feed_all(task, file)
+    entries = broker.read(("LRANGE", KEY.pending, 0, -1))[0]
+    assert [decode(entry)[0].args[0] + "\n" for entry in reversed(entries)] == lines
+
+
+def test_a_feed_that_stopped_within_a_batch_goes_on_there(queue: Queue, broker: Broker, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("a\n" + "".join(f'"{number}\n"\n' for number in range(30)))
+    task = queue.task(name="t")(lambda a: None)
+    feeder = Feeder(task, batch=7, wait=0)
+    with open_source(str(file)) as source, pytest.raises(QueueFull):
+        feeder.feed(source, resume="r")
+    text = file.read_text()
+    file.write_text(text.replace("9\n", "8\n"))
+    with pytest.raises(SourceError, match="was changed"):
+        feed_all(task, file)
+    file.write_text(text)  # nothing of the other one was kept
+    broker.configure("q", maxsize=0)
+    feed_all(task, file)
+    entries = broker.read(("LRANGE", KEY.pending, 0, -1))[0]
+    assert [decode(entry)[0].kwargs["a"] for entry in reversed(entries)] == [f"{number}\n" for number in range(30)]

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rq_lite.errors import SourceError
-from rq_lite.readers import LIMIT
+from rq_lite.readers import LIMIT, WINDOW, parsed
 from rq_lite.sources import START, Format, Item, Source, fingerprint, guess, numbers, open_source, same
 
 SMALL = 64  # a limit for lines that small files can exceed
@@ -136,7 +136,7 @@ def test_a_feed_goes_on_exactly_where_it_stopped(shared: Path, kind: Format, way
             if start != START or not header:
                 assert source.position == start
             items = list(source)
-            assert source.position == f"{lines}:{len(raw)}"
+            assert parsed(source.position)[:2] == (lines, len(raw))
             bad = [piece.raw for piece in pieces[after:] if piece.bad]
             assert source.rejects.count == len(bad)
         assert [call(item) for item in items] == [piece.call for piece in pieces[after:] if piece.call]
@@ -284,7 +284,7 @@ def test_plain_files_are_entered_by_seeking(tmp_path: Path) -> None:
 
 
 def test_positions_that_are_none() -> None:
-    for position in ("", "7", "a:b"):
+    for position in ("", "7", "a:b", "1:2:x", "1:2:0-", "1:2:0-xyz"):
         with pytest.raises(SourceError, match="no position of a source"):
             open_source("-", start=position, stdin=io.BytesIO(b"x\n" * 9))
 
@@ -411,3 +411,99 @@ def test_a_fingerprint_that_is_none_and_a_file_that_is_gone(tmp_path: Path) -> N
     assert not same("x:y", file)
     with pytest.raises(SourceError, match="No such file"):
         fingerprint(tmp_path / "missing")
+
+
+# What was put must still stand before the place where a feed goes on.
+
+BIG = [b"%06d,row %d\n" % (i, i) for i in range(20_000)]
+
+
+def stopped_at(file: str, after: int, **options: object) -> str:
+    """The position after so many items."""
+    with open_source(file, **options) as source:  # type: ignore[arg-type]
+        return [item.position for _, item in zip(range(after), source, strict=False)][-1]
+
+
+@pytest.mark.parametrize("way", ["a.txt", "a.csv", "a.txt.gz", "a.csv.gz", "-"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: [*lines[:9_000], b"", *lines[9_001:]],  # one line less, as 10 bytes that are missing
+        lambda lines: [*lines[:9_999], lines[9_999].replace(b"row", b"new"), *lines[10_000:]],
+        lambda lines: [*lines[:9_000], lines[9_000].replace(b"row", b"new"), *lines[9_001:]],
+        lambda lines: [*lines[:5_000], b"x" * 5, *lines[5_000:]],
+        lambda lines: [line.replace(b"\n", b"\r\n") for line in lines],
+        lambda lines: lines[::-1],
+    ],
+)
+def test_a_source_that_was_rewritten_is_not_gone_on_with(
+    tmp_path: Path, way: str, change: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    name = way if way != "-" else "a.txt"
+    file = write(tmp_path, name, b"".join(BIG))
+    position = stopped_at(file, 10_000)
+    changed = b"".join(change(BIG))
+    if way == "-":
+        with pytest.raises(SourceError, match="stdin was changed before the place where the feed stopped"):
+            open_source("-", start=position, stdin=io.BytesIO(changed))
+        return
+    write(tmp_path, name, changed)
+    with pytest.raises(SourceError, match=r"was changed before .*, after line 1\d,\d{3}: .* another --resume name"):
+        open_source(file, start=position)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.txt.gz"])
+def test_a_source_that_has_grown_or_changed_behind_it_is_gone_on_with(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path, name, b"".join(BIG))
+    position = stopped_at(file, 10_000)
+    write(tmp_path, name, b"".join([*BIG[:10_100], b"1,2\n"]))
+    with open_source(file, start=position) as source:
+        items = list(source)
+    assert items[-1].raw == b"1,2\n"
+    assert items[0].raw == BIG[10_001 if name == "a.csv" else 10_000]
+
+
+def test_long_lines_and_skipped_ones_count(tmp_path: Path) -> None:
+    lines = [b"a\n", b"x" * (3 * WINDOW) + b"\n", b"b\n", b"\n", b"\xff\n", b"c\n"]
+    options = {"on_error": "skip", "rejects": tmp_path / "bad", "limit": 100}
+    file = write(tmp_path, "a.txt", b"".join(lines))
+    positions = [stopped_at(file, after, **options) for after in (1, 2, 3)]
+    for position, left in zip(positions, ([b"b\n", b"c\n"], [b"c\n"], []), strict=True):
+        with open_source(file, start=position, **options) as source:  # type: ignore[arg-type]
+            assert [item.raw for item in source] == left
+    write(tmp_path, "a.txt", b"".join(lines).replace(b"b\n", b"d\n"))
+    for position in positions[1:]:
+        with pytest.raises(SourceError, match="was changed before"):
+            open_source(file, start=position, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("way", ["file", "stdin"])
+@pytest.mark.parametrize(
+    ("added", "left"),
+    [(b"", []), (b"\n", []), (b"\r\n", []), (b"\nc\n", ["c"]), (b"\r\n\r\nc", ["c"]), (b"x\nc\n", None), (b"x", None)],
+)
+def test_a_last_line_without_an_end(tmp_path: Path, way: str, added: bytes, left: list[str] | None) -> None:
+    file = write(tmp_path, "a.txt", b"a\nb")
+    position = stopped_at(file, 2)
+    write(tmp_path, "a.txt", b"a\nb" + added)
+    name, stdin = (file, None) if way == "file" else ("-", io.BytesIO(b"a\nb" + added))
+    with open_source(name, start=position, stdin=stdin) as source:
+        if left is None:
+            with pytest.raises(SourceError, match=r"line 2 has grown since it was put .* the end of a line"):
+                list(source)
+            return
+        items = list(source)
+        assert [item.args[0] for item in items] == left
+        assert parsed(source.position)[1] == 3 + len(added)
+    for item in items:
+        write(tmp_path, "a.txt", b"a\nb" + added)
+        with open_source(file, start=item.position) as source:
+            assert list(source) == items[items.index(item) + 1 :]
+
+
+def test_a_position_of_an_older_version_needs_the_end_of_a_line_before_it(tmp_path: Path) -> None:
+    file = write(tmp_path, "a.txt", b"abc\ndef\n")
+    with open_source(file, start="1:4") as source:
+        assert [item.args for item in source] == [("def",)]
+    with open_source(file, start="1:5") as source, pytest.raises(SourceError, match="has grown"):
+        list(source)
