@@ -72,7 +72,7 @@ def denied(broker: Broker) -> list[bytes]:
 
 
 def test_others_keys_are_out_of_reach(broker: Broker, worker: Broker) -> None:
-    with pytest.raises(BrokerError, match="has no permissions to access one of the keys"):
+    with pytest.raises(BrokerError, match=r"(?i)no permissions to access (one of the keys|a key)"):
         worker.read(("GET", "other"))
     with pytest.raises(BrokerError, match="has no permissions to run"):
         worker.read(("SHUTDOWN",))
