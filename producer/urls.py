@@ -15,13 +15,20 @@ from workers.crawl import fetch
 
 
 def urls(lines: Iterable[str]) -> Iterator[str]:
-    """The lines without their ends; empty ones are left out."""
-    return filter(None, map(str.strip, lines))
+    """The lines without their ends; empty ones are left out. Raises UnicodeError for what is no text."""
+    for line in lines:
+        if "\0" in line:
+            raise UnicodeError("a line has NUL bytes")
+        if line := line.strip():
+            yield line
 
 
 def main(name: str) -> None:
-    with sys.stdin if name == "-" else Path(name).open(encoding="utf-8") as lines:
-        fetch.put_many(urls(lines))
+    try:
+        with sys.stdin if name == "-" else Path(name).open(encoding="utf-8-sig") as lines:
+            fetch.put_many(urls(lines))
+    except UnicodeError as error:
+        sys.exit(f"{name}: {error}; `rq-lite produce --encoding` reads other texts than UTF-8")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from zlib import crc32
 
 import msgspec
 
+from rq_lite.encoding import Encoding
 from rq_lite.errors import UNREADABLE, SourceError
 
 Format: TypeAlias = Literal["lines", "ndjson", "csv", "tsv"]
@@ -26,7 +27,7 @@ LIMIT = 16 * 1024 * 1024  # bytes of a line with its end, and of a csv row with 
 CHUNK = 64 * 1024  # bytes; how much of what is passed over is in memory at a time
 WINDOW = 64 * 1024  # bytes before a position, at most and a line, that tell whether what was read is still there
 WITH_CHECKSUM = "%d:%d:%d-%x"  # a position; faster than an f-string, and there is one for each line of a feed
-BOM = b"\xef\xbb\xbf"
+NOT_TEXT = "it has NUL bytes, which text does not have"
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,9 @@ class Rejects:
     again when it goes on, and writes it a second time.
     """
 
-    def __init__(self, source: str, on_error: OnError, path: Path) -> None:
+    def __init__(self, source: str, on_error: OnError, path: Path, encoding: Encoding) -> None:
         self.source = source
+        self.encoding = encoding
         self.on_error = on_error
         self.path = path
         self.header = b""  # begins a new file, so that skipped csv rows, once repaired, are a source again
@@ -71,8 +73,8 @@ class Rejects:
         last = self._write(raw)
         for chunk in rest:
             last = self._write(chunk)
-        if not last.endswith(b"\n"):
-            self._write(b"\n")
+        if not last.endswith(self.encoding.end):
+            self._write(self.encoding.end)
 
     def _write(self, data: bytes) -> bytes:
         try:
@@ -88,7 +90,7 @@ class Rejects:
     def _open(self) -> io.FileIO:
         file = self.path.open("ab", buffering=0)
         if file.tell() == 0:
-            file.write(self.header)
+            file.write(self.encoding.mark + self.header)
         return file
 
     def close(self) -> None:
@@ -99,15 +101,17 @@ class Rejects:
 class Cursor:
     """Physical lines of a stream, and how far it has been read."""
 
-    def __init__(self, stream: Stream, name: str, *, seekable: bool, limit: int = LIMIT) -> None:
+    def __init__(self, stream: Stream, name: str, encoding: Encoding, *, seekable: bool, limit: int = LIMIT) -> None:
         self.stream = stream
         self.name = name
+        self.encoding = encoding
         self.seekable = seekable
         self.limit = limit
         self.line = 0
         self.byte = 0
         self._since = -1  # where the bytes begin that the checksum is of; -1: it begins with the next line
         self._sum = 0
+        self._plain = False  # the next line needs no look at how the source is written
         self._unended = False  # the line before has no end: it was the last one when it was read
         self.cut = False  # the last line was above the limit: `rest` has more of it
 
@@ -120,28 +124,52 @@ class Cursor:
 
     def readline(self) -> bytes:
         """The next line with its end, cut when it is above the limit; b"" after the last."""
-        raw = self._read(self.stream.readline, self.limit + 1)
+        most = self.limit + 1
+        raw = self._read(self.stream.readline, most) if self._plain else self._line(most)
         if self._unended and raw:
             raw = self._ended(raw)
-        self.cut = len(raw) > self.limit
-        if self.byte == 0 and raw.startswith(BOM):
-            self.byte = len(BOM)
-            raw = raw[len(BOM) :]
+        self.cut = len(raw) >= most
         if raw:
-            self._pass(raw)
+            if self._since < 0 or self.byte - self._since > WINDOW:  # as in `_pass`, whose call each line would pay for
+                self._since, self._sum = self.byte, 0
+            self._sum = crc32(raw, self._sum)
+            self.byte += len(raw)
             self.line += 1
+            if not self._plain:
+                if self.line <= 2:  # the first may be blank, which tells nothing
+                    self.encoding.check_text(raw, self.line, self.name)
+                self._plain = self.encoding.unit == 1 and self.line >= 2
         return raw
 
     def _ended(self, raw: bytes) -> bytes:
         """The line after the end that the line before did not have yet."""
-        if raw not in (b"\n", b"\r\n"):
+        if raw not in self.encoding.ends:
             raise SourceError(
                 f"{self.name}: line {self.line} has grown since it was put as the last one, which had no end; "
                 "give the feed another --resume name, and the end of a line with each that is appended"
             )
         self._unended = False
         self._pass(raw)
-        return self._read(self.stream.readline, self.limit + 1)
+        return self._line(self.limit + 1)
+
+    def _line(self, most: int) -> bytes:
+        """The next line with its end, or so many bytes of it, and what makes the last character whole."""
+        piece = self._read(self.stream.readline, most)
+        if self.byte == 0 and piece:
+            self.byte = self.encoding.begin(piece, self.name)
+            piece = piece[self.byte :]
+            if self.byte and not piece.endswith(b"\n"):
+                piece += self._read(self.stream.readline, self.byte)
+        if self.encoding.unit == 1:
+            return piece
+        line = bytearray(piece)
+        while piece:  # which ends at a byte 0x0a, as a line does or part of some other character
+            line += self._read(self.stream.read, -len(line) % self.encoding.unit)
+            if line.endswith(self.encoding.end) or len(line) >= most:
+                break
+            piece = self._read(self.stream.readline, most - len(line))
+            line += piece
+        return bytes(line)
 
     def _pass(self, raw: bytes) -> None:
         """Count bytes that were read."""
@@ -152,8 +180,8 @@ class Cursor:
 
     def rest(self, raw: bytes) -> Iterator[bytes]:
         """What is left of a line of which `raw` was read, in chunks."""
-        while raw and not raw.endswith(b"\n"):
-            raw = self._read(self.stream.readline, CHUNK)
+        while raw and not raw.endswith(self.encoding.end):
+            raw = self._line(CHUNK)
             self._pass(raw)
             yield raw
 
@@ -162,9 +190,11 @@ class Cursor:
         line, byte, since, checksum = parsed(position)
         if byte <= self.byte:
             return
+        if self.encoding.marked and self.byte == 0:
+            self.byte = self.encoding.begin(self._read(self.stream.read, self.encoding.unit), self.name)
         begun = self._sum if self._since == since else 0
         if self.seekable:
-            self.byte, begun = byte - 1 if since < 0 else since, 0
+            self.byte, begun = byte - self.encoding.unit if since < 0 else since, 0
             self.stream.seek(self.byte)
         elif since > self.byte:
             self._pass_over(since - self.byte)
@@ -177,7 +207,7 @@ class Cursor:
                 "were put last are not there any more; give it another --resume name to put it from its beginning"
             )
         self.line, self.byte, self._since, self._sum = line, byte, since, checksum
-        self._unended = not last.endswith(b"\n")
+        self._unended = not last.endswith(self.encoding.end)
 
     def _pass_over(self, size: int, checksum: int = 0) -> tuple[int, bytes]:
         """The checksum with what was passed over, and the last of it."""
@@ -234,15 +264,22 @@ def read_each(cursor: Cursor, rejects: Rejects, start: str, *, arguments: Argume
 
 
 def each(cursor: Cursor, rejects: Rejects, arguments: Arguments) -> Iterator[Item]:
+    encoding = cursor.encoding
     for raw in cursor:
         line = cursor.line
         if cursor.cut:
             rejects.reject(line, raw, too_long(cursor.limit), cursor.rest(raw))
         elif not raw.isspace():
             try:
-                args, kwargs = arguments(raw)
+                text = raw if encoding.plain else encoding.utf8(raw)
+                if 0 in text:
+                    rejects.reject(line, raw, NOT_TEXT)
+                    continue
+                if not encoding.plain and text.isspace():
+                    continue
+                args, kwargs = arguments(text)
             except UnicodeDecodeError as error:
-                rejects.reject(line, raw, not_utf8(error))
+                rejects.reject(line, raw, undecodable(encoding, error))
             except UNREADABLE as error:
                 rejects.reject(line, raw, f"not JSON: {error}")
             else:
@@ -273,7 +310,8 @@ def read_csv(cursor: Cursor, rejects: Rejects, start: str, *, delimiter: str) ->
     if header is None:
         return iter(())
     names = header_names(cursor.name, header)
-    rejects.header = header.raw if header.raw.endswith(b"\n") else header.raw + b"\n"
+    end = cursor.encoding.end
+    rejects.header = header.raw if header.raw.endswith(end) else header.raw + end
     return rows(cursor, rejects, records, names)
 
 
@@ -348,20 +386,24 @@ class Records:
         if self.cursor.cut or self.size > self.cursor.limit:
             self.flaw = too_long(self.cursor.limit)
             raise csv.Error(self.flaw)
+        encoding = self.cursor.encoding
         try:
-            return raw.decode()
+            text = encoding.text(raw)
         except UnicodeDecodeError as error:
             # Not the end of the row, so go on; what cannot be decoded has no part in where rows end.
-            self.flaw = not_utf8(error)
-            return raw.decode(errors="replace")
+            self.flaw = undecodable(encoding, error)
+            return encoding.text(raw, "replace")
+        if "\0" in text:
+            self.flaw = NOT_TEXT
+        return text
 
 
 def too_long(limit: int) -> str:
     return f"longer than {limit:,} bytes"
 
 
-def not_utf8(error: UnicodeDecodeError) -> str:
-    return f"not UTF-8 (byte {error.start + 1} of the line is 0x{error.object[error.start]:02x})"
+def undecodable(encoding: Encoding, error: UnicodeDecodeError) -> str:
+    return f"not {encoding.shown} (byte {error.start + 1} of the line is 0x{error.object[error.start]:02x})"
 
 
 READERS: dict[Format, Callable[[Cursor, Rejects, str], Iterator[Item]]] = {

@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from rq_lite.encoding import Encoding
 from rq_lite.errors import SourceError
 from rq_lite.readers import (
     LIMIT,
@@ -119,12 +120,14 @@ def open_source(
     rejects: Path | None = None,
     stdin: Stream | None = None,
     limit: int = LIMIT,
+    encoding: str = "utf-8",
 ) -> Source:
     """A file, or standard input for `-`, from `start` on.
 
     `format` None: guessed from the name. `rejects` is the file for skipped lines, `<name>.skipped` in the
-    current folder when None. Raises SourceError when the source cannot be read or is shorter than `start`.
-    A last line without an end is taken as it is: an appending writer should finish its lines.
+    current folder when None; they stand there as in the source. Raises SourceError when the source cannot be read, is
+    shorter than `start`, or has other lines before it. A last line without an end is taken as it is: an appending
+    writer should finish its lines.
     """
     shown = "stdin" if name == "-" else name
     compressed = name.lower().endswith(".gz")
@@ -144,17 +147,18 @@ def open_source(
         seekable = size is not None and packed is None
         if size is not None and seekable and parsed(start).byte > size:
             raise shorter(shown)
-        cursor = Cursor(stream, shown, seekable=seekable, limit=limit)
-        bad = Rejects(shown, on_error, skipped)
+        written_in = Encoding(encoding)
+        cursor = Cursor(stream, shown, written_in, seekable=seekable, limit=limit)
+        bad = Rejects(shown, on_error, skipped, written_in)
         items = READERS[format or guess(name)](cursor, bad, start)
         return Source(cursor, items, bad, size=size, packed=packed, live=size is None, resources=resources.pop_all())
 
 
 def numbers(count: int, *, start: str = START, on_error: OnError = "stop", rejects: Path | None = None) -> Source:
     """0 to count - 1, each the one argument of a job, for trying things out."""
-    cursor = Cursor(io.BytesIO(), f"numbers below {count:,}", seekable=False)
+    cursor = Cursor(io.BytesIO(), f"numbers below {count:,}", Encoding(), seekable=False)
     cursor.line = cursor.byte = parsed(start).line
-    bad = Rejects(cursor.name, on_error, rejects or Path("numbers.skipped"))
+    bad = Rejects(cursor.name, on_error, rejects or Path("numbers.skipped"), cursor.encoding)
     return Source(cursor, count_up(cursor, count), bad, size=count, unit="number", first=0)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import click
 import msgspec
 
+from rq_lite import encoding
 from rq_lite.app import find_task
 from rq_lite.cli.common import open_broker, private_option, settings_from, url_option
 from rq_lite.cli.progress import shown
@@ -28,6 +29,7 @@ from rq_lite.task import Task
 UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 HELP = {
+    "encoding": "How SOURCE is written, as in utf-16, latin-1 or cp1252. Default: utf-8.",
     "template": "Put each line or number into TEXT, where {} stands: http://localhost:8000/page/{}",
     "watch": "Instead of SOURCE: the packages that arrive in a folder, each once.",
     "wait": "Give up (exit 4) after so long without room. Default: never.",
@@ -40,6 +42,7 @@ HELP = {
 @click.argument("source", required=False)
 @click.option("--task", metavar="APP:TASK", help="The task to put jobs of, as in workers.crawl:fetch.")
 @click.option("--format", type=click.Choice(["lines", "ndjson", "csv", "tsv"]), help="Default: guessed from the name.")
+@click.option("--encoding", metavar="NAME", help=HELP["encoding"])
 @click.option("--count", type=int, help="Instead of SOURCE: the numbers 0 to COUNT - 1.")
 @click.option("--template", metavar="TEXT", help=HELP["template"])
 @click.option("--watch", type=click.Path(path_type=Path), metavar="DIR", help=HELP["watch"])
@@ -92,6 +95,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     source: str | None
     task: str | None
     format: Format | None
+    encoding: str | None
     count: int | None
     template: str | None
     watch: Path | None
@@ -137,6 +141,10 @@ def checked(given: Given, settings: Settings) -> Given:
         if given.source is None:
             raise UsageError("no source: name a file, - for standard input, --count N or --watch DIR")
     check_place(given)
+    if given.encoding is not None:
+        if given.source is None:
+            raise UsageError("--encoding is how SOURCE is written; numbers and folders have none")
+        encoding.known(given.encoding)
     if settings.task is None:
         raise UsageError("no task: say --task APP:TASK, or set task in [tool.rq-lite]")
     for name, number in (("count", given.count), ("wait", given.wait)):
@@ -221,7 +229,9 @@ def interrupt(number: int, _frame: object) -> None:
 def opened(given: Given, start: str) -> Source:
     if given.source is None:
         return numbers(given.count or 0, start=start, on_error=given.on_error)
-    return open_source(given.source, format=given.format, start=start, on_error=given.on_error)
+    return open_source(
+        given.source, format=given.format, start=start, on_error=given.on_error, encoding=given.encoding or "utf-8"
+    )
 
 
 def resumable(source: str | None) -> Path | None:

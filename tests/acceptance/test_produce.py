@@ -223,6 +223,20 @@ def test_a_bad_line_stops_after_what_came_before_it(lab: Lab) -> None:
     assert lab.arguments() == ["a", "b"]
 
 
+def test_a_file_of_another_encoding_is_put_when_it_is_named(lab: Lab) -> None:
+    (lab.folder / "urls.txt").write_text("http://a/\nhttp://b/ù\n", encoding="utf-16")
+    refused = lab.produce("do", "urls.txt", "--on-error", "skip", "--resume", "r")
+    assert refused.returncode == 1
+    assert "begins with the byte order mark of UTF-16, and is read as UTF-8: say --encoding utf-16" in refused.stderr
+    assert lab.state().put == 0
+    for _ in range(2):
+        assert lab.produce("do", "urls.txt", "--encoding", "utf-16", "--resume", "r").returncode == 0
+    with (lab.folder / "urls.txt").open("a", encoding="utf-16-le") as out:
+        out.write("http://c/\n")
+    assert lab.produce("do", "urls.txt", "--encoding", "UTF16", "--resume", "r").returncode == 0
+    assert lab.arguments() == ["http://a/", "http://b/ù", "http://c/"]
+
+
 def test_bad_lines_are_skipped_counted_and_kept(lab: Lab) -> None:
     (lab.folder / "things.csv").write_text("name,size\na,1\nb,many\nc\nd,4\n")
     made = lab.produce("row", "things.csv", "--on-error", "skip", "--json")

@@ -8,13 +8,14 @@ import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rq_lite.errors import SourceError
+from rq_lite.encoding import Encoding
+from rq_lite.errors import SourceError, UsageError
 from rq_lite.readers import LIMIT, WINDOW, parsed
 from rq_lite.sources import START, Format, Item, Source, fingerprint, guess, numbers, open_source, same
 
@@ -43,7 +44,7 @@ def write(folder: Path, name: str, data: bytes) -> str:
 
 ENDS = st.sampled_from([b"\n", b"\r\n"])
 TOO_LONG = Piece(b"x" * (3 * SMALL) + b"\n", bad=True)
-TEXT = st.text(st.characters(exclude_characters="\n\r\ufeff", exclude_categories=["Cs"]), min_size=1, max_size=10)
+TEXT = st.text(st.characters(exclude_characters="\0\n\r\ufeff", exclude_categories=["Cs"]), min_size=1, max_size=10)
 BLANKS = st.sampled_from([Piece(b"\n"), Piece(b"\r\n"), Piece(b" \t\n")])
 
 
@@ -507,3 +508,169 @@ def test_a_position_of_an_older_version_needs_the_end_of_a_line_before_it(tmp_pa
         assert [item.args for item in source] == [("def",)]
     with open_source(file, start="1:5") as source, pytest.raises(SourceError, match="has grown"):
         list(source)
+
+
+# Encodings.
+
+WIDE = ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+
+
+def encoded(text: str, encoding: str, marked: bool = False) -> bytes:
+    return ("\ufeff" if marked else "").encode(encoding.removesuffix("-sig")) + text.encode(encoding)
+
+
+@pytest.mark.parametrize("way", ["file", "gz", "stdin"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("encoding", "bytes_as", "marked"),
+    [
+        *(("utf-16", kind, True) for kind in ("utf-16-le", "utf-16-be")),
+        *(("utf-32", kind, True) for kind in ("utf-32-le", "utf-32-be")),
+        *((kind, kind, marked) for kind in WIDE if kind[6:] for marked in (False, True)),
+        ("latin-1", "latin-1", False),
+        ("cp1252", "cp1252", False),
+        ("shift_jis", "shift_jis", False),
+        ("utf-8-sig", "utf-8", True),
+    ],
+)
+@given(data=st.data())
+def test_a_feed_in_another_encoding_goes_on_exactly_where_it_stopped(
+    shared: Path, kind: Format, way: str, encoding: str, bytes_as: str, marked: bool, data: st.DataObject
+) -> None:
+    wide = bytes_as[:5] == "utf-3" or bytes_as[:5] == "utf-1"
+    letters = "abc ਊ਀Ċ०\u0a0d" if wide or bytes_as == "utf-8" else "abc x"
+    # In Shift-JIS a byte of a character may be one that means something in ASCII.
+    words = data.draw(st.lists(st.text(letters + ("ソ表" if bytes_as == "shift_jis" else ""), max_size=5), max_size=8))
+    end = data.draw(st.sampled_from(["\n", "\r\n"]))
+    texts = {
+        "lines": [word + end for word in words],
+        "ndjson": [json.dumps(word, ensure_ascii=False) + end for word in words],
+        "csv": [f'"{word}{end}{word}","{word}"{end}' for word in words],
+        "tsv": [f'"{word}{end}{word}"\t"{word}"{end}' for word in words],
+    }[kind]
+    header = {"csv": "a,b\n", "tsv": "a\tb\n"}.get(kind, "")
+    raw = encoded(header + "".join(texts), bytes_as, marked)
+    calls: list[object] = [
+        ((), {"a": word + end + word, "b": word}) if kind in ("csv", "tsv") else ((word,), {})
+        for word in words
+        if kind != "lines" or word.strip()
+    ]
+    file = write(shared, f"source.{kind}" + (".gz" if way == "gz" else ""), raw)
+
+    def items(start: str) -> list[Item]:
+        name, stdin = ("-", io.BytesIO(raw)) if way == "stdin" else (file, None)
+        with open_source(name, format=kind, start=start, stdin=stdin, encoding=encoding) as source:
+            found = list(source)
+            assert parsed(source.position).byte == len(raw) or not found
+            return found
+
+    whole = items(START)
+    assert [call(item) for item in whole] == calls
+    for index, item in enumerate(whole):
+        assert items(item.position) == whole[index + 1 :]
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+@pytest.mark.parametrize("way", ["a.txt", "a.csv", "a.ndjson", "a.txt.gz", "-"])
+@pytest.mark.parametrize(
+    ("read_as", "bytes_as", "marked", "message"),
+    [
+        *(
+            (None, kind, True, f"begins with the byte order mark of {kind[:6].upper()}, .* --encoding {kind[:6]}$")
+            for kind in WIDE
+            if kind[6:]
+        ),
+        *(
+            (None, kind, False, f"line 1: it has NUL .* looks like {kind.upper()}: say --encoding {kind}$")
+            for kind in WIDE
+            if kind[6:]
+        ),
+        ("utf-8", "utf-16-le", True, "--encoding utf-16$"),
+        ("latin-1", "utf-16-be", True, "is read as ISO8859-1: say --encoding utf-16$"),
+        ("latin-1", "utf-8", True, "of UTF-8, and is read as ISO8859-1: say --encoding utf-8$"),
+        (
+            "utf-16",
+            "utf-8",
+            False,
+            r"no byte order mark: .* --encoding utf-16-le \(as Windows writes it\) or utf-16-be$",
+        ),
+        ("utf-32", "utf-32-le", False, "no byte order mark"),
+        ("utf-16-le", "utf-16-be", True, "--encoding utf-16$"),
+        ("utf-16", "utf-32-le", True, "--encoding utf-32$"),
+    ],
+)
+def test_another_encoding_is_an_error_with_its_way_out_also_when_skipping(
+    tmp_path: Path, way: str, on_error: str, read_as: str | None, bytes_as: str, marked: bool, message: str
+) -> None:
+    data = encoded("http://example.org/1\r\nhttp://example.org/2\r\n", bytes_as, marked)
+    file, stdin = ("-", io.BytesIO(data)) if way == "-" else (write(tmp_path, way, data), None)
+    options: dict[str, Any] = {} if read_as is None else {"encoding": read_as}
+    skipped = tmp_path / "skipped"
+    with pytest.raises(SourceError, match=message):  # noqa: SIM117
+        with open_source(file, on_error=on_error, rejects=skipped, stdin=stdin, **options) as source:  # type: ignore[arg-type]
+            pytest.fail(f"it was read: {list(source)}")
+    assert not skipped.exists()
+
+
+def test_a_blank_first_line_hides_no_other_encoding(tmp_path: Path) -> None:
+    for encoding in ("utf-16-le", "utf-16-be"):
+        with pytest.raises(SourceError, match="NUL"):
+            read(
+                tmp_path, "a.txt", "\nhttp://example.org\n".encode(encoding), on_error="skip", rejects=tmp_path / "bad"
+            )
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("a.txt", b"c\0d\n"), ("a.ndjson", b'"c\0d"\n'), ("a.csv", b"c\0d,1\n"), ("a.txt", b"\0\0\0\n")]
+)
+def test_a_line_with_nul_bytes_is_a_bad_line(tmp_path: Path, name: str, line: bytes) -> None:
+    head = {"a.csv": b"a,b\n1,2\n", "a.ndjson": b'"a"\n"b"\n'}.get(name, b"a\nb\n")
+    with pytest.raises(SourceError, match="line 3: it has NUL bytes, which text does not have; --on-error skip"):
+        read(tmp_path, name, head + line)
+    skipped = tmp_path / "bad"
+    assert read(tmp_path, name, head + line, on_error="skip", rejects=skipped) == read(tmp_path, name, head)
+    assert skipped.read_bytes().endswith(line)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv"])
+def test_what_is_skipped_of_another_encoding_is_a_source_in_it(tmp_path: Path, name: str) -> None:
+    text = "a,b\nfine,ù\n" if name == "a.csv" else "fine\n"
+    lone = b"\x00\xd8" + "x,y\n".encode("utf-16-le")  # half of a pair
+    lines = (f"\ufeff{text}".encode("utf-16-le"), lone, ("x" * 99 + "\n").encode("utf-16-le"), lone[:-2])
+    data = b"".join(lines)
+    skipped = tmp_path / "a.skipped"
+    good = read(tmp_path, name, data, on_error="skip", rejects=skipped, limit=SMALL, encoding="utf-16")
+    assert len(good) == 1
+    with pytest.raises(SourceError, match=r"not UTF-16-LE \(byte 1 of the line is 0x00\)"):
+        read(tmp_path, name, data, limit=SMALL, encoding="utf-16")
+    repaired = skipped.read_bytes().replace(b"\x00\xd8", "x".encode("utf-16-le"))
+    assert repaired.startswith(b"\xff\xfe")
+    assert repaired.decode("utf-16").splitlines()[-3:] == ["xx,y", "x" * 99, "xx,y"]
+
+
+def test_a_source_of_another_encoding_without_a_word(tmp_path: Path) -> None:
+    for encoding in ("utf-16", "utf-32"):
+        assert read(tmp_path, "a.txt", "\ufeff".encode(f"{encoding}-le"), encoding=encoding) == []
+        assert read(tmp_path, "a.txt", b"", encoding=encoding) == []
+        assert read(tmp_path, "a.txt", "\ufeff\na".encode(f"{encoding}-be"), encoding=encoding) == [(("a",), {})]
+
+
+def test_positions_hold_also_when_the_encoding_is_said_later(tmp_path: Path) -> None:
+    """A feed that stopped at the first line that is no UTF-8."""
+    file = write(tmp_path, "a.txt", b"a\nb\ncaf\xe9\n")
+    with open_source(file) as source:
+        position = next(iter(source)).position
+    with open_source(file, start=position, encoding="latin-1") as source:
+        assert [item.args for item in source] == [("b",), ("café",)]
+
+
+@pytest.mark.parametrize("name", ["utf17", "", "base64", "rot13", "\0", "é", "utf-8\ud800"])
+def test_an_encoding_that_is_none(name: str) -> None:
+    with pytest.raises(UsageError, match="Python knows no such encoding; there are utf-16"):
+        Encoding(name)
+
+
+@pytest.mark.parametrize("name", ["cp037", "utf-7", "hz"])
+def test_an_encoding_whose_lines_cannot_be_told(name: str) -> None:
+    with pytest.raises(UsageError, match=f"is not supported: convert it first, as in iconv -f {name} -t utf-8"):
+        Encoding(name)
