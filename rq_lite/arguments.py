@@ -24,7 +24,7 @@ from rq_lite.errors import BadArgument
 if sys.version_info >= (3, 14):
     from annotationlib import Format
 
-IMPORT = "import what it names outside `if TYPE_CHECKING:`, too"
+IMPORT = "import the types it names outside `if TYPE_CHECKING:`"
 # How the trouble with a value ends that JSON has no word for; `mended` puts something better in its place.
 ANNOTATE = "; annotate the parameter with the type to have it restored"
 SCALARS = frozenset({str, int, bool, type(None)})

@@ -52,8 +52,8 @@ class Feeding(Origin):
 
     waits = False
     hint = (
-        "; the put was made in a job whose own worker serves this queue, so it did not wait (the worker would wait for "
-        "itself), and the queue's headroom for such puts is used up: raise headroom= (or `rq-lite queue set NAME "
+        "; the put was made in a job whose own worker serves this queue: it does not wait (the worker would wait "
+        "for itself), but the queue's headroom for such puts is used up. Raise headroom= (or `rq-lite queue set NAME "
         "--headroom N`), or put less in one job"
     )
 
@@ -77,9 +77,9 @@ class Feeding(Origin):
         elif doublings(now - more, bound) < level > warned.get((self._queue, unit), 0):
             warned[self._queue, unit] = level
             log.warning(
-                "queue %r holds %s %s, %d times its bound of %s: running jobs of its own workers (now %s) put more "
-                "than is done; such puts are never refused, producers wait until it is below its bound (headroom= "
-                "limits it)",
+                "queue %r holds %s %s, %d times its bound of %s: running jobs of its own workers (now %s) put jobs "
+                "faster than they are done. The bound does not refuse these puts, only headroom= does; producers wait "
+                "until the queue is below its bound",
                 self._queue, f"{now:,}", unit, now // bound, f"{bound:,}", self._task,
             )  # fmt: skip
 

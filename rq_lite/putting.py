@@ -105,7 +105,7 @@ def put_patiently(
                 since = time.monotonic()
                 if feed is not None:
                     feed = feed._replace(expected=feed.values[reply.accepted - 1], values=feed.values[reply.accepted :])
-            if 0 < reply.maxbytes < len(entries[done]):
+            if origin.waits and 0 < reply.maxbytes < len(entries[done]):
                 raise PayloadTooLarge(
                     f"queue {queue.name!r}: a job of {len(entries[done]):,} bytes never fits its maxbytes, "
                     f"{reply.maxbytes:,}"

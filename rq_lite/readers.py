@@ -145,8 +145,8 @@ class Cursor:
         """The line after the end that the line before did not have yet."""
         if raw not in self.encoding.ends:
             raise SourceError(
-                f"{self.name}: line {self.line} has grown since it was put as the last one, which had no end; "
-                "give the feed another --resume name, and the end of a line with each that is appended"
+                f"{self.name}: line {self.line} has grown since it was put as the last line, without a line end. "
+                "Use another --resume name, and append only whole lines, each with its line end"
             )
         self._unended = False
         self._pass(raw)
@@ -203,8 +203,8 @@ class Cursor:
         found, last = self._pass_over(byte - self.byte, begun)
         if comparable and found != checksum:
             raise SourceError(
-                f"{self.name} was changed before the place where the feed stopped, after line {line:,}: the lines that "
-                "were put last are not there any more; give it another --resume name to put it from its beginning"
+                f"{self.name} was changed before the place where the feed stopped, after line {line:,}: the lines "
+                "put last are no longer there. To put all of it from the beginning, use another --resume name"
             )
         self.line, self.byte, self._since, self._sum = line, byte, since, checksum
         self._unended = not last.endswith(self.encoding.end)

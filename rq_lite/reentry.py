@@ -21,7 +21,7 @@ def alone(lock: threading.RLock) -> threading.RLock:
     """The lock, for a `with`. Raises UsageError where the thread that asks holds it already."""
     if interrupts(lock):
         raise UsageError(
-            "a get (or task_done, lease, close) interrupts another one in the same thread, as from a signal handler or "
-            "__del__, and cannot wait for that: note down what is to be done, and do it where the program goes on"
+            "a get (or task_done, lease, close) interrupts another one in the same thread, as in a signal handler or "
+            "__del__, and would wait for itself: set a flag there, and make the call after the handler has returned"
         )
     return lock

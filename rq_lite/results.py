@@ -167,7 +167,7 @@ class Reader:
                 if waiter is not None:
                     waiter.hear(result)
             except BaseException:  # of a callback: SystemExit, too, would end the thread that all wait for
-                log.exception("job %s: its result could not be handed out; others are", job_id)
+                log.exception("job %s: handing out its result failed; other results are not affected", job_id)
 
     def stop(self) -> None:
         """Listen no more; who waits now waits in vain. Not from a callback of a job."""

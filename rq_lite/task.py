@@ -263,7 +263,7 @@ class Task(Generic[P, R]):
             self._read.append(Arguments(self.name, self.function))
             for parameter, why in self._read[0].unread.items():
                 log.warning(
-                    "task %s: parameter %r: %s, so its values stay as JSON has them; %s",
+                    "task %s: parameter %r: %s, so its values are not restored from JSON; %s",
                     self.name,
                     parameter,
                     why,

@@ -212,7 +212,7 @@ class Metered(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int | None:
         if self.left <= 0:
-            raise HTTPError("it sends more than a page may have, with its headers")
+            raise HTTPError("the response, with its headers, is more than a page may have")
         time.sleep(0)
         count = self.raw.readinto(buffer)
         self.left -= count or 0

@@ -147,7 +147,7 @@ def delivered(package: Path, incoming: Folder, shelf: Folder | None = None) -> F
         raise PackageError(f"{package}: is not a folder that can be opened ({error.strerror})") from error
     if shelf is not None and folder.state().st_dev != shelf.state().st_dev:
         raise PackageError(
-            f"{package}: {shelf.path} is on another filesystem, no move there is one step; "
+            f"{package}: {shelf.path} is on another filesystem, so that one rename cannot move it there; "
             "set RQ_LITE_ARCHIVE to a folder on the same one"
         )
     return folder
@@ -307,7 +307,7 @@ def check(entries: list[zipfile.ZipInfo], limits: Limits, size: int) -> None:
         seen.add(name)
     # What is read is then no more than the file, whatever comes of it.
     if sum(entry.compress_size for entry in entries) > size:
-        raise PackageError("is broken (its entries are larger together than itself: they share their data)")
+        raise PackageError("is broken (its entries share their data: together they are larger than the file)")
 
 
 def count(entries: list[zipfile.ZipInfo], limits: Limits) -> int:

@@ -346,8 +346,8 @@ class Links:
             self._fresh()
         if self._gevent is not None and self._gevent.getcurrent() is self._gevent.get_hub():
             raise UsageError(
-                "gevent's event loop cannot wait for Redis, and this was called within it, as from a signal handler: "
-                "gevent.spawn(…) it; nothing was done"
+                "this was called in gevent's event loop (as by a signal handler), which cannot wait for Redis; "
+                "nothing was done: call it with gevent.spawn(…)"
             )
         pool = self._pool
         try:

@@ -35,6 +35,6 @@ def found(replies: Sequence[Any]) -> str | None:
     commands = [f"SREM {QUEUES} {named}"] if queues and not whole else []
     commands += ["DEL " + " ".join([*whole, *schedules])] if whole or schedules else []
     return (
-        f"keys of an rq_lite older than 0.1.0, which are not read any more: {', '.join(shown)}. Let that version "
-        f"finish and end it, then delete them (redis-cli: {'; '.join(commands)}) and add its schedules again"
+        f"keys of an rq_lite before 0.1.0, which this version does not read: {', '.join(shown)}. Let the old workers "
+        f"finish, stop them, delete these keys (redis-cli: {'; '.join(commands)}) and add the schedules again"
     )

@@ -142,7 +142,7 @@ class Reading(Runner):
         if limit and portion < self.portion:
             self.portion = portion
             log.warning(
-                "Redis cuts answers off that are larger than its %s (%s): from now on jobs are read in pieces of %s "
-                "bytes, which is slower; to raise it: redis-cli CONFIG SET %s 'normal 0 0 0', and in redis.conf",
+                "Redis cuts off answers that are larger than its %s (%s). From now on jobs are read in pieces of %s "
+                "bytes, which is slower. To lift it: redis-cli CONFIG SET %s 'normal 0 0 0', and also in redis.conf",
                 LIMIT, said, f"{portion:,}", LIMIT,
             )  # fmt: skip

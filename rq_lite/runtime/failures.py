@@ -18,8 +18,8 @@ LONGEST_TRACEBACK = 16_000
 LONGEST_MESSAGE = 10_000
 ASYNC = {"asyncio", "anyio", "asgiref", "django", "nest_asyncio", "sniffio", "uvloop"}
 BESIDE_A_LOOP = (
-    "the event loop that runs is another job's: jobs share a thread, which can run but one. "
-    'A task that uses asyncio says run_in="process"'
+    "another job's event loop is running: jobs share a thread, and a thread runs one loop at a time. "
+    'Give a task that uses asyncio run_in="process"'
 )
 
 

@@ -178,7 +178,7 @@ class Signals:
     def _tell(self, number: int) -> None:
         if number not in self._told:
             self._told.add(number)
-            log.warning("%s belongs to rq-lite in a worker: the app's handler of it is not set", name_of(number))
+            log.warning("%s belongs to rq-lite in a worker: the app's handler for it was not set", name_of(number))
 
 
 def guarded(handler: Any, run: Callable[[Handler, int, FrameType | None], None]) -> Any:
@@ -197,6 +197,6 @@ def name_of(number: int) -> str:
 def refuse(what: str) -> NoReturn:
     """A ValueError, as Python itself raises it outside the main thread."""
     raise UsageError(
-        f"{what} in a job: the signal would strike any job of this consumer. A task has timeout= for a limit; with "
-        'run_in="process" it has signals and timers of its own'
+        f"{what} is not allowed in a job: the signal could interrupt any job of this consumer. To limit its time use "
+        'the task\'s timeout=; with run_in="process" a job has signals and timers of its own'
     )

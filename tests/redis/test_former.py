@@ -69,8 +69,8 @@ def test_old_keys_are_named_with_what_to_do(
     broker.read(*there)
     (line,) = told(server, caplog)
     assert line == (
-        f"Redis at {server.url} holds keys of an rq_lite older than 0.1.0, which are not read any more: {shown}. Let "
-        f"that version finish and end it, then delete them (redis-cli: {commands}) and add its schedules again"
+        f"Redis at {server.url} holds keys of an rq_lite before 0.1.0, which this version does not read: {shown}. Let "
+        f"the old workers finish, stop them, delete these keys (redis-cli: {commands}) and add the schedules again"
     )
     assert told(server, caplog, quiet=True) == []
     broker.read(*(tuple(command.split()) for command in commands.split("; ")))

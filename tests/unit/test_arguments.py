@@ -421,7 +421,7 @@ def test_a_value_for_an_annotation_that_cannot_be_resolved_is_refused_with_that_
             carried(Arguments("mod:f", function), dt.datetime(2026, 1, 1), 1, dt.date(2026, 1, 1))
         assert str(caught.value) == (
             "task mod:f: argument 'session': JSON has no word for datetime; its annotation cannot be resolved "
-            "(NameError: name 'Session' is not defined): import what it names outside `if TYPE_CHECKING:`, too"
+            "(NameError: name 'Session' is not defined): import the types it names outside `if TYPE_CHECKING:`"
         )
     arguments = Arguments("mod:f", half)
     assert arguments.returns is None
@@ -509,7 +509,7 @@ def test_what_cannot_be_resolved_is_told_when_the_task_is_first_used(
         one.put("s", 1, dt.date(2026, 11, 30))
     told = [
         f"task {task.name}: parameter '{name}': its annotation cannot be resolved (NameError: name 'Session' is not "
-        "defined), so its values stay as JSON has them; import what it names outside `if TYPE_CHECKING:`, too"
+        "defined), so its values are not restored from JSON; import the types it names outside `if TYPE_CHECKING:`"
         for name in ("session", "other")
     ]
     assert caplog.messages == told

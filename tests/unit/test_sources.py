@@ -490,7 +490,7 @@ def test_a_last_line_without_an_end(tmp_path: Path, way: str, added: bytes, left
     name, stdin = (file, None) if way == "file" else ("-", io.BytesIO(b"a\nb" + added))
     with open_source(name, start=position, stdin=stdin) as source:
         if left is None:
-            with pytest.raises(SourceError, match=r"line 2 has grown since it was put .* the end of a line"):
+            with pytest.raises(SourceError, match=r"line 2 has grown since it was put .* with its line end"):
                 list(source)
             return
         items = list(source)
