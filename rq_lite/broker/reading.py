@@ -51,13 +51,14 @@ class Reading(Runner):
         parts: list[bytes] = []
         first = 1
         while True:
-            code, *part = self._run("piece", (name,), field, first, first + self.portion - 1, link=link)
+            size = self.portion  # another greenlet's `heed_limit` may lower it meanwhile
+            code, *part = self._run("piece", (name,), field, first, first + size - 1, link=link)
             if code != Code.OK:
                 return None
             parts += part
-            if len(part[0]) < self.portion:
+            if len(part[0]) < size:
                 return b"".join(parts)
-            first += self.portion
+            first += size
 
     def text(self, name: str) -> bytes | None:
         """What this key holds, a text that is never empty; None if it is not there."""
@@ -131,7 +132,7 @@ class Reading(Runner):
         try:
             words = link.call("CONFIG", "GET", LIMIT)[1].decode().split()
             limit = int(words[words.index("normal") + 1])
-        except redis.ResponseError:  # as hosted ones answer
+        except (redis.ResponseError, LookupError, ValueError):  # as hosted ones answer, or with nothing
             limit, said = self.portion if cut else 0, "it does not say what that is"
         except FAULTS:
             return  # it is away

@@ -29,6 +29,7 @@ STEP = 0.01  # seconds that a try waits for an embedded Redis which it has start
 # What a call over a link may raise.
 FAULTS = (redis.RedisError, OSError)
 WAITERS = 8  # connections of a process that wait for one queue's room, or for its end, at the same time
+KEPT = 16  # queues for which such connections stay open after a wait; beyond that each wait opens one
 SAID = 10.0  # seconds between two lines about a Redis that is away
 PORTION = 500_000  # bytes that one answer holds of what may be large
 T = TypeVar("T")
@@ -224,12 +225,14 @@ class Runner:
         if link is None:
             return False
         try:
-            seconds = min(until - time.monotonic(), LONGEST_BLOCK)
-            return link.call("BRPOP", *lists, max(0.01, seconds)) is not None
+            seconds = max(0.01, min(until - time.monotonic(), LONGEST_BLOCK))
+            return link.call("BRPOP", *lists, seconds) is not None
         except FAULTS as error:
             link.close()
             failure = None if is_weather(error) else explained(error, self._address)
         finally:
+            if len(self._waiters) > KEPT:
+                link.close()
             waiters.give_back(link)
         if failure is not None:
             raise failure

@@ -36,6 +36,10 @@ class Asked:
     def begin(self) -> None:
         try:
             threading.Thread(target=self._ask, name=f"rq-lite-look-up-{self.key[0]}", daemon=True).start()
+        except RuntimeError as error:  # no thread can be started: others may wait for this answer, too
+            _asked.pop(self.key, None)
+            self._error = socket.gaierror(socket.EAI_AGAIN, f"Its name cannot be looked up: {error}")
+            self._ended.set()
         except BaseException:
             _asked.pop(self.key, None)
             raise

@@ -25,6 +25,8 @@ WIDTH = 2
 LANE = 2**44
 # Stands before the stack of a process that calls `os._exit`, in its file of stacks.
 EXITING = "os._exit was called\n"
+# With its number: how a slot's first function is called in a stack that is printed.
+ENTRANCE = "rq_lite_slot_"
 
 
 class Running(NamedTuple):

@@ -12,10 +12,9 @@ import sys
 import time
 
 from rq_lite.errors import UNREADABLE
-from rq_lite.runtime.board import Board, Running, new_file, size
+from rq_lite.runtime.board import ENTRANCE, Board, Running, new_file, size
 from rq_lite.runtime.offspring import Stacks, rss
 from rq_lite.runtime.plan import REBUILD, RETIRE, Plan, Report, parse_report, write_plan
-from rq_lite.runtime.slots import ENTRANCE
 
 log = logging.getLogger("rq_lite.worker")
 

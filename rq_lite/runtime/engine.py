@@ -113,7 +113,8 @@ class Engine:
     def _tell(self, number: int, progress: Progress) -> None:
         """From the job, or from a thread that it has started: those may also speak when it has ended."""
         main = threading.current_thread() is threading.main_thread()
-        self._masked = self._masked or main
+        if main:  # only its own: another thread's look and write would leave it as it was before
+            self._masked = True
         try:
             with self._sending:
                 if number == self._taken:
@@ -126,7 +127,8 @@ class Engine:
                         timer.daemon = True
                         timer.start()
         finally:
-            self._masked = self._masked and not main
+            if main:
+                self._masked = False
         if main and self._late:
             self._late = False
             self._cut = True

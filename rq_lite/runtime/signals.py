@@ -155,11 +155,11 @@ class Signals:
         return signum not in self._own and real(signum)
 
     def _dump_traceback_later(
-        self, real: Any, /, timeout: float, repeat: bool = False, file: Any = None, exit: bool = False
+        self, real: Any, /, timeout: float, repeat: bool = False, file: Any = None, exit: bool = False, **options: Any
     ) -> None:
         if exit:
             self._refuse("faulthandler.dump_traceback_later(exit=True)")
-        real(timeout, repeat, sys.stderr if file is None else file, exit)
+        real(timeout, repeat, sys.stderr if file is None else file, exit, **options)
         if self._jobs and not self._shared:
             self._undo.setdefault((TIMER, -1), faulthandler.cancel_dump_traceback_later)
 

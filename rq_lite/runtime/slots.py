@@ -19,13 +19,12 @@ from gevent.lock import Semaphore
 from rq_lite.broker.codec import id_in
 from rq_lite.errors import JobTimeout
 from rq_lite.outcome import Outcome
-from rq_lite.runtime.board import DEADLINE, JOB, NEVER, ROOM, SECOND, TURNED, Board
+from rq_lite.runtime.board import DEADLINE, ENTRANCE, JOB, NEVER, ROOM, SECOND, TURNED, Board
 from rq_lite.runtime.leave import leave, vital
 
 HOG = SECOND // 100  # ns without a turn of the loop after which a slot yields
 LOOK = 0.1  # seconds between two looks at the deadlines
 AGAIN = SECOND  # ns after which a job that swallowed its Expired gets it again
-ENTRANCE = "rq_lite_slot_"  # with its number: how a slot's first function is called in a stack that is printed
 
 
 class Queued(Protocol):

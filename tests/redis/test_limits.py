@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from typing import Any
 
 import pytest
 
-from rq_lite.broker import FAULTS, Broker, Code, Lane, Link, dead, inspection, jobs
+from rq_lite.broker import FAULTS, Broker, Code, Lane, Link, dead, inspection, jobs, keys
 from rq_lite.broker.codec import VERSION, Message, encode, marked
 from rq_lite.broker.planning import Planned
 from rq_lite.job import State
@@ -146,6 +147,46 @@ def test_a_job_that_is_larger_than_an_answer_comes_in_pieces(broker: Broker, lin
         tags = [reply.tag + 1 for reply in got]
         assert broker.booked("q", "c", tags, link) == list(zip(tags, entries, strict=True))
         broker.give_back("q", "c", tags, link=link)
+
+
+def test_a_queue_that_gives_nothing_beside_a_large_job_is_not_asked_for_one(
+    broker: Broker, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for queue, size in (("a", 1000), ("b", 100)):
+        broker.declare(queue, 100, 0)
+        broker.register(queue, "c", link=link)
+        broker.put(queue, [large(0, size)])
+    broker.portion = 500
+    read, asked = broker.values, list[str]()
+
+    def values(name: str, fields: Sequence[Any], link: Link | None = None) -> Iterator[bytes | None]:
+        asked.append(name)
+        return read(name, fields, link)
+
+    monkeypatch.setattr(broker, "values", values)
+    replies = broker.exchange("c", [Lane("a", []), Lane("b", [])], 10, link)
+    assert [len(reply.jobs) for reply in replies] == [1, 0]
+    assert asked == [keys.of("a").inflight("c")]
+
+
+def test_a_large_job_is_whole_though_answers_become_smaller_while_it_is_read(
+    broker: Broker, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = large(0, 2000)
+    broker.declare("q", 100, 0)
+    broker.register("q", "c", link=link)
+    broker.put("q", [entry])
+    broker.portion = 500
+    run = broker._run
+
+    def smaller(name: str, *rest: Any, **options: Any) -> list[Any]:
+        reply = run(name, *rest, **options)
+        if name == "piece":
+            broker.portion = 300  # what another greenlet has found out meanwhile
+        return reply
+
+    monkeypatch.setattr(broker, "_run", smaller)
+    assert take(broker, link, 1).jobs == [entry]
 
 
 def test_a_suspect_that_is_larger_than_an_answer_comes_in_pieces(broker: Broker, link: Link) -> None:

@@ -127,6 +127,21 @@ def test_an_operators_headroom_stands_until_a_program_names_another(broker: Brok
     assert put(broker, *range(10, 20), origin="over app:feed").accepted == 5
 
 
+def test_a_program_that_names_headroom_starts_after_an_operator_has_removed_it(broker: Broker) -> None:
+    broker.declare("q", 10, 0, headroom=3)
+    broker.configure("q", headroom=-1)
+    broker.declare("q", 10, 0, headroom=3)
+    assert put(broker, *range(20), origin="over app:feed").accepted == 20
+
+
+def test_a_put_that_headroom_refuses_waits_for_nothing(broker: Broker) -> None:
+    broker.declare("q", 10, 0, headroom=3)
+    put(broker, *range(20), origin="over app:feed")
+    assert broker.read(("HGET", KEY.meta, "wanted"))[0] is None
+    put(broker, 20)
+    assert broker.read(("HGET", KEY.meta, "wanted"))[0] == b"1"
+
+
 def test_by_whom_a_queue_is_over_its_bound_is_known_until_it_is_so_the_next_time(broker: Broker, link: Link) -> None:
     put(broker, *range(8))
     put(broker, 8, 9, origin="over app:below")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from rq_lite import origin
-from rq_lite.broker import FAULTS, Broker, Link, inspection, keys
+from rq_lite.broker import FAULTS, Broker, Link, inspection, keys, runner
 from rq_lite.broker.codec import Message, decode, made_at
 from rq_lite.errors import BadArgument, BrokerOutOfMemory, PayloadTooLarge, QueueFull, UsageError
 from rq_lite.job import Job
@@ -228,6 +228,15 @@ def test_a_job_waits_for_room_in_a_queue_that_its_worker_does_not_serve(
             put.result()
     until(lambda: inspection.states(broker, ["q"])["q"].blocked_jobs == 0, "none waits")
     assert broker.size("q")[0] == 30
+
+
+def test_connections_that_waited_for_room_in_many_queues_are_closed(broker: Broker) -> None:
+    def clients() -> int:
+        return len(broker.read(("CLIENT", "LIST"))[0].splitlines())
+
+    for number in range(40):
+        assert not broker.wait_room(f"q{number}", 0.01)
+    assert clients() <= runner.KEPT + 5
 
 
 def test_a_queue_of_the_same_name_in_another_redis_is_another(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ local meta, pending, scheduled = unpack(KEYS)
 local function bound(field, named, default)
   if named ~= '' and redis.call('HGET', meta, 'declared_' .. field) ~= named then
     redis.call('HSET', meta, 'declared_' .. field, named, field, named)
-  elseif redis.call('HEXISTS', meta, field) == 0 then
+  elseif default and redis.call('HEXISTS', meta, field) == 0 then
     redis.call('HSET', meta, field, default)
   end
   return tonumber(redis.call('HGET', meta, field))

@@ -77,7 +77,7 @@ for q = 1, #KEYS, 8 do
     tag, length = book(inflight, meta, jobs, pending, ranked)
     came = #jobs
     left = left - came
-    if length > most then jobs = {false} end
+    if came > 0 and length > most then jobs = {false} end
     if left > 0 and came < want then
       code, want = PART, 0
     else

@@ -110,5 +110,5 @@ elseif job then
     redis.call('HDEL', key, process)
   end
 end
-after_put(n - fit, woken, size, maxsize, meta, room)
+after_put(task and 0 or n - fit, woken, size, maxsize, meta, room)  -- a job's put that is refused does not wait
 return {OK, fit, size, maxsize, bytes, maxbytes}
