@@ -42,6 +42,7 @@ class Result(msgspec.Struct):
 decode = msgspec.json.Decoder(Result).decode
 as_progress = msgspec.json.Decoder(Progress).decode
 CANCELLED = b'{"state":"cancelled"}'
+SETTLING = 1.0  # seconds that a thread may take to settle a future of whose end it has heard
 SHOWN = 200  # bytes of a result that cannot be read which its error shows
 
 
@@ -197,6 +198,8 @@ class Job(Future[Any]):
         done = self.broker.cancel(self.queue, self.id, interrupt=interrupt)
         if done is Cancelled.REMOVED and self.result_ttl is not None:
             self.hear(CANCELLED)  # its end is on its way, and known already
+            with contextlib.suppress(Exception):
+                super().exception(SETTLING)  # the thread that reads results may have heard it first, and be at it
         return done not in (Cancelled.UNKNOWN, Cancelled.RUNNING)
 
     @property

@@ -25,7 +25,7 @@ from rq_lite.broker import Broker, Link
 from rq_lite.broker.codec import decode
 from rq_lite.outcome import Finished
 from rq_lite.task import Task
-from tests.conftest import until
+from tests.conftest import DEADLINE, until
 from tests.redis.steps import KEY, take
 
 
@@ -673,3 +673,27 @@ def test_options_that_cannot_be_are_refused(queue: Queue, double: Any) -> None:
 
 
 def pair(a: int, b: int) -> None: ...
+
+
+def test_a_job_that_was_cancelled_is_so_also_while_another_thread_settles_it(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = queue.task(name="t", result_ttl=60)(lambda x: x)
+    job = task.put(1)
+    assert not job.done()
+    reached, go_on = threading.Event(), threading.Event()
+    settle = job._read
+
+    def slowly(result: bytes) -> Any:
+        reached.set()
+        assert go_on.wait(DEADLINE)
+        return settle(result)
+
+    monkeypatch.setattr(job, "_read", slowly)
+    reader = threading.Thread(target=job.hear, args=(b'{"state":"cancelled"}',))
+    reader.start()
+    assert reached.wait(DEADLINE)
+    threading.Timer(0.05, go_on.set).start()
+    assert job.cancel()
+    assert job.cancelled()
+    reader.join()
