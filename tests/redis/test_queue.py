@@ -48,6 +48,12 @@ def task(queue: Queue) -> AnyTask:
     return add
 
 
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches are full ones, however slowly items come on a busy machine."""
+    monkeypatch.setattr("rq_lite.batches.SLOW", float("inf"))
+
+
 def serving(monkeypatch: pytest.MonkeyPatch, broker: Broker, queue: str) -> None:
     """From now on puts are those of a running job, whose worker serves this queue."""
     monkeypatch.setattr(this, "_brokers", {DEFAULT: broker})
@@ -189,6 +195,7 @@ def test_an_argument_that_is_none_says_how_many_before_it_were_put(task: AnyTask
     assert caught.value.put == broker.size("q")[0] == 505
 
 
+@pytest.mark.usefixtures("whole")
 def test_what_a_job_puts_into_a_queue_of_its_own_worker_neither_waits_nor_is_refused(
     task: AnyTask, broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -261,6 +268,7 @@ def test_what_is_refused_is_not_put(task: AnyTask, broker: Broker) -> None:
 # -- put_many
 
 
+@pytest.mark.usefixtures("whole")
 def test_put_many_reads_no_further_than_a_batch_ahead(
     server: Any, task: AnyTask, broker: Broker, link: Link, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
