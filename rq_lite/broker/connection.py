@@ -268,7 +268,7 @@ def left(until: float) -> float:
 
 
 class Pool:
-    """Links that are free, and who waits for one."""
+    """Free links, and the callers that wait for one."""
 
     def __init__(self, most: int) -> None:
         # None is a link that was not made yet; last in, first out, so those come last.
