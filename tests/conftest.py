@@ -211,9 +211,10 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def unmarked() -> Iterator[None]:
-    """A test leaves nothing in this process: the same tasks and queues are registered, no thread of ours goes on."""
+    """A test leaves nothing in this process: settings, tasks and queues are as before, no thread of ours goes on."""
     tasks, queues = dict(registry.tasks), dict(registry.queues)
     yield
+    this.use(None)
     readers.stop()
     leasing.leave()
     assert not [
