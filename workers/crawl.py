@@ -11,6 +11,7 @@ everything is counted, and nothing runs for long without a turn for the other gr
 
 from __future__ import annotations
 
+import _socket
 import http.client
 import io
 import ipaddress
@@ -122,8 +123,11 @@ def checked(url: str) -> Url:
 
 
 # The system's resolver waits up to 40 s for name servers that are silent, and cannot be interrupted. So it
-# runs elsewhere, once for all that ask for the same name. (Under gevent these threads are greenlets.)
-RESOLVERS = futures.ThreadPoolExecutor(100, "look-up")
+# runs elsewhere, once for all that ask for the same name. (Under gevent these threads are greenlets, and gevent's own
+# threads do the work: the runtime has some more of them.) Whoever sends many silent names can occupy them all; then
+# further names wait, addresses do not.
+LOOK_UPS = 500
+RESOLVERS = futures.ThreadPoolExecutor(LOOK_UPS, "look-up")
 ASKED: dict[str, tuple[float, futures.Future[Any]]] = {}  # by host: when, and what was found
 ASKING = threading.Lock()
 
@@ -134,12 +138,29 @@ def shared_look_up(host: str, within: float) -> Sequence[str]:
     They are remembered for a minute, and checked at each use, remembered or not.
     """
     try:
-        answers = asked(host).result(within)
-    except futures.TimeoutError as error:
-        raise FetchError(f"{host}: no address found within {within:.2g} s, its name servers are silent") from error
-    except (OSError, UnicodeError) as error:
-        raise FetchError(f"{host}: no address found ({error})") from error
+        # The system's own function, which an address does not make wait, not gevent's, which would use a thread.
+        answers = _socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        answers = found_elsewhere(host, within)
     return tuple(dict.fromkeys(str(answer[4][0]) for answer in answers))
+
+
+def found_elsewhere(host: str, within: float) -> Any:
+    """What the system's resolver says of a name. Raises FetchError."""
+    until = time.monotonic() + within
+    while True:
+        answer = asked(host)
+        try:
+            return answer.result(max(0.0, until - time.monotonic()))
+        except futures.TimeoutError as error:
+            reason = "its name servers are silent"
+            if answer.cancel():  # or it would be looked up for nobody, and hold others up
+                reason = f"{LOOK_UPS} other names are being looked up"
+            raise FetchError(f"{host}: no address found within {within:.2g} s, {reason}") from error
+        except futures.CancelledError:  # by a fetch that asked earlier, and whose time was up
+            continue
+        except (OSError, UnicodeError) as error:
+            raise FetchError(f"{host}: no address found ({error})") from error
 
 
 def asked(host: str) -> futures.Future[Any]:
@@ -147,7 +168,9 @@ def asked(host: str) -> futures.Future[Any]:
     with ASKING:
         now = time.monotonic()
         at, answer = ASKED.get(host, (now, None))
-        if answer is None or (answer.done() and (now - at > 60 or answer.exception() is not None)):
+        if answer is None or (
+            answer.done() and (now - at > 60 or answer.cancelled() or answer.exception() is not None)
+        ):
             if len(ASKED) >= 10_000:
                 ASKED.clear()
             answer = RESOLVERS.submit(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)

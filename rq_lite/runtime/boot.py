@@ -66,7 +66,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 T = TypeVar("T")
 
 # Threads in which a loop looks names up (gevent has 10). A name whose servers are silent holds one for up to 40 s.
-LOOK_UPS = 200
+LOOK_UPS = 600
 OWN_LOOK_UPS = 16  # threads for the names of Redis and its sentinels, which jobs cannot take
 
 
