@@ -13,7 +13,7 @@ from pathlib import Path
 
 import redis
 
-from rq_lite.programs import find_server
+from rq_lite.embedded.program import find_server
 
 START_WITHIN = 10.0  # seconds
 

@@ -3,7 +3,8 @@
 import os
 
 from rq_lite import Queue
-from rq_lite.broker import dead, keys
+from rq_lite.admin import dead
+from rq_lite.broker import keys
 from rq_lite.testing import worker
 
 # Elsewhere it stands in the environment of the programs that put, and of the workers.

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rq_lite.broker import Broker
-    from rq_lite.current import CurrentJob, current_job
+    from rq_lite.client.current import CurrentJob, current_job
+    from rq_lite.client.executor import Executor
+    from rq_lite.client.job import Job
+    from rq_lite.client.queue import LifoQueue, PriorityQueue, Queue
+    from rq_lite.client.task import Task
+    from rq_lite.client.wait import as_completed, gather, wait
     from rq_lite.errors import (
         BadArgument,
         BrokerError,
@@ -28,13 +33,8 @@ if TYPE_CHECKING:
         ShutDown,
         UsageError,
     )
-    from rq_lite.job import Job
-    from rq_lite.outcome import Bury, Ended, Retry
-    from rq_lite.pool import Executor
-    from rq_lite.queue import LifoQueue, PriorityQueue, Queue
+    from rq_lite.model.outcome import Bury, Ended, Retry
     from rq_lite.settings import Settings, load_settings
-    from rq_lite.task import Task
-    from rq_lite.waiting import as_completed, gather, wait
 
 __version__ = "0.1.0"
 
@@ -76,22 +76,22 @@ __all__ = [
 # Where the names live; what is not listed is an error.
 _HOMES = {
     "Broker": "broker",
-    "Bury": "outcome",
-    "CurrentJob": "current",
-    "Ended": "outcome",
-    "Executor": "pool",
-    "Job": "job",
-    "LifoQueue": "queue",
-    "PriorityQueue": "queue",
-    "Queue": "queue",
-    "Retry": "outcome",
+    "Bury": "model.outcome",
+    "CurrentJob": "client.current",
+    "Ended": "model.outcome",
+    "Executor": "client.executor",
+    "Job": "client.job",
+    "LifoQueue": "client.queue",
+    "PriorityQueue": "client.queue",
+    "Queue": "client.queue",
+    "Retry": "model.outcome",
     "Settings": "settings",
-    "Task": "task",
-    "as_completed": "waiting",
-    "current_job": "current",
-    "gather": "waiting",
+    "Task": "client.task",
+    "as_completed": "client.wait",
+    "current_job": "client.current",
+    "gather": "client.wait",
     "load_settings": "settings",
-    "wait": "waiting",
+    "wait": "client.wait",
 }
 
 

@@ -15,8 +15,8 @@ import pytest
 
 if TYPE_CHECKING:
     from rq_lite.broker import Broker
-    from rq_lite.parts import Part
-    from rq_lite.queue import Queue
+    from rq_lite.client.queue import Queue
+    from rq_lite.process.background import Part
 
 BOUND = 10  # of the queue
 

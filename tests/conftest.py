@@ -17,16 +17,16 @@ from typing import Any
 import hypothesis
 import pytest
 
-from rq_lite import leasing
 from rq_lite.broker import Broker, Link
 from rq_lite.chaos.rest import pattern as pattern
 from rq_lite.chaos.rest import undocumented as undocumented
-from rq_lite.process import this
-from rq_lite.programs import INSTALL, inside, wheel_server
-from rq_lite.queue import Queue
-from rq_lite.results import readers
+from rq_lite.client import leases
+from rq_lite.client.defaults import this
+from rq_lite.client.queue import Queue
+from rq_lite.client.registry import registry
+from rq_lite.client.results import readers
+from rq_lite.embedded.program import INSTALL, inside, wheel_server
 from rq_lite.settings import Settings
-from rq_lite.task import registry
 from tests.faults.proxy import Proxy
 
 pytest_plugins = ["rq_lite.pytest_plugin"]
@@ -159,7 +159,7 @@ def broker(server: Server) -> Iterator[Broker]:
     # No client of an earlier test is left that somebody who counts them could see.
     made.read(("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"), ("FLUSHALL",), ("CONFIG", "SET", "maxmemory", 0))
     yield made
-    leasing.leave()
+    leases.leave()
     strangers = undocumented(made)
     made.close()
     assert not strangers
@@ -216,7 +216,7 @@ def unmarked() -> Iterator[None]:
     yield
     this.use(None)
     readers.stop()
-    leasing.leave()
+    leases.leave()
     assert not [
         thread.name for thread in threading.enumerate() if thread.name in ("alarm", "duties", "rq-lite results")
     ]

@@ -17,7 +17,7 @@ from benchmarks.contenders import ALL
 from benchmarks.measure import Bench
 from rq_lite import Queue
 from rq_lite.broker import Broker
-from rq_lite.task import Task
+from rq_lite.client.task import Task
 
 MET = {"at least": operator.ge, "at most": operator.le}
 

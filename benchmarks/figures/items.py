@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import redis
 
 from benchmarks.figures.figure import Figure, Site
-from rq_lite import Queue, leasing
+from rq_lite import Queue
 from rq_lite.broker import Broker, Link
+from rq_lite.client import leases
 
 SLICE = 200  # items, then it is the next one's turn
 AHEAD = 100
@@ -67,7 +68,7 @@ def beside_a_manager(site: Site) -> Iterator[Figure]:
             yield from two_processes(site, queues)
             yield in_batches(site, broker, queues[THEIRS])
         finally:
-            leasing.leave()
+            leases.leave()
             broker.close()
 
 

@@ -14,8 +14,8 @@ import redis
 from benchmarks import redis_server, tally
 from benchmarks.figures.figure import Figure, Producer, Site
 from benchmarks.measure import SLOTS, RunFailed
-from rq_lite.broker.codec import VERSION, Message, encode, new_id
-from rq_lite.runtime.duties import BATCH
+from rq_lite.duties.duties import BATCH
+from rq_lite.model.message import VERSION, Message, encode, new_id
 
 SOONEST = 1.0  # seconds from the put until a job is due, at least
 KEPT = 200_000  # entries of Redis' slow log

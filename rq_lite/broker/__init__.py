@@ -7,13 +7,13 @@ first look what it owns (`is_weather` tells which errors are worth that).
 
 from __future__ import annotations
 
-from rq_lite.broker.connection import Link, is_weather
 from rq_lite.broker.consuming import Consuming
-from rq_lite.broker.planning import Planning
+from rq_lite.broker.link import Link
 from rq_lite.broker.replies import Cancelled, Death, Feed, Lane, Put, Reclaimed, Renewed, Requeued, Taken
-from rq_lite.broker.runner import FAULTS
+from rq_lite.broker.scheduling import Planning
 from rq_lite.broker.scripts import Code
 from rq_lite.broker.tending import Tending
+from rq_lite.broker.transient import FAULTS, is_weather
 
 __all__ = [
     "FAULTS", "Broker", "Cancelled", "Code", "Death", "Feed", "Lane", "Link", "Put", "Reclaimed", "Renewed",

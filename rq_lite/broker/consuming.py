@@ -9,15 +9,17 @@ from typing import Any
 
 from redis.exceptions import OutOfMemoryError
 
-from rq_lite import moments
-from rq_lite.broker import keys, telling
-from rq_lite.broker.connection import LONGEST_BLOCK, Link
+from rq_lite import events
+from rq_lite.broker import events as emit
+from rq_lite.broker import keys
+from rq_lite.broker.base import T, firsts, flat, ms
+from rq_lite.broker.link import LONGEST_BLOCK, Link
 from rq_lite.broker.producing import Producing
 from rq_lite.broker.replies import Lane, Taken
-from rq_lite.broker.runner import FAULTS, T, firsts, flat, ms
 from rq_lite.broker.scripts import Code
+from rq_lite.broker.transient import FAULTS
 from rq_lite.errors import BrokerOutOfMemory
-from rq_lite.outcome import Finished
+from rq_lite.model.outcome import Finished
 
 MARKS = 1000  # of cancelled jobs that are read at once
 
@@ -28,7 +30,7 @@ class Consuming(Producing):
     def register(self, queue: str, consumer: str, *, link: Link | None = None) -> None:
         """Begin (or begin anew) the lease without which nothing can be taken."""
         key = keys.of(queue)
-        with moments.step("register", link, queue=queue, consumer=consumer):
+        with events.step("register", link, queue=queue, consumer=consumer):
             self._run("register", (key.consumers, key.meta), consumer, ms(self.settings.lease), link=link)
 
     def exchange(self, consumer: str, lanes: Sequence[Lane], want: int, link: Link) -> list[Taken]:
@@ -43,8 +45,8 @@ class Consuming(Producing):
             )  # fmt: skip
             args.append(len(acks))
             args += acks
-        if moments.watchers:
-            telling.exchange_begins(consumer, lanes, want, link)
+        if events.watchers:
+            emit.exchange_begins(consumer, lanes, want, link)
         try:
             reply = self._run("exchange", tuple(names), *args, link=link)
             replies = [Taken(Code(code), *rest) for code, *rest in reply]
@@ -52,21 +54,21 @@ class Consuming(Producing):
                 if taken.jobs == [None]:
                     taken.jobs[:] = [job for _, job in self._owned(lane.queue, consumer, [taken.tag + 1], link)]
         except FAULTS:
-            telling.exchange_failed(consumer, lanes, want, link)
+            emit.exchange_failed(consumer, lanes, want, link)
             raise
-        if moments.watchers:
-            telling.exchange_ended(consumer, lanes, replies, want, link)
+        if events.watchers:
+            emit.exchange_ended(consumer, lanes, replies, want, link)
         return replies
 
     def isolate(self, queue: str, consumer: str, link: Link) -> tuple[Code, int, bytes]:
         """Take one suspect, for a consumer that runs nothing else: its delivery tag (0: there is none) and the job."""
         key = keys.of(queue)
         names = (key.meta, key.consumers, key.suspects, key.inflight(consumer))
-        with moments.step("take", link, consumer=consumer, queue=queue) as facts:
+        with events.step("take", link, consumer=consumer, queue=queue) as facts:
             code, tag, job = self._run("isolate", names, consumer, self.portion, link=link)
             if tag and job is None:
                 ((tag, job),) = self._owned(queue, consumer, [tag], link) or [(0, b"")]
-            facts["jobs"] = [(tag, telling.id_of(job))] if tag else []
+            facts["jobs"] = [(tag, emit.id_of(job))] if tag else []
         return Code(code), tag, job
 
     def bury(self, queue: str, consumer: str, reports: Sequence[tuple[int, bytes]], link: Link | None = None) -> int:
@@ -119,7 +121,7 @@ class Consuming(Producing):
             args += (tag, end.ttl, end.state, end.detail, end.report, len(end.puts))
             for target, entry in end.puts:
                 args += (targets.index(target) + 1, entry)
-        told = telling.finishing(ends) if moments.watchers else {}
+        told = emit.finishing(ends) if events.watchers else {}
         return self._settle("finish", queue, consumer, firsts(ends), tuple(names), *args, link=link, told=told)
 
     def _make_known(self, queue: str, link: Link | None) -> None:
@@ -157,7 +159,7 @@ class Consuming(Producing):
     ) -> int:
         """One of the scripts that end a delivery; how many of the tags were no longer the consumer's."""
         name = "give_back" if verb == "give_back" else "settle"
-        with moments.step(name, link, queue=queue, consumer=consumer, verb=verb, tags=tags, **told) as facts:
+        with events.step(name, link, queue=queue, consumer=consumer, verb=verb, tags=tags, **told) as facts:
             facts["stale"] = stale = int(self._run(verb, names, *args, link=link)[2])
         return stale
 
@@ -171,9 +173,9 @@ class Consuming(Producing):
         """Deliveries of a consumer: tag and job; those that are no longer its own are left out."""
         if not tags:
             return []
-        with moments.step("reconcile", link, queue=queue, consumer=consumer) as facts:
+        with events.step("reconcile", link, queue=queue, consumer=consumer) as facts:
             found = self._owned(queue, consumer, tags, link)
-            facts["jobs"] = [(tag, telling.id_of(job)) for tag, job in found]
+            facts["jobs"] = [(tag, emit.id_of(job)) for tag, job in found]
         return found
 
     def _owned(self, queue: str, consumer: str, tags: Sequence[int], link: Link | None) -> list[tuple[int, bytes]]:

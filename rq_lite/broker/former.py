@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rq_lite.broker import keys
+from rq_lite.model.names import NAME
 
 QUEUES, RQ_QUEUE = "rq:queues", "rq:queue:"
 SCHEDULES = ("rq:schedules", "rq:schedules:due", "rq:schedules:last")
@@ -25,7 +25,7 @@ def found(replies: Sequence[Any]) -> str | None:
     """
     scanned, *there = replies
     members = [member.decode(errors="replace") for member in scanned[1]] if isinstance(scanned, list) else []
-    queues = sorted(name for name in members if keys.NAME.fullmatch(name) and not name.startswith(RQ_QUEUE))
+    queues = sorted(name for name in members if NAME.fullmatch(name) and not name.startswith(RQ_QUEUE))
     schedules = [name for name, count in zip(SCHEDULES, there, strict=True) if count == 1]
     if not queues and not schedules:
         return None

@@ -6,11 +6,10 @@ RQ may live in the same database: it owns `rq:queues`, `rq:worker:<name>` and ot
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from rq_lite.errors import UsageError
+from rq_lite.model.names import checked_name
 
 QUEUES = "rq-lite:queues"  # set: the names of all queues; written by declare
 WORKERS = "rq-lite:workers"  # zset with a TTL: id of a worker by when its word about itself ends, in ms
@@ -18,7 +17,6 @@ SCHEDULES = "rq-lite:{schedules}"  # hash: name of a schedule -> its definition 
 SCHEDULES_DUE = "rq-lite:{schedules}:due"  # zset: name of a schedule by its next slot in ms
 SCHEDULES_LAST = "rq-lite:{schedules}:last"  # hash: name of a schedule -> the last slot that was fired, ms
 OURS = ("rq:{*", "rq-lite:*")  # what a SCAN for all keys of rq_lite, and for no others, asks for
-NAME = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 
 
 class Key(NamedTuple):
@@ -123,10 +121,3 @@ def worker(worker_id: str) -> str:
 def of(queue: str) -> QueueKeys:
     """The keys of the queue of this name; raises UsageError for a name that cannot be one."""
     return QueueKeys(checked_name(queue, "queue"))
-
-
-def checked_name(name: str, what: str) -> str:
-    """The name itself, if it can stand inside a key."""
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise UsageError(f"{what} {name!r}: a name has 1 to 200 letters, digits or _ . : -")
-    return name

@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rq_lite import moments
-from rq_lite.broker import keys, telling
-from rq_lite.broker.connection import Link
+from rq_lite import events
+from rq_lite.broker import events as emit
+from rq_lite.broker import keys
+from rq_lite.broker.base import blank, ms
+from rq_lite.broker.link import Link
 from rq_lite.broker.reading import Reading
 from rq_lite.broker.replies import Feed, Put
-from rq_lite.broker.runner import blank, ms
 from rq_lite.broker.scripts import Code
 from rq_lite.errors import BrokerUnavailable, UsageError
+from rq_lite.model.names import checked_name
 
 # A producer's last put is remembered for this long, ms: longer than anybody goes on repeating one.
 REMEMBER = 600_000
@@ -59,7 +61,7 @@ class Producing(Reading):
         if not self._read(("SISMEMBER", keys.QUEUES, queue), link):
             self._read(("SADD", keys.QUEUES, queue), link)
         defaults = (self.settings.maxsize, self.settings.maxbytes)
-        with moments.step("declare", None, queue=queue):
+        with events.step("declare", None, queue=queue):
             names = (key.meta, key.pending, key.scheduled)
             named = (*map(blank, (maxsize, maxbytes)), *defaults, order, blank(headroom))
             reply = self._run("declare", names, *named, link=link)
@@ -139,14 +141,14 @@ class Producing(Reading):
 
         def attempt() -> Put:
             nonlocal again
-            if moments.watchers:
-                moments.reach("put.before", link, queue=queue, jobs=[telling.id_of(entry) for entry in entries])
+            if events.watchers:
+                events.reach("put.before", link, queue=queue, jobs=[emit.id_of(entry) for entry in entries])
             repeated, again = again, True
             reply = send(repeated)
             code = Code(reply[0])
             put = Put(code, *reply[1:]) if code is Code.OK else Put(code)
-            if moments.watchers:
-                telling.put_ended(queue, entries, put, origin, link)
+            if events.watchers:
+                emit.put_ended(queue, entries, put, origin, link)
             return put
 
         try:
@@ -154,9 +156,9 @@ class Producing(Reading):
         except BrokerUnavailable as error:
             unknown = error.outcome == "unknown"
             outcome = "unknown" if unknown else "not put"
-            if moments.watchers:
-                jobs = [telling.id_of(entry) for entry in entries]
-                moments.reach("put.failed", link, queue=queue, jobs=jobs, outcome=outcome)
+            if events.watchers:
+                jobs = [emit.id_of(entry) for entry in entries]
+                events.reach("put.failed", link, queue=queue, jobs=jobs, outcome=outcome)
             said = "whether it was put is not known" if unknown else "nothing was put"
             raise BrokerUnavailable(f"{error}; {said}", outcome=outcome) from None
 
@@ -207,7 +209,7 @@ class Producing(Reading):
 
     def feed(self, queue: str, name: str) -> dict[str, str]:
         """The marks of a feed: field to value; empty for one that was never used."""
-        key, found, cursor = keys.of(queue).feed(keys.checked_name(name, "feed")), {}, b"0"
+        key, found, cursor = keys.of(queue).feed(checked_name(name, "feed")), {}, b"0"
         while True:
             cursor, flat = self.read(("HSCAN", key, cursor, "COUNT", MARKS))[0]
             found.update({flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)})

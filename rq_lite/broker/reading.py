@@ -12,9 +12,10 @@ from typing import Any
 
 import redis
 
-from rq_lite.broker.connection import Link, is_lost
-from rq_lite.broker.runner import FAULTS, Runner, T
+from rq_lite.broker.base import Runner, T
+from rq_lite.broker.link import Link
 from rq_lite.broker.scripts import Code
+from rq_lite.broker.transient import FAULTS, is_lost
 
 LIMIT = "client-output-buffer-limit"
 LEAST = 10_000  # bytes: where not even this can be sent, it is not the size

@@ -16,7 +16,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
-from rq_lite.broker.connection import Link
+from rq_lite.broker.link import Link
 
 FOLDER = Path(__file__).parent / "lua"
 LIBRARY = "lib"

@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 from rq_lite.chaos.schedule import Choices, Step
 from rq_lite.errors import BrokerError
-from rq_lite.parts import ENDING, Part
-from rq_lite.runtime.identity import PROC, start_of
+from rq_lite.process.background import ENDING, Part
+from rq_lite.process.identity import PROC, start_of
 
-CONSUMER = "rq_lite.runtime.boot"  # in its command line
+CONSUMER = "rq_lite.consumer.boot"  # in its command line
 PRODUCERS = 2
 WORKERS = 2  # so that one sees what happens to the other; only one where there is only one consumer
 # A consumer's slots, and as many results that Redis has not heard of: its exchange is under way.
@@ -69,7 +69,7 @@ class Crew:
             self.workers.append(self._worker(procs))
 
     def _worker(self, procs: int) -> Part:
-        words = ["rq_lite.worker_part", "rq_lite.chaos.app", "--procs", str(procs)]
+        words = ["rq_lite.testing.work", "rq_lite.chaos.app", "--procs", str(procs)]
         words += ["--greenlets", str(self._choices.greenlets), "--grace", str(GRACE)]
         return self._part("worker", words)
 

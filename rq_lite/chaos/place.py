@@ -12,8 +12,8 @@ from typing import Protocol
 
 import msgspec
 
-from rq_lite import embedded
 from rq_lite.broker import Broker, keys
+from rq_lite.embedded import server
 from rq_lite.errors import BrokerUnavailable, RqLiteError, UsageError
 from rq_lite.redis_url import with_database
 from rq_lite.settings import Settings
@@ -54,7 +54,7 @@ class OwnRedis:
 
     def restart(self, away: float) -> None:
         """By `kill -9`."""
-        pid = embedded.status(self._settings).pid
+        pid = server.status(self._settings).pid
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
         time.sleep(away)
@@ -65,7 +65,7 @@ class OwnRedis:
         """The folder goes with everything in it."""
         self.broker.close()
         # The last user has left, and it stops by itself; wait for that before its folder is removed.
-        embedded.stop(self._settings)
+        server.stop(self._settings)
 
 
 class UsersRedis:

@@ -13,7 +13,7 @@ import msgspec
 
 from rq_lite.chaos.app import nap
 from rq_lite.errors import BrokerUnavailable
-from rq_lite.parts import end_with_parent
+from rq_lite.process.background import end_with_parent
 
 STEPS = 7  # different lengths of a nap
 

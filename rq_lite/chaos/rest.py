@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from rq_lite.broker import Broker, inspection, keys
-from rq_lite.broker.telling import id_of
+from rq_lite.admin import status
+from rq_lite.broker import Broker, keys
+from rq_lite.broker.events import id_of
 from rq_lite.chaos.place import scan
 from rq_lite.chaos.reading import QueueAtRest
 
@@ -17,7 +18,7 @@ GONE = -2  # what PTTL says of a key that is not there
 def at_rest(broker: Broker, queue: str) -> QueueAtRest:
     """The queue's counters, and the ids of the jobs in each place."""
     key = keys.of(queue)
-    state = inspection.states(broker, [queue])[queue]
+    state = status.states(broker, [queue])[queue]
     pending, scheduled, suspects, dead = broker.read(
         ("ZRANGE" if state.order == "priority" else "LRANGE", key.pending, 0, -1),
         ("ZRANGE", key.scheduled, 0, -1),

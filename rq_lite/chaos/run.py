@@ -15,8 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from rq_lite import moments
-from rq_lite.broker import inspection, keys
+from rq_lite import events
+from rq_lite.admin import status
+from rq_lite.broker import keys
 from rq_lite.chaos.app import queue
 from rq_lite.chaos.crew import Crew
 from rq_lite.chaos.invariants import Demands
@@ -24,7 +25,7 @@ from rq_lite.chaos.place import Place
 from rq_lite.chaos.rest import at_rest, undocumented
 from rq_lite.chaos.schedule import KILL, Choices, Step, schedule
 from rq_lite.errors import BrokerUnavailable, RqLiteError
-from rq_lite.parts import Interrupted
+from rq_lite.process.background import Interrupted
 
 TICK = 0.01  # seconds between two looks
 DEMANDS = Demands(drained=True)  # what every run must show
@@ -55,7 +56,7 @@ def run(
 
     Raises Interrupted once a signal is among the `caught`, RunFailed, RestartFailed, BrokerError.
     """
-    with contextlib.closing(moments.History(history, "harness")) as record:
+    with contextlib.closing(events.History(history, "harness")) as record:
         crew = Crew(choices, place.broker.url, folder, history)
         with contextlib.ExitStack() as stack:
             stack.callback(crew.stop)
@@ -74,7 +75,7 @@ class Watch:
         choices: Choices,
         place: Place,
         crew: Crew,
-        record: moments.Watcher,
+        record: events.Watcher,
         show: Callable[[Sample], None],
         caught: list[int],
     ) -> None:
@@ -103,7 +104,7 @@ class Watch:
             time.sleep(TICK)
         self._look(last=True)
 
-    def _look_through_weather(self) -> inspection.QueueState | None:
+    def _look_through_weather(self) -> status.QueueState | None:
         """None while Redis does not answer; raises BrokerUnavailable when that lasts."""
         try:
             state = self._look()
@@ -115,8 +116,8 @@ class Watch:
         self._away_since = None
         return state
 
-    def _look(self, *, last: bool = False) -> inspection.QueueState:
-        state = inspection.states(self._place.broker, [queue.name])[queue.name]
+    def _look(self, *, last: bool = False) -> status.QueueState:
+        state = status.states(self._place.broker, [queue.name])[queue.name]
         now = time.monotonic()
         if (state.put, state.done + state.failed) != self._last:
             self._last, self._moved = (state.put, state.done + state.failed), now

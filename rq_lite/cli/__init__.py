@@ -11,8 +11,8 @@ import click
 
 from rq_lite import __version__
 from rq_lite.errors import AppFailed, RqLiteError
+from rq_lite.process.streams import of_command
 from rq_lite.redis_url import redacted
-from rq_lite.runtime.streams import of_command
 
 # Name, module, and what `rq-lite --help` says, so that it need not import them all.
 COMMANDS = {
@@ -30,6 +30,10 @@ COMMANDS = {
 }
 
 
+# Those that stand with what they run.
+HOMES = {"bench": "rq_lite.chaos.command", "demo": "rq_lite.demo.command"}
+
+
 class Lazy(click.Group):
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -37,7 +41,7 @@ class Lazy(click.Group):
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"rq_lite.cli.{name}").command
+        command: click.Command = importlib.import_module(HOMES.get(name, f"rq_lite.cli.{name}")).command
         return command
 
     def resolve_command(
@@ -85,6 +89,6 @@ def main(args: list[str] | None = None) -> Any:
         return cli.main(args, prog_name="rq-lite", standalone_mode=True)
     except RqLiteError as error:
         if isinstance(error, AppFailed) and error.__cause__ is not None:
-            click.echo(importlib.import_module("rq_lite.app").own_traceback(error.__cause__), nl=False, err=True)
+            click.echo(importlib.import_module("rq_lite.client.app").own_traceback(error.__cause__), nl=False, err=True)
         click.echo(f"rq-lite: {redacted(str(error))}", err=True)
         sys.exit(error.exit_code)

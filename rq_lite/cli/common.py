@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from rq_lite.broker import Broker, inspection
+from rq_lite.admin import status
+from rq_lite.broker import Broker
 from rq_lite.errors import UsageError
 from rq_lite.settings import Settings, load_settings
 
@@ -59,7 +60,7 @@ def open_broker(settings: Settings, *, quiet: bool = False) -> Broker:
 
 def known_queue(broker: Broker, name: str) -> str:
     """The name, if Redis knows a queue of it; else UsageError with those it knows."""
-    names = inspection.queues(broker)
+    names = status.queues(broker)
     if name not in names:
         raise UsageError(f"unknown queue {name!r}; there is {', '.join(names) if names else 'none yet'}")
     return name

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from rq_lite.broker import Broker, dead, inspection
-from rq_lite.broker.dead import Buried, Filter, Requeue
+from rq_lite.admin import dead, status
+from rq_lite.admin.dead import Buried, Filter, Requeue
+from rq_lite.broker import Broker
 from rq_lite.cli import dead_view as view
 from rq_lite.cli.common import duration, known_queue, open_broker, plural, settings_from, url_option
 from rq_lite.cli.listing import put_out
@@ -71,7 +72,7 @@ def opened(
     """A broker, and what is asked for; the queues are all there are where none is named. Raises UsageError."""
     broker = open_broker(settings_from(url=url), quiet=quiet)
     try:
-        names = [known_queue(broker, name) for name in dict.fromkeys(queues)] or inspection.queues(broker)
+        names = [known_queue(broker, name) for name in dict.fromkeys(queues)] or status.queues(broker)
         yield broker, Asked(names, Filter(ids=frozenset(ids), **filter_))
     finally:
         broker.close()
@@ -103,7 +104,7 @@ def list_jobs(
             click.echo("no buried job" + (" matches" if asked.wanted != dead.EVERYTHING else ""), err=True)
         if more:
             click.echo(f"{more:,} more; --limit 0 lists all", err=True)
-        for queue, state in inspection.states(broker, asked.queues).items():
+        for queue, state in status.states(broker, asked.queues).items():
             if state.dropped:
                 click.echo(f"queue {queue!r}: {jobs_(state.dropped)} dropped so far, over the caps", err=True)
 
@@ -237,7 +238,7 @@ def tell(steps: list[Requeue]) -> None:
 
 def fullness(broker: Broker, step: Requeue) -> str:
     """Why jobs are left, for people."""
-    alive, seen = inspection.signs_of_life(broker, step.queue)
+    alive, seen = status.signs_of_life(broker, step.queue)
     last = step.last
     why = QueueFull(step.queue, size=last.size, maxsize=last.maxsize, consumers=alive, last_seen=seen)
     size = f"; {last.bytes:,} of {last.maxbytes:,} bytes" if last.maxbytes else ""
@@ -290,4 +291,4 @@ def jobs_(count: int) -> str:
 
 def now_of(broker: Broker) -> float:
     """Redis' time, in s since 1970."""
-    return inspection.ms_of(broker.read(("TIME",))[0]) / 1000
+    return status.ms_of(broker.read(("TIME",))[0]) / 1000

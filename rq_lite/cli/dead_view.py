@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from rq_lite.broker.codec import Undecodable, decode, split
-from rq_lite.broker.dead import Buried
+from rq_lite.admin.dead import Buried
 from rq_lite.cli.listing import View, as_lines
 from rq_lite.cli.status import plain, span
-from rq_lite.runtime.identity import parse
+from rq_lite.model.message import Undecodable, decode, split
+from rq_lite.process.identity import parse
 
 HEADINGS = ("id", "queue", "task", "buried", "attempts", "crashes", "error")
 ERROR = 300  # characters of an error in a row

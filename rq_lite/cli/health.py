@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 import msgspec
 
-from rq_lite import embedded
-from rq_lite.broker import Broker, inspection
+from rq_lite.admin import status
+from rq_lite.broker import Broker
 from rq_lite.cli.common import open_broker, settings_from, url_option
 from rq_lite.cli.status import plain
+from rq_lite.embedded import server
 from rq_lite.errors import BrokerError, RqLiteError
-from rq_lite.runtime.identity import machine, parse, surely_dead
+from rq_lite.process.identity import machine, parse, surely_dead
 from rq_lite.settings import Settings
 
 PATIENCE = 2.0  # seconds; who asks for health asks again
@@ -44,11 +45,11 @@ def command(anywhere: bool, url: str | None) -> None:
 def living(settings: Settings, *, anywhere: bool) -> tuple[int, str]:
     """How many consumers hold a lease, and what is wrong with some; raises Unwell if some take nothing."""
     # Asking must not start an embedded Redis: where none runs, nobody consumes.
-    if settings.url is None and not embedded.status(settings).running:
+    if settings.url is None and not server.status(settings).running:
         raise Unwell("the embedded Redis is not running")
     broker = open_broker(settings, quiet=True)
     try:
-        workers = inspection.workers(broker, "" if anywhere else f".{machine()}:")
+        workers = status.workers(broker, "" if anywhere else f".{machine()}:")
         trouble = "; ".join(plain(worker.trouble, 300) for worker in workers if worker.trouble)
         if any(worker.idle for worker in workers):
             raise Unwell(trouble)
@@ -61,7 +62,7 @@ def consumers(broker: Broker, host: str | None) -> set[str]:
     """The consumers that live, of one machine (see `identity.machine`) or, with None, of all."""
     found = {
         consumer
-        for queue in inspection.queues(broker)
+        for queue in status.queues(broker)
         for consumer, left in broker.consumers(queue).items()
         if left > 0 and not surely_dead(consumer)  # one that was killed leaves its lease behind
     }

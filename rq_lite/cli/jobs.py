@@ -9,8 +9,9 @@ from typing import NamedTuple
 import click
 import msgspec
 
-from rq_lite.broker import Broker, Cancelled, dead, jobs
-from rq_lite.broker.jobs import Found, Search
+from rq_lite.admin import dead, jobs
+from rq_lite.admin.jobs import Found, Search
+from rq_lite.broker import Broker, Cancelled
 from rq_lite.cli import jobs_view as view
 from rq_lite.cli.common import url_option
 from rq_lite.cli.dead import end, fullness, jobs_, now_of, opened, oversized, queue_option
@@ -18,7 +19,7 @@ from rq_lite.cli.dead_view import shortened, text_of
 from rq_lite.cli.listing import as_lines, put_out
 from rq_lite.cli.status import plain
 from rq_lite.errors import UNREADABLE
-from rq_lite.job import State
+from rq_lite.model.states import State
 
 LOOKED = 100_000  # jobs that a filter goes through
 SAID = {

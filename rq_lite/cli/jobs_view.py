@@ -7,15 +7,15 @@ from typing import Any
 
 import msgspec
 
-from rq_lite.broker.codec import made_at
-from rq_lite.broker.jobs import Found
+from rq_lite.admin.jobs import Found
 from rq_lite.cli import dead_view
 from rq_lite.cli.dead_view import PAYLOAD, called, payload, shortened, text_of
 from rq_lite.cli.listing import View, as_lines
 from rq_lite.cli.status import amount, plain, span
 from rq_lite.errors import UNREADABLE
-from rq_lite.job import State
-from rq_lite.runtime.identity import parse
+from rq_lite.model.message import made_at
+from rq_lite.model.states import State
+from rq_lite.process.identity import parse
 
 HEADINGS = ("id", "queue", "task", "state", "age", "attempts", "crashes", "about")
 NOTE = 300  # characters of what is told about a job in a row

@@ -14,17 +14,17 @@ from typing import Any
 import click
 import msgspec
 
-from rq_lite import encoding
-from rq_lite.app import find_task
 from rq_lite.cli.common import open_broker, private_option, settings_from, url_option
 from rq_lite.cli.progress import shown
+from rq_lite.client.app import find_task
+from rq_lite.client.defaults import this
+from rq_lite.client.put import Progress
+from rq_lite.client.task import Task
 from rq_lite.errors import RqLiteError, UsageError
-from rq_lite.feed import Feeder
-from rq_lite.process import this
-from rq_lite.putting import Progress
+from rq_lite.feeds import encoding
+from rq_lite.feeds.feeder import Feeder
+from rq_lite.feeds.sources import START, Format, OnError, Source, guess, numbers, open_source
 from rq_lite.settings import Settings
-from rq_lite.sources import START, Format, OnError, Source, guess, numbers, open_source
-from rq_lite.task import Task
 
 UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 

@@ -15,8 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rq_lite.putting import Progress
-from rq_lite.sources import Source
+from rq_lite.client.put import Progress
+from rq_lite.feeds.sources import Source
 
 EVERY = 5.0  # seconds between two plain lines
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import click
 
-from rq_lite.broker import Broker, inspection
+from rq_lite.admin import status
+from rq_lite.broker import Broker
 from rq_lite.checks import MOST
 from rq_lite.cli.common import known_queue, open_broker, plural, settings_from, url_option
 from rq_lite.errors import UsageError
@@ -50,7 +51,7 @@ def set_bound(name: str, maxsize: int | None, maxbytes: int | None, headroom: st
             raise UsageError(f"{option} must be 0 (no bound) to {MOST:,}, not {number}")
     with opened(name, url) as broker:
         broker.configure(name, maxsize, maxbytes, beyond)
-        now = inspection.states(broker, [name])[name]
+        now = status.states(broker, [name])[name]
     jobs = f"{now.maxsize:,} jobs" if now.maxsize else "no bound in jobs"
     size = f"{now.maxbytes:,} bytes" if now.maxbytes else "no bound in bytes"
     beyond_it = "" if now.headroom is None else f", {now.headroom:,} jobs of headroom"

@@ -10,9 +10,10 @@ from pathlib import Path
 import click
 import msgspec
 
-from rq_lite import embedded, settings
+from rq_lite import settings
+from rq_lite.embedded import server
+from rq_lite.embedded.program import find_server
 from rq_lite.errors import BrokerUnavailable
-from rq_lite.programs import find_server
 
 
 @click.group("redis")
@@ -25,7 +26,7 @@ def command() -> None:
 @click.pass_context
 def show_status(ctx: click.Context, as_json: bool) -> None:
     """Show whether it runs, and where its data are. Exit code 0: it runs, 1: it does not."""
-    found = embedded.status(settings.load_settings())
+    found = server.status(settings.load_settings())
     if as_json:
         click.echo(msgspec.json.encode(found))
     else:
@@ -34,7 +35,7 @@ def show_status(ctx: click.Context, as_json: bool) -> None:
     ctx.exit(0 if found.running else 1)
 
 
-def lines(found: embedded.Status) -> list[tuple[str, str]]:
+def lines(found: server.Status) -> list[tuple[str, str]]:
     """What to show, as names and texts."""
     place = [("data folder", found.folder), ("data", size(found.data_size)), ("socket", found.socket)]
     if not found.running:
@@ -58,7 +59,7 @@ def size(count: int) -> str:
 @command.command("stop", short_help="Stop it in good order.")
 def stop_server() -> None:
     """Stop it in good order, even while it is in use; nothing to do is fine, too."""
-    before = embedded.stop(settings.load_settings())
+    before = server.stop(settings.load_settings())
     if not before.running:
         click.echo("the embedded Redis was not running")
         return
@@ -74,7 +75,7 @@ def open_client(arguments: tuple[str, ...]) -> None:
     """Open redis-cli on it, started if need be; ARGUMENTS go to redis-cli."""
     current = settings.load_settings()
     client = find_client(current)
-    attached = embedded.attach(current)
+    attached = server.attach(current)
     attached.keep_across_exec()
     os.execv(client, [client, "-s", str(attached.place.socket), *arguments])
 

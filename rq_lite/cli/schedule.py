@@ -14,19 +14,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rq_lite.app import find_task
-from rq_lite.arguments import json_trouble
-from rq_lite.broker import Broker, inspection
-from rq_lite.broker.codec import as_is, new_id
-from rq_lite.broker.planning import Planned
+from rq_lite.admin import status
+from rq_lite.broker import Broker
+from rq_lite.broker.scheduling import Planned
 from rq_lite.cli.common import duration, known_queue, open_broker, settings_from, url_option
+from rq_lite.client import schedules
+from rq_lite.client.app import find_task
+from rq_lite.client.defaults import this
+from rq_lite.client.queue import Queue
 from rq_lite.errors import PutRefused, UsageError
-from rq_lite.process import this
-from rq_lite.queue import Queue
-from rq_lite.runtime import planner
-from rq_lite.runtime.seldom import one_line
-from rq_lite.schedules import MISSED, Recurrence, Schedule, checked_name, defined, from_json, recurring, zone
-from rq_lite.task import Options
+from rq_lite.logs import one_line
+from rq_lite.model.arguments import json_trouble
+from rq_lite.model.message import as_is, new_id
+from rq_lite.model.policy import Options
+from rq_lite.model.schedule import MISSED, Recurrence, Schedule, checked_name, defined, from_json, recurring, zone
 
 F = TypeVar("F", bound=Callable[..., Any])
 HEADINGS = ("name", "when", "task", "queue", "missed", "from", "last", "next")
@@ -160,7 +161,7 @@ def add(
     args, kwargs = parsed(arguments)
     with opened(url) as broker:
         schedule = made(broker, when, task, queue, args, kwargs)
-        if not planner.write(broker, name, schedule):
+        if not schedules.write(broker, name, schedule):
             raise UsageError(f"schedule {name!r} is the app's own; choose another name, or change it there")
         planned = broker.planned(name)
     upcoming = "" if planned is None else f"; next: {shown(planned.slot, schedule)}"
@@ -193,7 +194,7 @@ def made(
         found = task.scheduled(when, args, kwargs)
     except PutRefused as error:
         raise UsageError(str(error)) from None
-    if found.queue not in inspection.queues(broker):
+    if found.queue not in status.queues(broker):
         task.queue.declare()
     return msgspec.structs.replace(found, origin="operator")
 

@@ -16,8 +16,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rq_lite.broker import Broker, inspection
-from rq_lite.broker.inspection import QueueState, WorkerState
+from rq_lite.admin import status
+from rq_lite.admin.status import QueueState, WorkerState
+from rq_lite.broker import Broker
 from rq_lite.cli.common import known_queue, open_broker, plural, settings_from, url_option
 
 NO_QUEUE = "no queue yet: the first put makes one, try `rq-lite produce --help` or `rq-lite demo`"
@@ -93,8 +94,8 @@ def screen(console: Console, watch: bool) -> Iterator[Callable[[RenderableType],
 
 
 def look(broker: Broker, names: tuple[str, ...]) -> Look:
-    states = inspection.states(broker, list(dict.fromkeys(names)) or inspection.queues(broker))
-    return Look(states, inspection.workers(broker), inspection.eviction(broker))
+    states = status.states(broker, list(dict.fromkeys(names)) or status.queues(broker))
+    return Look(states, status.workers(broker), status.eviction(broker))
 
 
 # -- for people

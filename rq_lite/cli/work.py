@@ -9,13 +9,13 @@ import sys
 import click
 import msgspec
 
-from rq_lite import moments
-from rq_lite.broker import inspection
+from rq_lite import __version__, events
+from rq_lite.admin import status
 from rq_lite.cli.common import open_broker, private_option, settings_from, url_option
 from rq_lite.errors import UsageError
-from rq_lite.runtime.plan import Plan
-from rq_lite.runtime.supervisor import Supervisor
-from rq_lite.runtime.watch import Limits
+from rq_lite.process.protocol import Plan
+from rq_lite.supervisor.supervisor import Supervisor
+from rq_lite.supervisor.watchdog import Limits
 
 log = logging.getLogger("rq_lite.worker")
 
@@ -71,11 +71,11 @@ def command(
         raise UsageError("no APP: name the module that registers your tasks, or set app in [tool.rq-lite]")
     weights, strict = parse_queues(queues)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker [%(process)d] %(message)s", datefmt="%H:%M:%S")
-    moments.begin("supervisor")
+    events.begin("supervisor")
     broker = open_broker(settings)
     procs = settings.procs or cores()
     cpu_procs = settings.cpu_procs or max(1, cores() // procs)
-    if warning := inspection.eviction(broker):
+    if warning := status.eviction(broker):
         log.warning("WARNING: %s", warning)
 
     def plan(number: int) -> Plan:
@@ -90,7 +90,7 @@ def command(
         )
 
     limits = Limits(settings.stall, settings.idle, settings.grace, settings.max_jobs, settings.max_rss * 1_000_000)
-    code = Supervisor(broker, plan, procs, limits, burst=burst).run()
+    code = Supervisor(broker, plan, procs, limits, version=__version__, burst=burst).run()
     broker.close()
     sys.exit(code)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from rq_lite.broker.codec import new_id
+from rq_lite.client.put import Progress
+from rq_lite.client.queue import Queue
+from rq_lite.client.task import Task
 from rq_lite.demo import app
 from rq_lite.errors import QueueFull, RqLiteError
-from rq_lite.putting import Progress
-from rq_lite.queue import Queue
-from rq_lite.task import Options, Task
+from rq_lite.model.message import new_id
+from rq_lite.model.policy import Options
 
 BATCH = 10  # jobs per put; few, so that the queue is kept close to its bound
 SLICE = 0.5  # seconds after which a wait for room is begun again, so that `stop` is noticed

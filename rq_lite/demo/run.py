@@ -17,13 +17,14 @@ from pathlib import Path
 
 import msgspec
 
-from rq_lite.broker import Broker, inspection
+from rq_lite.admin import status
+from rq_lite.broker import Broker
+from rq_lite.client.queue import Queue
 from rq_lite.demo.facts import Choices, Sample, Summary, problems_of
 from rq_lite.demo.producer import Producer
 from rq_lite.demo.stage import PATIENCE, Website, Worker, redis
 from rq_lite.errors import RqLiteError
-from rq_lite.parts import Interrupted, Part, noticed
-from rq_lite.queue import Queue
+from rq_lite.process.background import Interrupted, Part, noticed
 from rq_lite.settings import Settings
 
 TICK = 0.05  # seconds between two looks
@@ -91,7 +92,7 @@ class Watcher:
         self._looks = 0
 
     def look(self, *, last: bool = False) -> Sample:
-        state = inspection.states(self._broker, [self._queue])[self._queue]
+        state = status.states(self._broker, [self._queue])[self._queue]
         elapsed = time.monotonic() - self._began
         self._state, self._elapsed = state, elapsed
         size = state.pending + state.scheduled

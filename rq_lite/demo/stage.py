@@ -11,11 +11,11 @@ from pathlib import Path
 
 import msgspec
 
-from rq_lite import embedded
 from rq_lite.broker import Broker, keys
 from rq_lite.demo import app
 from rq_lite.demo.facts import Choices
-from rq_lite.parts import Part
+from rq_lite.embedded import server
+from rq_lite.process.background import Part
 from rq_lite.settings import Settings
 
 PATIENCE = 5.0  # seconds without an answer from Redis after which the demo gives up: nobody waits for longer
@@ -40,7 +40,7 @@ def redis(settings: Settings, url: str | None, folder: Path) -> Iterator[tuple[B
     finally:
         broker.close()
         # The last user has left, and it stops by itself; wait for that before its folder is removed.
-        embedded.stop(settings)
+        server.stop(settings)
 
 
 def forget(broker: Broker, queue: str) -> None:
@@ -74,7 +74,7 @@ class Worker(Part):
     """`rq-lite work rq_lite.demo.app`, on the demo's queue."""
 
     def __init__(self, choices: Choices, folder: Path, broker: Broker, queue: str) -> None:
-        command = ["rq_lite.worker_part", "rq_lite.demo.app", "-q", queue]
+        command = ["rq_lite.testing.work", "rq_lite.demo.app", "-q", queue]
         # Jobs that still run when it is told to stop are those of a demo that was interrupted: no grace.
         command += ["--procs", str(choices.procs), "--greenlets", str(choices.greenlets), "--grace", "0"]
         # Not as an option: it may hold a password.

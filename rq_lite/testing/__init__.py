@@ -12,7 +12,7 @@ With pytest there are the fixtures `rq_redis`, `rq_queue` and `rq_worker` as wel
 
 from __future__ import annotations
 
-from rq_lite.testing.instead import Ran, inline, recorded
+from rq_lite.testing.inline import Ran, inline, recorded
 from rq_lite.testing.isolation import isolated
 from rq_lite.testing.puts import PutJob, assert_put, put_jobs
 from rq_lite.testing.workers import drain, worker

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from rq_lite import embedded
+from rq_lite.embedded import server
 from rq_lite.errors import BrokerUnavailable
 
 NEW, NAMED = "rq_lite-new-", "rq_lite-test-"
@@ -22,8 +22,8 @@ def temporary_folder() -> Iterator[Path]:
     """A folder for the time of the block."""
     sweep()
     made = Path(tempfile.mkdtemp(prefix=NEW))
-    with embedded.opened(made / LOCK) as lock:
-        embedded.locked(lock, fcntl.LOCK_EX)
+    with server.opened(made / LOCK) as lock:
+        server.locked(lock, fcntl.LOCK_EX)
         # Only now: nobody sees a folder of this name that is not locked yet.
         folder = made.rename(made.with_name(made.name.replace(NEW, NAMED)))
         try:
@@ -39,7 +39,7 @@ def sweep() -> None:
             # Not created where it is missing: then its owner is removing the folder just now.
             lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
             try:
-                if embedded.locked(lock, fcntl.LOCK_EX):
+                if server.locked(lock, fcntl.LOCK_EX):
                     shutil.rmtree(folder)
             finally:
                 os.close(lock)

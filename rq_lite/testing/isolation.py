@@ -9,14 +9,15 @@ from typing import Any
 
 import msgspec
 
-from rq_lite import embedded, leasing
 from rq_lite.broker import Broker
+from rq_lite.client import leases
+from rq_lite.client.defaults import this
+from rq_lite.client.queue import Queue
+from rq_lite.client.registry import registry
+from rq_lite.client.results import readers
+from rq_lite.embedded import server as embedded
 from rq_lite.errors import UsageError
-from rq_lite.process import this
-from rq_lite.queue import Queue
-from rq_lite.results import readers
 from rq_lite.settings import FIELD_TYPES, VARIABLES, checked
-from rq_lite.task import registry
 from rq_lite.testing.folders import temporary_folder
 
 WAIT = 5.0  # seconds that a put waits for room: a test in which nobody makes room should not stand for ten minutes
@@ -65,7 +66,7 @@ def pointed_to(broker: Broker, **chosen: Any) -> Iterator[None]:
             yield
         finally:
             # What was got with Queue.get goes back, and no thread goes on in the next test's Redis.
-            leasing.leave()
+            leases.leave()
             readers.stop()
             this.use(*before)
             forget_settings()

@@ -8,12 +8,13 @@ from typing import Any
 
 import msgspec
 
+from rq_lite.admin.status import ms_of
 from rq_lite.broker import Broker, keys
-from rq_lite.broker.codec import HEADER, Message, Undecodable, decode
-from rq_lite.broker.inspection import ms_of
-from rq_lite.process import this
-from rq_lite.queue import Queue
-from rq_lite.task import Task, registry
+from rq_lite.client.defaults import this
+from rq_lite.client.queue import Queue
+from rq_lite.client.registry import registry
+from rq_lite.client.task import Task
+from rq_lite.model.message import HEADER, Message, Undecodable, decode
 
 SHOWN = 20  # jobs in a message
 PREFIX = 18  # characters before the entry in a sorted set: a kind, 16 digits, |

@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rq_lite.broker import Broker, dead, inspection
-from rq_lite.broker.dead import Buried
+from rq_lite.admin import dead, status
+from rq_lite.admin.dead import Buried
+from rq_lite.broker import Broker
+from rq_lite.client.defaults import this
+from rq_lite.client.registry import registry
 from rq_lite.errors import RqLiteError
-from rq_lite.parts import Part
-from rq_lite.process import this
-from rq_lite.task import registry
+from rq_lite.process.background import Part
 from rq_lite.testing.folders import temporary_folder
 from rq_lite.testing.puts import entries, is_job
 
@@ -57,7 +58,7 @@ def drain(app: str, *, queues: Sequence[str] = (), greenlets: int = 20, timeout:
             time.sleep(PAUSE)
         if part.exit_code:
             raise RqLiteError(part.trouble() or "")
-    states = inspection.states(this.broker, list(queues) or inspection.queues(this.broker))
+    states = status.states(this.broker, list(queues) or status.queues(this.broker))
     unknown = [one.task for state in states.values() for one in state.unknown_tasks]
     if unknown:
         raise RqLiteError(f"app {app!r} has no task {', '.join(unknown)}: its jobs wait; a task is called MODULE:NAME")
@@ -84,7 +85,7 @@ def started(
     app: str, queues: Sequence[str], procs: int, greenlets: int, broker: Broker, *options: str
 ) -> Iterator[Part]:
     """`rq-lite work` with the broker's Redis and secret, and our places to import from; stopped after the block."""
-    command = ["rq_lite.worker_part", app, "--procs", str(procs), "--greenlets", str(greenlets), *options]
+    command = ["rq_lite.testing.work", app, "--procs", str(procs), "--greenlets", str(greenlets), *options]
     command += [word for queue in queues for word in ("--queue", queue)]
     environ = {"RQ_LITE_URL": broker.url, "PYTHONPATH": os.pathsep.join(own_places())}
     if broker.settings.secret is not None:

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from rq_lite.broker import Broker, inspection, keys
-from rq_lite.broker.codec import VERSION, Message, decode, encode, new_id
-from rq_lite.broker.inspection import QueueState
+from rq_lite.admin import status
+from rq_lite.admin.status import QueueState
+from rq_lite.broker import Broker, keys
+from rq_lite.model.message import VERSION, Message, decode, encode, new_id
 from tests.conftest import OLDEST, Commands, Server, until
 
 APP = "tests.acceptance.apps.jobs"
@@ -130,7 +131,7 @@ class Lab:
         assert self.broker.put(queue, entries).accepted == len(entries)
 
     def state(self, queue: str = "work") -> QueueState:
-        return inspection.states(self.broker, [queue])[queue]
+        return status.states(self.broker, [queue])[queue]
 
     def waiting(self, queue: str = "work") -> list[bytes]:
         """The entries that wait, in the order in which they will be taken."""

@@ -19,11 +19,12 @@ import pytest
 from click.testing import CliRunner
 
 from rq_lite.broker import Broker
-from rq_lite.broker.codec import decode
+from rq_lite.chaos import command as bench
 from rq_lite.chaos.check import check
+from rq_lite.chaos.command import Report
 from rq_lite.chaos.run import DEMANDS
-from rq_lite.cli import bench, cli
-from rq_lite.cli.bench import Report
+from rq_lite.cli import cli
+from rq_lite.model.message import decode
 from rq_lite.redis_url import with_database
 from tests.acceptance.test_status import terminal
 from tests.conftest import DURABLE, Commands, Server, until

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from rq_lite.broker import inspection, keys
+from rq_lite.admin import status
+from rq_lite.broker import keys
 from rq_lite.cli import cli
 from tests.acceptance.conftest import APP, Lab
 from tests.conftest import undocumented, until
@@ -57,7 +58,7 @@ def test_both_put_run_and_list_only_their_own(lab: Lab, theirs: Any) -> None:
     lab.broker.plan("nightly", b"", b"{}", 1 << 50)
     worker = lab.work("-q", "work", "-q", "high")
     lab.until_seen("done", 1)
-    until(lambda: inspection.workers(lab.broker), "our worker is announced")
+    until(lambda: status.workers(lab.broker), "our worker is announced")
     their_worker = rq.SimpleWorker([their_queue], connection=theirs)
     their_worker.register_birth()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from rq_lite.broker import Cancelled, Lane, keys
-from rq_lite.broker.codec import VERSION, Message, decode, encode
+from rq_lite.model.message import VERSION, Message, decode, encode
 from tests.acceptance.conftest import APP, Lab, alive, children
 from tests.conftest import DURABLE, Server, until
 

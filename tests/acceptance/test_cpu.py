@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from rq_lite.broker.codec import VERSION, Message, decode, encode, marked, new_id
-from rq_lite.current import Progress
-from rq_lite.job import Job
+from rq_lite.client.current import Progress
+from rq_lite.client.job import Job
+from rq_lite.model.message import VERSION, Message, decode, encode, marked, new_id
 from tests.acceptance.conftest import Lab, Worker, alive, children, command
 from tests.conftest import until
 
@@ -96,7 +96,7 @@ def test_arguments_errors_and_contexts_are_the_same(cpu: Cpu, kind: str) -> None
     failed = reports[f"fail_{kind}"]
     assert failed["error"] == "ValueError: cannot do this"
     assert "in fail\n    raise ValueError" in failed["traceback"]
-    assert "rq_lite/runtime" not in failed["traceback"]
+    assert "rq_lite/consumer" not in failed["traceback"]
     assert (failed["attempts"], failed.get("crashes", 0)) == (1, 0)
     error = {"type": "ValueError", "message": "cannot do this", "traceback": failed["traceback"]}
     assert cpu.result(told) == {"state": "failed", "error": error}

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rq_lite.broker import keys
-from rq_lite.broker.codec import decode
-from rq_lite.runtime.overseer import SLEPT
+from rq_lite.model.message import decode
+from rq_lite.supervisor.watchdog import SLEPT
 from tests.acceptance.conftest import Lab, children, state_of
 from tests.conftest import until
 

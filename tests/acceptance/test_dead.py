@@ -11,10 +11,10 @@ import click
 import pytest
 
 from rq_lite.broker import keys
-from rq_lite.broker.codec import VERSION, Message, encode
 from rq_lite.cli.common import duration
 from rq_lite.cli.dead_view import ran_for
 from rq_lite.errors import UsageError
+from rq_lite.model.message import VERSION, Message, encode
 from tests.acceptance.conftest import APP, Lab
 from tests.acceptance.test_status import terminal
 from tests.conftest import until

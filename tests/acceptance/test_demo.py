@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from rq_lite import Broker, Settings, embedded
+from rq_lite import Broker, Settings
 from rq_lite.broker import keys
 from rq_lite.cli import cli
-from rq_lite.cli import demo as command_line
+from rq_lite.demo import command as command_line
 from rq_lite.demo.facts import Choices, Summary, problems_of
+from rq_lite.embedded import server
 from tests.acceptance.conftest import marked
 from tests.conftest import until
 
@@ -148,7 +149,7 @@ def test_its_processes_end_also_when_it_is_killed(demo: Demo) -> None:
 def test_a_part_that_dies_is_reported(demo: Demo, part: str) -> None:
     process = demo.start(*ENDLESS)
     until_it_works(process)
-    module = {"website": "rq_lite.demo.site", "worker": "rq_lite.worker_part"}[part]
+    module = {"website": "rq_lite.demo.site", "worker": "rq_lite.testing.work"}[part]
     (pid,) = [pid for pid, command in demo.processes().items() if module in command]
     os.kill(pid, signal.SIGKILL)
     _, err = process.communicate(timeout=DEADLINE)
@@ -170,7 +171,7 @@ def test_a_redis_that_was_named_is_left_as_it_was(demo: Demo) -> None:
         assert broker.read(("SMEMBERS", keys.QUEUES))[0] == [b"mine"]
     finally:
         broker.close()
-        embedded.stop(settings)
+        server.stop(settings)
     # What remembers a producer's last put goes by itself.
     assert {key: ttl for key, ttl in after.items() if ttl < 0} == before
     assert demo.leftovers() == []
@@ -195,7 +196,7 @@ def test_what_it_says_to_try_next_is_true(demo: Demo) -> None:
         done = broker.read(("HGET", "rq:{demo}:meta", "done"))[0]
     finally:
         broker.close()
-        embedded.stop(settings)
+        server.stop(settings)
     assert int(done) == 500
 
 

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from rq_lite import Executor, Job, JobFailed, as_completed, gather, moments, results
+from rq_lite import Executor, Job, JobFailed, as_completed, events, gather
 from rq_lite.broker import Broker, keys
-from rq_lite.broker.runner import WITH_FLAGS
+from rq_lite.broker.base import WITH_FLAGS
 from rq_lite.broker.scripts import load
 from rq_lite.chaos.rest import undocumented
-from rq_lite.process import this
+from rq_lite.client import results
+from rq_lite.client.defaults import this
 from tests.acceptance.conftest import Lab, children
 from tests.conftest import DURABLE, ROOT, Server, until
 from tests.faults.proxy import Proxy
@@ -172,7 +173,7 @@ def test_an_executor_runs_tasks_and_registered_functions(lab: Lab, ends: Any) ->
 @pytest.mark.parametrize("moment", ["settle.before", "settle.after"])
 def test_around_the_step_that_ends_jobs(lab: Lab, ends: Any, tmp_path: Path, moment: str, action: str) -> None:
     """Every job's end is heard of, and its callback is put exactly once."""
-    assert moment in moments.NAMES
+    assert moment in events.NAMES
     calm = lab.environment
     (tmp_path / "marks").mkdir()
     failpoint = {"RQ_LITE_FAILPOINT": f"{moment}:{action}@2", "RQ_LITE_FAILPOINT_ONCE": str(tmp_path / "marks")}
@@ -245,7 +246,7 @@ def test_callbacks_are_neither_lost_nor_doubled_when_consumers_are_killed_at_ran
 
 def is_consumer(pid: int) -> bool:
     try:
-        return b"rq_lite.runtime.boot" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"rq_lite.consumer.boot" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

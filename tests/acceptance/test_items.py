@@ -15,8 +15,8 @@ import pytest
 
 from rq_lite import LifoQueue, PriorityQueue, Queue
 from rq_lite.chaos.rest import undocumented
-from rq_lite.process import this
-from rq_lite.task import registry
+from rq_lite.client.defaults import this
+from rq_lite.client.registry import registry
 from tests.acceptance.conftest import Lab
 from tests.conftest import DURABLE, ROOT, Commands, Server, until
 from tests.redis.steps import threads

@@ -6,9 +6,10 @@ import json
 import os
 from typing import Any
 
-from rq_lite.broker import jobs, keys
-from rq_lite.broker.codec import VERSION, Message, encode, marked
-from rq_lite.job import State
+from rq_lite.admin import jobs
+from rq_lite.broker import keys
+from rq_lite.model.message import VERSION, Message, encode, marked
+from rq_lite.model.states import State
 from tests.acceptance.conftest import APP, Lab
 from tests.conftest import until
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rq_lite.broker.codec import decode
+from rq_lite.model.message import decode
 from tests.acceptance.conftest import Lab
 from tests.conftest import until
 

@@ -8,9 +8,9 @@ import pytest
 
 from rq_lite import current_job
 from rq_lite.broker import keys
-from rq_lite.broker.codec import VERSION, Message, encode, marked
-from rq_lite.current import Progress
-from rq_lite.job import Job
+from rq_lite.client.current import Progress
+from rq_lite.client.job import Job
+from rq_lite.model.message import VERSION, Message, encode, marked
 from tests.acceptance.conftest import APP, Lab, alive
 from tests.conftest import until
 

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from rq_lite.broker import Broker
+from rq_lite.client.defaults import DEFAULT, this
+from rq_lite.client.job import Job
 from rq_lite.errors import JobFailed
-from rq_lite.job import Job
-from rq_lite.process import DEFAULT, this
 from tests.acceptance.apps import brings
 from tests.acceptance.conftest import Lab
 from tests.conftest import until

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rq_lite.broker import Broker
-from rq_lite.schedules import job_id
+from rq_lite.model.schedule import job_id
 from tests.acceptance.conftest import Lab
 from tests.conftest import Commands, until
 

@@ -8,8 +8,8 @@ import pytest
 
 from rq_lite import Job, JobFailed
 from rq_lite.broker import keys
-from rq_lite.broker.codec import VERSION, Message, encode, new_id
-from rq_lite.broker.signing import UNFIT, UNSIGNED, Signer
+from rq_lite.model.message import VERSION, Message, encode, new_id
+from rq_lite.model.signing import UNFIT, UNSIGNED, Signer
 from tests.acceptance.conftest import APP, Lab
 from tests.conftest import until
 

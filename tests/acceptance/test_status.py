@@ -22,12 +22,13 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from rq_lite.broker import Broker, inspection, keys
-from rq_lite.broker.inspection import QueueState
+from rq_lite.admin import status as inspection
+from rq_lite.admin.status import QueueState
+from rq_lite.broker import Broker, keys
 from rq_lite.cli import status
-from rq_lite.queue import Queue
-from rq_lite.runtime.identity import mine, start_of
-from rq_lite.task import Task
+from rq_lite.client.queue import Queue
+from rq_lite.client.task import Task
+from rq_lite.process.identity import mine, start_of
 from tests.conftest import Commands, until
 
 OTHER_HOST = "elsewhere.0123456789ab:1:1:0123456789abcdef"

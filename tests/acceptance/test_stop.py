@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rq_lite.broker.codec import decode
+from rq_lite.model.message import decode
 from tests.acceptance.conftest import Lab, alive, children
 from tests.conftest import DURABLE, Server, until
 

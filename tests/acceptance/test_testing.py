@@ -15,8 +15,8 @@ import pytest
 
 from rq_lite import PriorityQueue, Queue, RqLiteError, UsageError
 from rq_lite.broker import Broker
-from rq_lite.process import this
-from rq_lite.task import registry
+from rq_lite.client.defaults import this
+from rq_lite.client.registry import registry
 from rq_lite.testing import assert_put, drain, isolated, put_jobs, worker
 from tests.acceptance.conftest import marked
 from tests.conftest import ROOT, until
@@ -112,7 +112,7 @@ def test_it_is_gone_after_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
 SETTINGS = """
 import msgspec
 from rq_lite import Queue
-from rq_lite.process import this
+from rq_lite.client.defaults import this
 
 queue = Queue("settings")
 
@@ -358,7 +358,7 @@ def test_two(rq_queue):
     assert rq_queue.qsize() == 1
 
 def stop(broker):
-    from rq_lite import embedded
+    from rq_lite.embedded import server as embedded
     assert embedded.stop(broker.settings).running
 """
 
@@ -368,7 +368,7 @@ def test_what_a_test_has_defined_is_forgotten_with_it(tmp_path: Path) -> None:
         tmp_path,
         """
         import pytest
-        from rq_lite.task import registry
+        from rq_lite.client.registry import registry
 
         @pytest.mark.parametrize("again", [1, 2])
         def test(rq_queue, again):
@@ -386,7 +386,7 @@ def test_a_task_that_a_test_has_given_another_queue_is_what_it_was(tmp_path: Pat
         """
         import pytest
         from rq_lite import Queue
-        from rq_lite.task import registry
+        from rq_lite.client.registry import registry
 
         @Queue("module").task
         def task():

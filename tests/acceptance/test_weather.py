@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager, closing, contextmanager
 
 import pytest
 
-from rq_lite.broker import FAULTS, Broker, connection, is_weather
-from rq_lite.broker.connection import ANSWER
+from rq_lite.broker import FAULTS, Broker, address, is_weather
+from rq_lite.broker.address import ANSWER
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable
 from rq_lite.settings import Settings
 from tests.acceptance.conftest import Lab
@@ -182,7 +182,7 @@ def test_a_put_that_arrives_late_is_not_done_twice(
     broker: Broker, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its producer has repeated it meanwhile over another connection, and gone on."""
-    monkeypatch.setattr(connection, "ANSWER", 0.3)
+    monkeypatch.setattr(address, "ANSWER", 0.3)
     broker.declare("q")
     through = Broker(proxy.url, settings=Settings(url=proxy.url)).open()
     with proxy.freeze(present=True):

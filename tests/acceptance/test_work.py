@@ -13,7 +13,7 @@ import pytest
 
 from rq_lite.broker import Broker
 from rq_lite.broker import Lane as Acks
-from rq_lite.broker.codec import VERSION, Message, encode
+from rq_lite.model.message import VERSION, Message, encode
 from tests.acceptance.conftest import APP, Lab, children
 from tests.conftest import DURABLE, Server, each_server, until
 from tests.faults.proxy import Proxy

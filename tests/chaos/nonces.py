@@ -17,7 +17,7 @@ from collections import Counter  # noqa: E402
 import gevent  # noqa: E402
 
 from rq_lite.broker import Broker, Link  # noqa: E402
-from rq_lite.broker.connection import Links  # noqa: E402
+from rq_lite.broker.link import Links  # noqa: E402
 
 TOLD = ("calls", "killed", "timed_out", "foreign", "free", "greenlets", "heir")
 GREENLETS = 60

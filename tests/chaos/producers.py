@@ -13,9 +13,9 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from rq_lite import moments
+from rq_lite import events
 from rq_lite.broker import Broker
-from rq_lite.process import this
+from rq_lite.client.defaults import this
 from tests.chaos import jobs
 
 
@@ -31,7 +31,7 @@ def main(task: str, threads: int, batch: int) -> None:
         if name == "put.after":
             deepest = max(deepest, facts["size"])
 
-    moments.watchers.append(watch)
+    events.watchers.append(watch)
 
     def produce(number: int) -> None:
         while True:

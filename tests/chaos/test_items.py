@@ -11,7 +11,7 @@ import pytest
 
 from rq_lite import Queue
 from rq_lite.chaos.rest import undocumented
-from rq_lite.process import this
+from rq_lite.client.defaults import this
 from tests.acceptance.conftest import Lab
 from tests.chaos.conftest import Tell
 from tests.conftest import ROOT, until

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from rq_lite import moments
+from rq_lite import events
 from rq_lite.broker import Lane as Acks
 from rq_lite.chaos.check import check
 from rq_lite.chaos.invariants import Demands
 from rq_lite.chaos.rest import at_rest, undocumented
-from rq_lite.process import this
-from rq_lite.runtime.identity import mine
+from rq_lite.client.defaults import this
+from rq_lite.process.identity import mine
 from tests.acceptance.conftest import Lab, Worker, children
 from tests.conftest import until
 
@@ -48,7 +48,7 @@ class Scene:
         self.marks = folder / "marks"
         for made in (self.history, self.marks):
             made.mkdir()
-        self.harness = moments.History(self.history, "harness")
+        self.harness = events.History(self.history, "harness")
         self.calm = dict(lab.environment, RQ_LITE_HISTORY=str(self.history))
         self.workers: list[Worker] = []
         self.use(self.calm)
@@ -69,11 +69,11 @@ class Scene:
     @contextlib.contextmanager
     def told(self) -> Iterator[None]:
         """What this process does meanwhile is in the history, too."""
-        moments.watchers[:] = [moments.History(self.history, "producer")]
+        events.watchers[:] = [events.History(self.history, "producer")]
         try:
             yield
         finally:
-            moments.watchers.clear()
+            events.watchers.clear()
 
     def work(self, *options: str) -> Worker:
         self.workers.append(self.lab.work("--greenlets", str(SLOTS), *options, app=self.lab.app))

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from rq_lite.broker import Broker
-from rq_lite.broker.connection import ANSWER
+from rq_lite.broker.address import ANSWER
 from rq_lite.errors import BrokerUnavailable
 from rq_lite.settings import Settings
 from tests.acceptance.conftest import Lab

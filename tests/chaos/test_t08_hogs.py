@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from rq_lite.broker.codec import VERSION, Message, encode, new_id
+from rq_lite.model.message import VERSION, Message, encode, new_id
 from tests.acceptance.conftest import Lab, Worker, alive, children
 from tests.chaos.conftest import Tell
 from tests.conftest import until

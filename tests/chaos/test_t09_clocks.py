@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from rq_lite.broker import Broker, inspection
-from rq_lite.runtime.reaper import Reaper
-from rq_lite.schedules import job_id
+from rq_lite.admin import status
+from rq_lite.broker import Broker
+from rq_lite.duties.reclaim import Reaper
+from rq_lite.model.schedule import job_id
 from tests.acceptance.conftest import Lab
 from tests.chaos.conftest import Tell
 from tests.chaos.test_t16_schedules import fired, plan
@@ -64,7 +65,7 @@ def test_wrong_clocks_end_no_lease_and_change_no_order(
     lab.until_seen("begun", 10)
     # What a worker says of its start is by its own clock: that of the second is really wrong.
     until(
-        lambda: any((worker.since or 0.0) > HOUR - 60 for worker in inspection.workers(lab.broker)),
+        lambda: any((worker.since or 0.0) > HOUR - 60 for worker in status.workers(lab.broker)),
         "its worker has said since when it works",
     )
     least = LEASE

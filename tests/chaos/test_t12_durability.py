@@ -12,8 +12,8 @@ from random import Random
 import pytest
 
 from rq_lite.broker import Broker
-from rq_lite.broker.codec import VERSION, Message, encode
 from rq_lite.errors import BrokerUnavailable
+from rq_lite.model.message import VERSION, Message, encode
 from rq_lite.settings import Settings
 from tests.acceptance.conftest import APP, Lab
 from tests.acceptance.flow import Flow

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from rq_lite.broker import Broker
-from rq_lite.broker.codec import VERSION, Message, encode, new_id
 from rq_lite.errors import BrokerOutOfMemory
+from rq_lite.model.message import VERSION, Message, encode, new_id
 from tests.acceptance.conftest import APP, Lab
 from tests.chaos.conftest import Tell
 from tests.conftest import Server, each_server, until

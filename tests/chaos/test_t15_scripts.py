@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from rq_lite.broker import Broker, Lane, inspection
-from rq_lite.runtime import duties, reaper
+from rq_lite.admin import status
+from rq_lite.broker import Broker, Lane
+from rq_lite.duties import duties, reclaim
 from tests.acceptance.conftest import Lab
 from tests.acceptance.flow import Flow
 from tests.chaos.conftest import Tell
@@ -102,7 +103,7 @@ def test_the_jobs_of_the_dead_are_reclaimed_in_short_steps(
             left, cursor = 1, 0
             while left:
                 with reclaims.one():
-                    step = broker.reclaim("q", consumer, certain=False, most=reaper.BATCH, cursor=cursor)
+                    step = broker.reclaim("q", consumer, certain=False, most=reclaim.BATCH, cursor=cursor)
                 assert step is not None
                 left, cursor = step.left, step.cursor
                 if len(reclaims.cpu) % 10 == 0:
@@ -177,7 +178,7 @@ def served(server: Server, broker: Broker, rounds: int, chance: random.Random) -
         with puts.one():
             broker.put("q", batch)
         with states.one():
-            inspection.states(broker, ["q"])
+            status.states(broker, ["q"])
     broker.exchange("c", [Lane("q", acks)], 0, link)
     link.close()
     return exchanges, puts, states

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rq_lite.broker import Broker, keys
-from rq_lite.broker.codec import as_is, decode
-from rq_lite.schedules import Schedule, job_id, to_json
+from rq_lite.model.message import as_is, decode
+from rq_lite.model.schedule import Schedule, job_id, to_json
 from tests.acceptance.conftest import APP, Lab
 from tests.chaos.conftest import Tell
 from tests.chaos.test_t02_failpoints import ACTIONS, Scene, around

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rq_lite import moments
+from rq_lite import events
 from rq_lite.chaos.check import check
 from rq_lite.chaos.invariants import Demands
 from rq_lite.chaos.rest import at_rest
@@ -28,12 +28,12 @@ def test_nothing_is_lost_and_nothing_accepted_twice_when_engines_are_killed(
     jobs, kills = (6_000, 120) if long else (300, 12)
     history = tmp_path / "history"
     history.mkdir()
-    harness = moments.History(history, "harness")
-    moments.watchers[:] = [moments.History(history, "producer")]
+    harness = events.History(history, "harness")
+    events.watchers[:] = [events.History(history, "producer")]
     lab.broker.declare("work", 0)  # all of them wait at the beginning
     for first in range(0, jobs, 500):
         lab.put("compute", *range(first, min(first + 500, jobs)), app=APP)
-    moments.watchers.clear()
+    events.watchers.clear()
     lab.environment = {**lab.environment, "RQ_LITE_HISTORY": str(history)}
     worker = lab.work("--cpu-procs", "2", "--greenlets", "4", app=APP)
     for number in range(kills):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from rq_lite.broker import Broker, Cancelled, Lane, Link, Put, Taken, keys
-from rq_lite.broker.codec import VERSION, Message, decode, encode
+from rq_lite.model.message import VERSION, Message, decode, encode
 from tests.conftest import until
 
 T = TypeVar("T")

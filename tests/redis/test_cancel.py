@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rq_lite.broker import Broker, Cancelled, Code, Lane, Link
-from rq_lite.broker.codec import VERSION, Message, encode, marked
+from rq_lite.model.message import VERSION, Message, encode, marked
 from tests.conftest import until
 from tests.redis.steps import (
     KEY,

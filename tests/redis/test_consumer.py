@@ -11,15 +11,16 @@ import gevent
 import pytest
 import redis
 
-from rq_lite.broker import Broker, Cancelled, Link, Taken, inspection
+from rq_lite.admin import status
+from rq_lite.broker import Broker, Cancelled, Link, Taken
 from rq_lite.broker import Lane as Acks
-from rq_lite.broker.codec import VERSION, Message, encode
-from rq_lite.outcome import Outcome, Retried
-from rq_lite.runtime import consumer as module
-from rq_lite.runtime.board import NEVER, SECOND, Board, new_file, size
-from rq_lite.runtime.consumer import Consumer
-from rq_lite.runtime.lane import Lane, Order
-from rq_lite.runtime.slots import Slot
+from rq_lite.broker.deliveries import Lane, Order
+from rq_lite.consumer import consumer as module
+from rq_lite.consumer.consumer import Consumer
+from rq_lite.consumer.slots import Slot
+from rq_lite.model.message import VERSION, Message, encode
+from rq_lite.model.outcome import Outcome, Retried
+from rq_lite.process.board import NEVER, SECOND, Board, new_file, size
 
 
 def board(slots: int) -> Board:
@@ -80,7 +81,7 @@ def test_what_is_cancelled_while_it_waits_for_a_slot_never_starts(broker: Broker
     consumer = Consumer(broker, "c", Order({"q": 1.0}, strict=True), board(3), run, grace=1.0)
     consumer.run()
     assert ran == [entries[0], entries[2]]
-    assert inspection.states(broker, ["q"])["q"].cancelled == 1
+    assert status.states(broker, ["q"])["q"].cancelled == 1
     assert broker.unfinished("q")[0] == 0
     assert broker.read(("EXISTS", "rq:{q}:cancelled"))[0] == 0
 
@@ -292,7 +293,7 @@ def test_the_end_of_many_runs_is_told_before_the_consumer_ends(broker: Broker, m
     consumer.run()
     there.close()
     assert broker.inflight("q", "c") == set()
-    assert inspection.states(broker, ["q"])["q"].retried == 5
+    assert status.states(broker, ["q"])["q"].retried == 5
 
 
 class OldCall(GoesAway):
@@ -323,5 +324,5 @@ def test_an_old_call_does_not_cancel_a_job_that_was_requeued(broker: Broker) -> 
     consumer = Consumer(old, "c", Order({"q": 1.0}, strict=True), board(1), run, grace=10.0)
     consumer.run()
     old.close()
-    state = inspection.states(broker, ["q"])["q"]
+    state = status.states(broker, ["q"])["q"]
     assert (state.done, state.cancelled) == (1, 0)

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from rq_lite.broker import Broker, Code, Lane, Link, dead, inspection, keys
-from rq_lite.broker.dead import Buried, Filter, Requeue
+from rq_lite.admin import dead, status
+from rq_lite.admin.dead import Buried, Filter, Requeue
+from rq_lite.broker import Broker, Code, Lane, Link, keys
 from tests.conftest import Server
 from tests.redis.steps import (
     KEY,
@@ -356,7 +357,7 @@ def test_the_caps_hold_although_nothing_is_buried(server: Server, broker: Broker
     narrower.close()
     assert found(broker) == tags[5:]
     assert counter(broker, "dropped") == 5
-    (warning,) = inspection.states(broker, ["q"])["q"].warnings
+    (warning,) = status.states(broker, ["q"])["q"].warnings
     assert warning.startswith("5 dead jobs were dropped over the caps")
 
 

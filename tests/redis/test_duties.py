@@ -11,10 +11,10 @@ from contextlib import closing
 import pytest
 
 from rq_lite.broker import Broker, Death, Link, keys
-from rq_lite.broker.codec import decode
-from rq_lite.runtime.duties import Duties
-from rq_lite.runtime.identity import machine, start_of
-from rq_lite.runtime.reaper import End, Reaper
+from rq_lite.duties.duties import Duties
+from rq_lite.duties.reclaim import End, Reaper
+from rq_lite.model.message import decode
+from rq_lite.process.identity import machine, start_of
 from tests.conftest import until
 from tests.redis.steps import KEY, counter, put, take
 

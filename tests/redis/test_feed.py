@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from rq_lite import feed as feed_module
-from rq_lite import folder
 from rq_lite.broker import Broker
-from rq_lite.broker.codec import decode
+from rq_lite.client.queue import Queue
+from rq_lite.client.task import Task
 from rq_lite.errors import QueueFull, SourceError
-from rq_lite.feed import Feeder
-from rq_lite.queue import Queue
-from rq_lite.sources import START, open_source
-from rq_lite.task import Task
+from rq_lite.feeds import feeder as feed_module
+from rq_lite.feeds import folder
+from rq_lite.feeds.feeder import Feeder
+from rq_lite.feeds.sources import START, open_source
+from rq_lite.model.message import decode
 from tests.redis.steps import KEY
 
 Looks = Callable[[], Iterator[dict[str, str]]]

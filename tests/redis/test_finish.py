@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from rq_lite.broker import Broker, Death, Link, keys
-from rq_lite.broker.codec import VERSION, Message, decode, entry_of
-from rq_lite.outcome import Finished
+from rq_lite.model.message import VERSION, Message, decode, entry_of
+from rq_lite.model.outcome import Finished
 from tests.conftest import until
 from tests.redis.steps import (
     KEY,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rq_lite.broker import Broker, Link, inspection, keys
+from rq_lite.admin import status
+from rq_lite.broker import Broker, Link, keys
 from tests.conftest import until
 from tests.redis.steps import KEY, entry, everything, now_ms, put, take
 
@@ -14,8 +15,8 @@ def declared(broker: Broker) -> None:
     broker.declare("q", 100, 0)
 
 
-def state(broker: Broker) -> inspection.QueueState:
-    return inspection.states(broker, ["q"])["q"]
+def state(broker: Broker) -> status.QueueState:
+    return status.states(broker, ["q"])["q"]
 
 
 def test_every_number_of_a_queue_that_was_used(broker: Broker, link: Link) -> None:
@@ -42,7 +43,7 @@ def test_every_number_of_a_queue_that_was_used(broker: Broker, link: Link) -> No
 
 
 def test_a_queue_of_which_nothing_is_known_is_all_zero(broker: Broker) -> None:
-    found = inspection.states(broker, ["never"])["never"]
+    found = status.states(broker, ["never"])["never"]
     assert (found.pending, found.inflight, found.consumers, found.maxsize) == (0, 0, 0, 0)
     assert (found.full, found.last_seen, found.oldest_waiting) == (None, None, None)
     assert found.warnings == []
@@ -52,9 +53,9 @@ def test_many_queues_are_read_at_once_each_with_its_own_numbers(broker: Broker) 
     for number in range(1, 6):
         broker.declare(f"q{number}", number * 10)
         broker.put(f"q{number}", [entry(i) for i in range(number)])
-    names = inspection.queues(broker)
+    names = status.queues(broker)
     assert names == ["q", "q1", "q2", "q3", "q4", "q5"]
-    assert [(s.pending, s.maxsize) for s in inspection.states(broker, names[1:]).values()] == [
+    assert [(s.pending, s.maxsize) for s in status.states(broker, names[1:]).values()] == [
         (number, number * 10) for number in range(1, 6)
     ]
 
@@ -72,7 +73,7 @@ def test_consumers_whose_lease_is_over_do_not_count(broker: Broker) -> None:
     broker.register("q", "c")
     broker.read(("ZADD", KEY.consumers, now_ms(broker) - 1, "dead"))
     assert state(broker).consumers == 1
-    assert inspection.signs_of_life(broker, "q")[0] == 1
+    assert status.signs_of_life(broker, "q")[0] == 1
 
 
 def test_warnings_say_what_to_look_at(broker: Broker) -> None:
@@ -103,19 +104,19 @@ def test_looking_changes_nothing(broker: Broker, link: Link) -> None:
     broker.announce("w", {"host": "h", "since": 1}, 60)
     before = everything(broker)
     state(broker)
-    inspection.queues(broker)
-    inspection.workers(broker)
+    status.queues(broker)
+    status.workers(broker)
     broker.size("q")
-    inspection.signs_of_life(broker, "q")
+    status.signs_of_life(broker, "q")
     assert everything(broker) == before
 
 
 def commands_of(broker: Broker) -> dict[str, int]:
     """How often each command was sent for one look at everything."""
     broker.read(("CONFIG", "RESETSTAT"))
-    inspection.states(broker, ["q"])
+    status.states(broker, ["q"])
     broker.size("q")
-    inspection.signs_of_life(broker, "q")
+    status.signs_of_life(broker, "q")
     return sent(broker)
 
 
@@ -143,17 +144,17 @@ def test_a_long_queue_costs_as_many_commands_as_a_short_one(broker: Broker, link
 
 
 def test_workers_are_listed_while_they_announce_themselves(broker: Broker) -> None:
-    assert inspection.workers(broker) == []
+    assert status.workers(broker) == []
     since = now_ms(broker) // 1000 - 100
     broker.announce("b", {"host": "b", "pid": 2, "queues": "q,r", "procs": 2, "slots": 5, "since": since}, 60)
     broker.announce("a", {"host": "a", "pid": 1, "since": "odd"}, 60)
-    first, second = inspection.workers(broker)
+    first, second = status.workers(broker)
     assert (first.host, first.pid, first.queues, first.procs, first.since) == ("a", "1", [], "?", None)
     assert (second.host, second.queues, second.slots) == ("b", ["q", "r"], "5")
     assert second.since is not None
     assert 100 <= second.since < 160
     broker.unannounce("a")
-    assert [worker.host for worker in inspection.workers(broker)] == ["b"]
+    assert [worker.host for worker in status.workers(broker)] == ["b"]
 
 
 def listed(broker: Broker) -> list[bytes]:
@@ -166,8 +167,8 @@ def test_the_list_of_workers_goes_with_them(broker: Broker) -> None:
     broker.announce("short", {"host": "c"}, 0.05)
     clock, ttl, end = broker.read(("TIME",), ("PTTL", keys.WORKERS), ("ZSCORE", keys.WORKERS, "long"))
     assert 50_000 < ttl <= 60_000  # as long as the last of them
-    assert 50_000 < float(end) - inspection.ms_of(clock) <= 60_000
-    until(lambda: [worker.host for worker in inspection.workers(broker)] == ["b"], "one has fallen silent")
+    assert 50_000 < float(end) - status.ms_of(clock) <= 60_000
+    until(lambda: [worker.host for worker in status.workers(broker)] == ["b"], "one has fallen silent")
     assert listed(broker) == [b"short", b"long"]  # a look does not write
     broker.announce("long", {"host": "b"}, 60)
     assert listed(broker) == [b"long"]
@@ -178,14 +179,14 @@ def test_the_list_of_workers_goes_with_them(broker: Broker) -> None:
 def test_a_worker_whose_word_is_gone_is_not_shown_though_it_is_listed(broker: Broker) -> None:
     broker.announce("w", {"host": "h"}, 60)
     broker.read(("DEL", keys.worker("w")))
-    assert (inspection.workers(broker), listed(broker)) == ([], [b"w"])
+    assert (status.workers(broker), listed(broker)) == ([], [b"w"])
 
 
 def test_a_look_for_workers_costs_the_same_beside_any_number_of_other_keys(broker: Broker) -> None:
     broker.announce("box.0123456789ab:7:1:x", {"host": "box"}, 60)
     broker.announce("box.ba9876543210:7:1:x", {"host": "twin"}, 60)
     broker.read(("MSET", *[word for i in range(1000) for word in (f"other:{i}", "x")]), ("CONFIG", "RESETSTAT"))
-    assert [worker.host for worker in inspection.workers(broker, ".0123456789ab:")] == ["box"]
+    assert [worker.host for worker in status.workers(broker, ".0123456789ab:")] == ["box"]
     assert sent(broker) == {"time": 1, "zrange": 1, "hgetall": 1}
     broker.read(("FLUSHALL",))
 
@@ -220,5 +221,5 @@ def test_numbers_that_somebody_else_wrote_are_none(broker: Broker, value: str | 
     broker.read(("HSET", keys.worker("w"), "since", value, "stuck", value))
     found = state(broker)
     assert (found.inflight, found.done, found.put, found.jobs_per_second, found.full) == (0, 0, 0, 0.0, None)
-    assert inspection.signs_of_life(broker, "q")[0] == 0
-    assert [worker.stuck for worker in inspection.workers(broker)] == [0]
+    assert status.signs_of_life(broker, "q")[0] == 0
+    assert [worker.stuck for worker in status.workers(broker)] == [0]

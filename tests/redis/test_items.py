@@ -14,22 +14,11 @@ from typing import Any
 
 import pytest
 
-from rq_lite import (
-    BadArgument,
-    Empty,
-    Full,
-    JobFailed,
-    LifoQueue,
-    PriorityQueue,
-    Queue,
-    ShutDown,
-    UsageError,
-    leasing,
-    moments,
-)  # fmt: skip
+from rq_lite import BadArgument, Empty, Full, JobFailed, LifoQueue, PriorityQueue, Queue, ShutDown, UsageError, events
 from rq_lite.broker import Broker, Lane, Link
-from rq_lite.job import Job
-from rq_lite.process import this
+from rq_lite.client import leases  # fmt: skip
+from rq_lite.client.defaults import this
+from rq_lite.client.job import Job
 from tests.conftest import Server, until
 from tests.faults.proxy import Proxy
 from tests.redis.steps import KEY, counter, length, started_waiting, threads
@@ -60,7 +49,7 @@ def rude(queue: Queue, broker: Broker) -> Iterator[Callable[[Server], tuple[Queu
         return Queue("q", broker=this.broker), proxy
 
     yield make
-    leasing.leave()
+    leases.leave()
     for proxy in made:
         proxy.end()
 
@@ -220,11 +209,11 @@ def test_task_done_settles_what_its_own_thread_got_first(queue: Queue, broker: B
     with threads() as pool:
         assert pool.submit(two_of_which_one_is_done).result(30) == [1, 2]
     queue.task_done()
-    leasing.leave()
+    leases.leave()
     assert [queue.get(), queue.get()] == [2, 3], "0 and 1 are done"
     with threads() as pool:  # one that has none settles the oldest of the process
         pool.submit(queue.task_done).result(30)
-    leasing.leave()
+    leases.leave()
     assert queue.get() == 3
 
 
@@ -235,7 +224,7 @@ def test_an_item_that_was_got_is_nobody_else_s(queue: Queue, others: Callable[[i
     queue.put(1)
     assert queue.get() == 1
     assert others(5) == []
-    leasing.leave()
+    leases.leave()
     assert len(others(5)) == 1
 
 
@@ -266,7 +255,7 @@ def test_what_the_process_holds_goes_back_in_its_order(queue: Queue, broker: Bro
     for i in range(4):
         queue.put(i)
     assert [queue.get(), queue.get()] == [0, 1]
-    leasing.leave()
+    leases.leave()
     assert broker.consumers("q") == {}
     assert [queue.get() for _ in range(4)] == [0, 1, 2, 3]
 
@@ -295,7 +284,7 @@ def test_close_ends_the_gets_that_wait(queue: Queue, broker: Broker, how: str) -
     }
     with threads() as pool:
         waiting = [started_waiting(broker, pool, getting[how]), *(pool.submit(getting[how]) for _ in range(3))]
-        ((_, lane),) = leasing._here.lanes.values()
+        ((_, lane),) = leases._here.lanes.values()
         until(lambda: lane._waiting == 4, "all of them wait")
         queue.close()
         queue_again = Queue("q")
@@ -317,7 +306,7 @@ def test_close_while_an_answer_is_on_its_way(queue: Queue, broker: Broker) -> No
             closed.wait(30)
 
     queue.put(1)
-    moments.watchers.append(watch)
+    events.watchers.append(watch)
     try:
         with threads() as pool:
             getting = pool.submit(queue.get)
@@ -329,7 +318,7 @@ def test_close_while_an_answer_is_on_its_way(queue: Queue, broker: Broker) -> No
             with pytest.raises(ValueError, match="queue 'q' is closed"):
                 getting.result(30)
     finally:
-        moments.watchers.remove(watch)
+        events.watchers.remove(watch)
     assert (queue.qsize(), inflight(broker)) == (1, 0)
 
 
@@ -367,7 +356,7 @@ def test_close_ends_the_puts_that_wait(queue: Queue, broker: Broker) -> None:
 def test_closing_what_was_only_put_into_makes_no_consumer(queue: Queue, broker: Broker) -> None:
     queue.put(1)
     queue.close()
-    assert (broker.consumers("q"), leasing._here.lessees) == ({}, {})
+    assert (broker.consumers("q"), leases._here.lessees) == ({}, {})
 
 
 class Held:
@@ -395,12 +384,12 @@ def test_what_goes_back_while_the_process_leaves_is_no_death(
     queue.put(1)
     queue.put(2)
     queue.get()
-    ((_, lane),) = leasing._here.lanes.values()
+    ((_, lane),) = leases._here.lanes.values()
     talk = Held()
     monkeypatch.setattr(lane, "_talk", talk)
     with threads() as pool:
         with talk:
-            leaving = pool.submit(leasing.leave)
+            leaving = pool.submit(leases.leave)
             until(lambda: lane._left, "it leaves")
             ((held,),) = lane._held.values()
             if how == "spare":
@@ -421,7 +410,7 @@ def test_who_waits_while_all_goes_back_begins_anew(queue: Queue, broker: Broker)
     with threads() as pool:
         waiting = started_waiting(broker, pool, queue.get)
         (before,) = until(lambda: broker.consumers("q"), "it has a lease")
-        leasing.leave()
+        leases.leave()
         until(lambda: broker.consumers("q").keys() - {before}, "it has another lease")
         queue.put(1)
         assert waiting.result(30) == 1
@@ -441,13 +430,13 @@ def test_a_first_get_when_no_thread_can_be_started(
     def start(_: threading.Thread) -> None:
         raise RuntimeError(said)
 
-    monkeypatch.setattr(leasing, "_here", leasing._Here())
-    monkeypatch.setattr(leasing._here, "hooked", True)
+    monkeypatch.setattr(leases, "_here", leases._Here())
+    monkeypatch.setattr(leases._here, "hooked", True)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", start)
         with pytest.raises((UsageError, RuntimeError), match=told):
             queue.get()
-    leasing.leave()
+    leases.leave()
     assert broker.consumers("q") == {}
 
 
@@ -510,7 +499,7 @@ def test_a_suspect_is_got_when_nothing_else_waits(queue: Queue, broker: Broker, 
 def test_a_suspect_is_got_although_others_always_wait(
     queue: Queue, broker: Broker, link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rq_lite.lane.ISOLATE", 0.1)
+    monkeypatch.setattr("rq_lite.client.get.ISOLATE", 0.1)
     queue.maxsize = 0
     queue.put("killer")
     for _ in range(2):
@@ -727,7 +716,7 @@ def test_the_newest_comes_first(queue: Queue) -> None:
         lifo.put(i)
     assert [lifo.get(), lifo.get()] == [3, 2]
     lifo.put(4)
-    leasing.leave()
+    leases.leave()
     assert [lifo.get() for _ in range(5)] == [3, 2, 4, 1, 0], "what goes back is next"
 
 
@@ -738,7 +727,7 @@ def test_the_lowest_priority_comes_first(queue: Queue, broker: Broker) -> None:
         ranked.put([i], priority=number)
     assert (ranked.qsize(), ranked.full(), broker.size("ranked")) == (10, False, (10, False))
     assert [ranked.get()[0] for _ in numbers] == [5, 3, 2, 7, 8, 0, 4, 9, 6, 1]
-    leasing.leave()
+    leases.leave()
     assert ranked.get() == [5]
 
 
@@ -748,7 +737,7 @@ def test_what_goes_back_comes_before_its_equals(queue: Queue) -> None:
         ranked.put(i, priority=7)
     assert [ranked.get(), ranked.get()] == [0, 1]
     ranked.put("first", priority=1)
-    leasing.leave()
+    leases.leave()
     assert [ranked.get() for _ in range(4)] == ["first", 0, 1, 2]
 
 
@@ -838,7 +827,7 @@ def test_pickled_items_need_a_secret(queue: Queue) -> None:
 def signing(server: Server, queue: Queue) -> Iterator[Broker]:
     made = server.broker(secret="a secret for these tests").open()
     yield made
-    leasing.leave()
+    leases.leave()
     made.close()
 
 
@@ -957,15 +946,15 @@ def test_what_a_lost_reply_brought_goes_back_when_the_process_leaves(
     rude: Callable[[Server], tuple[Queue, Proxy]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("rq_lite.lane.LAST", 20.0)  # a busy machine may need more than a second for it
+    monkeypatch.setattr("rq_lite.client.get.LAST", 20.0)  # a busy machine may need more than a second for it
     queue, proxy = rude(server)
     with threads() as pool:
         waiting = started_waiting(broker, pool, queue.get)
         with proxy.swallow_replies(script_digest(broker, "exchange")):
             queue.put("a")
             until(lambda: proxy.counters.swallowed > 0 and inflight(broker) == 1, "a reply is lost")
-            ((_, lane),) = leasing._here.lanes.values()
-            leaving = pool.submit(leasing.leave)
+            ((_, lane),) = leases._here.lanes.values()
+            leaving = pool.submit(leases.leave)
             until(lambda: lane._left, "it leaves")
         leaving.result(30)
         assert waiting.result(60) == "a", "by a new lease"

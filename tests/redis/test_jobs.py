@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from rq_lite.broker import Broker, Link, jobs
-from rq_lite.job import State
+from rq_lite.admin import jobs
+from rq_lite.broker import Broker, Link
+from rq_lite.model.states import State
 from tests.redis.steps import put, take
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from rq_lite import Queue, leasing
+from rq_lite import Queue
 from rq_lite.broker import Broker
-from rq_lite.broker.codec import VERSION, Message, encode
+from rq_lite.client import leases
+from rq_lite.client.get import Held, Lane
 from rq_lite.errors import BrokerUnavailable, Empty
-from rq_lite.lane import Held, Lane
-from rq_lite.reentry import interrupts
+from rq_lite.model.message import VERSION, Message, encode
+from rq_lite.process.reentry import interrupts
 from rq_lite.settings import Settings
 from tests.conftest import OLDEST, Server
 from tests.redis.steps import counter, threads
@@ -117,7 +118,7 @@ def test_task_done_settles_nothing_of_a_thread_that_has_ended(queue: Queue, brok
         later = threading.Thread(target=get_and_settle)
         later.start()
         later.join(30)
-    leasing.leave()
+    leases.leave()
     assert queue.get(timeout=10) == "a"
     assert counter(broker, "done") == 1
 
@@ -139,7 +140,7 @@ def test_brokers_with_other_settings_share_nothing(broker: Broker) -> None:
     assert broker.size("signed")[0] == 1
     plain.put(2)
     assert plain.get(timeout=10) == 2
-    leasing.leave()
+    leases.leave()
     strict.close()
 
 
@@ -152,7 +153,7 @@ def test_brokers_with_the_same_settings_are_one_consumer_and_each_can_close(brok
     assert one._lane._consumer == other._lane._consumer
     other.close()
     assert (broker.size("one")[0], broker.size("other")[0]) == (0, 1)
-    leasing.leave()
+    leases.leave()
     twin.close()
 
 
@@ -169,7 +170,7 @@ def test_at_the_end_redis_is_waited_for_once(broker: Broker, monkeypatch: pytest
         raise BrokerUnavailable("gone")
 
     monkeypatch.setattr(Lane, "give_all_back", away)
-    leasing.leave()
+    leases.leave()
     assert len(asked) == 1
 
 
@@ -232,5 +233,5 @@ def test_the_end_does_not_wait_for_a_redis_that_is_gone(tmp_path: Path) -> None:
         queue.get()
         queue.task_done()
     server.kill()
-    leasing.leave()
+    leases.leave()
     ever.close()

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from rq_lite.broker import FAULTS, Broker, Code, Lane, Link, dead, inspection, jobs, keys
-from rq_lite.broker.codec import VERSION, Message, encode, marked
-from rq_lite.broker.planning import Planned
-from rq_lite.job import State
-from rq_lite.outcome import Finished, Outcome
-from rq_lite.queue import Queue
-from rq_lite.runtime.consumer import Consumer
-from rq_lite.runtime.lane import Lane as Part
-from rq_lite.runtime.lane import Order
-from rq_lite.runtime.slots import Slot
+from rq_lite.admin import dead, jobs, status
+from rq_lite.broker import FAULTS, Broker, Code, Lane, Link, keys
+from rq_lite.broker.deliveries import Lane as Part
+from rq_lite.broker.deliveries import Order
+from rq_lite.broker.scheduling import Planned
+from rq_lite.client.queue import Queue
+from rq_lite.consumer.consumer import Consumer
+from rq_lite.consumer.slots import Slot
+from rq_lite.model.message import VERSION, Message, encode, marked
+from rq_lite.model.outcome import Finished, Outcome
+from rq_lite.model.states import State
 from rq_lite.settings import Settings
 from tests.redis.steps import KEY, counter, owned, take
 from tests.redis.test_consumer import board
@@ -319,14 +320,14 @@ def test_pages_of_large_jobs_are_read_in_bounded_answers(
             assert [job.entry for job in found] == entries
         assert [job.entry for job in jobs.page(broker, "q", State.PENDING, 1, 2)] == entries[1:3]
         assert [job.entry for job in jobs.page(broker, "q", State.PENDING, 4, 9)] == entries[4:]
-        assert inspection.states(broker, ["q"])["q"].pending == 5
+        assert status.states(broker, ["q"])["q"].pending == 5
     assert "client-output-buffer-limit" in caplog.text
 
 
 def test_the_head_of_a_queue_tells_how_long_it_waits_however_large_it_is(broker: Broker) -> None:
     broker.declare("q", 100)
     broker.put("q", [encode(Message(VERSION, "00000000001-00", "t", ["x" * 900_000]))])
-    assert (inspection.states(broker, ["q"])["q"].oldest_waiting or 0) > 1e6
+    assert (status.states(broker, ["q"])["q"].oldest_waiting or 0) > 1e6
 
 
 def test_dead_jobs_and_results_and_schedules_are_read_in_bounded_answers(

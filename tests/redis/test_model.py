@@ -18,9 +18,9 @@ from hypothesis.stateful import (
 from msgspec.structs import replace
 
 from rq_lite.broker import Broker, Cancelled, Code, Death
-from rq_lite.broker.codec import decode, marked
-from rq_lite.broker.planning import Planned
-from rq_lite.outcome import Finished
+from rq_lite.broker.scheduling import Planned
+from rq_lite.model.message import decode, marked
+from rq_lite.model.outcome import Finished
 from tests.conftest import undocumented, until
 from tests.redis.steps import KEY, entry, everything, now_ms, owned, put_by_hand, take
 

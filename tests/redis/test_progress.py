@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from rq_lite.broker import Broker, Link
-from rq_lite.broker.codec import VERSION, Message, encode, marked
-from rq_lite.job import Job
+from rq_lite.client.job import Job
+from rq_lite.model.message import VERSION, Message, encode, marked
 from tests.redis.steps import KEY, everything, put, take
 
 

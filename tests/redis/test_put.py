@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from redis.exceptions import AuthenticationError, BusyLoadingError, OutOfMemoryError, ResponseError
 
-from rq_lite.broker import Broker, Code, Feed, Link, connection, inspection, keys, runner
-from rq_lite.broker.connection import Address
+from rq_lite.admin import status
+from rq_lite.broker import Broker, Code, Feed, Link, base, keys
+from rq_lite.broker import link as connection
+from rq_lite.broker.address import Address
+from rq_lite.client.queue import LifoQueue, Queue
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable, PayloadTooLarge
-from rq_lite.queue import LifoQueue, Queue
+from rq_lite.model.policy import Options
 from rq_lite.settings import Settings
-from rq_lite.task import Options
 from tests.conftest import DEADLINE, Server, until
 from tests.redis.steps import (
     KEY,
@@ -37,8 +39,8 @@ from tests.redis.steps import (
 SIZE = len(entry(0))
 
 
-def state(broker: Broker) -> inspection.QueueState:
-    return inspection.states(broker, ["q"])["q"]
+def state(broker: Broker) -> status.QueueState:
+    return status.states(broker, ["q"])["q"]
 
 
 @pytest.fixture(autouse=True)
@@ -300,7 +302,7 @@ def test_when_it_gives_up_a_put_says_what_is_known_of_it(
     broker: Broker, monkeypatch: pytest.MonkeyPatch, errors: list[Exception], outcome: str
 ) -> None:
     """Once an answer was lost, what is answered to the next try does not tell whether the first one was done."""
-    monkeypatch.setattr(runner, "pauses", lambda: iter([0.0, 0.0, 10.0]))
+    monkeypatch.setattr(base, "pauses", lambda: iter([0.0, 0.0, 10.0]))
     left = iter([*errors, errors[-1], errors[-1]])
     with broker._links.lend() as link:
         link.call("PING")
@@ -333,7 +335,7 @@ def test_many_who_wait_for_a_redis_that_is_away_wait_together(monkeypatch: pytes
         raise ConnectionRefusedError
 
     monkeypatch.setattr(Address, "connect", refuse)
-    monkeypatch.setattr(runner, "pauses", lambda: repeat(0.2))
+    monkeypatch.setattr(base, "pauses", lambda: repeat(0.2))
     broker = Broker(settings=Settings(url="redis://127.0.0.1:1", patience=1.0))
     with ThreadPoolExecutor(8) as pool:
         errors = [future.exception(DEADLINE) for future in [pool.submit(put, broker, 1) for _ in range(8)]]

@@ -16,15 +16,18 @@ from typing import Any
 
 import pytest
 
-from rq_lite import origin
-from rq_lite.broker import FAULTS, Broker, Link, inspection, keys, runner
-from rq_lite.broker.codec import Message, decode, made_at
+from rq_lite.admin import status
+from rq_lite.broker import FAULTS, Broker, Link, base, keys
+from rq_lite.client import origin
+from rq_lite.client.defaults import DEFAULT, this
+from rq_lite.client.job import Job
+from rq_lite.client.origin import Elsewhere, Feeding, origin_of
+from rq_lite.client.queue import Queue
+from rq_lite.client.registry import registry
+from rq_lite.client.task import Task
 from rq_lite.errors import BadArgument, BrokerOutOfMemory, PayloadTooLarge, QueueFull, UsageError
-from rq_lite.job import Job
-from rq_lite.origin import Elsewhere, Feeding, origin_of
-from rq_lite.process import DEFAULT, this
-from rq_lite.queue import Queue
-from rq_lite.task import Options, Task, registry
+from rq_lite.model.message import Message, decode, made_at
+from rq_lite.model.policy import Options
 from tests.conftest import DEADLINE, until
 from tests.redis.steps import KEY, counter, length, now_ms, put, started_waiting, take
 
@@ -51,7 +54,7 @@ def task(queue: Queue) -> AnyTask:
 @pytest.fixture
 def whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches are full ones, however slowly items come on a busy machine."""
-    monkeypatch.setattr("rq_lite.batches.SLOW", float("inf"))
+    monkeypatch.setattr("rq_lite.client.batches.SLOW", float("inf"))
 
 
 def serving(monkeypatch: pytest.MonkeyPatch, broker: Broker, queue: str) -> None:
@@ -229,11 +232,11 @@ def test_a_job_waits_for_room_in_a_queue_that_its_worker_does_not_serve(
         task.using(wait=0.05).put(10)
     with ThreadPoolExecutor(20) as pool:
         puts = [pool.submit(task.using(wait=60).put, number) for number in range(20)]
-        until(lambda: inspection.states(broker, ["q"])["q"].blocked_jobs == 20, "all wait")
+        until(lambda: status.states(broker, ["q"])["q"].blocked_jobs == 20, "all wait")
         broker.configure("q", maxsize=0)
         for put in puts:
             put.result()
-    until(lambda: inspection.states(broker, ["q"])["q"].blocked_jobs == 0, "none waits")
+    until(lambda: status.states(broker, ["q"])["q"].blocked_jobs == 0, "none waits")
     assert broker.size("q")[0] == 30
 
 
@@ -243,7 +246,7 @@ def test_connections_that_waited_for_room_in_many_queues_are_closed(broker: Brok
 
     for number in range(40):
         assert not broker.wait_room(f"q{number}", 0.01)
-    assert clients() <= runner.KEPT + 5
+    assert clients() <= base.KEPT + 5
 
 
 def test_a_queue_of_the_same_name_in_another_redis_is_another(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -529,7 +532,7 @@ def test_a_maxsize_below_zero_is_no_bound(queue: Queue) -> None:
 def test_a_bound_that_is_no_whole_number_harms_nobody(queue: Queue, broker: Broker) -> None:
     for forged, bound in (("2.5", 2), ("nan", 0), ("x", 0), ("inf", 0)):
         broker.read(("HSET", KEY.meta, "maxsize", forged))
-        assert inspection.states(broker, ["q"])["q"].maxsize == bound
+        assert status.states(broker, ["q"])["q"].maxsize == bound
         assert queue.maxsize == bound
 
 

@@ -18,12 +18,14 @@ import pytest
 import redis
 
 import rq_lite
-from rq_lite import Executor, leasing
-from rq_lite.broker import Broker, connection
+from rq_lite import Executor
+from rq_lite.broker import Broker
+from rq_lite.broker import link as connection
+from rq_lite.client import leases
+from rq_lite.client.defaults import this
+from rq_lite.client.queue import Queue
+from rq_lite.client.results import readers
 from rq_lite.errors import BrokerUnavailable, Empty, Full, UsageError
-from rq_lite.process import this
-from rq_lite.queue import Queue
-from rq_lite.results import readers
 from tests.conftest import Server
 from tests.redis.steps import counter
 
@@ -256,7 +258,7 @@ def test_a_get_at_any_step_of_a_get_gets_or_says_why_not(wide: Queue, broker: Br
     assert refused
     assert "interrupts another one in the same thread" in refused[0]
     assert len(set(got)) == len(got)
-    leasing.leave()
+    leases.leave()
     assert counter(broker, "done") + broker.size("q")[0] == 12_000
     assert counter(broker, "done") == len(got)
     assert counter(broker, "inflight") == 0

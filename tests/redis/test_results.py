@@ -19,12 +19,13 @@ from typing import Any
 import pytest
 
 import rq_lite
-from rq_lite import BrokerUnavailable, Executor, Job, JobFailed, Queue, UsageError, results
-from rq_lite import job as job_module
+from rq_lite import BrokerUnavailable, Executor, Job, JobFailed, Queue, UsageError
 from rq_lite.broker import Broker, Link
-from rq_lite.broker.codec import decode
-from rq_lite.outcome import Finished
-from rq_lite.task import Task
+from rq_lite.client import job as job_module
+from rq_lite.client import results
+from rq_lite.client.task import Task
+from rq_lite.model.message import decode
+from rq_lite.model.outcome import Finished
 from tests.conftest import DEADLINE, until
 from tests.redis.steps import KEY, take
 

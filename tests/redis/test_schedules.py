@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from rq_lite.broker import Broker, keys
-from rq_lite.broker.codec import as_is, decode
+from rq_lite.client import schedules
+from rq_lite.client.queue import Queue
+from rq_lite.client.task import Task
+from rq_lite.duties import cron
+from rq_lite.duties.duties import Duties
 from rq_lite.errors import BadArgument, BrokerOutOfMemory, UsageError
-from rq_lite.queue import Queue
-from rq_lite.runtime import planner
-from rq_lite.runtime.duties import Duties
-from rq_lite.schedules import LATE, Schedule, from_json, job_id, to_json
-from rq_lite.task import Task
+from rq_lite.model.message import as_is, decode
+from rq_lite.model.schedule import LATE, Schedule, from_json, job_id, to_json
 from tests.conftest import Server, until
 from tests.faults.proxy import Proxy
 from tests.redis.steps import KEY, at_maxmemory, counter, everything, length, put, take, waiting
@@ -49,7 +50,7 @@ def declared(broker: Broker) -> None:
 
 def test_what_is_due_is_put_and_moves_on(broker: Broker) -> None:
     slot = plan(broker)
-    planner.fire_due(broker, ["q"])
+    cron.fire_due(broker, ["q"])
     assert jobs(broker) == [job_id("s", slot)]
     now = broker.planned("s")
     assert now is not None
@@ -60,7 +61,7 @@ def test_what_is_due_is_put_and_moves_on(broker: Broker) -> None:
 
 def test_what_is_not_due_is_left_alone(broker: Broker) -> None:
     slot = plan(broker, slot=broker.clock() + 5000)
-    left = planner.fire_due(broker, ["q"])
+    left = cron.fire_due(broker, ["q"])
     assert 4 < left <= 5
     assert jobs(broker) == []
     assert broker.due()[1:] == ([], slot)
@@ -69,7 +70,7 @@ def test_what_is_not_due_is_left_alone(broker: Broker) -> None:
 def test_no_bound_refuses_it(broker: Broker) -> None:
     put(broker, 1, 2, 3)
     plan(broker)
-    planner.fire_due(broker, ["q"])
+    cron.fire_due(broker, ["q"])
     assert len(jobs(broker)) == 4
 
 
@@ -85,7 +86,7 @@ def test_each_slot_is_fired_once_however_many_try_at_once(broker: Broker, server
     def race(own: Broker) -> None:
         gate.wait()
         for planned in due:
-            planner.fire(own, planned, now, ["q"])
+            cron.fire(own, planned, now, ["q"])
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(race, brokers))
@@ -97,9 +98,9 @@ def test_each_slot_is_fired_once_however_many_try_at_once(broker: Broker, server
 def test_a_fire_that_is_sent_again_changes_nothing(broker: Broker) -> None:
     plan(broker)
     now, (seen,), _ = broker.due()
-    planner.fire(broker, seen, now, ["q"])
+    cron.fire(broker, seen, now, ["q"])
     before = everything(broker)
-    planner.fire(broker, seen, now, ["q"])
+    cron.fire(broker, seen, now, ["q"])
     assert everything(broker) == before
 
 
@@ -110,10 +111,10 @@ def test_a_fire_whose_answer_is_lost_is_done_once(broker: Broker, proxy: Proxy) 
     assert own._scripts is not None
     proxy.swallow_replies(own._scripts["fire"].digest)
     with pytest.raises(Exception, match="cannot be reached"):
-        planner.fire(own, due[0], now, ["q"])
+        cron.fire(own, due[0], now, ["q"])
     proxy.calm()
-    planner.fire(own, due[0], now, ["q"])
-    planner.fire_due(own, ["q"])
+    cron.fire(own, due[0], now, ["q"])
+    cron.fire_due(own, ["q"])
     own.close()
     assert len(jobs(broker)) == 1
 
@@ -122,9 +123,9 @@ def test_a_schedule_that_was_changed_meanwhile_is_not_fired_as_it_was(broker: Br
     plan(broker)
     now, (seen,), _ = broker.due()
     assert broker.plan("s", seen.definition, to_json("s", schedule(args=[8]), as_is), None)
-    planner.fire(broker, seen, now, ["q"])
+    cron.fire(broker, seen, now, ["q"])
     assert jobs(broker) == []
-    planner.fire_due(broker, ["q"])
+    cron.fire_due(broker, ["q"])
     assert decode(broker.read(("LINDEX", KEY.pending, 0))[0])[0].args == [8]
 
 
@@ -132,7 +133,7 @@ def test_a_schedule_that_was_removed_meanwhile_is_not_fired(broker: Broker) -> N
     plan(broker)
     now, (seen,), _ = broker.due()
     assert broker.plan("s", seen.definition, b"", None)
-    planner.fire(broker, seen, now, ["q"])
+    cron.fire(broker, seen, now, ["q"])
     assert jobs(broker) == []
     assert broker.read(("EXISTS", keys.SCHEDULES, keys.SCHEDULES_DUE, keys.SCHEDULES_LAST))[0] == 0
 
@@ -147,7 +148,7 @@ def test_missed_slots(broker: Broker, missed: str, fired: int) -> None:
     slot = now // every * every - 4 * every
     late = now - (slot + 4 * every) > 60_000
     plan(broker, slot=slot, every=every, missed=missed)
-    planner.fire_due(broker, ["q"])
+    cron.fire_due(broker, ["q"])
     assert len(jobs(broker)) == (fired if late or missed != "skip" else 1)
     assert jobs(broker) == [job_id("s", slot + n * every) for n in range(5)][5 - len(jobs(broker)) :]
     planned = broker.planned("s")
@@ -161,8 +162,8 @@ def test_a_clock_that_is_put_back_fires_no_slot_again(broker: Broker) -> None:
     _, due, upcoming = broker.due()
     assert (due, upcoming) == ([], slot)
     (seen,) = broker.all_planned()
-    planner.fire(broker, seen, slot + 5, ["q"])
-    planner.fire_due(broker, ["q"])
+    cron.fire(broker, seen, slot + 5, ["q"])
+    cron.fire_due(broker, ["q"])
     assert jobs(broker) == [job_id("s", slot)]
 
 
@@ -171,19 +172,19 @@ def test_a_definition_that_is_not_understood_holds_nobody_up(broker: Broker, cap
     broker.plan("odd", b"", b'{"every":60000,"queue":"q","task":"t","job":{"no":"field"}}', 1)
     broker.read(("ZADD", keys.SCHEDULES_DUE, 2, "orphan"))
     plan(broker)
-    assert planner.fire_due(broker, ["q"]) > 0, "they are not looked at all the time"
+    assert cron.fire_due(broker, ["q"]) > 0, "they are not looked at all the time"
     assert len(jobs(broker)) == 1
     assert caplog.text.count("it waits") == 2 * 3  # a second look at what has moved on
     assert [planned.name for planned in broker.due()[1]] == ["broken", "odd", "orphan"]
 
 
 def test_many_that_are_due_leave_other_duties_their_turn(broker: Broker) -> None:
-    for number in range(planner.AT_A_TIME + 5):
+    for number in range(cron.AT_A_TIME + 5):
         plan(broker, f"s{number}")
-    assert planner.fire_due(broker, ["q"]) == 0
-    assert len(jobs(broker)) == planner.AT_A_TIME
-    assert planner.fire_due(broker, ["q"]) > 0
-    assert len(set(jobs(broker))) == planner.AT_A_TIME + 5
+    assert cron.fire_due(broker, ["q"]) == 0
+    assert len(jobs(broker)) == cron.AT_A_TIME
+    assert cron.fire_due(broker, ["q"]) > 0
+    assert len(set(jobs(broker))) == cron.AT_A_TIME + 5
 
 
 def test_a_slot_that_comes_while_others_are_fired_is_not_slept_through(
@@ -200,23 +201,23 @@ def test_a_slot_that_comes_while_others_are_fired_is_not_slept_through(
         return (min(now, slot), due, upcoming) if len(seen) == 1 else (now, due, upcoming)
 
     monkeypatch.setattr(broker, "due", early)
-    assert planner.fire_due(broker, ["q"]) <= 1
+    assert cron.fire_due(broker, ["q"]) <= 1
     assert jobs(broker)[:2] == [job_id("s", slot), job_id("s", slot + 1000)]
 
 
 def test_at_maxmemory_it_waits(broker: Broker) -> None:
     plan(broker)
     with at_maxmemory(broker), pytest.raises(BrokerOutOfMemory):
-        planner.fire_due(broker, ["q"])
-    planner.fire_due(broker, ["q"])
+        cron.fire_due(broker, ["q"])
+    cron.fire_due(broker, ["q"])
     assert len(jobs(broker)) == 1
 
 
 def test_where_nobody_works_nothing_is_put_and_nothing_is_forgotten(broker: Broker) -> None:
     slot = plan(broker)
-    assert planner.fire_due(broker, ["other"]) == planner.LOOK
+    assert cron.fire_due(broker, ["other"]) == cron.LOOK
     assert (jobs(broker), broker.read(("LLEN", keys.of("other").pending))[0]) == ([], 0)
-    planner.fire_due(broker, ["other", "q"])
+    cron.fire_due(broker, ["other", "q"])
     assert jobs(broker) == [job_id("s", slot)]
 
 
@@ -227,11 +228,11 @@ def test_slots_of_a_queue_that_is_shut_down_are_missed_ones(broker: Broker, miss
     broker.shutdown("q")
     (seen,) = broker.due()[1]
     late = slot + 2 * every + LATE + 1  # so long was nobody allowed to put
-    assert planner.fire(broker, seen, late, ["q"]) is (missed == "skip"), "it waits, or is left out"
-    assert planner.fire_due(broker, ["q"]) > 0, "it is not looked at all the time"
+    assert cron.fire(broker, seen, late, ["q"]) is (missed == "skip"), "it waits, or is left out"
+    assert cron.fire_due(broker, ["q"]) > 0, "it is not looked at all the time"
     assert (jobs(broker), counter(broker, "put"), length(broker, KEY.bell)) == ([], 0, 64)
     broker.reopen("q")
-    planner.fire(broker, seen, late, ["q"])
+    cron.fire(broker, seen, late, ["q"])
     assert jobs(broker) == [job_id("s", slot + n * every) for n in range(3)][3 - fired :]
 
 
@@ -255,31 +256,31 @@ def planned(broker: Broker, name: str) -> tuple[Schedule, int]:
 
 
 def test_an_apps_schedule_is_written_once(broker: Broker, hourly: Task[..., Any]) -> None:
-    planner.declare(broker, [hourly])
+    schedules.declare(broker, [hourly])
     definition, slot = planned(broker, "hourly")
     assert (definition.task, definition.args, definition.every, definition.origin) == ("hourly", ["x"], HOUR, "app")
     assert 0 < slot - broker.clock() <= HOUR
     assert length(broker, KEY.alarm) == 1
     before = everything(broker)
-    planner.declare(broker, [hourly])
+    schedules.declare(broker, [hourly])
     assert everything(broker) == before
 
 
 def test_a_start_after_an_absence_does_not_forget_what_was_missed(broker: Broker, hourly: Task[..., Any]) -> None:
-    planner.declare(broker, [hourly])
+    schedules.declare(broker, [hourly])
     missed = broker.clock() // HOUR * HOUR - 9 * HOUR
     broker.read(("ZADD", keys.SCHEDULES_DUE, missed, "hourly"))
-    planner.declare(broker, [hourly])
+    schedules.declare(broker, [hourly])
     assert planned(broker, "hourly")[1] == missed
 
 
 def test_other_arguments_keep_the_slot_and_other_times_do_not(
     broker: Broker, queue: Queue, hourly: Task[..., Any]
 ) -> None:
-    planner.declare(broker, [hourly])
+    schedules.declare(broker, [hourly])
     broker.read(("ZADD", keys.SCHEDULES_DUE, HOUR, "hourly"))
     changed = Task(hourly.function, queue, "hourly", hourly.policy, hourly.again and hourly.again._replace(args=["y"]))
-    planner.declare(broker, [changed])
+    schedules.declare(broker, [changed])
     assert planned(broker, "hourly")[0].args == ["y"]
     assert planned(broker, "hourly")[1] == HOUR
 
@@ -287,7 +288,7 @@ def test_other_arguments_keep_the_slot_and_other_times_do_not(
     def yearly(word: str) -> None: ...
 
     again = Task(yearly.function, queue, "hourly", yearly.policy, yearly.again)
-    planner.declare(broker, [again])
+    schedules.declare(broker, [again])
     definition, slot = planned(broker, "hourly")
     assert definition.cron == "0 0 1 1 *"
     assert slot > broker.clock()
@@ -296,16 +297,16 @@ def test_other_arguments_keep_the_slot_and_other_times_do_not(
 def test_a_task_that_has_lost_its_schedule_is_fired_no_more(
     broker: Broker, queue: Queue, hourly: Task[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    planner.declare(broker, [hourly])
-    planner.declare(broker, [])
+    schedules.declare(broker, [hourly])
+    schedules.declare(broker, [])
     assert broker.planned("hourly") is not None, "this app does not know the task: another one's may"
     caplog.set_level("INFO")
     plain = Task(hourly.function, queue, "hourly", hourly.policy)
     for _ in range(2):  # two consumers
-        planner.declare(broker, [plain])
+        schedules.declare(broker, [plain])
         assert broker.read(("EXISTS", keys.SCHEDULES, keys.SCHEDULES_DUE, keys.SCHEDULES_LAST))[0] == 0
     assert caplog.text.count("schedule hourly is removed: the app's task has none any more") == 1
-    planner.declare(broker, [hourly])
+    schedules.declare(broker, [hourly])
     assert planned(broker, "hourly")[1] > broker.clock()
 
 
@@ -314,7 +315,7 @@ def test_what_no_app_has_planned_stands_though_a_task_of_this_name_has_no_schedu
     broker: Broker, queue: Queue, hourly: Task[..., Any], definition: bytes
 ) -> None:
     broker.plan("hourly", b"", definition, HOUR)
-    planner.declare(broker, [Task(hourly.function, queue, "hourly", hourly.policy)])
+    schedules.declare(broker, [Task(hourly.function, queue, "hourly", hourly.policy)])
     found = broker.planned("hourly")
     assert found is not None
     assert found.definition == definition
@@ -324,7 +325,7 @@ def test_what_an_operator_has_planned_under_the_name_stands(
     broker: Broker, hourly: Task[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     plan(broker, "hourly", origin="operator")
-    planner.declare(broker, [hourly])
+    schedules.declare(broker, [hourly])
     assert caplog.text.count("schedule hourly stands as the operator has planned it") == 1
     assert planned(broker, "hourly")[0].origin == "operator"
 
@@ -338,7 +339,7 @@ def test_a_plan_whose_answer_was_lost_is_found_done(broker: Broker, monkeypatch:
         return done(name, known, definition, slot)
 
     monkeypatch.setattr(broker, "plan", twice)
-    assert planner.write(broker, "s", schedule())
+    assert schedules.write(broker, "s", schedule())
 
 
 @pytest.mark.parametrize(
@@ -403,8 +404,8 @@ def test_the_alarm_rings_for_retried_and_parked_jobs(broker: Broker, link: Any) 
 
 def test_a_supervisor_that_waits_hears_of_what_is_due_earlier(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks by itself once in an hour here: only the alarm can have told it."""
-    monkeypatch.setattr("rq_lite.runtime.duties.PROMOTE", 3600.0)
-    monkeypatch.setattr("rq_lite.runtime.planner.LOOK", 3600.0)
+    monkeypatch.setattr("rq_lite.duties.duties.PROMOTE", 3600.0)
+    monkeypatch.setattr("rq_lite.duties.cron.LOOK", 3600.0)
     duties = Duties(broker, "w", {}, None)
     duties.start(["q"])
     until(lambda: broker.read(("EXISTS", keys.worker("w")))[0], "its first round is over")

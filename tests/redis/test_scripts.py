@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from rq_lite.broker import Broker, Feed, Lane, Link, consuming, keys, planning, producing, reading, scripts, tending
-from rq_lite.broker.planning import Planned
+from rq_lite.broker import Broker, Feed, Lane, Link, consuming, keys, producing, reading, scheduling, scripts, tending
+from rq_lite.broker.scheduling import Planned
 from rq_lite.broker.scripts import Code
-from rq_lite.outcome import Finished
+from rq_lite.model.outcome import Finished
 from tests.conftest import pattern
 from tests.redis.steps import KEY, entry, put, took
 
@@ -76,7 +76,7 @@ def test_every_method_that_runs_a_script_stands_in_its_head() -> None:
     found: dict[str, set[str]] = {name: set() for name in NAMES}
     methods = [
         method
-        for side in (reading, producing, consuming, tending, planning)
+        for side in (reading, producing, consuming, tending, scheduling)
         for node in ast.parse(inspect.getsource(side)).body
         if isinstance(node, ast.ClassDef)
         for method in node.body

@@ -9,13 +9,16 @@ import msgspec
 import pytest
 
 from rq_lite import Queue, Settings
-from rq_lite.broker import Broker, Link, dead, keys
-from rq_lite.broker.codec import VERSION, Message, decode, encode, marked
-from rq_lite.broker.signing import Refused
-from rq_lite.process import this
-from rq_lite.runtime import ending, planner
-from rq_lite.schedules import Schedule, from_json, to_json
-from rq_lite.task import registry
+from rq_lite.admin import dead
+from rq_lite.broker import Broker, Link, keys
+from rq_lite.client import schedules
+from rq_lite.client.defaults import this
+from rq_lite.client.registry import registry
+from rq_lite.duties import cron
+from rq_lite.model import completion
+from rq_lite.model.message import VERSION, Message, decode, encode, marked
+from rq_lite.model.schedule import Schedule, from_json, to_json
+from rq_lite.model.signing import Refused
 from tests.conftest import Server, until
 from tests.redis.steps import KEY, reclaim, take
 
@@ -115,8 +118,8 @@ def test_a_callback_is_signed_for_the_queue_it_goes_to(broker: Broker, link: Lin
     put(broker, tracked=True)
     tag, _ = took(broker, link)
     message = Message(VERSION, "id-1", "t", ["x"], then={"success": ["other", "a"], "done": ["q", "b"]})
-    puts = ending.Puts(lambda task: {"result_ttl": 5.0} if task == "b" else {}, broker.seal)
-    assert broker.finish("q", "c", [(tag, ending.done(message, "q", 1, b"7", puts))], link) == 0
+    puts = completion.Puts(lambda task: {"result_ttl": 5.0} if task == "b" else {}, broker.seal)
+    assert broker.finish("q", "c", [(tag, completion.done(message, "q", 1, b"7", puts))], link) == 0
     (entry,) = broker.read(("LRANGE", keys.of("other").pending, 0, -1))[0]
     assert decode(broker.opened("other", entry))[0].args == [7]
     with pytest.raises(Refused):
@@ -145,16 +148,16 @@ def due_now(broker: Broker, name: str) -> None:
 
 @pytest.mark.parametrize("job", [{}, {"result_ttl": 60.0}], ids=["plain", "tracked"])
 def test_what_a_schedule_puts_is_signed(broker: Broker, link: Link, job: dict[str, float]) -> None:
-    assert planner.write(broker, "s", schedule(job=job))
-    assert planner.write(broker, "s", schedule(job=job)), "again it is the same"
+    assert schedules.write(broker, "s", schedule(job=job))
+    assert schedules.write(broker, "s", schedule(job=job)), "again it is the same"
     due_now(broker, "s")
-    planner.fire_due(broker, ["q"])
+    cron.fire_due(broker, ["q"])
     (entry,) = broker.read(("LRANGE", KEY.pending, 0, -1))[0]
     assert decode(broker.opened("q", entry))[0].args == [7]
 
 
 def test_a_schedule_that_somebody_else_wrote_is_not_fired(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
-    planner.write(broker, "mine", schedule())
+    schedules.write(broker, "mine", schedule())
     mine = planned(broker, "mine")
     for name, definition in (
         ("unsigned", encode(schedule())),
@@ -163,10 +166,10 @@ def test_a_schedule_that_somebody_else_wrote_is_not_fired(broker: Broker, caplog
         ("a-job", broker.seal("q", encode(schedule()))),  # signed, but for a queue
     ):
         assert broker.plan(name, b"", definition, 3_600_000)
-    planner.fire_due(broker, ["q"])
+    cron.fire_due(broker, ["q"])
     assert broker.read(("LLEN", KEY.pending)) == [0]
     assert caplog.text.count("is not signed with this worker's secret: it waits") == 4
-    assert planner.fire_due(broker, ["q"]) > 0, "they are not looked at all the time"
+    assert cron.fire_due(broker, ["q"]) > 0, "they are not looked at all the time"
     assert [planned.slot for planned in broker.all_planned() if planned.name != "mine"] == [3_600_000] * 4
 
 
@@ -174,20 +177,20 @@ def test_a_schedule_of_others_with_another_secret_is_left_to_them(
     broker: Broker, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     others = server.broker(secret="a secret of somebody else")
-    planner.write(others, "s", schedule())
+    schedules.write(others, "s", schedule())
     due_now(broker, "s")
-    planner.fire_due(broker, ["mine"])
+    cron.fire_due(broker, ["mine"])
     assert caplog.text == ""
-    planner.fire_due(others, ["q"])
+    cron.fire_due(others, ["q"])
     assert broker.read(("LLEN", KEY.pending)) == [1]
     others.close()
 
 
 def test_a_schedule_with_another_key_is_written_anew_and_keeps_its_slot(broker: Broker, server: Server) -> None:
-    planner.write(broker, "s", schedule())
+    schedules.write(broker, "s", schedule())
     before = broker.planned("s")
     newer = server.broker(secret="a newer key for these,a secret for these tests")
-    planner.write(newer, "s", schedule())
+    schedules.write(newer, "s", schedule())
     after = broker.planned("s")
     assert before is not None
     assert after is not None
@@ -199,7 +202,7 @@ def test_a_schedule_with_another_key_is_written_anew_and_keeps_its_slot(broker: 
 
 def test_the_first_secret_signs_what_an_app_has_written_before(broker: Broker) -> None:
     assert broker.plan("s", b"", encode(schedule()), 3_600_000)
-    planner.write(broker, "s", schedule())
+    schedules.write(broker, "s", schedule())
     assert planned(broker, "s") == to_json("s", schedule(), broker.seal)
 
 

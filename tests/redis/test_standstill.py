@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rq_lite.broker import Broker, Link
+from rq_lite.duties.stuck import STEP, Standstill
 from rq_lite.errors import RqLiteError
-from rq_lite.runtime.board import Running
-from rq_lite.runtime.standstill import STEP, Standstill
+from rq_lite.process.board import Running
 from tests.conftest import Server
 from tests.redis.steps import KEY, cancel, put, take
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from rq_lite.broker import Broker, Code, Death, Link, Reclaimed
-from rq_lite.broker.codec import decode
+from rq_lite.model.message import decode
 from tests.conftest import Server, until
 from tests.redis.steps import (
     KEY,

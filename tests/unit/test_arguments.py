@@ -20,10 +20,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rq_lite.arguments import Arguments
-from rq_lite.broker.codec import VERSION, Message, decode, encode
+from rq_lite.client.queue import Queue
 from rq_lite.errors import BadArgument
-from rq_lite.queue import Queue
+from rq_lite.model.arguments import Arguments
+from rq_lite.model.message import VERSION, Message, decode, encode
 
 if typing.TYPE_CHECKING:
     from tests.unit.nowhere import Session  # type: ignore[import-not-found]

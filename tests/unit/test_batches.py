@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rq_lite import Queue, Settings, UsageError
-from rq_lite.batches import SLOW, ahead, batches, each_of
 from rq_lite.broker import Broker
+from rq_lite.client.batches import SLOW, ahead, batches, each_of
 
 
 class Clock:

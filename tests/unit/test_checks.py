@@ -12,8 +12,8 @@ import pytest
 from rq_lite import Executor, PriorityQueue, Queue, UsageError
 from rq_lite.broker import Broker
 from rq_lite.checks import MOST, real, shown, whole
+from rq_lite.client.registry import registry
 from rq_lite.settings import Settings
-from rq_lite.task import registry
 
 NAN, INF = float("nan"), float("inf")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rq_lite.broker.codec import VERSION, Message, Undecodable, decode, encode, made_at, new_id
+from rq_lite.model.message import VERSION, Message, Undecodable, decode, encode, made_at, new_id
 
 GOOD = encode(Message(VERSION, "id", "mod:task", [1, "two"], {"three": 3.5}))
 

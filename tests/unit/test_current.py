@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rq_lite import UsageError, current_job
-from rq_lite.current import CurrentJob, Progress, given
+from rq_lite.client.current import CurrentJob, Progress, given
 
 
 def made(told: list[Progress], deadline: float | None = None) -> CurrentJob:

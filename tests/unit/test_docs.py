@@ -7,9 +7,9 @@ from inspect import signature
 from pathlib import Path
 
 from rq_lite.broker import scripts
-from rq_lite.job import EDGES, State
+from rq_lite.client.task import Task, TaskOptions
+from rq_lite.model.states import EDGES, State
 from rq_lite.settings import Settings
-from rq_lite.task import Task, TaskOptions
 
 DOCS = Path(__file__).parents[2] / "docs"
 VERBS_OF_EXCHANGE = {"take", "ack"}

@@ -11,12 +11,12 @@ import msgspec
 import pytest
 
 from rq_lite import Ended
-from rq_lite.arguments import Arguments
-from rq_lite.broker.codec import VERSION, Message, Undecodable, as_is, decode, encode, entry_of, offspring
-from rq_lite.outcome import Buried, Retry
-from rq_lite.runtime import ending
-from rq_lite.runtime.failures import described
-from rq_lite.runtime.verdict import Failure, Report
+from rq_lite.model import completion
+from rq_lite.model.arguments import Arguments
+from rq_lite.model.failure import described
+from rq_lite.model.message import VERSION, Message, Undecodable, as_is, decode, encode, entry_of, offspring
+from rq_lite.model.outcome import Buried, Retry
+from rq_lite.model.retry import Failure, Report
 
 
 @dataclass
@@ -33,12 +33,12 @@ def nothing(_: str) -> dict[str, Any]:
     return {}
 
 
-PUTS = ending.Puts(nothing, as_is)
+PUTS = completion.Puts(nothing, as_is)
 
 
 def encoded(function: Any, result: Any, most: int = 1000, **fields: Any) -> bytes:
     about = message(**(fields or {"result_ttl": 60}))
-    return ending.encoded(about, result, Arguments("f", function), most)
+    return completion.encoded(about, result, Arguments("f", function), most)
 
 
 def test_results_are_json_or_what_the_annotation_restores() -> None:
@@ -57,14 +57,14 @@ def test_results_are_json_or_what_the_annotation_restores() -> None:
 def test_what_json_cannot_carry_is_refused(result: object) -> None:
     def plain(): ...  # type: ignore[no-untyped-def]
 
-    with pytest.raises(ending.BadResult, match="the result of app:f: "):
+    with pytest.raises(completion.BadResult, match="the result of app:f: "):
         encoded(plain, result)
 
 
 def test_a_result_that_is_not_what_the_annotation_says_is_refused() -> None:
     def pair() -> tuple[int, int]: ...  # type: ignore[empty-body]
 
-    with pytest.raises(ending.BadResult):
+    with pytest.raises(completion.BadResult):
         encoded(pair, [1, 2])
 
 
@@ -72,7 +72,7 @@ def test_a_large_result_is_refused() -> None:
     def plain(): ...  # type: ignore[no-untyped-def]
 
     assert len(encoded(plain, "x" * 998)) == 1000
-    with pytest.raises(ending.BadResult, match=r"has 1,001 bytes as JSON, max_result is 1,000"):
+    with pytest.raises(completion.BadResult, match=r"has 1,001 bytes as JSON, max_result is 1,000"):
         encoded(plain, "x" * 999)
 
 
@@ -84,7 +84,7 @@ def test_a_result_that_nobody_asks_for_is_not_looked_at(word: str, looked_at: bo
         return encoded(plain, {1}, then={word: ["q", "t"]})
 
     if looked_at:
-        with pytest.raises(ending.BadResult):
+        with pytest.raises(completion.BadResult):
             attempt()
     else:
         assert attempt() == b"null"
@@ -92,7 +92,7 @@ def test_a_result_that_nobody_asks_for_is_not_looked_at(word: str, looked_at: bo
 
 def test_done_puts_the_result_and_how_it_ended() -> None:
     then = {"success": ["q1", "a"], "failure": ["q2", "b"], "done": ["q3", "c"]}
-    found = ending.done(message(result_ttl=1.5, then=then), "home", 2, b'{"n":1}', PUTS)
+    found = completion.done(message(result_ttl=1.5, then=then), "home", 2, b'{"n":1}', PUTS)
     assert (found.state, found.detail, found.ttl, found.report) == ("done", b'"value":{"n":1}', 1500, b"")
     (q1, first), (q3, second) = found.puts
     assert (q1, q3) == ("q1", "q3")
@@ -110,7 +110,7 @@ def takes_ended(ended: Ended) -> None: ...
 def test_given_up_puts_the_error() -> None:
     then = {"success": ["q1", "a"], "failure": ["q2", "b"], "done": ["q3", "c"]}
     failure = Failure("KeyError: 'a: b'", "Traceback …")
-    found = ending.given_up(message(then=then), "home", 3, failure, Buried(b"{}"), PUTS)
+    found = completion.given_up(message(then=then), "home", 3, failure, Buried(b"{}"), PUTS)
     assert (found.state, found.ttl, found.report) == ("failed", 0, b"{}")
     expected = {"type": "KeyError", "message": "'a: b'", "traceback": "Traceback …"}
     assert json.loads(b"{" + found.detail + b"}") == {"error": expected}
@@ -125,7 +125,7 @@ def test_a_callback_says_what_its_task_says() -> None:
     def says(name: str) -> dict[str, Any]:
         return {"result_ttl": 9.0, "then": {"done": ["q", "next"]}} if name == "a" else {}
 
-    found = ending.done(message(then={"success": ["q1", "a"]}), "home", 1, b"1", ending.Puts(says, as_is))
+    found = completion.done(message(then={"success": ["q1", "a"]}), "home", 1, b"1", completion.Puts(says, as_is))
     ((_, raw),) = found.puts
     assert raw.startswith(b"0.0#id-1.success{")
     assert decode(raw)[0].result_ttl == 9
@@ -151,8 +151,8 @@ def test_callbacks_that_cannot_be_are_no_job(then: dict[str, list[str]]) -> None
 
 def test_the_time_that_a_result_is_kept_has_bounds() -> None:
     for seconds, ms in ((1e-9, 1), (2.5, 2500), (1e300, 10**12), (-5, 1)):
-        assert ending.ttl(message(result_ttl=seconds)) == ms
-    assert ending.ttl(message()) == 0
+        assert completion.ttl(message(result_ttl=seconds)) == ms
+    assert completion.ttl(message()) == 0
 
 
 def test_what_cannot_be_told_is_buried_all_the_same() -> None:
@@ -163,12 +163,12 @@ def test_what_cannot_be_told_is_buried_all_the_same() -> None:
 
     failure, report = Failure("KeyError: 'a'"), Report("id-1", "t", "KeyError: 'a'", attempts=2)
     puts = PUTS._replace(seal=fail)
-    found = ending.buried(message(then={"done": ["q", "a"]}), "home", 2, failure, report.buried(), puts)
+    found = completion.buried(message(then={"done": ["q", "a"]}), "home", 2, failure, report.buried(), puts)
     assert isinstance(found, Buried)
     said = msgspec.json.decode(found.report, type=Report)
     assert said.error == "KeyError: 'a'; its callbacks could not be made: RecursionError: too deep"
     assert (said.id, said.attempts) == ("id-1", 2)
-    assert ending.buried(message(), "home", 2, failure, report.buried(), puts) == report.buried()
+    assert completion.buried(message(), "home", 2, failure, report.buried(), puts) == report.buried()
 
 
 class Limited(Retry):

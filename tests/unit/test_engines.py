@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rq_lite.runtime import engines
-from rq_lite.runtime.engines import Engines
-from rq_lite.runtime.frames import Answer, Frames, Hire
+from rq_lite.consumer.offload import processes
+from rq_lite.consumer.offload.channel import Answer, Frames, Hire
+from rq_lite.consumer.offload.processes import Engines
 from rq_lite.settings import Settings
 
 FILES = Path("/proc/self/fd")
@@ -31,7 +31,7 @@ def test_where_none_can_be_started_its_jobs_wait(monkeypatch: pytest.MonkeyPatch
         def answer(self) -> Answer:
             return Answer(event="ready")
 
-    monkeypatch.setattr(engines, "Engine", Late)
+    monkeypatch.setattr(processes, "Engine", Late)
     made = Engines(Hire(settings=Settings(), app="app", number=1, queues=[]), 1, 1.0, Path.cwd())
     assert isinstance(made._started(), Late)
     assert len(tries) == 3
@@ -41,7 +41,7 @@ def test_where_none_can_be_started_its_jobs_wait(monkeypatch: pytest.MonkeyPatch
 def test_one_that_cannot_be_started_leaves_nothing_open(tmp_path: Path) -> None:
     before = len(list(FILES.iterdir()))
     with pytest.raises(FileNotFoundError):
-        engines.Engine(tmp_path / "gone")
+        processes.Engine(tmp_path / "gone")
     assert len(list(FILES.iterdir())) == before
 
 

@@ -45,8 +45,8 @@ def test_any_other_name_is_an_error() -> None:
 
 def test_public_names_are_what_they_are_elsewhere() -> None:
     from rq_lite.broker import Broker
+    from rq_lite.client.queue import Queue
     from rq_lite.errors import QueueFull
-    from rq_lite.queue import Queue
 
     assert (rq_lite.Broker, rq_lite.Queue, rq_lite.QueueFull) == (Broker, Queue, QueueFull)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import watchfiles
 
-from rq_lite import folder as module
 from rq_lite.errors import SourceError
-from rq_lite.folder import look, watch
+from rq_lite.feeds import folder as module
+from rq_lite.feeds.folder import look, watch
 
 DEADLINE = 60.0  # seconds, far above what anything here takes
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rq_lite.broker import Code, Put
 from rq_lite.cli.progress import Meter
-from rq_lite.putting import Progress
-from rq_lite.sources import Source, numbers
+from rq_lite.client.put import Progress
+from rq_lite.feeds.sources import Source, numbers
 
 
 class Feed:

@@ -14,17 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from rq_lite import moments
+from rq_lite import events
 from rq_lite.errors import UsageError
 
-ROOT = Path(moments.__file__).parents[1]
-CALLS = re.compile(r"moments\.(reach|step)\(\s*f?\"([a-z_.]+)\"")
+ROOT = Path(events.__file__).parents[1]
+CALLS = re.compile(r"events\.(reach|step)\(\s*f?\"([a-z_.]+)\"")
 
 
 @pytest.fixture(autouse=True)
 def watchers() -> Iterator[None]:
     yield
-    moments.watchers.clear()
+    events.watchers.clear()
 
 
 class Cable:
@@ -35,37 +35,37 @@ class Cable:
 
 
 def watch(text: str, role: str = "producer", **more: str) -> None:
-    moments.watchers[:] = moments.asked_for(role, {"RQ_LITE_FAILPOINT": text, **more})
+    events.watchers[:] = events.asked_for(role, {"RQ_LITE_FAILPOINT": text, **more})
 
 
 def test_nobody_listens_by_default() -> None:
-    assert moments.asked_for("producer", {}) == []
-    moments.reach("put.before", None)
+    assert events.asked_for("producer", {}) == []
+    events.reach("put.before", None)
 
 
 def test_every_name_is_reached_somewhere_and_no_other() -> None:
     calls = [call for file in (ROOT / "rq_lite").rglob("*.py") for call in CALLS.findall(file.read_text())]
     steps = {name for how, name in calls if how == "step"} | {"put", "take", "ack", "settle", "give_back"}
     reached = {name for how, name in calls if how == "reach"}
-    assert steps == set(moments.STEPS)
-    assert reached <= moments.NAMES
-    assert reached | {f"{step}.{end}" for step in steps for end in ("before", "after", "failed")} == moments.NAMES
+    assert steps == set(events.STEPS)
+    assert reached <= events.NAMES
+    assert reached | {f"{step}.{end}" for step in steps for end in ("before", "after", "failed")} == events.NAMES
 
 
 def test_a_failpoint_acts_at_its_moment_and_only_then() -> None:
     watch("put.after:raise@2")
-    moments.reach("put.before", None)
-    moments.reach("put.after", None)
-    with pytest.raises(moments.Failed, match=r"put\.after"):
-        moments.reach("put.after", None)
-    moments.reach("put.after", None)
+    events.reach("put.before", None)
+    events.reach("put.after", None)
+    with pytest.raises(events.Failed, match=r"put\.after"):
+        events.reach("put.after", None)
+    events.reach("put.after", None)
 
 
 def test_of_several_processes_only_the_first_acts(tmp_path: Path) -> None:
     cable = Cable()
     for _ in range(3):
         watch("put.before:drop", RQ_LITE_FAILPOINT_ONCE=str(tmp_path))
-        moments.reach("put.before", cable)
+        events.reach("put.before", cable)
     assert cable.dropped == 1
 
 
@@ -73,7 +73,7 @@ def test_of_several_processes_only_the_first_acts(tmp_path: Path) -> None:
     ("action", "code"), [("kill", -signal.SIGKILL), ("stop", -signal.SIGTERM), ("raise", 1), ("sleep=0.01", 0)]
 )
 def test_what_a_failpoint_does_to_a_process(action: str, code: int) -> None:
-    program = "from rq_lite import moments; moments.begin('producer'); moments.reach('put.before', None)"
+    program = "from rq_lite import events; events.begin('producer'); events.reach('put.before', None)"
     environment = {"RQ_LITE_FAILPOINT": f"put.before:{action}", "PYTHONPATH": str(ROOT)}
     ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=False)
     assert ended.returncode == code
@@ -88,11 +88,11 @@ def test_what_is_no_failpoint_is_an_error(text: str) -> None:
 
 
 def test_a_history_has_a_line_for_each_moment(tmp_path: Path) -> None:
-    moments.watchers[:] = moments.asked_for("producer", {"RQ_LITE_HISTORY": str(tmp_path)})
-    with suppress(ValueError), moments.step("settle", None, tags=[1]) as facts:
+    events.watchers[:] = events.asked_for("producer", {"RQ_LITE_HISTORY": str(tmp_path)})
+    with suppress(ValueError), events.step("settle", None, tags=[1]) as facts:
         facts["stale"] = 1
         raise ValueError
-    with moments.step("settle", None, tags=[2]):
+    with events.step("settle", None, tags=[2]):
         pass
     (file,) = tmp_path.iterdir()
     lines = [json.loads(line) for line in file.read_text().splitlines()]
@@ -106,8 +106,8 @@ def test_a_history_has_a_line_for_each_moment(tmp_path: Path) -> None:
 
 def test_a_moment_that_kills_is_in_the_history(tmp_path: Path) -> None:
     environment = {"RQ_LITE_HISTORY": str(tmp_path), "RQ_LITE_FAILPOINT": "put.before:raise"}
-    moments.watchers[:] = moments.asked_for("producer", environment)
-    with pytest.raises(moments.Failed):
-        moments.reach("put.before", None)
+    events.watchers[:] = events.asked_for("producer", environment)
+    with pytest.raises(events.Failed):
+        events.reach("put.before", None)
     (file,) = tmp_path.iterdir()
     assert "put.before" in file.read_text()

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from rq_lite import Bury, JobTimeout, Queue, Retry, UsageError
-from rq_lite.broker.codec import VERSION, Message
-from rq_lite.outcome import Buried, Retried
-from rq_lite.runtime.ending import BadResult
-from rq_lite.runtime.executor import chances, failed
-from rq_lite.runtime.slots import Expired
-from rq_lite.runtime.verdict import Chances, Failure, judge
-from rq_lite.task import Policy, registry
+from rq_lite.client.registry import registry
+from rq_lite.consumer.executor import chances, failed
+from rq_lite.consumer.slots import Expired
+from rq_lite.model.completion import BadResult
+from rq_lite.model.message import VERSION, Message
+from rq_lite.model.outcome import Buried, Retried
+from rq_lite.model.policy import Policy
+from rq_lite.model.retry import Chances, Failure, judge
 
 
 def message(**fields: Any) -> Message:

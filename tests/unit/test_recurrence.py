@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rq_lite.broker.codec import as_is, decode, made_at
 from rq_lite.errors import UsageError
-from rq_lite.schedules import (
+from rq_lite.model.message import as_is, decode, made_at
+from rq_lite.model.schedule import (
     LATE,
     LONGEST,
     MOST,

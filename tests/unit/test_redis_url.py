@@ -15,13 +15,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rq_lite import Broker, Queue, Settings
-from rq_lite.broker.connection import Address, explained
+from rq_lite.broker.address import Address
+from rq_lite.broker.transient import explained
 from rq_lite.cli import main
+from rq_lite.consumer.offload.channel import Hire
 from rq_lite.demo.facts import Choices
 from rq_lite.errors import UsageError
+from rq_lite.process.protocol import Plan
 from rq_lite.redis_url import flaw, redact, redacted, secrets_of
-from rq_lite.runtime.frames import Hire
-from rq_lite.runtime.plan import Plan
 from rq_lite.settings import load_settings
 
 OPTION = "unknown option 'ssl'; TLS is rediss://"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rq_lite.runtime.respawn import FIRST, LONGEST, LONGEST_READY, TRIES, YOUNG, Respawn
+from rq_lite.supervisor.restart import FIRST, LONGEST, LONGEST_READY, TRIES, YOUNG, Respawn
 
 
 def test_deaths_at_the_start_are_given_longer_pauses_and_then_up() -> None:

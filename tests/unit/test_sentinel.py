@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rq_lite.broker.connection import Address
+from rq_lite.broker.address import Address
 from rq_lite.broker.sentinel import Sentinels
 from rq_lite.errors import UsageError
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from rq_lite import Settings, UsageError
 from rq_lite.broker import Broker
-from rq_lite.broker.codec import VERSION, Message, decode, encode, marked, split
-from rq_lite.broker.signing import UNFIT, UNSIGNED, Refused, Signer
+from rq_lite.model.message import VERSION, Message, decode, encode, marked, split
+from rq_lite.model.signing import UNFIT, UNSIGNED, Refused, Signer
 from rq_lite.settings import keys_of, load_settings
 
 KEY, OTHER = b"one key of the secret", b"another key as long"

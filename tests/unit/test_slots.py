@@ -6,11 +6,11 @@ import time
 
 import gevent
 
-from rq_lite.broker.codec import VERSION, Message, encode
-from rq_lite.outcome import Outcome
-from rq_lite.runtime import watch
-from rq_lite.runtime.board import NEVER, SECOND, Board, new_file, size
-from rq_lite.runtime.slots import Slot, Slots
+from rq_lite.consumer.slots import Slot, Slots
+from rq_lite.model.message import VERSION, Message, encode
+from rq_lite.model.outcome import Outcome
+from rq_lite.process.board import NEVER, SECOND, Board, new_file, size
+from rq_lite.supervisor import watchdog
 
 
 class Base:
@@ -70,4 +70,4 @@ def test_a_loop_that_never_turns_stands_still_from_its_beginning_on() -> None:
     board = Board(new_file(size(1)), 1)
     before = time.monotonic()
     Slots[Base](board, lambda slot, entry: None, lambda lane, tag, outcome: None)
-    assert 50 < watch.stuck_for(board, time.monotonic() + 60) <= time.monotonic() + 60 - before
+    assert 50 < watchdog.stuck_for(board, time.monotonic() + 60) <= time.monotonic() + 60 - before

@@ -21,20 +21,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.exceptions import MasterDownError, ReadOnlyError
 
-from rq_lite.backoff import full_jitter
 from rq_lite.broker import is_weather
-from rq_lite.broker.connection import Address
-from rq_lite.broker.keys import NAME
+from rq_lite.broker.address import Address
+from rq_lite.broker.deliveries import Order
 from rq_lite.cli import dead_view, jobs_view
 from rq_lite.errors import BrokerUnavailable, JobFailed, JobTimeout, QueueFull, RqLiteError, UsageError
-from rq_lite.job import EDGES, State
-from rq_lite.runtime import identity
-from rq_lite.runtime.child import Child
-from rq_lite.runtime.identity import Identity, mine, parse, start_of, surely_dead
-from rq_lite.runtime.lane import Order
-from rq_lite.runtime.plan import Plan, Report
-from rq_lite.runtime.seldom import Seldom, one_line
+from rq_lite.logs import Seldom, one_line
+from rq_lite.model.backoff import full_jitter
+from rq_lite.model.names import NAME
+from rq_lite.model.states import EDGES, State
+from rq_lite.process import identity
+from rq_lite.process.identity import Identity, mine, parse, start_of, surely_dead
+from rq_lite.process.protocol import Plan, Report
 from rq_lite.settings import Settings
+from rq_lite.supervisor.child import Child
 
 linux = pytest.mark.skipif(not identity.PROC.joinpath("self/stat").exists(), reason="needs /proc")
 

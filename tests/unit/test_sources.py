@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rq_lite.encoding import Encoding
 from rq_lite.errors import SourceError, UsageError
-from rq_lite.readers import LIMIT, WINDOW, parsed
-from rq_lite.sources import START, Format, Item, Source, fingerprint, guess, numbers, open_source, same
+from rq_lite.feeds.encoding import Encoding
+from rq_lite.feeds.readers import LIMIT, WINDOW, parsed
+from rq_lite.feeds.sources import START, Format, Item, Source, fingerprint, guess, numbers, open_source, same
 
 SMALL = 64  # a limit for lines that small files can exceed
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rq_lite.runtime.streams import Outlet, Stream
+from rq_lite.process.streams import Outlet, Stream
 
 
 class Heard:

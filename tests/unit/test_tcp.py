@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from rq_lite.broker import Broker, tcp
-from rq_lite.broker.connection import Address, Link, made
+from rq_lite.broker.address import Address, made
+from rq_lite.broker.link import Link
 from rq_lite.errors import BrokerUnavailable
 from rq_lite.settings import Settings
 from tests.conftest import ROOT, until
@@ -186,7 +187,7 @@ def test_tls_is_checked_for_the_name_and_not_for_the_address(names: Names, certi
 
 # The resolver itself would take 10 s a name, and gevent's ten threads 40 s for 40 of them.
 MANY = """
-from rq_lite.runtime import boot
+from rq_lite.consumer import boot
 import gevent, socket
 from rq_lite.broker import tcp
 

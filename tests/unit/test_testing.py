@@ -25,9 +25,10 @@ from rq_lite import (
     gather,
 )
 from rq_lite.broker import Broker
-from rq_lite.process import this
-from rq_lite.runtime.ending import BadResult
-from rq_lite.task import Task, registry
+from rq_lite.client.defaults import this
+from rq_lite.client.registry import registry
+from rq_lite.client.task import Task
+from rq_lite.model.completion import BadResult
 from rq_lite.testing import PutJob, assert_put, inline, put_jobs, recorded
 
 DEAD = Settings(url="redis://127.0.0.1:1", patience=0.0)  # whoever asks this Redis gets an error
@@ -103,7 +104,7 @@ def test_arguments_go_through_json(queue: Queue, seen: list[Any]) -> None:
 
 
 def test_an_error_is_raised_by_the_put(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rq_lite.batches.SLOW", float("inf"))  # on a busy machine the first would go alone
+    monkeypatch.setattr("rq_lite.client.batches.SLOW", float("inf"))  # on a busy machine the first would go alone
 
     @queue.task
     def fail(what: str) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rq_lite.runtime import watch
-from rq_lite.runtime.board import (
+from rq_lite.process.board import (
     DEADLINE,
     ELSEWHERE,
     JOB,
@@ -24,7 +23,9 @@ from rq_lite.runtime.board import (
     new_file,
     size,
 )
-from rq_lite.runtime.watch import Limits
+from rq_lite.process.protocol import SHORTEST_GRACE
+from rq_lite.supervisor import watchdog
+from rq_lite.supervisor.watchdog import Limits
 
 LIMITS = Limits(stall=10, idle=15, grace=5, max_jobs=0, max_rss=0)
 
@@ -44,10 +45,10 @@ def runs(board: Board, slot: int, *, lane: int = 0, tag: int = 1, deadline: floa
 
 
 def test_a_new_board_shows_nothing(board: Board) -> None:
-    assert watch.stuck_for(board, 1e6) == 0
-    assert watch.past_hard_limit(board, LIMITS, 1e6) == []
-    assert watch.idle_for(board, 0, 1e6) == 0
-    assert watch.worn_out(board, LIMITS, 0) == ""
+    assert watchdog.stuck_for(board, 1e6) == 0
+    assert watchdog.past_hard_limit(board, LIMITS, 1e6) == []
+    assert watchdog.idle_for(board, 0, 1e6) == 0
+    assert watchdog.worn_out(board, LIMITS, 0) == ""
 
 
 def test_two_processes_see_the_same() -> None:
@@ -62,16 +63,16 @@ def test_two_processes_see_the_same() -> None:
 
 def test_a_loop_that_does_not_turn_is_stuck(board: Board) -> None:
     board.words[TURNED] = 100 * SECOND
-    assert watch.stuck_for(board, 112.5) == 12.5
+    assert watchdog.stuck_for(board, 112.5) == 12.5
 
 
 def test_a_job_has_its_grace_after_its_timeout(board: Board) -> None:
     runs(board, 0, tag=1, deadline=100)
     runs(board, 1, tag=2, deadline=200)
     runs(board, 2, tag=3, deadline=NEVER / SECOND)
-    assert watch.past_hard_limit(board, LIMITS, 104.9) == []
-    assert [job.tag for job in watch.past_hard_limit(board, LIMITS, 105.1)] == [1]
-    assert [job.tag for job in watch.past_hard_limit(board, LIMITS, 1e6)] == [1, 2]
+    assert watchdog.past_hard_limit(board, LIMITS, 104.9) == []
+    assert [job.tag for job in watchdog.past_hard_limit(board, LIMITS, 105.1)] == [1]
+    assert [job.tag for job in watchdog.past_hard_limit(board, LIMITS, 1e6)] == [1, 2]
 
 
 def test_a_job_that_begins_while_one_looks_is_not_taken_for_the_one_before_it(board: Board) -> None:
@@ -91,17 +92,17 @@ def test_a_job_that_begins_while_one_looks_is_not_taken_for_the_one_before_it(bo
 def test_without_grace_there_is_still_time_for_the_soft_limit(board: Board) -> None:
     runs(board, 0, deadline=100)
     limits = LIMITS._replace(grace=0)
-    assert watch.past_hard_limit(board, limits, 100 + watch.SHORTEST_GRACE / 2) == []
-    assert watch.past_hard_limit(board, limits, 100.1 + watch.SHORTEST_GRACE)
+    assert watchdog.past_hard_limit(board, limits, 100 + SHORTEST_GRACE / 2) == []
+    assert watchdog.past_hard_limit(board, limits, 100.1 + SHORTEST_GRACE)
 
 
 def test_a_cancelled_job_has_its_grace_after_that_was_seen(board: Board) -> None:
     runs(board, 0, tag=1, deadline=100)
     runs(board, 1, tag=2, deadline=1e9)
     cancelled = {board.running(0): 104.0, board.running(1): 102.0}
-    assert watch.past_hard_limit(board, LIMITS, 104.9, cancelled) == []
-    assert [job.tag for job in watch.past_hard_limit(board, LIMITS, 107.1, cancelled)] == [1, 2]
-    assert [job.tag for job in watch.past_hard_limit(board, LIMITS, 109.1, cancelled)] == [1, 2]
+    assert watchdog.past_hard_limit(board, LIMITS, 104.9, cancelled) == []
+    assert [job.tag for job in watchdog.past_hard_limit(board, LIMITS, 107.1, cancelled)] == [1, 2]
+    assert [job.tag for job in watchdog.past_hard_limit(board, LIMITS, 109.1, cancelled)] == [1, 2]
 
 
 def test_what_has_ended_or_runs_elsewhere_is_not_on_the_loop(board: Board) -> None:
@@ -116,18 +117,18 @@ def test_what_has_ended_or_runs_elsewhere_is_not_on_the_loop(board: Board) -> No
 def test_idle_is_who_has_room_and_takes_nothing_since_jobs_wait(board: Board) -> None:
     board.words[ROOM] = 1
     board.words[TOOK] = 100 * SECOND
-    assert watch.idle_for(board, 90, 120) == 20
-    assert watch.idle_for(board, 110, 120) == 10
+    assert watchdog.idle_for(board, 90, 120) == 20
+    assert watchdog.idle_for(board, 110, 120) == 10
     board.words[ROOM] = 0
-    assert watch.idle_for(board, 90, 120) == 0
+    assert watchdog.idle_for(board, 90, 120) == 0
 
 
 def test_worn_out_by_jobs_or_memory(board: Board) -> None:
     board.words[TAKEN] = 1000
-    assert watch.worn_out(board, LIMITS, 10**9) == ""
-    assert watch.worn_out(board, LIMITS._replace(max_jobs=1000), 0) == "has taken 1,000 jobs"
-    assert watch.worn_out(board, LIMITS._replace(max_rss=200_000_000), 250_000_000) == "uses 250 MB"
-    assert watch.worn_out(board, LIMITS._replace(max_rss=200_000_000), 150_000_000) == ""
+    assert watchdog.worn_out(board, LIMITS, 10**9) == ""
+    assert watchdog.worn_out(board, LIMITS._replace(max_jobs=1000), 0) == "has taken 1,000 jobs"
+    assert watchdog.worn_out(board, LIMITS._replace(max_rss=200_000_000), 250_000_000) == "uses 250 MB"
+    assert watchdog.worn_out(board, LIMITS._replace(max_rss=200_000_000), 150_000_000) == ""
 
 
 def test_consumers_are_not_worn_out_all_at_once() -> None:

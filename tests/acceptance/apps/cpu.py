@@ -16,7 +16,7 @@ from typing import Any
 from rq_lite import Bury, Queue, Retry, current_job
 from tests.acceptance.apps.evidence import FOLDER, note, wait_for_gate
 
-if (FOLDER / "broken").exists() and "rq_lite.runtime.engine" in " ".join(sys.orig_argv):
+if (FOLDER / "broken").exists() and "rq_lite.consumer.offload.engine" in " ".join(sys.orig_argv):
     raise RuntimeError("it cannot be imported now")
 
 work = Queue("work")

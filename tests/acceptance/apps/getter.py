@@ -14,7 +14,7 @@ import threading
 import time
 
 from rq_lite import Queue
-from rq_lite.moments import begin
+from rq_lite.events import begin
 from tests.acceptance.apps.evidence import note, wait_for_gate
 
 begin("consumer")

@@ -1,0 +1,169 @@
+"""Where jobs are: read a queue's jobs in pages, and look for one. Never all at once; only `hasten` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from rq_lite.admin import dead
+from rq_lite.admin.dead import Buried
+from rq_lite.admin.status import ms_of
+from rq_lite.broker import Broker, keys
+from rq_lite.model.message import Undecodable, decode, id_in
+from rq_lite.model.states import State
+
+STEP = 100  # jobs that are read at once
+LOOKS = 3  # for a job that is not found at once
+FAR = 10_000  # jobs of each end of what waits that a look for one goes through
+PLACES = (State.INFLIGHT, State.PENDING, State.SCHEDULED, State.SUSPECT, State.DEAD)
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """A job and where it is. What does not apply is empty, 0 or None."""
+
+    queue: str
+    state: State
+    entry: bytes
+    id: str | None  # None: it is no job
+    task: str | None
+    attempts: int  # that have failed
+    crashes: int
+    member: bytes = b""  # of `scheduled`
+    due: float | None = None  # seconds since 1970, by Redis' clock
+    parked: bool = False
+    consumer: str = ""  # that has it
+    tag: int = 0
+    buried: Buried | None = None
+
+
+class Search(NamedTuple):
+    """What a look for a job has found, and how many of those that wait it has not looked at."""
+
+    job: Found | None
+    unseen: int
+
+
+def made(queue: str, state: State, entry: bytes, **facts: Any) -> Found:
+    try:
+        message, attempts, crashes = decode(entry)
+        job_id, task = message.id, message.task
+    except Undecodable:
+        job_id, task, attempts, crashes = None, None, 0, 0
+    return Found(
+        queue=queue, state=state, entry=entry, id=job_id, task=task, attempts=attempts, crashes=crashes, **facts
+    )
+
+
+def sizes(broker: Broker, queue: str) -> dict[State, int]:
+    """How many jobs are in each place."""
+    key = keys.of(queue)
+    kinds = broker.read(("TYPE", key.pending))[0]
+    pending, scheduled, lone, buried = broker.read(
+        ("ZCARD" if kinds == b"zset" else "LLEN", key.pending),
+        ("ZCARD", key.scheduled),
+        ("LLEN", key.suspects),
+        ("ZCARD", key.dead_index),
+    )
+    return dict(zip(PLACES, (len(owned(broker, queue)), pending, scheduled, lone, buried), strict=True))
+
+
+def page(broker: Broker, queue: str, state: State, first: int, count: int) -> list[Found]:
+    """Jobs of a place from the first-th on, those first that are taken, due or were buried next."""
+    key = keys.of(queue)
+    if state is State.INFLIGHT:
+        return inflight(broker, queue, owned(broker, queue)[first : first + count])
+    if state is State.DEAD:
+        flat = broker.read(("ZRANGE", key.dead_index, first, first + count - 1, "REV", "WITHSCORES"))[0]
+        tags = [(int(flat[i]), float(flat[i + 1])) for i in range(0, len(flat), 2) if flat[i].isdigit()]
+        reports = [dead.job_of(queue, *each) for each in dead.contents(broker, queue, tags)]
+        return [of_dead(report) for report in reports]
+    if state is State.SCHEDULED:
+        return [of_scheduled(queue, member, float(due)) for member, due in broker.window(key.scheduled, first, count)]
+    place = key.pending if state is State.PENDING else key.suspects
+    return [made(queue, state, entry) for entry in waiting(broker, place, first, count)]
+
+
+def waiting(broker: Broker, place: str, first: int, count: int) -> list[bytes]:
+    """Entries of a list or, where a queue has priorities, of a sorted set; the next to be taken first."""
+    return [entry.partition(b"|")[2] if score else entry for entry, score in broker.window(place, first, count)]
+
+
+def of_scheduled(queue: str, member: bytes, due: float) -> Found:
+    entry = member.partition(b"|")[2]
+    parked = member[:1] == b"p"
+    return made(queue, State.SCHEDULED, entry, member=member, due=due / 1000, parked=parked)
+
+
+def of_dead(report: Buried) -> Found:
+    return Found(
+        queue=report.queue, state=State.DEAD, entry=report.entry, id=report.id, task=report.task,
+        attempts=report.attempts, crashes=report.crashes, consumer=report.consumer, tag=report.tag, buried=report,
+    )  # fmt: skip
+
+
+def owned(broker: Broker, queue: str) -> list[tuple[str, int]]:
+    """What consumers have: consumer and tag, the oldest first. There are no more than slots."""
+    found = [(tag, name) for name in broker.consumers(queue) for tag in broker.inflight(queue, name)]
+    return [(name, tag) for tag, name in sorted(found)]
+
+
+def inflight(broker: Broker, queue: str, tags: list[tuple[str, int]]) -> list[Found]:
+    found = []
+    for name, tag in tags:
+        found += [
+            made(queue, State.INFLIGHT, entry, consumer=name, tag=tag)
+            for tag, entry in broker.booked(queue, name, [tag])
+        ]
+    return found
+
+
+def listed(broker: Broker, queue: str, state: State, first: int = 0) -> Iterator[Found]:
+    """All of a place from the first-th on, in pages. Jobs that come or go meanwhile may be met twice, or missed."""
+    while jobs := page(broker, queue, state, first, STEP):
+        yield from jobs
+        first += len(jobs)
+
+
+# -- one job
+
+
+def find(broker: Broker, queue: str, job_id: str) -> Search:
+    """Where this job is, as far as can be told without reading all that waits."""
+    for _ in range(LOOKS):
+        found = look(broker, queue, job_id)
+        if found.job is not None:
+            break
+    return found
+
+
+def look(broker: Broker, queue: str, job_id: str) -> Search:
+    """One look, which a job may slip through that moves meanwhile to where was looked before."""
+    key = keys.of(queue)
+    consumer, tag = broker.read(("HMGET", key.job(job_id), "consumer", "tag"))[0]
+    if consumer is not None and tag is not None and tag.isdigit():
+        for job in inflight(broker, queue, [(consumer.decode(), int(tag))]):
+            if job.id == job_id:
+                return Search(job, 0)
+    counts, unseen = sizes(broker, queue), 0
+    for state in (State.INFLIGHT, State.SUSPECT, State.PENDING, State.SCHEDULED):
+        count = counts[state]
+        starts = [*range(0, min(count, FAR), STEP), *range(max(FAR, count - FAR), count, STEP)]
+        for first in starts:
+            for job in page(broker, queue, state, first, STEP):
+                if id_in(job.entry) == job_id:
+                    return Search(job, 0)
+        unseen += max(0, count - 2 * FAR)
+    for report in dead.buried(broker, queue, dead.Filter(ids=frozenset([job_id]))):
+        return Search(of_dead(report), 0)
+    return Search(None, unseen)
+
+
+def hasten(broker: Broker, job: Found) -> bool:
+    """Let a scheduled job be due now; False if it is not scheduled any more."""
+    key = keys.of(job.queue)
+    now = ms_of(broker.read(("TIME",))[0])
+    changed = broker.read(("ZADD", key.scheduled, "XX", "CH", now, job.member))[0]
+    broker.promote(job.queue)
+    return bool(changed)

@@ -1,0 +1,272 @@
+"""How the broker's methods reach Redis: connect once, run a script or command, try again through weather."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Self, TypeVar
+
+import redis
+
+from rq_lite import events
+from rq_lite.broker import former, scripts
+from rq_lite.broker.address import Address
+from rq_lite.broker.link import LONGEST_BLOCK, Link, Links, left
+from rq_lite.broker.transient import FAULTS, explained, is_lost, is_weather
+from rq_lite.embedded.program import OLDEST
+from rq_lite.embedded.server import PATIENCE, Attached, announce, attach
+from rq_lite.errors import BrokerError, BrokerUnavailable, BrokerUnsuitable, RqLiteError
+from rq_lite.model.backoff import pauses
+from rq_lite.model.signing import Signer
+from rq_lite.redis_url import redact
+from rq_lite.settings import Settings, keys_of, load_settings
+
+WITH_FLAGS = (7, 0)
+STEP = 0.01  # seconds that a try waits for an embedded Redis which it has started; the next one goes on with that
+WAITERS = 8  # connections of a process that wait for one queue's room, or for its end, at the same time
+KEPT = 16  # queues for which such connections stay open after a wait; beyond that each wait opens one
+SAID = 10.0  # seconds between two lines about a Redis that is away
+PORTION = 500_000  # bytes that one answer holds of what may be large
+T = TypeVar("T")
+log = logging.getLogger("rq_lite.broker")
+
+
+class Runner:
+    """Connects with its first use; what the three sides of the broker have in common."""
+
+    def __init__(self, url: str | None = None, *, settings: Settings | None = None, quiet: bool = False) -> None:
+        self.settings = settings or load_settings({"url": url})
+        keys = keys_of(self.settings.secret)
+        self.signer = Signer(keys) if keys else None
+        self._url = url or self.settings.url
+        self._quiet = quiet
+        self._said_at = float("-inf")  # when Redis was last said to be away
+        self._opening, self._pid = threading.RLock(), os.getpid()
+        self._attached: Attached | None = None
+        self._scripts: dict[str, scripts.Script] | None = None
+        self.portion = PORTION
+        self._known: set[str] = set()  # queues that were made known for callbacks
+        self._tracked: set[str] = set()  # queues that were told to expect tracked jobs
+        if self._url is not None:
+            self._connect_to(self._url)
+
+    def _connect_to(self, url: str) -> None:
+        self._address = Address(url)
+        self._links = Links(self._address)
+        self._waiters: dict[str, Links] = {}  # by what is waited for
+
+    # -- opening and closing
+
+    def open(self) -> Self:
+        """Connect now, once, without patience, and check the server. Raises BrokerError in one line."""
+        self._ready(self._until(0.0))
+        return self
+
+    def _until(self, patience: float | None = None) -> float:
+        """When patience ends that begins now, in time.monotonic(); None: as the settings say."""
+        return time.monotonic() + (self.settings.patience if patience is None else patience)
+
+    def _ready(self, until: float) -> None:
+        """Connect, unless that is done. All who come meanwhile wait for one, but no longer than for Redis itself.
+
+        A signal handler that interrupts it connects by itself.
+        """
+        if self._scripts is not None:
+            return
+        if self._pid != os.getpid():  # a fork: whoever held the lock is not here
+            self._opening, self._pid = threading.RLock(), os.getpid()
+        if not self._opening.acquire(timeout=left(until)):
+            raise BrokerUnavailable("Redis cannot be reached: others here are still trying to")
+        try:
+            if self._scripts is None:
+                self._open(until)
+        finally:
+            self._opening.release()
+
+    def _open(self, until: float) -> None:
+        events.begin("producer")  # unless this process has said before what it is
+        if self._url is None:
+            self._use(attach(self.settings, say=None if self._quiet else announce))
+        with self._links.lend() as link:
+            info, *old = self._patiently(lambda: greeted(link), link, until)
+        self.version = version_of(info)
+        if self.version < OLDEST:
+            number = ".".join(map(str, self.version))
+            raise BrokerUnsuitable(f"Redis at {self.shown} is version {number or '?'}; 6.2 or newer is needed")
+        if (said := former.found(old)) and not self._quiet:
+            log.warning("Redis at %s holds %s", self.shown, said)
+        self._scripts = scripts.load(flags=self.version >= WITH_FLAGS)
+
+    def _use(self, attached: Attached) -> None:
+        if self._url is not None:  # a signal handler that came in between has attached, too
+            attached.close()
+            return
+        self._attached = attached
+        self._connect_to(attached.url)
+        self._url = attached.url
+
+    def close(self) -> None:
+        if self._url is not None:
+            self._links.close()
+            for waiters in list(self._waiters.values()):
+                waiters.close()
+        if self._attached is not None:
+            self._attached.close()
+            self._attached, self._url, self._scripts = None, None, None
+
+    def revive(self, timeout: float = PATIENCE) -> None:
+        """Start the embedded Redis again if it is gone; nothing for any other."""
+        if self._attached is not None:
+            self._attached.revive(timeout=timeout)
+
+    @property
+    def url(self) -> str:
+        """With its password: for processes that this one starts, never for people."""
+        self.open()
+        return self._address.url
+
+    @property
+    def shown(self) -> str:
+        """The URL for people."""
+        return self._address.shown
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({'' if self._url is None else repr(redact(self._url))})"
+
+    def veiled(self, text: str) -> str:
+        """A text without this Redis' passwords, for people: of an error of redis-py, say, or of a command."""
+        return text if self._url is None else self._address.veiled(text)
+
+    def link(self) -> Link:
+        """A connection for one caller alone."""
+        self.open()
+        return Link(self._address)
+
+    # -- signatures
+
+    def seal(self, queue: str, text: bytes) -> bytes:
+        """A job's JSON as it may be put on this queue: signed, if there is a secret. Marks come in front later."""
+        return text if self.signer is None else self.signer.seal(queue, text)
+
+    def opened(self, queue: str, entry: bytes) -> bytes:
+        """An entry of this queue that may be looked at; raises Refused (an Undecodable) where a secret forbids it."""
+        return entry if self.signer is None else self.signer.opened(queue, entry)
+
+    # -- running a script or command
+
+    def _run(self, name: str, keys_: tuple[str, ...], *args: Any, link: Link | None = None) -> list[Any]:
+        until = self._until()
+        self._ready(until)
+        assert self._scripts is not None
+        script = self._scripts[name]
+        if link is not None:
+            reply: list[Any] = script(link, keys_, *args)
+            return reply
+        with self._links.lend(until) as lent:
+            return self._patiently(lambda: script(lent, keys_, *args), lent, until)
+
+    def read(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """The replies to plain commands, sent together; they are repeated like scripts, so only safe ones."""
+        until = self._until()
+        self._ready(until)
+        with self._links.lend(until) as link:
+            return self._patiently(lambda: link.pipe(list(commands)), link, until)
+
+    @property
+    def _caps(self) -> tuple[int, int]:
+        """Of the dead set: the most jobs, and the longest to keep one, ms."""
+        return self.settings.dead_max, ms(self.settings.dead_age)
+
+    def _read(self, command: tuple[Any, ...], link: Link | None) -> Any:
+        return self.read(command)[0] if link is None else link.call(*command)
+
+    def _patiently(self, attempt: Callable[[], T], link: Link, until: float) -> T:
+        """Tries once, and again after weather, with growing pauses of random length, until patience is over."""
+        unknown = False
+        for pause in pauses():
+            failure: BrokerError | None = None
+            try:
+                return attempt()
+            except FAULTS as error:
+                # Once an answer was lost, only an answer to the same step can tell what was done.
+                unknown = unknown or (is_lost(error) and link.asked)
+                link.close()
+                if not is_weather(error) or time.monotonic() + pause > until:
+                    failure = explained(error, self._address, unknown=unknown)
+                else:
+                    self._say_away(error, until)
+                    if is_lost(error):
+                        with contextlib.suppress(RqLiteError, OSError):
+                            self.revive(STEP)
+            if failure is not None:  # raised here, without redis-py's error as its context: that may hold a password
+                raise failure
+            time.sleep(pause)
+        raise AssertionError("pauses never end")
+
+    def _say_away(self, error: BaseException, until: float) -> None:
+        """Once in a while, for all who wait: else a program that puts would stand still without a word."""
+        now = time.monotonic()
+        if now - self._said_at > SAID:
+            self._said_at = now
+            log.warning("%s; trying again for up to %.0f s", explained(error, self._address), until - now)
+
+    def _wait(self, lists: tuple[str, ...], seconds: float) -> bool:
+        """Block for a wake-up token: a hint only, so that an error is no more than a wait that was in vain."""
+        self._ready(self._until())
+        waiters = self._waiters.get(lists[0]) or self._waiters.setdefault(lists[0], Links(self._address, most=WAITERS))
+        until = time.monotonic() + seconds
+        # Thousands of greenlets may wait: a few of them do so in Redis, the others for their turn.
+        link = waiters.borrow_within(min(seconds, threading.TIMEOUT_MAX))
+        if link is None:
+            return False
+        try:
+            seconds = max(0.01, min(until - time.monotonic(), LONGEST_BLOCK))
+            return link.call("BRPOP", *lists, seconds) is not None
+        except FAULTS as error:
+            link.close()
+            failure = None if is_weather(error) else explained(error, self._address)
+        finally:
+            if len(self._waiters) > KEPT:
+                link.close()
+            waiters.give_back(link)
+        if failure is not None:
+            raise failure
+        time.sleep(random.uniform(0, min(seconds, 0.5)))
+        return False
+
+
+def greeted(link: Link) -> list[Any]:
+    """The replies to INFO and to a look for keys of former names, which may be errors."""
+    info, *old = link.replies([("INFO", "server"), *former.LOOK])
+    if isinstance(info, redis.ResponseError):
+        raise info
+    return [info, *old]
+
+
+def version_of(info: bytes) -> tuple[int, ...]:
+    """`(7, 0, 15)` from the reply to INFO; empty when it says nothing of a version."""
+    for line in info.decode(errors="replace").splitlines():
+        if line.startswith("redis_version:"):
+            return tuple(int(part) for part in line.partition(":")[2].split(".") if part.isdigit())
+    return ()
+
+
+def blank(number: int | None) -> int | str:
+    return "" if number is None else number
+
+
+def ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def firsts(pairs: Sequence[tuple[int, Any]]) -> list[int]:
+    return [tag for tag, _ in pairs]
+
+
+def flat(pairs: Sequence[tuple[Any, Any]]) -> list[Any]:
+    return [part for pair in pairs for part in pair]

@@ -1,0 +1,246 @@
+"""Connections to Redis: one link sends one command and reads its reply, and never sends it again by itself.
+
+redis-py's clients re-send what they got no answer to (8.x: ten times), also what Redis has already done. Here
+the links use redis-py's connections, without its clients: who may try again, and for how long, is decided
+once, in `rq_lite.broker`, for scripts that are safe to repeat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from hiredis import pack_command
+
+from rq_lite.broker import tcp
+from rq_lite.broker.address import ANSWER, Address
+from rq_lite.errors import BrokerUnavailable, UsageError
+
+LONGEST_BLOCK = 2.0
+
+
+class Link:
+    """One connection, opened with its first command and again after an error; not for use by two at once.
+
+    `producer` and `sequence` name the puts that go over this link: a link is used by one caller at a time,
+    so its puts are in order. `asked`: whether the last command may have reached Redis.
+    """
+
+    # A process in which no signal handler raises need not take care: hiredis crashes where one does while it turns a
+    # number into text.
+    careful = True
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._connection = address.connection()
+        self.producer = os.urandom(8).hex()
+        self.sequence = 0
+        self.asked = False
+        self._owed = False  # a reply; still there with the next command if its reader was interrupted
+
+    def call(self, *command: Any) -> Any:
+        """The reply. Raises redis-py's errors as they come; after a lost reply nobody knows if it was done.
+
+        And UsageError for a text that cannot be sent.
+        """
+        # Packed here: the connection's own way looks at every argument once more, in Python.
+        packed = self._packed(command)
+        self._begin()
+        self._connection.send_packed_command((packed,))
+        try:
+            reply = self._connection.read_response()
+        except redis.ResponseError:
+            self._owed = False
+            raise
+        self._owed = False
+        return reply
+
+    def pipe(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        """The replies to several commands sent at once; raises the first error among them, after reading all."""
+        replies = self.replies(commands)
+        for reply in replies:
+            if isinstance(reply, redis.ResponseError):
+                raise reply
+        return replies
+
+    def replies(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        """The same, with the errors among them in their places."""
+        packed = [self._packed(command) for command in commands]
+        self._begin()
+        self._connection.send_packed_command(packed)
+        replies: list[Any] = []
+        for _ in commands:
+            try:
+                replies.append(self._connection.read_response())
+            except redis.ResponseError as error:
+                replies.append(error)
+        self._owed = False
+        return replies
+
+    def _packed(self, command: tuple[Any, ...]) -> bytes:
+        if self.careful:
+            command = tuple([part if isinstance(part, (bytes, str)) else str(part) for part in command])
+        try:
+            packed: bytes = pack_command(command)
+        except UnicodeEncodeError as error:  # as of a name on the command line
+            raise UsageError(f"{error.object!r} is no text in UTF-8") from None
+        return packed
+
+    def _begin(self) -> None:
+        if self._owed:
+            self._connection.disconnect()
+        if not self._connection.is_connected:
+            self.asked = False
+            self._address.connect(self._connection)
+        self.asked = self._owed = True
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+    def drop(self) -> None:
+        """Cut the connection without a word to the user of this link: its next command finds out."""
+        sock = getattr(self._connection, "_sock", None)
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+def end_waiting(thread: threading.Thread, link: Callable[[], Link | None], within: float = ANSWER) -> None:
+    """Join a thread that was told to end and may wait for Redis on this link, or be about to; up to `within` s."""
+    until = time.monotonic() + within
+    while thread.is_alive() and time.monotonic() < until:
+        found = link()
+        if found is not None:
+            found.drop()
+        thread.join(0.05)
+
+
+def left(until: float) -> float:
+    """Seconds to wait for others in this process: as long as they may take with Redis, also without patience."""
+    return max(0.0, until - time.monotonic()) + ANSWER
+
+
+class Pool:
+    """Free links, and the callers that wait for one."""
+
+    def __init__(self, most: int) -> None:
+        # None is a link that was not made yet; last in, first out, so those come last.
+        self.free: deque[Link | None] = deque([None] * most)
+        self.waiting: deque[threading.Lock] = deque()  # each is held until it is woken
+
+    def wait(self, seconds: float | None) -> Link | None:
+        """One that another caller gives back. Raises Empty."""
+        until = None if seconds is None else time.monotonic() + seconds
+        while True:
+            turn = threading.Lock()
+            turn.acquire()
+            self.waiting.append(turn)
+            try:
+                with contextlib.suppress(IndexError):
+                    return self.free.pop()  # it was given back before anybody knew of us
+                if not turn.acquire(timeout=-1 if until is None else max(0.0, until - time.monotonic())):
+                    raise queue.Empty
+            finally:
+                try:
+                    self.waiting.remove(turn)
+                except ValueError:  # woken, though perhaps killed meanwhile, or with a link already: others may want it
+                    self.wake()
+
+    def wake(self) -> None:
+        """Let the one that waits longest look again, if there is something."""
+        if self.free:
+            with contextlib.suppress(IndexError):
+                self.waiting.popleft().release()
+
+
+class Links:
+    """Links to lend: each caller has one for itself while it uses it.
+
+    A free one is reused; there are as many as callers at the same moment, at most `most`, more callers wait.
+    After a fork the child begins with none: the parent's sockets are not its own. A socket that gevent has patched
+    belongs to the loop of the thread that opened it: each thread has links of its own then.
+
+    A signal handler, or a `__del__`, may put while this thread is within any line of these: each step is one operation
+    on a deque, which is done or not, and no lock is held by anybody who could be waited for here.
+    """
+
+    def __init__(self, address: Address, most: int = 32) -> None:
+        self.address = address
+        self._most = most
+        # Where it has patched: a supervisor never imports it.
+        self._gevent = sys.modules["gevent"] if tcp.is_patched() else None
+        self._fresh()
+
+    def _fresh(self) -> None:
+        self._pid = os.getpid()
+        self._pools: dict[int, Pool] = {}  # by thread; 0: any
+
+    @property
+    def _pool(self) -> Pool:
+        thread = 0 if self._gevent is None else threading.get_native_id()
+        pool = self._pools.get(thread)
+        return self._pools.setdefault(thread, Pool(self._most)) if pool is None else pool
+
+    def borrow(self, until: float | None = None) -> Link:
+        """A link for the caller alone, until `give_back`. Raises BrokerUnavailable when patience ends before.
+
+        And UsageError in gevent's event loop: what is sent from there has been done when gevent refuses to wait for it.
+        """
+        link = self.borrow_within(None if until is None else left(until))
+        if link is None:
+            raise BrokerUnavailable(
+                f"Redis at {self.address.shown} cannot be reached: all {self._most} connections wait for it"
+            )
+        return link
+
+    def borrow_within(self, seconds: float | None) -> Link | None:
+        """The same; None if there was none for so long."""
+        if os.getpid() != self._pid:
+            self._fresh()
+        if self._gevent is not None and self._gevent.getcurrent() is self._gevent.get_hub():
+            raise UsageError(
+                "this was called in gevent's event loop (as by a signal handler), which cannot wait for Redis; "
+                "nothing was done: call it with gevent.spawn(…)"
+            )
+        pool = self._pool
+        try:
+            try:
+                link = pool.free.pop()
+            except IndexError:
+                link = pool.wait(seconds)
+        except queue.Empty:
+            return None
+        return Link(self.address) if link is None else link
+
+    def give_back(self, link: Link) -> None:
+        pool = self._pool
+        pool.free.append(link)
+        if pool.waiting:
+            pool.wake()
+
+    @contextmanager
+    def lend(self, until: float | None = None) -> Iterator[Link]:
+        link = self.borrow(until)
+        try:
+            yield link
+        finally:
+            self.give_back(link)
+
+    def close(self) -> None:
+        """Those that are free here; each opens again with its next command."""
+        for link in reversed(self._pool.free.copy()):
+            with contextlib.suppress(ValueError):  # somebody has it now
+                if link is not None:
+                    self._pool.free.remove(link)
+                    link.close()
+                    self.give_back(link)

@@ -1,0 +1,79 @@
+"""Errors of Redis: which of them pass by themselves, and what each means to people."""
+
+from __future__ import annotations
+
+import re
+
+import redis
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
+
+from rq_lite.broker.address import Address
+from rq_lite.errors import BrokerError, BrokerOutOfMemory, BrokerUnavailable
+
+# Replies that say "not now": Redis is loading, busy, failing over, or has just been demoted. For some of them redis-py
+# has a class and cuts their first word off; Redis 6.2 hides a script's in the text about the script.
+PASSING = (ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError)
+
+
+WEATHER = re.compile(
+    r"(Error running script .*-)?"
+    r"(LOADING|READONLY|UNBLOCKED|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|BUSY)\b"
+)
+
+
+LOST = (redis.ConnectionError, redis.TimeoutError, OSError)
+
+
+ANSWERS = (AuthenticationError, AuthorizationError, BusyLoadingError)  # though redis-py counts them among LOST
+
+
+def is_weather(error: BaseException) -> bool:
+    """Whether the same call may well succeed a little later."""
+    if isinstance(error, (AuthenticationError, AuthorizationError)):
+        return False
+    if isinstance(error, (*LOST, *PASSING)):
+        return True
+    return isinstance(error, redis.ResponseError) and WEATHER.match(str(error)) is not None
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether no answer came. Some answers are faults of the connection to redis-py."""
+    return isinstance(error, LOST) and not isinstance(error, ANSWERS)
+
+
+def explained(error: BaseException, address: Address, *, unknown: bool = False) -> BrokerError:
+    """The error in one line, for people: what is wrong with this Redis, without the password.
+
+    `unknown`: a request may have been done though no answer came; what Redis says to the next one does not tell.
+    """
+    text = address.veiled(str(error)).split("\n", 1)[0]
+    where = f"Redis at {address.shown}"
+    outcome = "unknown" if unknown else "not done"
+    if isinstance(error, (AuthenticationError, AuthorizationError)) or text.startswith(("NOAUTH", "WRONGPASS")):
+        alone = re.match(r"[\w+]+://[^:@/]+@", address.url)
+        way_out = "; a password alone is written redis://:PASSWORD@host" if alone else ""
+        return BrokerUnavailable(f"{where} refuses the user name or password: {text}{way_out}", outcome=outcome)
+    if is_lost(error):
+        return BrokerUnavailable(f"{where} cannot be reached: {text or type(error).__name__}", outcome=outcome)
+    if unknown or is_weather(error):
+        return BrokerUnavailable(f"{where} answers: {text}", outcome=outcome)
+    # From a plain command, and from a script on Redis 7, redis-py knows it; on 6.2 it is in the text.
+    if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in text:
+        return BrokerOutOfMemory(
+            f"{where} is at its maxmemory and stores nothing more; nothing more was put. "
+            "Consumers go on: let them drain the queue, or raise maxmemory"
+        )
+    return BrokerError(f"{where} answers: {text}")
+
+
+# What a call over a link may raise.
+FAULTS = (redis.RedisError, OSError)

@@ -1,0 +1,288 @@
+"""rq-lite bench"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import signal
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from rq_lite.chaos.app import queue
+from rq_lite.chaos.check import Verdict, check
+from rq_lite.chaos.place import OwnRedis, Place, UsersRedis
+from rq_lite.chaos.run import DEMANDS, Sample, run
+from rq_lite.chaos.schedule import KILL, KINDS, RESTART, Choices
+from rq_lite.cli.common import settings_from, url_option
+from rq_lite.cli.work import cores
+from rq_lite.errors import BrokerError, UsageError
+from rq_lite.process.background import Interrupted, noticed
+
+KILLS, RESTARTS = 20, 5  # where nobody says how many
+NAP = 0.01  # seconds that a job takes at most, under faults
+PATIENCE = 2.0  # seconds that one look at Redis may take: between two of them a signal is heard
+EVERY = 2.0  # seconds between two plain lines
+SHOWN = 20  # violations that are shown
+ASKS = "bench asks before it writes, and there is no terminal to ask on: say --yes"
+NO_COMMAND = (
+    "--chaos redis-restart must know how to restart your Redis: say --restart-command 'systemctl restart redis', "
+    "or name no URL for an embedded Redis of its own"
+)
+FORGETFUL = (
+    "  note            a Redis that forgets what it has answered breaks promises, too: without appendonly at each "
+    "restart, with appendfsync everysec when it is killed"
+)
+Show = Callable[[Sample], None]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What --json prints."""
+
+    jobs: int  # that were put for certain
+    jobs_per_second: float
+    lost: int
+    run_twice: int  # runs beyond the first of their jobs
+    run_twice_allowed: int  # jobs that may have been in flight at the faults
+    accepted_twice: int
+    buried: int  # three consumers were killed while they had it
+    recover_seconds: list[float]  # after each fault at which jobs waited; null: never
+    kills: int
+    restarts: int
+    seed: int
+    violations: list[str]
+
+
+@click.command()
+@click.option("--jobs", type=click.IntRange(1), default=100_000, show_default=True, help="How many.")
+@click.option("--procs", type=click.IntRange(1), help="Consumer processes. Default: one per core, two at least.")
+@click.option("--greenlets", type=click.IntRange(1), default=200, show_default=True, help="Jobs at a time in each.")
+@click.option("--chaos", metavar="FAULTS", help=f"Faults at random, as {','.join(KINDS)}.")
+@click.option("--kills", type=click.IntRange(1), metavar="N", help=f"How many. Default: {KILLS}.")
+@click.option("--restarts", type=click.IntRange(1), metavar="N", help=f"How many. Default: {RESTARTS}.")
+@click.option("--seed", type=int, metavar="N", help="The same faults as in the run that has printed it.")
+@click.option("--json", "as_json", is_flag=True, help="Say nothing, print one object at the end.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@url_option
+@click.option("--db", type=click.IntRange(0), default=15, show_default=True, help="Database at the URL; an empty one.")
+@click.option("--restart-command", metavar="CMD", help="What restarts the Redis at the URL.")
+@click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Keep the history of the run here.")
+def command(
+    jobs: int,
+    procs: int | None,
+    greenlets: int,
+    chaos: str | None,
+    kills: int | None,
+    restarts: int | None,
+    seed: int | None,
+    as_json: bool,
+    yes: bool,
+    url: str | None,
+    db: int,
+    restart_command: str | None,
+    keep: Path | None,
+) -> None:
+    """Run jobs on this machine and Redis, with faults if asked for, and prove that each was run.
+
+    Every process writes down what it does; at the end it is judged whether a job was lost, run twice without a
+    fault, or accepted twice. With no URL it has an embedded Redis of its own; with one, an empty database, where
+    it leaves nothing behind. Exit 0: every promise was kept; 1: not.
+    """
+    settings = msgspec.structs.replace(settings_from(url=url), patience=PATIENCE)
+    kinds = faults(chaos)
+    choices = Choices(
+        jobs=jobs,
+        procs=procs or max(2, cores()),
+        greenlets=greenlets,
+        kills=number("--kills", kills, KILLS, KILL in kinds, KILL),
+        restarts=number("--restarts", restarts, RESTARTS, RESTART in kinds, RESTART),
+        seed=random.randrange(10**6) if seed is None else seed,
+        nap=NAP if kinds else 0.0,
+    )
+    if settings.url is not None and choices.restarts and restart_command is None:
+        raise UsageError(NO_COMMAND)
+    if settings.url is not None and not yes and not sys.stdin.isatty():
+        raise UsageError(ASKS)
+    with tempfile.TemporaryDirectory(prefix="rq_lite-bench-") as scratch:
+        history = history_folder(keep, Path(scratch))
+        given = None if settings.url is None else UsersRedis(settings.url, settings, db, restart_command)
+        if given is not None and not yes:
+            ask(given, choices, db, restart_command)
+        # From here on signals are only noticed, until everything is gone.
+        with (
+            noticed() as caught,
+            shown(choices, quiet=as_json) as show,
+            leaving(given or OwnRedis(settings, Path(scratch))) as place,
+        ):
+            run(choices, place, Path(scratch), history, show, caught)
+        report = judged(choices, history)
+    click.echo(msgspec.json.encode(report).decode() if as_json else told(report))
+    sys.exit(1 if report.violations else 0)
+
+
+def faults(chaos: str | None) -> set[str]:
+    """The kinds that were asked for. Raises UsageError."""
+    kinds = set(chaos.split(",")) if chaos is not None else set()
+    if unknown := kinds - set(KINDS):
+        raise UsageError(f"--chaos {chaos}: {sorted(unknown)[0]!r} is none of {', '.join(KINDS)}")
+    return kinds
+
+
+def number(option: str, given: int | None, default: int, wanted: bool, kind: str) -> int:
+    """How many faults of a kind. Raises UsageError for a number of what was not asked for."""
+    if given is not None and not wanted:
+        raise UsageError(f"{option} says how many, but not that: say --chaos {kind} too")
+    return (given or default) if wanted else 0
+
+
+def history_folder(keep: Path | None, scratch: Path) -> Path:
+    """A folder without a history. Raises UsageError."""
+    folder = scratch / "history" if keep is None else keep
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--keep {folder}: {error.strerror}") from None
+    if next(folder.glob("*.jsonl"), None) is not None:
+        raise UsageError(f"--keep {folder}: a history is there already; name another folder")
+    return folder.resolve()
+
+
+def ask(place: UsersRedis, choices: Choices, db: int, restart_command: str | None) -> None:
+    """Say what will be done, and go on only if that is right."""
+    does = f"put {choices.jobs:,} jobs on a queue {queue.name!r}, run them here, remove what is left"
+    if choices.restarts:
+        does += f"; restart it {choices.restarts} times by {place.broker.veiled(repr(restart_command))}"
+    text = f"Redis at {place.broker.shown}, database {db} (empty): {does}. Go on?"
+    try:
+        click.confirm(text, abort=True, err=True)
+    except click.Abort:
+        place.broker.close()
+        raise
+
+
+@contextlib.contextmanager
+def leaving(place: Place) -> Iterator[Place]:
+    """The place, left as it was found."""
+    try:
+        yield place
+    except BaseException:
+        # Why the run has ended is what counts.
+        try:
+            place.leave(queue.name)
+        except BrokerError as error:
+            click.echo(f"rq-lite: what was put there is left: {error}", err=True)
+        raise
+    place.leave(queue.name)
+
+
+def judged(choices: Choices, history: Path) -> Report:
+    """What the history shows; for a million jobs that takes a while."""
+    try:
+        return report_of(choices, check(history, DEMANDS))
+    except KeyboardInterrupt:
+        raise Interrupted(signal.SIGINT) from None
+
+
+# -- what one sees
+
+
+@contextlib.contextmanager
+def shown(choices: Choices, *, quiet: bool) -> Iterator[Show]:
+    """What to call with each look: a live line on a terminal, a plain one now and then elsewhere."""
+    if quiet:
+        yield lambda _: None
+        return
+    console = Console(stderr=True)
+    click.echo(plan(choices), err=True)
+    if not console.is_terminal:
+        yield now_and_then(lambda sample: click.echo(line(choices, sample), err=True))
+        return
+    with Live(console=console, transient=True) as live:
+        yield lambda sample: live.update(Text(line(choices, sample)))
+
+
+def now_and_then(show: Show) -> Show:
+    due = EVERY
+
+    def show_if_due(sample: Sample) -> None:
+        nonlocal due
+        if sample.elapsed >= due or sample.last:
+            due = sample.elapsed + EVERY
+            show(sample)
+
+    return show_if_due
+
+
+def plan(choices: Choices) -> str:
+    """The run in a line."""
+    kinds = [(choices.kills, "kill of a consumer or supervisor"), (choices.restarts, "restart of Redis")]
+    chaos = ", ".join(f"{count} × {what}" for count, what in kinds if count)
+    return (
+        f"seed {choices.seed}: {choices.jobs:,} jobs on {choices.procs} × {choices.greenlets} greenlets; "
+        f"{chaos or 'no faults'}"
+    )
+
+
+def line(choices: Choices, sample: Sample) -> str:
+    """One look."""
+    total = choices.kills + choices.restarts
+    parts = [
+        f"{sample.done:,} of {choices.jobs:,} done",
+        f"{sample.inflight:,} in flight",
+        f"{sample.consumers} consumers",
+        *([f"{sample.faults} of {total} faults"] if total else []),
+        *(["judging the history"] if sample.last else []),
+    ]
+    return f"{sample.elapsed:6.1f} s  {', '.join(parts)}"
+
+
+def report_of(choices: Choices, verdict: Verdict) -> Report:
+    return Report(
+        jobs=verdict.put,
+        jobs_per_second=round(verdict.jobs_per_second, 1),
+        lost=verdict.lost,
+        run_twice=verdict.runs - verdict.distinct,
+        run_twice_allowed=verdict.inflight,
+        accepted_twice=verdict.accepted_twice,
+        buried=verdict.buried,
+        recover_seconds=[round(gap, 3) for gap in verdict.gaps],
+        kills=choices.kills,
+        restarts=choices.restarts,
+        seed=choices.seed,
+        violations=list(verdict.violations),
+    )
+
+
+def told(report: Report) -> str:
+    """The report for people."""
+    lines = [
+        f"{report.jobs:,} jobs, {report.jobs_per_second:,.0f} jobs/s (each step written down)",
+        f"  lost            {report.lost:,}",
+        f"  run twice       {report.run_twice:,} (in flight at the faults: {report.run_twice_allowed:,} at most)",
+        f"  accepted twice  {report.accepted_twice:,}",
+    ]
+    if report.buried:
+        lines.append(f"  buried          {report.buried:,} (three consumers were killed while they had them)")
+    if report.recover_seconds:
+        lines.append(f"  working again   after {recovered(report.recover_seconds)}")
+    lines.append(f"  verdict         {'BROKEN' if report.violations else 'every promise was kept'}; seed {report.seed}")
+    lines += [f"    {violation}" for violation in report.violations[:SHOWN]]
+    if (more := len(report.violations) - SHOWN) > 0:
+        lines.append(f"    and {more:,} more")
+    if report.violations and report.restarts:
+        lines.append(FORGETFUL)
+    return "\n".join(lines)
+
+
+def recovered(gaps: list[float]) -> str:
+    longest = "never, once at least" if math.isinf(max(gaps)) else f"{max(gaps):.2f} s (longest)"
+    return f"{statistics.median(gaps):.2f} s (median), {longest}"

@@ -1,0 +1,1 @@
+"""What runs in the user's processes: queues, tasks, puts, gets, jobs and their results, the app."""

@@ -1,0 +1,251 @@
+"""A job: what was put, and a future for how it ends; and the states that it goes through."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from typing import Any
+
+import msgspec
+
+from rq_lite.broker import Broker, Cancelled
+from rq_lite.client.current import Progress
+from rq_lite.client.defaults import this
+from rq_lite.client.results import is_passing, watch
+from rq_lite.errors import UNREADABLE, JobFailed, UsageError
+
+# What concurrent.futures keeps in a future.
+OF_A_FUTURE = frozenset({"_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks"})
+# Those that are to call somebody at their end, by id(): nobody else may hold them.
+CALLING: dict[int, Job] = {}
+
+
+class Problem(msgspec.Struct):
+    """Why a job has failed."""
+
+    type: str = "Unknown"
+    message: str = ""
+    traceback: str = ""
+
+
+class Result(msgspec.Struct):
+    """How a job has ended: what `result:<id>` holds."""
+
+    state: str
+    value: msgspec.Raw = msgspec.Raw(b"null")
+    error: Problem = msgspec.field(default_factory=Problem)
+
+
+decode = msgspec.json.Decoder(Result).decode
+as_progress = msgspec.json.Decoder(Progress).decode
+CANCELLED = b'{"state":"cancelled"}'
+SETTLING = 1.0  # seconds that a thread may take to settle a future of whose end it has heard
+SHOWN = 200  # bytes of a result that cannot be read which its error shows
+
+
+class Job(Future[Any]):
+    """One job as it was put, and a `concurrent.futures.Future` of its result, if results are kept of it.
+
+    A future costs nothing until somebody asks for it: with the first question the job is watched, from then on its end
+    is pushed to this process. Callbacks of `add_done_callback` run in the thread that reads results: be brief there.
+    """
+
+    _progress: Progress | None = None  # the last that was heard
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        queue: str,
+        task: str,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        broker: Broker | None = None,
+        result_ttl: float | None = None,
+        returns: Any = None,
+    ) -> None:
+        # Not the future's own __init__: a lock and two lists, which most jobs never need. See __getattr__.
+        self.id = id
+        self.queue = queue
+        self.task = task
+        self.args = args
+        self.kwargs = {} if kwargs is None else kwargs
+        self.result_ttl = result_ttl  # None: no result is kept
+        self._broker = broker
+        self._returns = returns
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{name}={getattr(self, name)!r}" for name in ("id", "queue", "task", "args", "kwargs"))
+        return f"Job({said})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and (self.queue, self.id) == (other.queue, other.id)
+
+    def __hash__(self) -> int:
+        return hash((self.queue, self.id))
+
+    def __reduce__(self) -> Any:
+        fields = ("id", "queue", "task", "args", "kwargs", "result_ttl")
+        return _job, ({name: getattr(self, name) for name in fields}, self._returns)
+
+    @property
+    def broker(self) -> Broker:
+        return self._broker or this.broker
+
+    # -- the future
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in OF_A_FUTURE:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        # Also whoever does not ask this class: concurrent.futures.wait, asyncio.wrap_future.
+        if self.prepare() and self.result_ttl is not None:
+            watch(self.broker, [self])
+        return self.__dict__[name]
+
+    def prepare(self) -> bool:
+        """Make the future's parts; whether they were not there."""
+        if "_done_callbacks" in self.__dict__:
+            return False
+        # Without a lock, which a signal handler might find held below it: whose parts come first are everybody's.
+        made = vars(Future())
+        parts = self.__dict__.setdefault("_parts", made)
+        for name, part in parts.items():
+            self.__dict__.setdefault(name, part)
+        return parts is made
+
+    def expect(self) -> Job:
+        """Make sure that its end is heard of. Raises UsageError for a job without a result."""
+        if self.result_ttl is None:
+            raise UsageError(
+                f"job {self.id} of {self.task} keeps no result: say @queue.task(result_ttl=…), or put it with "
+                "task.using(result_ttl=…)"
+            )
+        self.prepare()
+        if not super().done():
+            watch(self.broker, [self])
+        return self
+
+    def hear(self, result: bytes) -> None:
+        """How it has ended, as JSON; only what is heard first counts."""
+        if is_passing(result):
+            self._progress = progress_in(result) or self._progress
+            return
+        first = object()
+        if self.__dict__.setdefault("_heard", first) is not first:  # one step, also where threads hear at once
+            return
+        CALLING.pop(id(self), None)
+        try:
+            found = self._read(result)
+        except Exception as error:  # whatever the type that it is restored as raises
+            found = JobFailed("BadResult", f"it cannot be read: {error}; it is {text_of(result)}", job_id=self.id)
+        if found is CANCELLED:
+            super().cancel()
+            self.set_running_or_notify_cancel()
+        elif isinstance(found, JobFailed):
+            self.set_exception(found)
+        else:
+            self.set_result(found)
+
+    def _read(self, result: bytes) -> Any:
+        """What it returned, a JobFailed, or CANCELLED. Raises whatever says that it cannot be read."""
+        try:
+            found = decode(result)
+        except UNREADABLE:  # a stack may be any bytes
+            found = decode(result.decode(errors="replace"))
+        if found.state == "done":
+            return msgspec.json.decode(found.value, type=Any if self._returns is None else self._returns)
+        if found.state == "cancelled":
+            return CANCELLED
+        if found.state == "failed":
+            return JobFailed(found.error.type, found.error.message, found.error.traceback, job_id=self.id)
+        if found.state == "expired":
+            return JobFailed("Expired", "its result was not kept until it was asked for", job_id=self.id)
+        return JobFailed("UnknownState", f"a newer worker may know what this means: {text_of(result)}", job_id=self.id)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What it returned; waits for it. Raises TimeoutError, JobFailed, or CancelledError (concurrent.futures)."""
+        self.expect()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """JobFailed, or None; waits like `result`."""
+        self.expect()
+        return super().exception(timeout)
+
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        self.expect()
+        return super().done()
+
+    def running(self) -> bool:
+        """Whether a consumer has it just now."""
+        return not self.done() and self.broker.is_running(self.queue, self.id)
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self.result_ttl is not None and self.done() and super().cancelled()
+
+    def cancel(self, *, interrupt: bool = True) -> bool:
+        """Have it removed where it waits, or interrupted where it runs; False if it has ended already.
+
+        Without `interrupt` a job that runs, if it has a result, goes on: False.
+        """
+        if self.result_ttl is not None and self.done():
+            return super().cancelled()
+        done = self.broker.cancel(self.queue, self.id, interrupt=interrupt)
+        if done is Cancelled.REMOVED and self.result_ttl is not None:
+            self.hear(CANCELLED)  # its end is on its way, and known already
+            with contextlib.suppress(Exception):
+                super().exception(SETTLING)  # the thread that reads results may have heard it first, and be at it
+        return done not in (Cancelled.UNKNOWN, Cancelled.RUNNING)
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far it says that it is (see `current_job`); None when it has not said so."""
+        if self.result_ttl is not None and (self.done() or self._progress is not None):
+            return self._progress
+        told = self.broker.progress_of(self.queue, self.id)
+        return None if told is None else progress_in(told)
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Call `fn` with this job when it has ended."""
+        self.expect()
+        CALLING[id(self)] = self
+        if "_heard" in self.__dict__:  # meanwhile
+            CALLING.pop(id(self), None)
+        super().add_done_callback(fn)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """In asyncio: `await job`. Who stops waiting so does not cancel the job."""
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> Any:
+        loop = asyncio.get_running_loop()
+        heard = asyncio.Event()
+
+        def tell(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(heard.set)
+
+        # In a thread: it may have to wait for Redis.
+        await loop.run_in_executor(None, self.add_done_callback, tell)
+        await heard.wait()
+        return self.result(0)
+
+
+def progress_in(told: bytes) -> Progress | None:
+    """How far a job says that it is; None where that cannot be read."""
+    with contextlib.suppress(*UNREADABLE):
+        return as_progress(told)
+    return None
+
+
+def text_of(result: bytes) -> str:
+    """The beginning of a result, to be shown."""
+    return repr(result[:SHOWN].decode(errors="replace"))
+
+
+def _job(fields: dict[str, Any], returns: Any) -> Job:
+    return Job(**fields, returns=returns)

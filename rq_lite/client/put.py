@@ -1,0 +1,166 @@
+"""Putting into a bounded queue: as many as fit, then waiting for room, as long as one is ready to wait."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from rq_lite.admin import status
+from rq_lite.broker import Code, Feed, Put
+from rq_lite.broker.producing import before_put
+from rq_lite.client.origin import Origin, origin_of
+from rq_lite.errors import BrokerError, FeedMoved, PayloadTooLarge, QueueFull, RqLiteError, ShutDown
+from rq_lite.model.policy import FOREVER, Options
+
+if TYPE_CHECKING:
+    from rq_lite.client.queue import Queue
+
+log = logging.getLogger(__name__)
+
+
+class Progress:
+    """What a producer has done so far, kept up to date while it puts; for whoever shows it."""
+
+    def __init__(self) -> None:
+        self.put = 0
+        self.unanswered = 0  # jobs of a put that was begun, and whose answer is not there yet
+        self.offset = 0  # how much of the source is put, in its unit
+        self.offsets: Sequence[int] = ()  # and will be, with each of the jobs that are being put
+        self._alone = False  # it was said that nobody takes anything
+        self._waited = 0.0
+        self._waiting_since: float | None = None
+        self.size = 0  # jobs in the queue after the last put
+        self.maxsize = 0
+        self.deepest = 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the producer waits for room just now."""
+        return self._waiting_since is not None
+
+    @property
+    def waited(self) -> float:
+        """Seconds without room so far."""
+        since = self._waiting_since
+        return self._waited + (0.0 if since is None else time.monotonic() - since)
+
+    def note(self, reply: Put) -> None:
+        self.put += reply.accepted
+        self.unanswered = 0
+        if reply.accepted and self.offsets:
+            self.offset, self.offsets = self.offsets[reply.accepted - 1], self.offsets[reply.accepted :]
+        self.size, self.maxsize = reply.size, reply.maxsize
+        self.deepest = max(self.deepest, reply.size)
+
+    @contextmanager
+    def wait(self) -> Iterator[None]:
+        """The time in the block is time without room."""
+        self._waiting_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited, self._waiting_since = self.waited, None
+
+    def look(self, queue: Queue) -> None:
+        """After a wait in vain: say, once, if nobody takes anything that could make room."""
+        if self._alone:
+            return
+        if status.is_paused(queue.broker, queue.name):
+            self._alone = True
+            log.info("queue %r is full and paused: `rq-lite queue resume %s`", queue.name, queue.name)
+        elif status.signs_of_life(queue.broker, queue.name)[0] == 0:
+            self._alone = True
+            log.info("queue %r is full and no consumer runs: start one with `rq-lite work APP`", queue.name)
+
+
+def put_patiently(
+    queue: Queue,
+    entries: Sequence[bytes],
+    options: Options,
+    patience: float | None,
+    *,
+    feed: Feed | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Put encoded jobs in their order; how many. Waits for room up to `patience` s (None: for ever) for each of them.
+
+    `feed` moves with the jobs. Raises what Queue.put does.
+    """
+    done, woken, since = 0, False, time.monotonic()
+    origin = origin_of(queue)
+    try:
+        while True:
+            if progress is not None:
+                progress.unanswered = len(entries) - done
+            reply = step(queue, entries[done:], options, woken, feed, origin)
+            origin.note(reply, entries[done : done + reply.accepted])
+            done += reply.accepted
+            if progress is not None:
+                progress.note(reply)
+            if done == len(entries):
+                return done
+            if reply.accepted:
+                since = time.monotonic()
+                if feed is not None:
+                    feed = feed._replace(expected=feed.values[reply.accepted - 1], values=feed.values[reply.accepted :])
+            if origin.waits and 0 < reply.maxbytes < len(entries[done]):
+                raise PayloadTooLarge(
+                    f"queue {queue.name!r}: a job of {len(entries[done]):,} bytes never fits its maxbytes, "
+                    f"{reply.maxbytes:,}"
+                )
+            left = FOREVER if patience is None else since + patience - time.monotonic()
+            if left <= 0 or not origin.waits:
+                raise full(queue, reply, origin.hint if patience or not origin.waits else "")
+            origin.wait()
+            with progress.wait() if progress is not None else nullcontext():
+                woken = queue.broker.wait_room(queue.name, left)
+            if progress is not None and not woken:
+                progress.look(queue)
+            queue.check_open()
+    except RqLiteError as error:
+        error.put = done
+        raise
+    finally:
+        origin.end()
+
+
+def step(
+    queue: Queue, entries: Sequence[bytes], options: Options, woken: bool, feed: Feed | None, origin: Origin
+) -> Put:
+    """One put, after making the queue known where Redis does not know it."""
+    for _ in range(3):
+        reply = queue.broker.put(
+            queue.name,
+            entries,
+            delay=max(0, round(options.delay * 1000)),
+            at=options.due,
+            woken=woken,
+            origin=origin.word(),
+            feed=feed,
+        )
+        if reply.code is not Code.UNDECLARED:
+            break
+        with before_put():
+            queue.declare()
+    if reply.code is Code.CLOSED:
+        raise ShutDown(
+            f"queue {queue.name!r} was shut down: nothing is put until somebody reopens it "
+            f"(`rq-lite queue open {queue.name}`)"
+        )
+    if reply.code is Code.MOVED:
+        assert feed is not None
+        raise FeedMoved(f"feed {feed.name!r} was moved by another producer meanwhile; only one may feed it")
+    if reply.code is not Code.OK:
+        raise BrokerError(f"queue {queue.name!r}: put was answered with {reply.code.name}")
+    return reply
+
+
+def full(queue: Queue, reply: Put, hint: str) -> QueueFull:
+    alive, last_seen = status.signs_of_life(queue.broker, queue.name)
+    return QueueFull(
+        queue.name, size=reply.size, maxsize=reply.maxsize, bytes=reply.bytes, maxbytes=reply.maxbytes,
+        consumers=alive, last_seen=last_seen, hint=hint,
+    )  # fmt: skip

@@ -1,0 +1,53 @@
+"""The registry: what the programs that were imported have defined, and how a consumer finds it again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rq_lite.errors import UsageError
+
+if TYPE_CHECKING:
+    from rq_lite.client.queue import Queue
+    from rq_lite.client.task import Task
+
+
+class Registry:
+    """The tasks and queues of the programs that were imported; only what stands here is ever run."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, Task[Any, Any]] = {}
+        self.queues: dict[str, Queue] = {}
+
+    def add(self, task: Task[Any, Any]) -> None:
+        known = self.tasks.get(task.name)
+        if known is not None and where(known.function) != where(task.function):
+            raise UsageError(
+                f"two tasks are called {task.name!r}: {where(known.function)} and {where(task.function)}; "
+                "give one of them another name="
+            )
+        self.tasks[task.name] = task
+
+    def working_queues(self) -> list[str]:
+        """The queues that tasks belong to, in the order of their definition."""
+        return list(dict.fromkeys(task.queue.name for task in self.tasks.values()))
+
+
+registry = Registry()
+
+
+def where(function: Callable[..., object]) -> str:
+    code = getattr(function, "__code__", None)
+    return f"{code.co_filename}:{code.co_qualname}" if code else repr(function)
+
+
+def name_of(function: Callable[..., object]) -> str:
+    """`module:function`; a program started as a script has the name that others import it by."""
+    module = function.__module__
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+        module = spec.name.removesuffix(".__main__") if spec else Path(file).stem if file else module
+    return f"{module}:{function.__qualname__}"

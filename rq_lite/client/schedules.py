@@ -1,0 +1,64 @@
+"""Schedules of an app's tasks: written to Redis when its workers begin."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from rq_lite.broker import Broker
+from rq_lite.client.task import Task
+from rq_lite.logs import one_line
+from rq_lite.model.schedule import Schedule, from_json, to_json
+
+log = logging.getLogger("rq_lite.worker")
+
+
+TRIES = 5  # to write a definition that others change meanwhile
+
+
+def declare(broker: Broker, tasks: Iterable[Task[Any, Any]]) -> None:
+    """Write the schedules of these tasks to Redis, where they are not there as they should be.
+
+    A changed definition replaces the app's older one. A schedule whose times have not changed keeps its next slot, so
+    that what was missed while nobody worked is made up for. A task that has none any more loses the app's older one.
+    What an operator has planned under the same name stands.
+    """
+    without = set()
+    for task in tasks:
+        schedule = task.schedule
+        if schedule is None:
+            without.add(task.name)
+        elif not write(broker, task.name, schedule):
+            log.warning("schedule %s stands as the operator has planned it", one_line(task.name))
+    if without:
+        remove_own(broker, without)
+
+
+def remove_own(broker: Broker, names: Collection[str]) -> None:
+    """Those of these names that an app has written; what is changed by others meanwhile stays."""
+    for planned in broker.all_planned():
+        schedule = from_json(planned.name, planned.definition, broker.opened) if planned.name in names else None
+        if schedule is None or schedule.origin != "app":
+            continue
+        if broker.plan(planned.name, planned.definition, b"", None):
+            log.info("schedule %s is removed: the app's task has none any more", one_line(planned.name))
+
+
+def write(broker: Broker, name: str, schedule: Schedule) -> bool:
+    """Whether the name is free for it: not if it is an operator's and this is an app's, or the reverse."""
+    wanted = to_json(name, schedule, broker.seal)
+    for _ in range(TRIES):
+        known = broker.planned(name)
+        if known is not None and known.definition == wanted:
+            return True
+        before = from_json(name, known.definition, broker.opened) if known is not None else None
+        if before is not None and before.origin != schedule.origin:
+            return False
+        keeps = before is not None and before.same_times(schedule)
+        slot = None if keeps else schedule.after(broker.clock())
+        if broker.plan(name, known.definition if known else b"", wanted, slot):
+            broker.sound_alarm(schedule.queue)
+            return True
+    log.warning("schedule %s is changed by others all the time", one_line(name))
+    return True

@@ -1,0 +1,280 @@
+"""Tasks: functions that jobs name, and the registry that finds them again in a consumer."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar
+
+import msgspec
+
+from rq_lite import checks
+from rq_lite.checks import in_seconds
+from rq_lite.client.batches import each_of
+from rq_lite.client.defaults import this
+from rq_lite.client.job import Job
+from rq_lite.client.registry import registry
+from rq_lite.errors import PayloadTooLarge, UsageError
+from rq_lite.model.arguments import IMPORT, Arguments
+from rq_lite.model.message import VERSION, Message, encode, marked, new_id
+from rq_lite.model.policy import (
+    CALLBACKS,
+    UNSET,
+    Again,
+    AnyTask,
+    Extras,
+    Options,
+    Policy,
+    Types,
+    check_plain,
+    nanoseconds,
+)
+from rq_lite.model.schedule import Recurrence, Schedule, defined, job_id
+
+if TYPE_CHECKING:
+    from rq_lite.client.queue import Queue
+
+log = logging.getLogger("rq_lite")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TaskOptions(TypedDict, total=False):
+    """What `@queue.task(…)` takes; Queue.task says what each means."""
+
+    name: str | None
+    retries: int
+    timeout: float | None
+    backoff: float
+    backoff_max: float
+    retry_on: Types | None
+    no_retry_on: Types | None
+    result_ttl: float | None
+    on_success: Task[Any, Any] | None
+    on_failure: Task[Any, Any] | None
+    on_done: Task[Any, Any] | None
+    run_in: str
+    cron: str | None
+    every: float | timedelta | None
+    tz: str
+    missed: str
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+
+class Task(AnyTask, Generic[P, R]):
+    """A function and the queue its jobs go to. Calling it calls the function, here and now."""
+
+    def __init__(
+        self, function: Callable[P, R], queue: Queue, name: str, policy: Policy, again: Again | None = None
+    ) -> None:
+        check_plain(name, function)
+        functools.update_wrapper(self, function)
+        self.function: Callable[P, R] = function
+        self.queue: Queue = queue
+        self.name = name
+        self.policy = policy
+        self.again = again
+        self.timeout_ns = nanoseconds(policy.timeout)
+        self.elsewhere = policy.run_in != "greenlet"
+        self._read: list[Arguments] = []  # once for all that `using` makes of it, when the first is used
+        self._options = Options()
+        self._extras = self._extras_of(self._options)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name} on queue {self.queue.name!r}>"
+
+    @property
+    def says(self) -> dict[str, Any]:
+        """What its puts say beside name and arguments, as fields of the message."""
+        return self._extras.fields
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its name, as functions are pickled; with the options that `using` gave it."""
+        return _unpickled, (self.__module__, self.function.__qualname__, self.name, self._options)
+
+    @functools.cached_property
+    def arguments(self) -> Arguments:
+        if not self._read:
+            self._read.append(Arguments(self.name, self.function))
+            for parameter, why in self._read[0].unread.items():
+                log.warning(
+                    "task %s: parameter %r: %s, so its values are not restored from JSON; %s",
+                    self.name,
+                    parameter,
+                    why,
+                    IMPORT,
+                )
+        return self._read[0]
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """What its worker writes to Redis; None for a task that does not run by itself. Raises as `put` does."""
+        return None if self.again is None else self.scheduled(*self.again)
+
+    def scheduled(self, when: Recurrence, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Schedule:
+        """A schedule that puts this task with these arguments; raises as `put` does."""
+        self.arguments.check(args, kwargs)
+        self.encoded(tuple(args), dict(kwargs), job_id(self.name, 0))  # refused here, not each time it is due
+        return defined(when, self.queue.name, self.name, args, kwargs, job=self._extras.fields)
+
+    # -- producing
+
+    def using(
+        self,
+        *,
+        delay: float | timedelta = 0.0,
+        at: datetime | None = None,
+        wait: float | None = UNSET,
+        timeout: float = UNSET,
+        retries: int = UNSET,
+        priority: float = UNSET,
+        result_ttl: float | None = UNSET,
+        on_success: Task[Any, Any] | None = UNSET,
+        on_failure: Task[Any, Any] | None = UNSET,
+        on_done: Task[Any, Any] | None = UNSET,
+    ) -> Task[P, R]:
+        """The same task with options for its puts.
+
+        They are due in `delay` s (or a timedelta), or `at` a moment (a datetime with its zone; one that is over: now),
+        wait for room at most `wait` s (None: for ever), and have another `timeout`, number of `retries`, `result_ttl`
+        or callbacks than the task. `priority` counts on a PriorityQueue: the lowest goes first.
+        """
+        if priority is not UNSET and self.queue.order != "priority":
+            raise UsageError(
+                f"task {self.name}: priority counts on a PriorityQueue, and {self.queue!r} is none: make it one"
+            )
+        options = Options(
+            delay=in_seconds(delay), at=at, wait=wait, timeout=timeout, retries=retries, priority=priority,
+            result_ttl=result_ttl, on_success=on_success, on_failure=on_failure, on_done=on_done,
+        )  # fmt: skip
+        return self._with(options)
+
+    def _with(self, options: Options) -> Task[P, R]:
+        task: Task[P, R] = object.__new__(type(self))  # copy.copy would go by the name, as pickle does
+        task.__dict__.update(self.__dict__)
+        task._options = options
+        task._extras = task._extras_of(options)
+        return task
+
+    def onto(self, queue: Queue, result_ttl: float | None) -> Task[P, R]:
+        """The same task with its jobs on another queue, and with results where it keeps none itself."""
+        options = self._options
+        if "result_ttl" not in self.says:
+            options = msgspec.structs.replace(options, result_ttl=result_ttl)
+        task = self._with(options)
+        task.queue = queue
+        return task
+
+    def _extras_of(self, options: Options) -> Extras:
+        """What its puts say beside name and arguments: of the options, or else the policy where it must be said."""
+
+        def said(name: str) -> Any:
+            value = getattr(options, name)
+            return getattr(self.policy, name) if value is UNSET else value
+
+        then = {word: [task.queue.name, task.name] for name, word in CALLBACKS.items() if (task := said(name))}
+        fields = {name: v for name in ("timeout", "retries") if (v := getattr(options, name)) is not UNSET}
+        fields |= {"result_ttl": said("result_ttl"), "then": then}
+        return Extras(
+            {name: value for name, value in fields.items() if value not in (None, {})},
+            None if options.priority is UNSET else checks.priority(options.priority),
+            bool(then) or said("result_ttl") is not None,
+        )
+
+    def put(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Put a job; waits while the queue is full.
+
+        Raises QueueFull after the wait, BadArgument and PayloadTooLarge for what can never be put, and
+        BrokerError when Redis does not answer.
+        """
+        return self._put_one(args, kwargs, self._options.wait)
+
+    def put_nowait(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Put a job, or raise QueueFull at once."""
+        return self._put_one(args, kwargs, 0.0)
+
+    def put_many(self, items: Iterable[Any]) -> int:
+        """Put a job for each item, lazily, in batches, waiting for room; how many were put.
+
+        An item is the task's one argument, also a list or a dict; a tuple is several. The lines of a text file come
+        without their line ends. Raises as `put` does, the error's `put` then says how many were put before; UsageError
+        for a str or bytes.
+        """
+        return self.queue.put_all(self._entries(each_of(items)), self._options)
+
+    def put_jobs(self, items: Iterable[tuple[Any, ...]]) -> list[Job]:
+        """Put a job for each tuple of arguments, in batches, waiting for room. Raises as `put` does."""
+        jobs, entries = [], []
+        for args in items:
+            job_id = new_id()
+            self.arguments.check(args, {})
+            entries.append(self.encoded(args, {}, job_id))
+            jobs.append(self.job(job_id, args))
+        self.queue.put_all(entries, self._options)
+        return jobs
+
+    def _put_one(self, args: tuple[Any, ...], kwargs: dict[str, Any], wait: Any) -> Job:
+        job_id = new_id()
+        self.arguments.check(args, kwargs)
+        entry = self.encoded(args, kwargs, job_id)
+        self.queue.put_entries([entry], self._options, wait=wait)
+        return self.job(job_id, args, kwargs)
+
+    def job(self, job_id: str, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Job:
+        """A handle for a job of this task, also for one that another process has put."""
+        return Job(
+            id=job_id,
+            queue=self.queue.name,
+            task=self.name,
+            args=args,
+            kwargs=kwargs,
+            broker=self.queue.chosen_broker,
+            result_ttl=self._extras.fields.get("result_ttl"),
+            returns=self.arguments.returns,
+        )
+
+    def _entries(self, items: Iterable[Any]) -> Iterator[bytes]:
+        check, encoded = self.arguments.check, self.encoded
+        for item in items:
+            args = item if type(item) is tuple else (item,)
+            check(args, {})
+            yield encoded(args, {}, new_id())
+
+    def encoded(self, args: tuple[Any, ...], kwargs: dict[str, Any], job_id: str) -> bytes:
+        """The job as bytes; arguments must have been checked. Raises BadArgument, PayloadTooLarge."""
+        fields, priority, tracked = self._extras
+        try:
+            entry = encode(Message(VERSION, job_id, self.name, list(args), kwargs, **fields))
+        except Exception as error:
+            raise self.arguments.blame(args, kwargs, error) from None
+        seal = self.queue.seal
+        if seal is not None:
+            entry = seal(entry)
+        if tracked and this.instead is None:
+            self.queue.broker.expect_tracked(self.queue.name)
+        if priority is not None or tracked:
+            entry = marked(entry, job_id, priority=priority, tracked=tracked)
+        if len(entry) > self.queue.settings.max_payload:
+            raise PayloadTooLarge(
+                f"task {self.name}: the encoded job has {len(entry):,} bytes, max_payload is "
+                f"{self.queue.settings.max_payload:,}; put large data elsewhere and its name into the job"
+            )
+        return entry
+
+
+def _unpickled(module: str, path: str, name: str, options: Options) -> Task[Any, Any]:
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    task = found if isinstance(found, Task) else registry.tasks.get(name)
+    if task is None:
+        raise UsageError(f"task {name} is not at {module}:{path}; only tasks that can be imported can be pickled")
+    return task if options == task._options else task._with(options)

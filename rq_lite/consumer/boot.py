@@ -1,0 +1,308 @@
+"""Entry of a consumer process: `python -m rq_lite.consumer.boot LIFE REPORTS BOARD STACKS`. Patch first, then import.
+
+The numbers are files it has inherited: the supervisor's words and its life, reports to it, the shared board, and a
+file for stacks.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import faulthandler
+import logging
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+import gevent
+import gevent.os
+import gevent.socket
+import _socket
+import socket
+from gevent.hub import Hub
+from gevent.threadpool import ThreadPool
+
+from rq_lite.client import leases
+from rq_lite import events
+from rq_lite.client.app import import_app, own_traceback
+from rq_lite.broker import Broker, Link, tcp
+from rq_lite.admin import status
+from rq_lite.client.current import found_by
+from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
+from rq_lite.client.defaults import this
+from rq_lite.redis_url import redacted
+from rq_lite.client import schedules
+from rq_lite.process.board import EXITING, Board
+from rq_lite.consumer.consumer import Consumer, Loner
+from rq_lite.consumer.offload.pools import Elsewhere
+from rq_lite.consumer.executor import Executor, chances, watched
+from rq_lite.model.failure import described
+from rq_lite.process.identity import mine
+from rq_lite.consumer.offload.channel import Hire
+from rq_lite.broker.deliveries import Order
+from rq_lite.consumer.exit import leave, vital
+from rq_lite.process.subprocesses import die_with
+from rq_lite.process.subprocesses import STACK, rss, tell_stacks
+from rq_lite.process.protocol import REBUILD, RETIRE, Plan, Report, read_plan
+from rq_lite.model.retry import Chances
+from rq_lite.consumer.progress import Reporter
+from rq_lite.logs import Seldom
+from rq_lite.process.signals import Handler, Signals, name_of, refuse
+from rq_lite.consumer.slots import Expired, Interrupted, Stopped
+from rq_lite.process.streams import by_line
+from rq_lite.client.registry import registry
+from rq_lite.client.task import Task
+
+log = logging.getLogger("rq_lite.consumer")
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+T = TypeVar("T")
+
+# Threads in which a loop looks names up (gevent has 10). A name whose servers are silent holds one for up to 40 s.
+LOOK_UPS = 600
+OWN_LOOK_UPS = 16  # threads for the names of Redis and its sentinels, which jobs cannot take
+
+
+def main() -> None:
+    life, reports, board, stacks = map(int, sys.argv[1:])
+    plan = read_plan(life)
+    die_with(plan.parent)
+    by_line(monkey.get_original("select", "poll"))
+    set_up_log(plan)
+    tell_stacks(stacks)
+    tell_exits(stacks)
+    seldom = Seldom(log, seconds=0.0) if plan.verbose else Seldom(log)
+    signals = Signals({*STOPPING, STACK, signal.SIGPIPE}, only_logged(seldom), shared=True)
+    try:
+        events.begin("consumer")
+        Link.careful = False  # the handlers of this process only wake the hub
+        check_patched()
+        look_up_apart()
+        slots = Board(board, 1 if plan.alone else plan.settings.greenlets)
+        consumer = prepare(plan, reports, slots, signals, seldom)
+    except BaseException as error:
+        Report("failed", error=said(error), traceback=told(error)).send(reports)
+        leave(error.exit_code if isinstance(error, RqLiteError) else 1)  # not waiting for threads of the app
+    vital(gevent.spawn(listen, life, consumer))
+    try:
+        consumer.run()
+    except BaseException:
+        log.exception("a fault of the consumer itself: it ends, its jobs run again")
+        leave(1)
+    leases.end()
+    Report("left").send(reports)
+    leave(0)
+
+
+def prepare(plan: Plan, reports: int, board: Board, signals: Signals, seldom: Seldom) -> Consumer:
+    """Import the app and make the consumer that its queues want; says on the way who it is."""
+    name = str(mine())
+    Report("hello", consumer=name).send(reports)
+    broker = Broker(settings=plan.settings, quiet=True)
+    through_weather(plan, broker.open)
+    this.use(plan.settings, broker)
+    this.serves = plan.queues or registry.queues  # all that the app names until now: its import may put, too
+    import_app(plan.app)
+    signals.imported()
+    vars(gevent)["signal_handler"] = lambda *_, **__: refuse("gevent.signal_handler")
+    weights = plan.queues or dict.fromkeys(registry.working_queues(), 1.0)
+    this.serves = frozenset(weights)
+    through_weather(plan, lambda: check_queues(plan, broker, weights))
+    bounds = through_weather(plan, lambda: {queue: declare(queue, broker) for queue in weights})
+    through_weather(plan, lambda: declare_schedules(weights, broker))
+    elsewhere = Elsewhere(Hire(settings=plan.settings, app=plan.app, number=plan.number, queues=list(weights)))
+    executor = Executor(
+        registry.tasks, name, elsewhere, verbose=plan.verbose, signer=broker.signer,
+        max_result=plan.settings.max_result, seldom=seldom,
+    )  # fmt: skip
+    run = watched(executor.run, name) if events.watchers else executor.run
+    found_by(Reporter(broker, name).find)
+    kind = Loner if plan.alone else Consumer
+    order = Order(weights, strict=plan.strict)
+    consumer = kind(
+        broker,
+        name,
+        order,
+        board,
+        run,
+        grace=plan.settings.grace,
+        seldom=seldom,
+        declare=partial(declare_again, broker),
+    )
+    os.register_at_fork(after_in_child=consumer.forked)
+    stop_on_signals(consumer, signals)
+    tasks = {task.name: known(task) for task in registry.tasks.values()}
+    Report("ready", consumer=name, queues=bounds, tasks=tasks, rss=rss(os.getpid())).send(reports)
+    return consumer
+
+
+def known(task: Task[Any, Any]) -> Chances:
+    """What the supervisor must know of a task, to end a job of it by force."""
+    return msgspec.structs.replace(chances(task.policy, JobTimeout()), says=task.says)
+
+
+def through_weather(plan: Plan, step: Callable[[], T]) -> T:
+    """A consumer that takes another's place while Redis is away waits for it, instead of dying again and again."""
+    while True:
+        try:
+            return step()
+        except BrokerUnavailable as error:
+            if not plan.patient:
+                raise
+            log.warning("%s; trying again", error)
+        time.sleep(random.uniform(0.5, 1.5))
+
+
+def listen(life: int, consumer: Consumer) -> None:
+    """The supervisor's words; when its end of the pipe closes it is gone, and so must we be."""
+    gevent.os.make_nonblocking(life)
+    tell = {REBUILD: consumer.rebuild, RETIRE: consumer.retire}
+    rest = b""
+    while piece := gevent.os.nb_read(life, 4096):
+        *words, rest = (rest + piece).split(b"\n")
+        for word in words:
+            gevent.get_hub().loop.run_callback(tell[word])
+    os._exit(1)
+
+
+def tell_exits(file: int) -> None:
+    """`os._exit` in a job ends the whole process without a word: whose doing it was must not be a guess."""
+    here, leave_now = os.getpid(), os._exit
+
+    def told(code: int) -> NoReturn:
+        if os.getpid() == here:  # what a job has forked may leave as it likes
+            os.write(file, EXITING.encode())
+            faulthandler.dump_traceback(file, all_threads=False)
+        leave_now(code)
+
+    os._exit = told
+
+
+def check_queues(plan: Plan, broker: Broker, weights: dict[str, float]) -> None:
+    known = {*registry.queues, *status.queues(broker)}
+    unknown = [queue for queue in weights if queue not in known]
+    if unknown:
+        raise UsageError(
+            f"unknown queue {', '.join(map(repr, unknown))}; app {plan.app!r} has {', '.join(sorted(registry.queues))}"
+        )
+    for queue in weights:
+        own = registry.queues.get(queue)
+        if own is not None and own.broker.url != broker.url:
+            raise UsageError(
+                f"queue {queue!r} is bound to Redis at {own.broker.shown}, this worker to {broker.shown}; "
+                "start a worker with that --url"
+            )
+
+
+def declare(queue: str, broker: Broker) -> int:
+    """Its bound. A full Redis may not be able to keep one: that must not stop those who drain the other queues."""
+    own = registry.queues.get(queue)
+    try:
+        return own.declare()[0] if own is not None else broker.declare(queue)[0]
+    except BrokerOutOfMemory:
+        log.warning("queue %r is new and cannot be made known: Redis is at its maxmemory", queue)
+        return broker.settings.maxsize
+
+
+def declare_again(broker: Broker, queue: str) -> None:
+    try:
+        declare(queue, broker)
+        declare_schedules([queue], broker)
+    except RqLiteError as error:
+        log.warning("queue %r: %s", queue, error)
+
+
+def declare_schedules(queues: Iterable[str], broker: Broker) -> None:
+    try:
+        schedules.declare(broker, [task for task in registry.tasks.values() if task.queue.name in queues])
+    except BrokerOutOfMemory as error:
+        log.warning("the schedules of the app are as they were: %s", error)
+
+
+def stop_on_signals(consumer: Consumer, signals: Signals) -> None:
+    """Handlers run inside whatever greenlet is on: they only wake the hub, which then tells the consumer."""
+    wake = gevent.get_hub().loop.async_()
+    wake.start(consumer.stop)
+    for number in STOPPING:
+        signals.set(number, lambda *_: wake.send())
+
+
+def only_logged(seldom: Seldom) -> Callable[[Handler, int, FrameType | None], None]:
+    """Calls a handler of the app's where it strikes; what it raises is no job's, and a greenlet of ours logs it."""
+    said: deque[tuple[str, str]] = deque()
+    wake = gevent.get_hub().loop.async_()
+
+    def say() -> None:
+        while said:
+            seldom.warn(*said.popleft())
+
+    def run(handler: Handler, number: int, frame: FrameType | None) -> None:
+        try:
+            handler(number, frame)
+        except (Expired, Interrupted, Stopped):  # thrown into the job on which it came
+            raise
+        except BaseException as error:
+            what = f"the app's handler of {name_of(number)} raised {described(error, 0.0).error}"
+            said.append((what, f"{what}; no job gets that"))
+            wake.send()
+
+    wake.start(gevent.spawn, say)
+    return run
+
+
+def check_patched() -> None:
+    """Refuse to run jobs in a process where a blocking call would block all of them."""
+    cooperative = (
+        socket.socket is gevent.socket.socket
+        and time.sleep is gevent.sleep
+        and sys.modules["redis.retry"].__dict__["sleep"] is gevent.sleep
+    )
+    if not cooperative:
+        raise UsageError("sockets are not patched by gevent: something was imported before rq_lite.consumer.boot")
+
+
+def look_up_apart() -> None:
+    """However many names jobs wait for: others', and those of Redis, are looked up meanwhile."""
+    Hub.threadpool_size = LOOK_UPS
+    own, usual = ThreadPool(OWN_LOOK_UPS), socket.getaddrinfo
+
+    def resolve(*args: Any, **options: Any) -> tcp.Found:
+        if own.hub is not gevent.get_hub():  # of a thread that runs a job: its loop has threads of its own
+            return usual(*args, **options)
+        found: tcp.Found = own.apply(_socket.getaddrinfo, args, options)
+        return found
+
+    tcp.resolve = resolve
+
+
+def set_up_log(plan: Plan) -> None:
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s consumer {plan.number} [{os.getpid()}] %(message)s",
+        datefmt="%H:%M:%S",
+    )
+
+
+def said(error: BaseException) -> str:
+    return redacted(str(error) if isinstance(error, RqLiteError) else f"{type(error).__name__}: {error}")
+
+
+def told(error: BaseException) -> str:
+    """The traceback where it tells the user something: of the app's own error, or of a fault of ours."""
+    if isinstance(error, AppFailed) and error.__cause__ is not None:
+        return redacted(own_traceback(error.__cause__))
+    return "" if isinstance(error, RqLiteError) else redacted("".join(traceback.format_exception(error)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Jobs that were cancelled: they never start, or are interrupted where they run.
+
+What counts is a mark in Redis, of which a consumer learns with each take. A call is a hint beside it, for one whose
+slots are all busy, so that it takes nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Mapping
+from contextlib import closing
+
+import gevent
+from gevent.event import Event
+
+from rq_lite.broker import FAULTS, Broker, Link
+from rq_lite.broker.deliveries import Lane
+from rq_lite.consumer.slots import Slots
+from rq_lite.model.message import id_in
+from rq_lite.model.outcome import Dropped
+
+MARKS = 20_000  # jobs that are remembered before their list is read anew
+
+
+class Cancelling:
+    """Between a consumer and its slots. `dropped` hears of jobs that will not begin; `link` is the consumer's."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        slots: Slots[Lane],
+        link: Link,
+        dropped: Callable[[Lane, int, Dropped], None],
+    ) -> None:
+        self._broker = broker
+        self._slots = slots
+        self._link = link
+        self._dropped = dropped
+        self._busy = Event()  # there may be something to interrupt
+
+    def feed(self, lane: Lane, tag: int, jobs: list[bytes]) -> None:
+        """Hand jobs to the slots, the first with the delivery tag `tag + 1`; but not those that were cancelled.
+
+        `marks` is as new as the jobs are: it was read after they were taken, and calls that came since are in it.
+        """
+        try:
+            if lane.marks:
+                self._feed_but_marked(lane, tag, jobs)
+            else:
+                self._slots.feed(lane, tag, jobs)
+        finally:
+            if not self._busy.is_set():
+                self._busy.set()  # only now: it wakes who hears calls, and the jobs come first
+
+    def _feed_but_marked(self, lane: Lane, tag: int, jobs: list[bytes]) -> None:
+        doubtful: list[tuple[int, str, bytes]] = []
+        for number, job in enumerate(jobs, tag + 1):
+            name = id_in(job)
+            if name in lane.marks:
+                doubtful.append((number, str(name), job))
+            else:
+                self._slots.feed(lane, number - 1, [job])
+        # A mark may be gone meanwhile: somebody has requeued the job.
+        marked = self._broker.marked(lane.queue, [name for _, name, _ in doubtful], self._link)
+        for number, name, job in doubtful:
+            if name in marked:
+                self._dropped(lane, number, Dropped(name))
+            else:
+                lane.marks.discard(name)
+                self._slots.feed(lane, number - 1, [job])
+
+    def look(self, lane: Lane) -> None:
+        """Without a reply to an exchange that would tell whether there are new marks."""
+        self.learn(lane, self._broker.cancels(lane.queue, self._link))
+
+    def learn(self, lane: Lane, cancels: bytes) -> None:
+        """Which jobs were cancelled since the last look, if any; those that run here are interrupted."""
+        if not cancels or cancels == lane.cancels:
+            return
+        # All of them: at first, when Redis has lost some (a failover), and now and then: most are of jobs long done.
+        anew = not lane.cancels or int(cancels) < int(lane.cancels) or len(lane.marks) > MARKS
+        known = set(lane.marks)
+        found = self._broker.marks(lane.queue, b"" if anew else lane.cancels, self._link)
+        if anew:
+            lane.marks -= known  # what was called meanwhile stays
+        lane.marks |= found
+        lane.cancels = cancels
+        self.interrupt(lane, found)
+
+    def interrupt(self, lane: Lane, ids: Collection[str]) -> None:
+        for tag, name in self._slots.cancel(lane, ids):
+            self._dropped(lane, tag, Dropped(name))
+
+    def hear(self, name: str, lanes: Mapping[str, Lane], well: Event) -> None:
+        """Interrupt what the consumer of this name is called for, while `well`. Does not return."""
+        queues = list(lanes)
+        with closing(self._broker.link()) as link:
+            while True:
+                self._busy.wait()
+                gevent.sleep(0)  # most jobs are done at once
+                if self._slots.idle:
+                    self._busy.clear()
+                    continue
+                try:
+                    call = self._broker.wait_call(queues, name, link)
+                    # It may be an old one, of before the job was requeued: the mark would be gone then.
+                    found = self._broker.marked(call[0], [call[1]], link) if call is not None else set()
+                except FAULTS:
+                    link.close()
+                    gevent.sleep(random.uniform(0.05, 1.0))
+                    well.wait()
+                    continue
+                if call is not None:
+                    lane = lanes[call[0]]
+                    lane.marks |= found
+                    self.interrupt(lane, found)

@@ -1,0 +1,88 @@
+"""What a consumer and its engines say to each other, over a pair of sockets: frames of 4 bytes of length, then bytes.
+
+    consumer   Hire, then for each job: Order, line end, the job's entry as it came from Redis
+    engine     Answer: `ready` or `failed` once, then one for each job, with `progress` before it as it says so
+
+One job at a time, so that an answer belongs to the order before it.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import msgspec
+
+from rq_lite.client.current import Progress
+from rq_lite.settings import Settings
+
+LENGTH = struct.Struct(">I")
+PIECE = 262_144
+
+
+class Hire(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine needs to know before its first job."""
+
+    settings: Settings  # with the URL filled in
+    app: str
+    number: int  # the consumer's
+    queues: list[str]  # those that its worker serves
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What goes with a job."""
+
+    queue: str
+    timeout: float  # seconds it has from now on
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`ready`; `failed` (the app cannot be imported); of a job: `done`, `raised`, `interrupted` (as it was told to).
+
+    Before these any number of `progress`.
+    """
+
+    event: str
+    result: msgspec.Raw = msgspec.Raw(b"null")  # of one that is done, where somebody wants to hear of it
+    progress: Progress | None = None
+    error: str = ""  # one line,
+    message: str | None = None  # and its whole text
+    traceback: str = ""
+    seconds: float = 0.0
+    delay: float | None = None  # until the next attempt, where the job named one
+    final: bool = False  # there shall be none
+    leaving: bool = False  # this engine is worn out, and takes no more
+
+
+class Frames:
+    """One end. What is in the middle of a frame when an exception strikes is gone on with by the next call."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.settimeout(None)  # an app may have set another default for all sockets of the process
+        self.end = end
+        self.unread = False  # the other end is gone, and has not read all that was sent; never known outside Linux
+        self._came = bytearray()
+
+    def send(self, frame: bytes) -> None:
+        """Raises OSError when the other end is gone."""
+        self.end.sendall(LENGTH.pack(len(frame)) + frame)
+
+    def receive(self) -> bytes | None:
+        """The next frame; None when the other end is gone."""
+        came, need = self._came, LENGTH.size
+        while True:
+            if len(came) >= need:
+                whole = LENGTH.size + LENGTH.unpack_from(came)[0]
+                if len(came) >= whole:
+                    frame = bytes(came[LENGTH.size : whole])
+                    del came[:whole]
+                    return frame
+                need = whole
+            try:
+                piece = self.end.recv(PIECE)
+            except ConnectionError:
+                self.unread = True
+                return None
+            if not piece:
+                return None
+            came += piece

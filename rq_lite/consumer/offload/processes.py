@@ -1,0 +1,253 @@
+"""A consumer's engines: processes in which jobs with run_in="process" run, one in each at a time.
+
+They are started when they are first needed, and kept. The slot's greenlet waits for the answer, and what is raised in
+it meanwhile (Expired at the deadline, and again every second) is passed on to the engine, as a signal. A job that does
+not end for it is killed, with its engine alone: the consumer and all its other jobs go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import gevent
+import msgspec
+from gevent.lock import Semaphore
+
+from rq_lite.client.current import current_job
+from rq_lite.consumer.offload.channel import Answer, Frames, Hire, Order
+from rq_lite.consumer.offload.engine import INTERRUPT, encode
+from rq_lite.consumer.slots import Expired, Slot, Stopped
+from rq_lite.logs import Seldom
+from rq_lite.model.backoff import pauses
+from rq_lite.model.failure import Reported
+from rq_lite.model.retry import Failure
+from rq_lite.process.board import NEVER, SECOND
+from rq_lite.process.protocol import SHORTEST_GRACE
+from rq_lite.process.subprocesses import Stacks, ending
+
+log = logging.getLogger("rq_lite.consumer")
+
+FAREWELL = 0.5  # seconds that a job has to end when its consumer stops; below consumer.SWALLOWED
+REAPED = 2.0  # seconds until a process that closed its channel has ended
+
+read_answer = msgspec.json.Decoder(Answer).decode
+
+
+class Died(BaseException):
+    """The engine died while it ran the job."""
+
+    def __init__(self, how: str, where: str) -> None:
+        super().__init__(how)
+        self.how = how
+        self.where = where
+
+
+class Engine:
+    """One process, as its consumer sees it; in the consumer's process group, so that it goes when that goes."""
+
+    def __init__(self, folder: Path) -> None:
+        ours, theirs = socket.socketpair()
+        self._stacks = Stacks()
+        inherited = (theirs.fileno(), self._stacks.file)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "rq_lite.consumer.offload.engine", *map(str, inherited), str(os.getpid())],
+                pass_fds=inherited,
+                stdin=subprocess.DEVNULL,
+                cwd=folder,
+            )
+        except BaseException:
+            ours.close()
+            self._stacks.close()
+            raise
+        finally:
+            theirs.close()
+        self._frames = Frames(ours)
+        # What its jobs have forked may hold its end of the channel open: its death is an end, too.
+        cast(Any, self._process).rawlink(self._close)
+        self.pid = self._process.pid
+
+    def _close(self, _: object) -> None:
+        with contextlib.suppress(OSError):
+            self._frames.end.shutdown(socket.SHUT_RD)  # what it has said before can still be read
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def send(self, *parts: bytes) -> None:
+        self._frames.send(b"\n".join(parts))
+
+    def answer(self) -> Answer | None:
+        """The next; None: it is gone. What is raised in a greenlet that waits here loses nothing of it."""
+        frame = self._frames.receive()
+        return None if frame is None else read_answer(frame)
+
+    @property
+    def deaf(self) -> bool:
+        """It is gone, and has never read the last that it was sent: so its death was not that job's doing."""
+        return self._frames.unread
+
+    def signal(self, number: int) -> None:
+        if self.alive:  # else its pid may be another's
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def stack(self) -> str:
+        """Where it is just now; empty when it does not say so in time."""
+        return self._stacks.asked(self.signal)
+
+    def last_stack(self) -> str:
+        return self._stacks.last()
+
+    def end(self) -> str:
+        """How it ended, once its end of the channel is closed."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(REAPED)
+        code = self._process.poll()
+        return "closed its channel" if code is None else ending(code)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self._frames.end.close()
+        self._stacks.close()
+
+
+class Engines:
+    """Up to `most` of them, which begin in `folder`.
+
+    `grace`: seconds that a job has between the first interruption and the engine's end.
+    """
+
+    def __init__(self, hire: Hire, most: int, grace: float, folder: Path) -> None:
+        self._hire = hire
+        self._grace = max(SHORTEST_GRACE, grace)
+        self._folder = folder
+        self._places = Semaphore(most)
+        self._idle: list[Engine] = []
+        self._seldom = Seldom(log)
+
+    def run(self, slot: Slot[Any], entry: bytes, timeout: int) -> Any:
+        """The job's result as JSON (msgspec.Raw), where somebody wants to hear of it. `timeout`: ns, once it begins.
+
+        Raises Reported, with the job's own error; Died; and what was raised in this greenlet, once the job has ended.
+        """
+        with self._places:
+            answer: Answer | None = None
+            while answer is None:
+                engine = self._given(slot, entry, timeout)
+                try:
+                    answer, thrown = self._answer(engine, slot)
+                except BaseException:
+                    engine.kill()
+                    raise
+                if answer is None:
+                    engine.kill()
+            if answer.leaving:
+                engine.kill()
+            else:
+                self._idle.append(engine)
+        if answer.event == "done":
+            return answer.result
+        if answer.event == "interrupted" and thrown is not None:
+            raise Expired(where=answer.traceback) if isinstance(thrown, Expired) else thrown
+        failure = Failure(answer.error, answer.traceback, answer.seconds, answer.delay, answer.message)
+        raise Reported(failure, final=answer.final)
+
+    def _given(self, slot: Slot[Any], entry: bytes, timeout: int) -> Engine:
+        """An engine that has the job."""
+        assert slot.lane is not None
+        while True:
+            engine = self._idle.pop() if self._idle else self._started()
+            try:
+                if engine.alive:
+                    engine.send(encode(Order(slot.lane.queue, timeout / SECOND)), entry)
+                    slot.began = time.monotonic_ns()
+                    slot.deadline = slot.began + timeout
+                    return engine
+            except OSError:
+                pass  # it died before it had anything to do: nobody is to blame
+            except BaseException:
+                engine.kill()
+                raise
+            engine.kill()
+
+    def _started(self) -> Engine:
+        """A new one that has imported the app; waits for ever for one that can."""
+        for pause in pauses():
+            try:
+                engine = Engine(self._folder)
+            except OSError as error:  # no more processes or files, or the folder is gone
+                how = str(error)
+            else:
+                answer = None
+                try:
+                    engine.send(encode(self._hire))
+                    answer = engine.answer()
+                except OSError:
+                    pass
+                except BaseException:
+                    engine.kill()
+                    raise
+                if answer is not None and answer.event == "ready":
+                    return engine
+                how = f"it {engine.end()}" if answer is None else f"{answer.error}\n{answer.traceback}".strip()
+                engine.kill()
+            self._seldom.warn("engine", f"an engine for run_in='process' cannot begin, its jobs wait: {how}")
+            gevent.sleep(pause)
+        raise AssertionError("pauses never end")
+
+    def _answer(self, engine: Engine, slot: Slot[Any]) -> tuple[Answer | None, BaseException | None]:
+        """How the job ended (None: the engine died and had not read its order), and what was raised in it meanwhile."""
+        thrown: BaseException | None = None
+        kill_at = NEVER
+        while True:
+            try:
+                answer = self._ending(engine)
+                break
+            except Stopped:
+                slot.deadline = NEVER
+                engine.signal(INTERRUPT)
+                answer = None
+                with gevent.Timeout(FAREWELL, False):
+                    answer = self._ending(engine)
+                if answer is None or answer.event == "interrupted":
+                    raise
+                break
+            except BaseException as error:
+                thrown, now = error, time.monotonic_ns()
+                slot.words[slot.due] = NEVER  # who cancels sets a limit there; here it is the engine that ends, alone
+                kill_at = min(kill_at, now + round(self._grace * SECOND))
+                if now >= kill_at:
+                    slot.deadline = NEVER
+                    raise self._hard(engine, error) from None
+                engine.signal(INTERRUPT)
+        slot.deadline = NEVER
+        if answer is None and (thrown is not None or not engine.deaf):
+            raise Died(engine.end(), engine.last_stack())
+        return answer, thrown
+
+    @staticmethod
+    def _ending(engine: Engine) -> Answer | None:
+        """How the job ended; on the way there it may say how far it is."""
+        while (answer := engine.answer()) is not None and answer.progress is not None:
+            current = current_job()
+            if current is not None:
+                current.progress(answer.progress.done, answer.progress.total, answer.progress.note)
+        return answer
+
+    def _hard(self, engine: Engine, error: BaseException) -> BaseException:
+        if not isinstance(error, Expired):
+            return error
+        said = f"hard limit: its timeout and {self._grace:g} s of grace were over; its process was killed"
+        log.error("engine [%d] is killed: its job goes on beyond its hard time limit", engine.pid)
+        return Expired(said, engine.stack())

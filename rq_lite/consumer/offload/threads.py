@@ -1,0 +1,110 @@
+"""A consumer's threads, in which jobs with run_in="thread" run.
+
+A thread cannot be killed. What is raised in the slot's greenlet (Expired at the deadline, and again every second) is
+raised in the thread as soon as that runs Python code; the slot and the place stay taken until the thread has really
+ended, and past its hard limit the job is ended with its consumer, like one that holds the loop.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from typing import Any
+
+from gevent import monkey
+from gevent.lock import Semaphore
+from gevent.threadpool import ThreadPool
+
+from rq_lite.client.current import CurrentJob, current_job
+from rq_lite.client.task import Task
+from rq_lite.consumer.run import call
+from rq_lite.consumer.slots import Slot, Stopped, entrance
+from rq_lite.model.message import Message
+from rq_lite.process.board import NEVER
+
+# The thread's own, not the greenlet's: this module is imported by who has patched.
+real_lock = monkey.get_original("_thread", "allocate_lock")
+real_ident = monkey.get_original("_thread", "get_ident")
+
+
+class Threads:
+    """Up to `most` jobs at a time."""
+
+    def __init__(self, most: int) -> None:
+        self._places = Semaphore(most)
+        self._pool = ThreadPool(most)
+
+    def run(self, slot: Slot[Any], task: Task[Any, Any], message: Message, timeout: int) -> Any:
+        """What the function returns, or raises. `timeout` in ns, from when it begins."""
+        with self._places:
+            slot.began = time.monotonic_ns()
+            slot.deadline = slot.words[slot.due] = slot.began + timeout
+            job = Call(slot.number, task, message, current_job())
+            ended = self._pool.spawn(job.run)
+            while True:
+                try:
+                    ended.wait()
+                    break
+                except BaseException as thrown:
+                    if isinstance(thrown, Stopped):
+                        slot.deadline = slot.words[slot.due] = NEVER
+                    job.interrupt(type(thrown))
+            slot.deadline = NEVER
+        if job.error is not None:
+            raise job.error
+        return job.result
+
+
+class Call:
+    """One job in a thread."""
+
+    def __init__(self, number: int, task: Task[Any, Any], message: Message, current: CurrentJob | None) -> None:
+        self._current = current
+        self._number = number
+        self._task = task
+        self._message = message
+        self._lock = real_lock()
+        self._ident = 0  # of the thread, while anything may be raised in it
+        self._returned = False
+        self.result: Any = None
+        self.error: BaseException | None = RuntimeError("its thread was cut short")  # unless it gets to its end
+
+    def run(self) -> None:
+        """In the thread. Raises nothing."""
+        try:
+            with self._lock:
+                self._ident = real_ident()
+            # Under the name by which a stack tells the slot.
+            entrance(self._number)(Call._attempt, self)
+        except BaseException as error:
+            if not self._returned:
+                self.error = error
+        while True:
+            try:
+                self._close()
+                return
+            except BaseException as late:  # it struck when all was over
+                del late
+
+    def _attempt(self) -> None:
+        args, kwargs = self._task.arguments.restore(self._message.args, self._message.kwargs)
+        self.result = call(self._task, args, kwargs, self._current)
+        self.error = None
+        self._returned = True
+
+    def _close(self) -> None:
+        with self._lock:
+            self._ident = 0
+        strike(real_ident(), None)  # what was not raised yet must not hit the next job
+
+    def interrupt(self, kind: type[BaseException]) -> None:
+        """Raise it in the job, once its thread runs Python code."""
+        with self._lock:
+            if self._ident:
+                strike(self._ident, kind)
+
+
+def strike(thread: int, kind: type[BaseException] | None) -> None:
+    """Have it raised in a thread; None: not any more."""
+    given = None if kind is None else ctypes.py_object(kind)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), given)

@@ -1,0 +1,119 @@
+"""Writes to Redis how far jobs are, in the background: a job that says so never waits, and plain ones pay nothing."""
+
+from __future__ import annotations
+
+import time
+
+import gevent
+import msgspec
+from gevent.event import Event
+
+from rq_lite.broker import FAULTS, Broker, Link
+from rq_lite.broker.deliveries import Lane
+from rq_lite.client.current import CurrentJob, Progress
+from rq_lite.consumer.slots import Slot
+from rq_lite.model.message import Undecodable, decode
+from rq_lite.model.policy import FOREVER
+from rq_lite.process.board import NEVER, SECOND
+
+PACE = 0.5  # seconds between two words about the same job
+LOOK = 0.1  # seconds between two looks whether there is something to write
+
+encode = msgspec.json.encode
+
+
+class Told:
+    """A run that has said something."""
+
+    def __init__(self, slot: Slot[Lane], job_id: str, queue: str, head: bytes) -> None:
+        self._slot = slot
+        self.tag = slot.tag
+        self._lane = slot.lane
+        self.id = job_id
+        self.queue = queue
+        self.head = head  # who runs it, as JSON without the braces
+        self.latest: Progress | None = None  # what was not written yet
+        self.due = 0.0  # not before this, in time.monotonic()
+
+    @property
+    def runs(self) -> bool:
+        return self._slot.tag == self.tag and self._slot.lane is self._lane
+
+
+class Reporter:
+    """A consumer's. `find` is for `current_job`."""
+
+    def __init__(self, broker: Broker, consumer: str) -> None:
+        self._broker = broker
+        self._consumer = consumer
+        self._told: dict[tuple[int, int], Told] = {}  # by slot and tag
+        self._news = Event()
+        self._greenlet: gevent.Greenlet | None = None
+        # Jobs also speak from threads.
+        self._wake = gevent.get_hub().loop.async_()
+        self._wake.start(self._begin)
+
+    def find(self) -> CurrentJob | None:
+        """The job of the greenlet that asks; None where it is no slot's, or has none just now."""
+        slot: Slot[Lane] | None = getattr(gevent.getcurrent(), "rq_lite_slot", None)
+        if slot is None or slot.lane is None or slot.deadline == NEVER:
+            return None
+        if slot.current is None or slot.current[0] != slot.tag:
+            try:
+                slot.current = slot.tag, self._made(slot, slot.lane.queue)
+            except Undecodable:
+                return None
+        found: CurrentJob = slot.current[1]
+        return found
+
+    def _made(self, slot: Slot[Lane], queue: str) -> CurrentJob:
+        message, attempts, crashes = decode(slot.entry)
+        left = (slot.deadline - time.monotonic_ns()) / SECOND
+        head = encode({"consumer": self._consumer, "tag": slot.tag, "task": message.task[:200]})[1:-1]
+        told = Told(slot, message.id, queue, head)
+
+        def tell(progress: Progress) -> None:
+            told.latest = progress
+            self._told[slot.number, told.tag] = told
+            self._wake.send()
+
+        return CurrentJob(
+            id=message.id,
+            queue=queue,
+            task=message.task,
+            attempt=attempts + crashes + 1,
+            deadline=time.time() + left if left < FOREVER / 2 else None,
+            tell=tell,
+        )
+
+    def _begin(self) -> None:
+        """In the hub: something was said."""
+        self._news.set()
+        if self._greenlet is None:
+            self._greenlet = gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        link = self._broker.link()
+        while True:
+            self._news.wait()
+            self._news.clear()
+            while self._told:
+                try:
+                    self._write(link)
+                except FAULTS:  # nothing that anybody has to know
+                    link.close()
+                    gevent.sleep(PACE)
+                gevent.sleep(LOOK)
+
+    def _write(self, link: Link) -> None:
+        for key, told in list(self._told.items()):
+            now, latest = time.monotonic(), told.latest
+            if not told.runs:
+                self._broker.progress(told.queue, self._consumer, told.id, told.tag, told.head, b"", link)
+                del self._told[key]
+            elif latest is not None and now >= told.due:
+                told.due = now + PACE
+                detail = encode(latest)[1:-1]
+                self._broker.progress(told.queue, self._consumer, told.id, told.tag, told.head, detail, link)
+                if told.latest is latest:
+                    told.latest = None

@@ -1,0 +1,90 @@
+"""Schedules at work: an app's are written to Redis when its workers begin, and those that are due are fired."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+
+from rq_lite.broker import Broker
+from rq_lite.broker.scheduling import Planned
+from rq_lite.errors import ShutDown
+from rq_lite.logs import one_line
+from rq_lite.model.message import as_is
+from rq_lite.model.schedule import MOST, Schedule, Seal, from_json, job_id
+
+log = logging.getLogger("rq_lite.worker")
+
+AT_A_TIME = 50  # schedules that are fired before other duties have their turn
+LOOK = 10.0  # seconds between two looks, should nobody have said that there is something new
+HOUR = 3_600_000  # ms until the next look at a schedule that has no slot in decades
+
+Complain = Callable[[str, str], None]  # what it is about, and what is said
+
+
+def aloud(_about: str, text: str) -> None:
+    log.warning("%s", text)
+
+
+def fire_due(broker: Broker, queues: Collection[str], complain: Complain = aloud) -> float:
+    """Fire what is due by Redis' clock, of these queues; seconds until there is something again, as far as is known.
+
+    Where nobody works on a queue, or it was shut down, nothing is put there: its slots are missed ones. `complain` is
+    told of schedules that cannot be fired.
+    """
+    tried = 0
+    while tried < AT_A_TIME:
+        now, due, upcoming = broker.due()
+        before = tried
+        for planned in due:
+            if tried < AT_A_TIME:
+                tried += fire(broker, planned, now, queues, complain)
+        if tried == before:
+            return LOOK if upcoming is None else min(LOOK, max(0.0, (upcoming - now) / 1000))
+        # Where something has moved on, its next slot may have come meanwhile.
+    return 0.0
+
+
+def fire(broker: Broker, planned: Planned, now: int, queues: Collection[str], complain: Complain = aloud) -> bool:
+    """Whether it has moved on, by our doing or because another supervisor was faster."""
+    name = one_line(planned.name)
+    said = from_json(planned.name, planned.definition, as_is)
+    if said is None:
+        complain(f"schedule {name}", f"schedule {name} is not understood by this version of rq_lite: it waits")
+        return False
+    if said.queue not in queues:
+        return False
+    schedule = from_json(planned.name, planned.definition, broker.opened)
+    if schedule is None:
+        complain(f"schedule {name}", f"schedule {name} is not signed with this worker's secret: it waits")
+        return False
+    try:
+        slots, entries, upcoming = jobs_of(planned, schedule, now, broker.seal)
+    except Exception as error:  # one that anybody may have written must not hold up the others
+        complain(f"schedule {name}", f"schedule {name} makes no job: {type(error).__name__}: {error}: it waits")
+        return False
+    try:
+        done = broker.fire(planned, schedule.queue, entries, upcoming, slots[-1] if slots else None)
+    except ShutDown:
+        return False  # meant so by somebody: no reason to complain
+    if done:
+        tell(planned, slots, now)
+    return True
+
+
+def jobs_of(planned: Planned, schedule: Schedule, now: int, seal: Seal) -> tuple[list[int], list[bytes], int]:
+    """The slots that are fired now, the job of each, and the next slot."""
+    slots = schedule.to_fire(planned.slot, now)
+    upcoming = schedule.after(now)
+    entries = [schedule.entry(job_id(planned.name, slot), seal) for slot in slots]
+    return slots, entries, now + HOUR if upcoming is None else upcoming
+
+
+def tell(planned: Planned, slots: list[int], now: int) -> None:
+    """A line where something was missed."""
+    name = one_line(planned.name)
+    if not slots:
+        log.warning(
+            "schedule %s: what was due %.0f s ago was missed and is left out", name, (now - planned.slot) / 1000
+        )
+    elif len(slots) > 1:
+        log.warning("schedule %s: %d slots were due at once (at most %d are made up for)", name, len(slots), MOST)

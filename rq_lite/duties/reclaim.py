@@ -1,0 +1,155 @@
+"""What becomes of the jobs of consumers that are dead: they wait again, run alone, or are buried."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from rq_lite.broker import Broker, Death
+from rq_lite.logs import one_line
+from rq_lite.model import completion
+from rq_lite.model.message import Undecodable, decode
+from rq_lite.model.outcome import Buried, Retried
+from rq_lite.model.retry import POISON, SUSPECT, Chances, Failure, judge
+from rq_lite.process.identity import surely_dead
+
+log = logging.getLogger("rq_lite.worker")
+
+BATCH = 100  # jobs per step: Redis is at one for less than 1 ms, also on a slow machine below 5
+LEASE_ENDED = Death("nobody renewed its lease: its machine or its supervisor is gone")
+GONE = Death("it is gone, with its supervisor")
+
+
+class End(NamedTuple):
+    """How a consumer ended, and who is to blame."""
+
+    consumer: str
+    death: Death  # `charged`: all or none
+    blamed: tuple[str, int] | None = None  # queue and delivery tag of the job that brought it down, if known
+    timed_out: Sequence[tuple[str, int]] = ()  # those that it was killed for
+    tasks: Mapping[str, Chances] = MappingProxyType({})  # what becomes of these
+
+
+class Reaper:
+    """Of one worker. Where there is something to reclaim, it returns how many jobs have become suspects by it.
+
+    `between` is called between two steps: however long the dead take, the living must keep their leases.
+    """
+
+    def __init__(self, broker: Broker, between: Callable[[], None]) -> None:
+        self._broker = broker
+        self._between = between
+        self.living: set[str] = set()
+        self.own: set[str] = set()  # all this worker has had: `bury` is told how they died, and who is to blame
+        self._missing: set[tuple[str, str]] = set()
+
+    def bury(self, end: End, queues: Sequence[str]) -> int:
+        """A consumer of this worker is dead for certain: its jobs go back to the queue now."""
+        self.living.discard(end.consumer)
+        for name, tag in end.timed_out:
+            self._end_job(end, name, tag)
+        if end.death.charged == "all":
+            self._name_culprit(end, queues)
+        suspects = 0
+        for name in queues:
+            charged = end.death.charged
+            if end.blamed is not None:
+                charged = str(end.blamed[1]) if end.blamed[0] == name else "none"
+            suspects += self._reclaim(name, end.consumer, end.death._replace(charged=charged), certain=True)
+        return suspects
+
+    def _end_job(self, end: End, name: str, tag: int) -> None:
+        """A job that its consumer was killed for: another attempt, or the dead set."""
+        for _, entry in self._broker.booked(name, end.consumer, [tag]):
+            try:
+                message, attempts, crashes = decode(self._broker.opened(name, entry))
+            except Undecodable:
+                continue  # whoever runs it next buries it
+            if self._broker.marked(name, [message.id]):
+                log.error("job %s: cancelled, and ended with its consumer", one_line(message.id))
+                self._broker.drop(name, end.consumer, [(tag, message.id)])
+                continue
+            failure = Failure(f"JobTimeout: {end.death.how}", end.death.where)
+            outcome, line = judge(
+                message, attempts, crashes, end.tasks.get(message.task, Chances(0)), failure, end.consumer
+            )
+            log.error("%s", one_line(line))
+            if isinstance(outcome, Retried):
+                self._broker.retry(name, end.consumer, [(tag, outcome.delay)])
+                continue
+            puts = completion.Puts(lambda task: end.tasks.get(task, Chances(0)).says, self._broker.seal)
+            settled = completion.buried(message, name, attempts + crashes + 1, failure, outcome, puts)
+            if isinstance(settled, Buried):
+                self._broker.bury(name, end.consumer, [(tag, settled.report)])
+            else:
+                self._broker.finish(name, end.consumer, [(tag, settled)])
+
+    def _name_culprit(self, end: End, queues: Sequence[str]) -> None:
+        """Say which job brought its consumer down: the one that is blamed, or the only one that it had."""
+        suspected = [end.blamed] if end.blamed is not None else [
+            (name, tag) for name in queues for tag in self._broker.inflight(name, end.consumer)
+        ]  # fmt: skip
+        if len(suspected) != 1:
+            return
+        ((name, tag),) = suspected
+        for _, entry in self._broker.booked(name, end.consumer, [tag]):
+            with contextlib.suppress(Undecodable):
+                message, _, crashes = decode(self._broker.opened(name, entry))
+                what = (
+                    "buried as poison"
+                    if crashes + 1 >= POISON
+                    else "again, alone"
+                    if crashes + 1 >= SUSPECT
+                    else "again"
+                )
+                line = f"job {message.id} {message.task}: its consumer died while it ran, crash {crashes + 1}; {what}"
+                log.error("%s", one_line(line))
+
+    def _reclaim(self, name: str, consumer: str, death: Death, *, certain: bool) -> int:
+        """How many of its jobs are suspects now."""
+        total = cursor = buried = suspects = 0
+        while step := self._broker.reclaim(name, consumer, certain=certain, death=death, most=BATCH, cursor=cursor):
+            total, cursor = total + step.moved, step.cursor
+            buried, suspects = buried + step.buried, suspects + step.suspects
+            self._between()
+            if not step.left:
+                break
+        if total:
+            log.warning(
+                "queue %r: jobs of dead consumer %s that wait again: %d%s%s",
+                name,
+                consumer,
+                total - buried,
+                f", {suspects} of them alone" if suspects else "",
+                f"; buried as poison: {buried}" if buried else "",
+            )
+        return suspects
+
+    def reclaim_the_dead(self, queues: Sequence[str]) -> int:
+        """Whose lease has ended, or who is no more on this machine, at two looks in a row."""
+        dead = {}
+        for name in queues:
+            for consumer, left in self._broker.consumers(name).items():
+                if consumer in self.living:
+                    continue
+                gone = surely_dead(consumer)
+                if left <= 0 or (gone and consumer not in self.own):
+                    dead[name, consumer] = gone
+        suspects = 0
+        for name, consumer in self._missing & dead.keys():
+            certain = dead[name, consumer]
+            suspects += self._reclaim(name, consumer, GONE if certain else LEASE_ENDED, certain=certain)
+        self._missing = set(dead)
+        return suspects
+
+    def reclaim_gone(self, queues: Sequence[str]) -> int:
+        """Consumers of this machine that are no more need not be waited for."""
+        return sum(
+            self._reclaim(name, consumer, GONE, certain=True)
+            for name in queues
+            for consumer in self._broker.consumers(name)
+            if consumer not in self.own and surely_dead(consumer)
+        )

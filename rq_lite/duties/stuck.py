@@ -1,0 +1,53 @@
+"""A consumer whose loop stands still hears of no cancel: its supervisor looks in Redis in its place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+from rq_lite.broker import Broker
+from rq_lite.model.message import id_in
+from rq_lite.process.board import Running
+
+STEP = 20  # jobs that are read at once: any of them may be large
+
+
+class Standstill:
+    """One, from when it was seen until the loop turns again; no job begins or ends meanwhile.
+
+    `jobs` are those that it runs, by queue. The supervisor's loop makes it and reads `cancelled`; its other thread
+    looks, and replaces that.
+    """
+
+    def __init__(self, consumer: str, turned: int, jobs: Mapping[str, Sequence[Running]]) -> None:
+        self.consumer = consumer
+        self.turned = turned  # what the board said: when the loop last turned
+        self.cancelled: Mapping[Running, float] = MappingProxyType({})  # to when that was seen, in time.monotonic()
+        self._jobs = jobs
+        self._ids: dict[str, dict[Running, str]] = {}  # by queue
+        self._newest: dict[str, bytes] = {}  # queue to its last mark when all of them were looked at
+
+    def look(self, broker: Broker) -> None:
+        """One question per queue, and more only if anything was cancelled there since the last look."""
+        for queue in self._jobs:
+            newest = broker.cancels(queue)
+            if newest != self._newest.get(queue, b""):
+                found = dict.fromkeys(self._marked(broker, queue), time.monotonic())
+                self.cancelled = {**found, **self.cancelled}
+                self._newest[queue] = newest
+
+    def _marked(self, broker: Broker, queue: str) -> list[Running]:
+        if queue not in self._ids:
+            self._ids[queue] = dict(self._read_ids(broker, queue))
+        ids = self._ids[queue]
+        marked = broker.marked(queue, list(ids.values()))
+        return [job for job, name in ids.items() if name in marked]
+
+    def _read_ids(self, broker: Broker, queue: str) -> Iterator[tuple[Running, str]]:
+        jobs = {job.tag: job for job in self._jobs[queue]}
+        tags = sorted(jobs)
+        for first in range(0, len(tags), STEP):
+            for tag, entry in broker.booked(queue, self.consumer, tags[first : first + STEP]):
+                if name := id_in(entry):
+                    yield jobs[tag], name

@@ -1,0 +1,1 @@
+"""A redis-server of this user, started when there is no other, and stopped when its last user has left."""

@@ -1,0 +1,218 @@
+"""Where `rq-lite produce` reads from: files, standard input, numbers.
+
+An item says with its `position` where reading goes on after it. The producer stores the position together
+with the puts; a feed that is taken up again there yields exactly the items that came after. Positions count
+from the start of the uncompressed data: plain files are entered by seeking, all else is read through. A position has
+a checksum of what stands before it, so that a source that was rewritten there is refused.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from rq_lite.errors import SourceError
+from rq_lite.feeds.encoding import Encoding
+from rq_lite.feeds.readers import (
+    LIMIT,
+    READERS,
+    START,
+    Cursor,
+    Format,
+    Item,
+    OnError,
+    Rejects,
+    Stream,
+    parsed,
+    shorter,
+    written,
+)
+
+__all__ = ["START", "Format", "Item", "OnError", "Source", "fingerprint", "numbers", "open_source", "same"]
+
+HEAD = 4096  # bytes that tell one file from another
+FORMATS: dict[str, Format] = {".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".tsv": "tsv"}
+
+
+class Source:
+    """Items one after the other; knows how far it is. Close it, or use it in a `with`.
+
+    `position` and `offset` belong to what was read last, skipped lines included; at the end of the items
+    `position` is the end of the source.
+    """
+
+    def __init__(
+        self,
+        cursor: Cursor,
+        items: Iterator[Item],
+        rejects: Rejects,
+        *,
+        size: int | None = None,
+        packed: Stream | None = None,
+        live: bool = False,
+        unit: str = "line",
+        first: int = 1,
+        resources: ExitStack | None = None,
+    ) -> None:
+        self.name = cursor.name
+        self.size = size  # in the unit of `offset`; None: not known
+        self.live = live  # a pipe or terminal: it may fall silent for long
+        self.unit = unit
+        self.rejects = rejects
+        self._first = first  # of the units
+        self._cursor = cursor
+        self._items = items
+        self._packed = packed  # the compressed file below the cursor's stream
+        self._resources = resources or ExitStack()
+        self._resources.callback(rejects.close)
+
+    @property
+    def position(self) -> str:
+        return written(self._cursor.place)
+
+    @property
+    def offset(self) -> int:
+        """How much of `size` is read: bytes of the file (as it is on disk), or numbers."""
+        return self._cursor.byte if self._packed is None else self._packed.tell()
+
+    @property
+    def read(self) -> int:
+        """How many units are read, blank and skipped ones included."""
+        return self._cursor.line
+
+    @property
+    def place(self) -> str:
+        """What is read next: `line 3,601`."""
+        return f"{self.unit} {self._first + self.read:,}"
+
+    def reject(self, item: Item, reason: str) -> None:
+        """An item that the task does not take counts as a bad line. Raises SourceError unless skipping."""
+        self.rejects.reject(item.line, item.raw, reason)
+
+    def close(self) -> None:
+        self._resources.close()
+
+    def __iter__(self) -> Iterator[Item]:
+        return self._items
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_source(
+    name: str,
+    *,
+    format: Format | None = None,
+    start: str = START,
+    on_error: OnError = "stop",
+    rejects: Path | None = None,
+    stdin: Stream | None = None,
+    limit: int = LIMIT,
+    encoding: str = "utf-8",
+) -> Source:
+    """A file, or standard input for `-`, from `start` on.
+
+    `format` None: guessed from the name. `rejects` is the file for skipped lines, `<name>.skipped` in the
+    current folder when None; they stand there as in the source. Raises SourceError when the source cannot be read, is
+    shorter than `start`, or has other lines before it. A last line without an end is taken as it is: an appending
+    writer should finish its lines.
+    """
+    shown = "stdin" if name == "-" else name
+    compressed = name.lower().endswith(".gz")
+    skipped = rejects or Path(f"{Path(shown).stem if compressed else Path(shown).name}.skipped")
+    with ExitStack() as resources:
+        size = packed = None
+        stream: Stream
+        if name == "-":
+            stream = stdin or standard_input()
+        else:
+            file, size = open_file(name)
+            stream = resources.enter_context(file)
+            if skipped.exists() and skipped.samefile(name):
+                raise SourceError(f"{skipped} is the source itself; skipped lines need a file of their own")
+            if compressed:
+                packed, stream = file, resources.enter_context(gzip.GzipFile(fileobj=file))
+        seekable = size is not None and packed is None
+        if size is not None and seekable and parsed(start).byte > size:
+            raise shorter(shown)
+        written_in = Encoding(encoding)
+        cursor = Cursor(stream, shown, written_in, seekable=seekable, limit=limit)
+        bad = Rejects(shown, on_error, skipped, written_in)
+        items = READERS[format or guess(name)](cursor, bad, start)
+        return Source(cursor, items, bad, size=size, packed=packed, live=size is None, resources=resources.pop_all())
+
+
+def numbers(count: int, *, start: str = START, on_error: OnError = "stop", rejects: Path | None = None) -> Source:
+    """0 to count - 1, each the one argument of a job, for trying things out."""
+    cursor = Cursor(io.BytesIO(), f"numbers below {count:,}", Encoding(), seekable=False)
+    cursor.line = cursor.byte = parsed(start).line
+    bad = Rejects(cursor.name, on_error, rejects or Path("numbers.skipped"), cursor.encoding)
+    return Source(cursor, count_up(cursor, count), bad, size=count, unit="number", first=0)
+
+
+def count_up(cursor: Cursor, count: int) -> Iterator[Item]:
+    for number in range(cursor.line, count):
+        cursor.line = cursor.byte = number + 1
+        yield Item((number,), {}, cursor.place, cursor.line, b"%d\n" % number)
+
+
+def standard_input() -> io.BufferedReader:
+    """Not sys.stdin: a thread that waits in it would be in the way of the interpreter's end."""
+    try:
+        return open(0, "rb", closefd=False)
+    except OSError as error:
+        raise SourceError(f"stdin: {error.strerror}") from None
+
+
+def open_file(name: str) -> tuple[io.BufferedReader, int | None]:
+    """The open file and its size; None for a pipe or device."""
+    try:
+        file = Path(name).open("rb")  # noqa: SIM115  the caller closes it
+        state = os.fstat(file.fileno())
+    except OSError as error:
+        raise SourceError(f"{name}: {error.strerror}") from None
+    return file, state.st_size if stat.S_ISREG(state.st_mode) else None
+
+
+def guess(name: str) -> Format:
+    """The format that the name speaks of; `.gz` and `.skipped` behind it do not count."""
+    path = Path(name)
+    while path.suffix.lower() in (".gz", ".skipped"):
+        path = path.with_suffix("")
+    return FORMATS.get(path.suffix.lower(), "lines")
+
+
+def fingerprint(path: str | Path) -> str:
+    """Tells whether a resumed feed has its file before it; growing does not change what `same` says.
+
+    "<bytes>:<hash>" of the first bytes, 4096 at most: taken of a shorter file it is worth renewing later.
+    """
+    head = read_head(path, HEAD)
+    return f"{len(head)}:{hashlib.sha256(head).hexdigest()}"
+
+
+def same(known: str, path: str | Path) -> bool:
+    """Whether the file begins as the one did whose fingerprint this is."""
+    size = known.partition(":")[0]
+    if not size.isdecimal():
+        return False
+    head = read_head(path, int(size))
+    return known == f"{len(head)}:{hashlib.sha256(head).hexdigest()}"
+
+
+def read_head(path: str | Path, size: int) -> bytes:
+    file, _ = open_file(str(path))
+    with file:
+        return file.read(size)

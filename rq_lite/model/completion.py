@@ -1,0 +1,113 @@
+"""How a job ends of which somebody wants to hear: its result as JSON, and its callbacks as entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+
+from rq_lite.model.arguments import Arguments
+from rq_lite.model.message import VERSION, Message, entry_of, offspring
+from rq_lite.model.outcome import Buried, Ended, Finished
+from rq_lite.model.retry import Failure, Report
+
+LONGEST_TTL = 10**9  # seconds
+
+
+class Puts(NamedTuple):
+    """How callbacks are put."""
+
+    says: Callable[[str], dict[str, Any]]  # what a put of this task says beside its arguments; nothing: not known here
+    seal: Callable[[str, bytes], bytes]  # JSON as it may lie on this queue: signed, if there is a secret
+
+
+class BadResult(ValueError):
+    """A result that JSON cannot carry unchanged, that is too large, or that is no result yet. Final."""
+
+
+def is_tracked(message: Message) -> bool:
+    """Whether somebody wants to hear how it ends."""
+    return message.result_ttl is not None or bool(message.then)
+
+
+def done(message: Message, queue: str, attempts: int, result: bytes, puts: Puts) -> Finished:
+    """It has returned; `result` is JSON, as `encoded` makes it."""
+    kept = message.result_ttl is not None
+    ended = ended_of(message, queue, attempts, "done", result=msgspec.Raw(result))
+    return Finished("done", b'"value":' + result if kept else b"", ttl(message), b"", callbacks(message, ended, puts))
+
+
+def given_up(message: Message, queue: str, attempts: int, failure: Failure, outcome: Buried, puts: Puts) -> Finished:
+    """It is buried, which somebody wants to hear of; `attempts` are the runs that were begun."""
+    kind, _, text = failure.error.partition(": ")
+    whole = text if failure.message is None else failure.message
+    error = {"type": kind, "message": whole, "traceback": failure.traceback}
+    ended = ended_of(message, queue, attempts, "failed", result=None, error=failure.error, traceback=failure.traceback)
+    detail = b'"error":' + msgspec.json.encode(error)
+    return Finished("failed", detail, ttl(message), outcome.report, callbacks(message, ended, puts))
+
+
+def buried(
+    message: Message, queue: str, attempts: int, failure: Failure, outcome: Buried, puts: Puts
+) -> Finished | Buried:
+    """What settles a job that is given up: the plain burial, or that with what follows where somebody wants to hear."""
+    if not is_tracked(message):
+        return outcome
+    try:
+        return given_up(message, queue, attempts, failure, outcome, puts)
+    except Exception as fault:  # of callbacks that cannot be made of arguments that nest too deep, say
+        report = msgspec.json.decode(outcome.report, type=Report)
+        report.error = f"{report.error}; its callbacks could not be made: {type(fault).__name__}: {fault}"
+        return report.buried()
+
+
+def encoded(message: Message, result: Any, arguments: Arguments, most: int) -> bytes:
+    """The result as JSON; raises BadResult. It is not looked at where nobody asks for it."""
+    if message.result_ttl is None and not (message.then or {}).keys() & {"success", "done"}:
+        return b"null"
+    try:
+        trouble = arguments.result_trouble(result)
+        text = b"" if trouble else msgspec.json.encode(result)
+    except RecursionError:
+        trouble = "it is nested too deeply, or contains itself"
+    except Exception as error:
+        trouble = f"JSON cannot carry it: {error}"
+    if trouble:
+        raise BadResult(f"the result of {message.task}: {trouble}")
+    if len(text) > most:
+        raise BadResult(
+            f"the result of {message.task} has {len(text):,} bytes as JSON, max_result is {most:,}; "
+            "put large data elsewhere and return its name"
+        )
+    return text
+
+
+def ended_of(message: Message, queue: str, attempts: int, state: str, **more: Any) -> Ended:
+    return Ended(
+        id=message.id,
+        queue=queue,
+        task=message.task,
+        args=message.args,
+        kwargs=message.kwargs,
+        attempts=attempts,
+        state=state,
+        **more,
+    )
+
+
+def callbacks(message: Message, ended: Ended, puts: Puts) -> list[tuple[str, bytes]]:
+    """Queue and entry of what is put now. The ids derive from the job's: they are known when they are met again."""
+    found = []
+    for word, (queue, task) in (message.then or {}).items():
+        if word in ("done", "success" if ended.state == "done" else "failure"):
+            argument = ended.result if word == "success" else ended
+            about = Message(VERSION, offspring(message.id, word), task, [argument], **puts.says(task))
+            found.append((queue, entry_of(about, partial(puts.seal, queue))))
+    return found
+
+
+def ttl(message: Message) -> int:
+    """In ms."""
+    return 0 if message.result_ttl is None else max(1, round(min(message.result_ttl, LONGEST_TTL) * 1000))

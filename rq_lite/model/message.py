@@ -1,0 +1,157 @@
+"""A job as bytes and back: versioned JSON, checked at C speed by msgspec; docs/protocol.md describes it.
+
+An entry in Redis is that JSON, from the second attempt on with `<attempts>.<crashes>` in front: these two change
+while the job waits, the JSON never does. Between them may stand marks, for the scripts: `@<priority>` and `#<id>`
+(somebody wants to hear how this job ends). Behind the JSON may stand a signature (signing.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from rq_lite.errors import UNREADABLE
+from rq_lite.model.names import NAME
+
+VERSION = 1
+ENDS = ("success", "failure", "done")  # when a callback is put
+LONGEST_ID = 150  # of a callback's job
+# What no function runs has no task: its one argument is the item, or this keyword holds it as base64 of a pickle.
+ITEM = "pickle"
+HEADER = re.compile(rb"(\d{1,9})\.(\d{1,9})(@[0-9a-z.+-]{1,30})?(#[^{]{1,200})?\{")
+SIGNATURE = re.compile(rb"\}([0-9a-f]{64})\Z")
+
+
+class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What stands in the JSON.
+
+    `timeout` (seconds) and `retries` only where a put says otherwise than its task. `result_ttl`: for how many seconds
+    its result is kept. `then`: what is put when it has ended, as "success", "failure" or "done" to [queue, task].
+    """
+
+    v: int
+    id: str
+    task: str
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    timeout: float | None = None
+    retries: int | None = None
+    result_ttl: float | None = None
+    then: dict[str, list[str]] | None = None
+
+
+class Undecodable(ValueError):
+    """Bytes that are no job of this version; the message says why."""
+
+    said = "not a job"
+
+
+encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Message).decode
+_version = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def decode(entry: bytes) -> tuple[Message, int, int]:
+    """The message, how many attempts were begun before, and how many of them ended in a crash.
+
+    Whether a signature fits is not looked at here: that is for `Broker.opened`. Raises Undecodable.
+    """
+    attempts = crashes = 0
+    text = entry
+    if entry[:1] != b"{":
+        attempts, crashes, text = split(entry)
+    try:
+        message = _decode(text)
+    except RecursionError:
+        raise Undecodable("nested too deeply") from None
+    except UNREADABLE as error:
+        if SIGNATURE.search(text, max(0, len(text) - 65)):
+            return decode(entry[:-64])
+        raise Undecodable(why(text, error)) from None
+    if message.v != VERSION:
+        raise Undecodable(f"version {message.v}, and this is a worker for version {VERSION}")
+    if message.then is not None and not all(
+        word in ENDS and len(to) == 2 and NAME.fullmatch(to[0]) for word, to in message.then.items()
+    ):
+        raise Undecodable(f"then: {message.then}, and it maps {', '.join(ENDS)} to [queue, task]"[:300])
+    return message, attempts, crashes
+
+
+def split(entry: bytes) -> tuple[int, int, bytes]:
+    """`b"2.1{…}"`, or with marks or a signature, as (2, 1, b"{…}")."""
+    match = HEADER.match(entry)
+    if match is None:
+        raise Undecodable("it does not begin like a job")
+    return int(match[1]), int(match[2]), unsigned(entry[match.end() - 1 :])
+
+
+def as_is(_queue: str, text: bytes) -> bytes:
+    """What seals and opens where there is no secret."""
+    return text
+
+
+def unsigned(text: bytes) -> bytes:
+    """The JSON alone, where a signature follows it."""
+    return text[:-64] if SIGNATURE.search(text, max(0, len(text) - 65)) else text
+
+
+USUAL = re.compile(rb'[^{]*\{"v":1,"id":"([^"\\]*)"')
+
+
+def id_in(entry: bytes) -> str | None:
+    """The id of a job, without decoding the rest where it begins as ours do; None for what is no job."""
+    match = USUAL.match(entry)
+    try:
+        return match[1].decode() if match else decode(entry)[0].id
+    except ValueError:  # Undecodable, or no UTF-8
+        return None
+
+
+def marked(entry: bytes, job_id: str, *, priority: float | None = None, tracked: bool = False) -> bytes:
+    """The JSON with the marks that the scripts look at in front of it; without any it stays as it is."""
+    if priority is None and not tracked:
+        return entry
+    marks = ("" if priority is None else f"@{priority!r}") + (f"#{job_id}" if tracked else "")
+    return b"0.0" + marks.encode() + entry
+
+
+def entry_of(message: Message, sealed: Callable[[bytes], bytes]) -> bytes:
+    """A message as an entry that was never taken; with its mark, if somebody wants to hear how it ends."""
+    tracked = message.result_ttl is not None or bool(message.then)
+    return marked(sealed(encode(message)), message.id, tracked=tracked)
+
+
+def offspring(job_id: str, word: str) -> str:
+    """The id of a job that another one leads to: always the same, and never longer than an id may be."""
+    made = f"{job_id}.{word}"
+    return made if len(made) <= LONGEST_ID else f"{hashlib.sha256(made.encode()).hexdigest()[:32]}.{word}"
+
+
+def why(text: bytes, error: Exception) -> str:
+    """The reason, with the version first: another version may have other fields."""
+    try:
+        version = _version(text).get("v")
+    except UNREADABLE:
+        return f"not JSON: {error}"
+    if version != VERSION:
+        return f"version {version!r}, and this is a worker for version {VERSION}"
+    return str(error)
+
+
+def new_id(milliseconds: int | None = None) -> str:
+    """When it was made (ms since 1970, 11 hex digits) and 64 random bits: `18c2f3a4b5d-9f86d081884c7d65`."""
+    return f"{time.time_ns() // 1_000_000 if milliseconds is None else milliseconds:011x}-{os.urandom(8).hex()}"
+
+
+def made_at(job_id: str) -> float | None:
+    """Seconds since 1970 by the producer's clock, for people; None for an id of another making."""
+    try:
+        return int(job_id.partition("-")[0], 16) / 1000 if job_id[11:12] == "-" else None
+    except ValueError:
+        return None

@@ -1,0 +1,68 @@
+"""What becomes of a job whose run failed: another attempt, or the dead set."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from rq_lite.model.backoff import full_jitter
+from rq_lite.model.message import Message
+from rq_lite.model.outcome import Buried, Retried
+
+SUSPECT, POISON = 2, 3  # crashes from which on a job runs alone, and is not run any more; as in lib.lua
+
+
+class Report(msgspec.Struct, omit_defaults=True):
+    """What the dead set keeps of a job beside its bytes."""
+
+    id: str | None
+    task: str | None
+    error: str
+    traceback: str = ""
+    attempts: int = 0  # runs that were begun: those that failed, and the crashes
+    crashes: int = 0  # of these, how many ended with the death of their consumer
+    consumer: str = ""
+    seconds: float = 0.0
+
+    def buried(self) -> Buried:
+        return Buried(msgspec.json.encode(self))
+
+
+class Chances(msgspec.Struct, frozen=True):
+    """How often a task's job is tried again after an error of some kind, and with which back-off (seconds)."""
+
+    retries: int
+    backoff: float = 1.0
+    backoff_max: float = 600.0
+    final: bool = False  # this kind of error is never tried again, whatever the job itself says
+    says: dict[str, Any] = {}  # what a put of this task says beside its arguments
+
+
+class Failure(NamedTuple):
+    """A run that failed."""
+
+    error: str  # one line: the error's type and, perhaps shortened, its text
+    traceback: str = ""
+    seconds: float = 0.0
+    delay: float | None = None  # what the job asked for, in seconds
+    message: str | None = None  # the error's whole text, for who waits for the result; None: as in `error`
+
+
+def judge(
+    message: Message, attempts: int, crashes: int, chances: Chances, failure: Failure, consumer: str
+) -> tuple[Retried | Buried, str]:
+    """What to settle, and a line for the log. `attempts` and `crashes` are those before this run."""
+    attempt = attempts + 1
+    retries = chances.retries if message.retries is None else message.retries
+    if attempt <= retries and not chances.final:
+        delay = failure.delay
+        if delay is None:
+            delay = full_jitter(attempt, base=chances.backoff, cap=chances.backoff_max)
+        line = f"job {message.id} {message.task}: {failure.error}; attempt {attempt + 1} in {delay:.1f} s"
+        return Retried(round(delay * 1000)), line
+    report = Report(
+        message.id, message.task, failure.error, failure.traceback, attempt + crashes, crashes, consumer,
+        round(failure.seconds, 6),
+    )  # fmt: skip
+    return report.buried(), f"job {message.id} {message.task}: {failure.error}; buried after attempt {attempt}"

@@ -1,0 +1,233 @@
+"""When something runs again and again: cron lines in a time zone, or every so many seconds. No input or output.
+
+A slot is a moment, in ms since 1970, at which a schedule is due. Slots follow from the definition alone, never from
+when somebody looked: every process finds the same ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache, partial
+from itertools import count
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+from cronsim import CronSim, CronSimError
+
+from rq_lite.checks import in_seconds
+from rq_lite.errors import UNREADABLE, UsageError
+from rq_lite.model.message import VERSION, Message, entry_of, unsigned
+
+# Signs JSON for a queue, or checks the signature: as a broker does.
+Seal = Callable[[str, bytes], bytes]
+
+MISSED = ("skip", "once", "all")
+LATE = 60_000  # ms: a slot that is fired within so long was not missed
+MOST = 100  # slots that `all` makes up for, the latest
+SHORTEST, LONGEST = 1000, 3_660 * 86_400_000  # ms between two slots of `every`
+NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]{1,200}")
+# As CronSim calls them.
+FIELD_NAMES = ("second", "minute", "hour", "day-of-month", "month", "day-of-week")
+NEVER = " never fires: there is no such day"
+LAYOUT = 'minute hour day month weekday, as in "*/5 * * * *" (a sixth in front: seconds)'
+FIRST = 1_704_067_200_000  # 2024-01-01: where the search for a first slot begins
+
+
+class Recurrence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When a schedule is due: by a cron line or `every` so many ms, and what becomes of missed slots."""
+
+    cron: str | None = None
+    every: int | None = None
+    tz: str = "UTC"
+    missed: str = "once"
+
+    def __post_init__(self) -> None:
+        if (self.cron is None) == (self.every is None):
+            raise UsageError("a schedule has either cron= or every=")
+        if self.missed not in MISSED:
+            raise UsageError(f"missed must be one of {', '.join(MISSED)}, not {self.missed!r}")
+        zone(self.tz)
+        if self.every is not None and not SHORTEST <= self.every <= LONGEST:
+            raise UsageError(f"every must be 1 second to 10 years, not {self.every / 1000:g} s")
+        if self.cron is not None and self.after(FIRST) is None:
+            raise UsageError(f"cron {self.cron!r}{NEVER}")
+
+    def after(self, moment: int) -> int | None:
+        """The first slot after this moment; None where there is none in decades."""
+        return next(self.slots(moment), None)
+
+    def slots(self, moment: int) -> Iterator[int]:
+        """Those after this moment, in their order."""
+        if self.every is not None:
+            yield from count((moment // self.every + 1) * self.every, self.every)
+        assert self.cron is not None
+        last = moment
+        for at in ticks(self.cron, moment // 1000, zone(self.tz)):
+            # Where a clock is put back, the search begins at a time that comes twice, and may find one that is over.
+            if at * 1000 > last:
+                last = at * 1000
+                yield last
+
+    def to_fire(self, slot: int, now: int) -> list[int]:
+        """Of the slots from the one that was due until now those that are fired, as `missed` says."""
+        if self.missed == "all":
+            return self._latest(slot, now, MOST)
+        latest = self._latest(slot, now, 1)
+        return latest if self.missed == "once" or now - latest[-1] <= LATE else []
+
+    def _latest(self, slot: int, now: int, most: int) -> list[int]:
+        """The latest slots from this one until now, at most so many, found without counting through years of them."""
+        if self.every is not None:
+            last = slot + (now - slot) // self.every * self.every
+            first = max(slot, last - (most - 1) * self.every)
+            return list(range(first, last + 1, self.every))
+        back = 3_600_000
+        while True:
+            start = max(slot, now - back)
+            found: deque[int] = deque([slot] if start == slot else [], maxlen=most)
+            for one in self.slots(start):
+                if one > now:
+                    break
+                found.append(one)
+            if start == slot or len(found) == most:
+                return list(found)
+            back *= 4
+
+    @property
+    def shown(self) -> str:
+        """For people: `*/5 * * * * Europe/Berlin`, `every 30 s`."""
+        return f"every {(self.every or 0) / 1000:g} s" if self.cron is None else f"{self.cron} {self.tz}"
+
+
+class Schedule(Recurrence, frozen=True, kw_only=True, omit_defaults=True):
+    """A definition as it stands in Redis: when, and what is put then."""
+
+    queue: str
+    task: str
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    job: dict[str, Any] = {}  # other fields of the message: result_ttl, then
+    origin: str = "app"  # or "operator"
+
+    def entry(self, job_id: str, seal: Seal) -> bytes:
+        """A job of this schedule, encoded."""
+        message = Message(VERSION, job_id, self.task, self.args, self.kwargs, **self.job)
+        return entry_of(message, partial(seal, self.queue))
+
+    def same_times(self, other: Recurrence) -> bool:
+        return (self.cron, self.every, self.tz) == (other.cron, other.every, other.tz)
+
+
+_schedule = msgspec.json.Decoder(Schedule)
+
+
+def to_json(name: str, schedule: Schedule, seal: Seal) -> bytes:
+    """The definition as it stands in Redis: signed, if there is a secret, for nothing but a schedule of this name."""
+    return seal(f"schedule {name}", msgspec.json.encode(schedule))
+
+
+def from_json(name: str, definition: bytes, opened: Seal) -> Schedule | None:
+    """The schedule; None for what this version does not understand, and what its secret forbids it to believe."""
+    try:
+        return _schedule.decode(unsigned(opened(f"schedule {name}", definition)))
+    except UNREADABLE:
+        return None
+
+
+def ticks(cron: str, second: int, where: tzinfo) -> Iterator[int]:
+    """Seconds since 1970 after this one at which the line is due; raises UsageError for what is no cron line."""
+    try:
+        found = CronSim(cron, datetime.fromtimestamp(second, where))
+    except Exception as error:  # some odd lines are met by an assertion or a TypeError
+        raise UsageError(f"cron {cron!r}{trouble(cron, str(error))}") from None
+    return (int(at.timestamp()) for at in found)
+
+
+def trouble(cron: str, said: str) -> str:
+    """What is wrong with a line, after what CronSim has said of it."""
+    fields = cron.split()
+    if len(fields) not in (5, 6):
+        return f" has {len(fields)} field{'' if len(fields) == 1 else 's'}, and not five: {LAYOUT}"
+    name = said.removeprefix("Bad ")
+    if name not in FIELD_NAMES:
+        return f" cannot be read; five fields are meant: {LAYOUT}"
+    if name == "day-of-month" and readable([*fields[:-2], "*", fields[-1]]):
+        return NEVER  # in no month that is named: it is the only trouble that comes of two fields
+    return f": bad {name} {fields[FIELD_NAMES.index(name) - len(FIELD_NAMES)]!r}"
+
+
+def readable(fields: list[str]) -> bool:
+    try:
+        return bool(CronSim(" ".join(fields), datetime.fromtimestamp(0, UTC)))
+    except CronSimError:
+        return False
+
+
+@lru_cache(maxsize=256)
+def zone(name: str) -> tzinfo:
+    """The time zone of this name; raises UsageError."""
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, LookupError, TypeError):
+        raise UsageError(
+            f"tz {name!r}: no such time zone; say one like Europe/Berlin (where a machine has none: pip install tzdata)"
+        ) from None
+
+
+def recurring(
+    cron: Any, every: float | timedelta | None, tz: Any = None, missed: str | None = None
+) -> Recurrence | None:
+    """From what a program says; None where it says nothing of it. Raises UsageError."""
+    if cron is None and every is None:
+        for name, value in (("tz", tz), ("missed", missed)):
+            if value is not None:
+                raise UsageError(f"{name}= belongs to a schedule: say cron= or every=, too")
+        return None
+    if cron is not None and every is not None:
+        raise UsageError("a schedule has either cron= or every=, not both")
+    if cron is not None and not isinstance(cron, str):
+        raise UsageError(f'cron must be text, as in "*/5 * * * *", not {cron!r}')
+    if tz is not None and not isinstance(tz, str):
+        key = getattr(tz, "key", None)
+        which = f", as 'Europe/Berlin', not {tz!r}" if key is None else f": say {key!r}"
+        raise UsageError(f"tz must be the name of a time zone{which}")
+    if every is not None and tz is not None:
+        raise UsageError("tz= is for cron=; every= counts from 1970-01-01 UTC, in any zone")
+    said = {name: value for name, value in (("tz", tz), ("missed", missed)) if value is not None}
+    return Recurrence(cron=cron, every=None if every is None else in_ms(every), **said)
+
+
+def in_ms(every: float | timedelta) -> int:
+    seconds = in_seconds(every)
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not abs(seconds) < LONGEST:
+        raise UsageError(f"every must be seconds or a timedelta, from 1 second to 10 years, not {every!r}")
+    return round(seconds * 1000)
+
+
+def job_id(name: str, slot: int) -> str:
+    """The id of the job that a schedule puts for a slot: the same whoever makes it, of the same form as all ids."""
+    return f"{slot:011x}-{hashlib.sha256(f'{name} {slot}'.encode()).hexdigest()[:16]}"
+
+
+def checked_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"schedule {name!r}: a name has 1 to 200 characters, none of them a space or a control character"
+        )
+    return name
+
+
+def defined(
+    when: Recurrence, queue: str, task: str, args: Sequence[Any], kwargs: Mapping[str, Any], **more: Any
+) -> Schedule:
+    return Schedule(
+        cron=when.cron, every=when.every, tz=when.tz, missed=when.missed,
+        queue=queue, task=task, args=list(args), kwargs=dict(kwargs), **more,
+    )  # fmt: skip

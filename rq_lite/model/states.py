@@ -1,0 +1,54 @@
+"""The states that a job goes through, and the steps between them."""
+
+from __future__ import annotations
+
+import enum
+
+
+class State(enum.Enum):
+    """Where a job is; it is in exactly one place at any time."""
+
+    PENDING = "pending"  # waits in the queue
+    SCHEDULED = "scheduled"  # is due later: a delay, a retry, or parked
+    INFLIGHT = "inflight"  # taken, owned by one consumer
+    SUSPECT = "suspects"  # its consumers died twice: waits to run alone
+    DEAD = "dead"  # buried, with its error
+    GONE = "gone"  # acked, cancelled, purged, forgotten or trimmed
+
+
+# Every transition: verb, from (None: from nowhere), to. Each is one script of that name;
+# `take` and `ack` share the script `exchange`. docs/lifecycle.md draws this table.
+EDGES: tuple[tuple[str, State | None, State], ...] = (
+    ("put", None, State.PENDING),
+    ("put", None, State.SCHEDULED),
+    ("fire", None, State.PENDING),
+    ("promote", State.SCHEDULED, State.PENDING),
+    ("promote", State.SCHEDULED, State.SUSPECT),
+    ("take", State.PENDING, State.INFLIGHT),
+    ("isolate", State.SUSPECT, State.INFLIGHT),
+    ("ack", State.INFLIGHT, State.GONE),
+    ("finish", State.INFLIGHT, State.GONE),
+    ("finish", State.INFLIGHT, State.DEAD),
+    ("finish", None, State.PENDING),
+    ("retry", State.INFLIGHT, State.SCHEDULED),
+    ("park", State.INFLIGHT, State.SCHEDULED),
+    ("bury", State.INFLIGHT, State.DEAD),
+    ("give_back", State.INFLIGHT, State.PENDING),
+    ("give_back", State.INFLIGHT, State.SUSPECT),
+    ("crashed", State.INFLIGHT, State.PENDING),
+    ("crashed", State.INFLIGHT, State.SUSPECT),
+    ("crashed", State.INFLIGHT, State.DEAD),
+    ("reclaim", State.INFLIGHT, State.PENDING),
+    ("reclaim", State.INFLIGHT, State.SUSPECT),
+    ("reclaim", State.INFLIGHT, State.DEAD),
+    ("requeue", State.DEAD, State.PENDING),
+    ("forget", State.DEAD, State.GONE),
+    ("trim", State.DEAD, State.GONE),
+    ("cancel", State.PENDING, State.GONE),
+    ("cancel", State.SCHEDULED, State.GONE),
+    ("cancel", State.SUSPECT, State.GONE),
+    ("drop", State.INFLIGHT, State.GONE),
+    ("purge", State.PENDING, State.GONE),
+    ("purge", State.SCHEDULED, State.GONE),
+    ("purge", State.SUSPECT, State.GONE),
+)

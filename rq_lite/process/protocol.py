@@ -1,0 +1,74 @@
+"""What a supervisor tells its consumers, and what they tell it: one line of JSON each, over pipes; later single words.
+
+The plan goes over a pipe because it holds the Redis password, which must not show in `ps`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import msgspec
+
+from rq_lite.model.retry import Chances
+from rq_lite.settings import Settings
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a consumer needs to know."""
+
+    settings: Settings  # with the URL filled in
+    app: str
+    queues: dict[str, float]  # by weight, in their order; empty: those that the app's tasks belong to
+    strict: bool  # the order counts, not the weights
+    verbose: bool
+    number: int
+    parent: int  # the supervisor's pid
+    alone: bool = False  # for suspects: one job at a time, ends when there are none
+    patient: bool = False  # Redis was there when the worker began: wait until it is there again
+
+
+class Report(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a consumer says of itself: `hello` (who it is), `ready`, `failed` (it cannot begin), `left` (of its own)."""
+
+    event: str
+    consumer: str = ""
+    queues: dict[str, int] = {}  # with the bound of each; the lanes on the board are numbered in this order
+    tasks: dict[str, Chances] = {}  # what becomes of a job that was killed for its hard time limit
+    rss: int = 0  # bytes of memory that it uses before its first job; 0: not known
+    error: str = ""
+    traceback: str = ""
+
+    def send(self, pipe: int) -> None:
+        """Say so; to nobody, if the supervisor is gone (then this process ends, too), or a job has closed the pipe."""
+        data = msgspec.json.encode(self) + b"\n"
+        with contextlib.suppress(OSError):
+            while data:
+                data = data[os.write(pipe, data) :]
+
+
+REBUILD = b"rebuild"  # connect anew
+RETIRE = b"retire"  # take no more, end when the running jobs have ended
+
+
+def write_plan(pipe: int, plan: Plan) -> None:
+    data = msgspec.json.encode(plan) + b"\n"
+    while data:
+        data = data[os.write(pipe, data) :]
+
+
+def read_plan(pipe: int) -> Plan:
+    """The first line; one byte at a time, because words for later may follow it."""
+    data = b""
+    while not data.endswith(b"\n"):
+        piece = os.read(pipe, 1)
+        if not piece:
+            raise SystemExit("the supervisor went away before it said what to do")
+        data += piece
+    return msgspec.json.decode(data, type=Plan)
+
+
+parse_report = msgspec.json.Decoder(Report).decode
+
+
+SHORTEST_GRACE = 1.0  # seconds between a job's soft and hard limit, at least

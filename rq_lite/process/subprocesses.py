@@ -1,0 +1,88 @@
+"""What is known of a process that another has started: how it ended, where it is or was, how much memory it uses."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rq_lite.process.board import new_file
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+STACK = signal.SIGUSR2
+PRINTING = 0.5  # seconds that a process has to write its stack; one that is stopped never does
+
+
+def ending(code: int) -> str:
+    """How it ended, from its exit code as subprocess has it; to follow its name."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    why = "out of memory?" if code == -signal.SIGKILL else signal.strsignal(-code)
+    return f"was killed by signal {-code} ({why})"
+
+
+def rss(pid: int) -> int:
+    """Its memory, in bytes; 0 where /proc does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+class Stacks:
+    """A file for its stacks, which it inherits: written when it crashes, and when it is asked for one."""
+
+    def __init__(self) -> None:
+        self.file = new_file()
+        self._asked = 0  # where in the file the answer to the last question begins
+
+    def asked(self, ask: Callable[[int], None]) -> str:
+        """Where it is just now, whatever it does; empty when it does not say so in time. `ask` sends it a signal."""
+        self._asked = os.fstat(self.file).st_size
+        ask(STACK)
+        return polled(self.late, PRINTING)
+
+    def late(self) -> str:
+        """What has been written by now since it was asked, perhaps after that time."""
+        return self.last(self._asked)
+
+    def last(self, since: int = 0) -> str:
+        """What was written from there on."""
+        return os.pread(self.file, 100_000, since).decode(errors="replace").strip()
+
+    def close(self) -> None:
+        os.close(self.file)
+
+
+def tell_stacks(file: int) -> None:
+    """In the process itself: a crash, and whoever asks, has its stack written, also while C code holds Python."""
+    faulthandler.enable(file, all_threads=False)
+    faulthandler.register(STACK, file, all_threads=False, chain=False)
+
+
+def polled(look: Callable[[], str], seconds: float) -> str:
+    """The text once it is there and grows no more; what there is after the time."""
+    until, last = time.monotonic() + seconds, ""
+    while time.monotonic() < until:
+        now = look()
+        if now and now == last:
+            break
+        last = now
+        time.sleep(0.01)
+    return last
+
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with(parent: int) -> None:
+    """Be killed when the parent dies (Linux; elsewhere the supervisor's guard does it)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
