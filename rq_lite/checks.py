@@ -19,7 +19,7 @@ _short = Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 60
 
 
-def whole(what: str, value: Any, *, least: int = 0) -> int:
+def integer(what: str, value: Any, *, least: int = 0) -> int:
     """A whole number (of any type that says so, but no bool) that Redis can count with. Raises UsageError."""
     number = None
     with contextlib.suppress(TypeError):
@@ -29,7 +29,9 @@ def whole(what: str, value: Any, *, least: int = 0) -> int:
     return number
 
 
-def real(what: str, value: Any, wanted: str, *, least: float = 0.0, most: float = INFINITE, above: bool = False) -> Any:
+def number(
+    what: str, value: Any, wanted: str, *, least: float = 0.0, most: float = INFINITE, above: bool = False
+) -> Any:
     """An int or float (but no bool, nor NaN) from `least` (`above`: that itself is none) to `most`.
 
     Raises UsageError, which says what was `wanted`.
@@ -50,7 +52,7 @@ def in_seconds(time: Any) -> Any:
 
 def priority(value: Any) -> float:
     """What can be compared; a bool counts as 0 or 1. Raises UsageError."""
-    return float(real("priority", int(value) if isinstance(value, bool) else value, "a number", least=-INFINITE))
+    return float(number("priority", int(value) if isinstance(value, bool) else value, "a number", least=-INFINITE))
 
 
 def shown(value: object) -> str:

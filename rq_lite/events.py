@@ -43,17 +43,17 @@ class Failed(RuntimeError):
     """Raised by a failpoint."""
 
 
-Watcher = Callable[[str, Droppable | None, Mapping[str, Any]], None]
-watchers: list[Watcher] = []
+Subscriber = Callable[[str, Droppable | None, Mapping[str, Any]], None]
+subscribers: list[Subscriber] = []
 
 
-def reach(name: str, link: Droppable | None, **facts: Any) -> None:
+def emit(name: str, link: Droppable | None, **facts: Any) -> None:
     """This moment has come. Where facts cost something to collect, ask `if watchers` first."""
-    for watcher in watchers:
+    for watcher in subscribers:
         watcher(name, link, facts)
 
 
-class step:  # noqa: N801 - used as a verb
+class span:  # noqa: N801 - used as a verb
     """A step with its moments `<name>.before`, `<name>.after` and, when it raises, `<name>.failed`.
 
     What is put into the dictionary meanwhile is told with the `after`.
@@ -65,13 +65,13 @@ class step:  # noqa: N801 - used as a verb
         self._name, self._link, self._facts = name, link, facts
 
     def __enter__(self) -> dict[str, Any]:
-        if watchers:
-            reach(f"{self._name}.before", self._link, **self._facts)
+        if subscribers:
+            emit(f"{self._name}.before", self._link, **self._facts)
         return self._facts
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if watchers:
-            reach(f"{self._name}.{'after' if kind is None else 'failed'}", self._link, **self._facts)
+        if subscribers:
+            emit(f"{self._name}.{'after' if kind is None else 'failed'}", self._link, **self._facts)
 
 
 class Failpoint:
@@ -146,11 +146,11 @@ def begin(role: str, environ: Mapping[str, str] = os.environ) -> None:
     if _Begun.role is not None:
         return
     _Begun.role = role
-    watchers.extend(asked_for(role, environ))
+    subscribers.extend(asked_for(role, environ))
 
 
-def asked_for(role: str, environ: Mapping[str, str]) -> list[Watcher]:
-    found: list[Watcher] = []
+def asked_for(role: str, environ: Mapping[str, str]) -> list[Subscriber]:
+    found: list[Subscriber] = []
     # The history first: a moment at which a failpoint kills is in it.
     if folder := environ.get("RQ_LITE_HISTORY"):
         found.append(History(Path(folder), role))

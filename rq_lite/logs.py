@@ -14,7 +14,7 @@ def one_line(text: str, most: int = 300) -> str:
     return text.translate(UNPRINTABLE)[:most]
 
 
-class Seldom:
+class RateLimitedLog:
     """Passes a line of the same key on at most once in `seconds`; the key says in a few words what such lines tell."""
 
     FLUSH = 5.0  # seconds between two calls of `flush`

@@ -16,7 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from rq_lite.broker import Broker
     from rq_lite.client.queue import Queue
-    from rq_lite.process.background import Part
+    from rq_lite.process.background import BackgroundProcess
 
 BOUND = 10  # of the queue
 
@@ -52,15 +52,15 @@ def rq_queue(rq_redis: Broker, request: pytest.FixtureRequest) -> Iterator[Queue
 
 
 @pytest.fixture
-def rq_worker(rq_redis: Broker) -> Iterator[Callable[..., Part]]:
+def rq_worker(rq_redis: Broker) -> Iterator[Callable[..., BackgroundProcess]]:
     """Starts a real worker, as `rq_lite.testing.worker` does, that is stopped at the end of the test.
 
     What it said is shown with a test that fails.
     """
     workers = part("workers")
-    started: list[Part] = []
+    started: list[BackgroundProcess] = []
 
-    def start(app: str, **options: Any) -> Part:
+    def start(app: str, **options: Any) -> BackgroundProcess:
         started.append(running.enter_context(workers.worker(app, broker=rq_redis, **options)))
         return started[-1]
 

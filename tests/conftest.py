@@ -21,7 +21,7 @@ from rq_lite.broker import Broker, Link
 from rq_lite.chaos.rest import pattern as pattern
 from rq_lite.chaos.rest import undocumented as undocumented
 from rq_lite.client import leases
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.client.queue import Queue
 from rq_lite.client.registry import registry
 from rq_lite.client.results import readers
@@ -214,7 +214,7 @@ def unmarked() -> Iterator[None]:
     """A test leaves nothing in this process: settings, tasks and queues are as before, no thread of ours goes on."""
     tasks, queues = dict(registry.tasks), dict(registry.queues)
     yield
-    this.use(None)
+    defaults.use(None)
     readers.stop()
     leases.leave()
     assert not [
@@ -228,7 +228,7 @@ def unmarked() -> Iterator[None]:
 @pytest.fixture
 def queue(broker: Broker) -> Queue:
     """An empty queue of bound 10, made known to Redis; nothing else is registered during the test."""
-    this.use(broker.settings, broker)
+    defaults.use(broker.settings, broker)
     registry.tasks.clear()
     registry.queues.clear()
     made = Queue("q", maxsize=10)

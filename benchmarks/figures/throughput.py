@@ -14,7 +14,7 @@ from benchmarks.contenders import ALL
 from benchmarks.drive import PAYLOAD
 from benchmarks.figures.figure import Figure, Producer, Site
 from benchmarks.measure import SLOTS, Bench, noops
-from rq_lite.broker import Lane, Link
+from rq_lite.broker import Acks, Link
 
 CLOSE = 0.002  # seconds between two looks at the tallies where the moment of a job counts
 PEERS = {contender.name for contender in ALL if contender.venv}
@@ -195,7 +195,7 @@ def server_time(producer: Producer, queue: str, link: Link) -> float:
     before, taken = script_time(producer.client), 0
     acks: list[int] = []
     for want in (SLOTS, SLOTS, SLOTS, SLOTS, 0):
-        reply = broker.exchange("benchmark", [Lane(queue, acks)], want, link)[0]
+        reply = broker.exchange("benchmark", [Acks(queue, acks)], want, link)[0]
         acks = list(range(reply.tag + 1, reply.tag + 1 + len(reply.jobs)))
         taken += len(acks)
     if taken != 4 * SLOTS:

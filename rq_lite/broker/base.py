@@ -17,7 +17,7 @@ from rq_lite import events
 from rq_lite.broker import former, scripts
 from rq_lite.broker.address import Address
 from rq_lite.broker.link import LONGEST_BLOCK, Link, Links, left
-from rq_lite.broker.transient import FAULTS, explained, is_lost, is_weather
+from rq_lite.broker.transient import REDIS_ERRORS, explained, is_lost, is_transient
 from rq_lite.embedded.program import OLDEST
 from rq_lite.embedded.server import PATIENCE, Attached, announce, attach
 from rq_lite.errors import BrokerError, BrokerUnavailable, BrokerUnsuitable, RqLiteError
@@ -36,7 +36,7 @@ T = TypeVar("T")
 log = logging.getLogger("rq_lite.broker")
 
 
-class Runner:
+class Base:
     """Connects with its first use; what the three sides of the broker have in common."""
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None, quiet: bool = False) -> None:
@@ -192,11 +192,11 @@ class Runner:
             failure: BrokerError | None = None
             try:
                 return attempt()
-            except FAULTS as error:
+            except REDIS_ERRORS as error:
                 # Once an answer was lost, only an answer to the same step can tell what was done.
                 unknown = unknown or (is_lost(error) and link.asked)
                 link.close()
-                if not is_weather(error) or time.monotonic() + pause > until:
+                if not is_transient(error) or time.monotonic() + pause > until:
                     failure = explained(error, self._address, unknown=unknown)
                 else:
                     self._say_away(error, until)
@@ -227,9 +227,9 @@ class Runner:
         try:
             seconds = max(0.01, min(until - time.monotonic(), LONGEST_BLOCK))
             return link.call("BRPOP", *lists, seconds) is not None
-        except FAULTS as error:
+        except REDIS_ERRORS as error:
             link.close()
-            failure = None if is_weather(error) else explained(error, self._address)
+            failure = None if is_transient(error) else explained(error, self._address)
         finally:
             if len(self._waiters) > KEPT:
                 link.close()

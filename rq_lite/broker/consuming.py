@@ -15,9 +15,9 @@ from rq_lite.broker import keys
 from rq_lite.broker.base import T, firsts, flat, ms
 from rq_lite.broker.link import LONGEST_BLOCK, Link
 from rq_lite.broker.producing import Producing
-from rq_lite.broker.replies import Lane, Taken
+from rq_lite.broker.replies import Acks, Taken
 from rq_lite.broker.scripts import Code
-from rq_lite.broker.transient import FAULTS
+from rq_lite.broker.transient import REDIS_ERRORS
 from rq_lite.errors import BrokerOutOfMemory
 from rq_lite.model.outcome import Finished
 
@@ -30,10 +30,10 @@ class Consuming(Producing):
     def register(self, queue: str, consumer: str, *, link: Link | None = None) -> None:
         """Begin (or begin anew) the lease without which nothing can be taken."""
         key = keys.of(queue)
-        with events.step("register", link, queue=queue, consumer=consumer):
+        with events.span("register", link, queue=queue, consumer=consumer):
             self._run("register", (key.consumers, key.meta), consumer, ms(self.settings.lease), link=link)
 
-    def exchange(self, consumer: str, lanes: Sequence[Lane], want: int, link: Link) -> list[Taken]:
+    def exchange(self, consumer: str, lanes: Sequence[Acks], want: int, link: Link) -> list[Taken]:
         """Ack what is done and take up to `want` jobs, from the lanes in their order; an answer for each."""
         names: list[str] = []
         args: list[Any] = [consumer, want, self.portion]
@@ -45,7 +45,7 @@ class Consuming(Producing):
             )  # fmt: skip
             args.append(len(acks))
             args += acks
-        if events.watchers:
+        if events.subscribers:
             emit.exchange_begins(consumer, lanes, want, link)
         try:
             reply = self._run("exchange", tuple(names), *args, link=link)
@@ -53,10 +53,10 @@ class Consuming(Producing):
             for lane, taken in zip(lanes, replies, strict=True):
                 if taken.jobs == [None]:
                     taken.jobs[:] = [job for _, job in self._owned(lane.queue, consumer, [taken.tag + 1], link)]
-        except FAULTS:
+        except REDIS_ERRORS:
             emit.exchange_failed(consumer, lanes, want, link)
             raise
-        if events.watchers:
+        if events.subscribers:
             emit.exchange_ended(consumer, lanes, replies, want, link)
         return replies
 
@@ -64,7 +64,7 @@ class Consuming(Producing):
         """Take one suspect, for a consumer that runs nothing else: its delivery tag (0: there is none) and the job."""
         key = keys.of(queue)
         names = (key.meta, key.consumers, key.suspects, key.inflight(consumer))
-        with events.step("take", link, consumer=consumer, queue=queue) as facts:
+        with events.span("take", link, consumer=consumer, queue=queue) as facts:
             code, tag, job = self._run("isolate", names, consumer, self.portion, link=link)
             if tag and job is None:
                 ((tag, job),) = self._owned(queue, consumer, [tag], link) or [(0, b"")]
@@ -121,7 +121,7 @@ class Consuming(Producing):
             args += (tag, end.ttl, end.state, end.detail, end.report, len(end.puts))
             for target, entry in end.puts:
                 args += (targets.index(target) + 1, entry)
-        told = emit.finishing(ends) if events.watchers else {}
+        told = emit.finishing(ends) if events.subscribers else {}
         return self._settle("finish", queue, consumer, firsts(ends), tuple(names), *args, link=link, told=told)
 
     def _make_known(self, queue: str, link: Link | None) -> None:
@@ -159,7 +159,7 @@ class Consuming(Producing):
     ) -> int:
         """One of the scripts that end a delivery; how many of the tags were no longer the consumer's."""
         name = "give_back" if verb == "give_back" else "settle"
-        with events.step(name, link, queue=queue, consumer=consumer, verb=verb, tags=tags, **told) as facts:
+        with events.span(name, link, queue=queue, consumer=consumer, verb=verb, tags=tags, **told) as facts:
             facts["stale"] = stale = int(self._run(verb, names, *args, link=link)[2])
         return stale
 
@@ -173,7 +173,7 @@ class Consuming(Producing):
         """Deliveries of a consumer: tag and job; those that are no longer its own are left out."""
         if not tags:
             return []
-        with events.step("reconcile", link, queue=queue, consumer=consumer) as facts:
+        with events.span("reconcile", link, queue=queue, consumer=consumer) as facts:
             found = self._owned(queue, consumer, tags, link)
             facts["jobs"] = [(tag, emit.id_of(job)) for tag, job in found]
         return found

@@ -7,7 +7,7 @@ from typing import Any
 
 from rq_lite import events
 from rq_lite.broker.link import Link
-from rq_lite.broker.replies import Lane, Put, Taken
+from rq_lite.broker.replies import Acks, Put, Taken
 from rq_lite.model.message import Undecodable, decode
 from rq_lite.model.outcome import Finished
 
@@ -15,33 +15,33 @@ from rq_lite.model.outcome import Finished
 def put_ended(queue: str, entries: Sequence[bytes], put: Put, origin: str, link: Link) -> None:
     jobs = [id_of(entry) for entry in entries[: put.accepted]]
     facts = {"jobs": jobs, "size": put.size, "maxsize": put.maxsize, "unbounded": origin.startswith("over")}
-    events.reach("put.after", link, queue=queue, **facts)
+    events.emit("put.after", link, queue=queue, **facts)
 
 
-def exchange_begins(consumer: str, lanes: Sequence[Lane], want: int, link: Link) -> None:
+def exchange_begins(consumer: str, lanes: Sequence[Acks], want: int, link: Link) -> None:
     for lane in lanes:
         if lane.acks:
-            events.reach("ack.before", link, consumer=consumer, queue=lane.queue, tags=lane.acks)
+            events.emit("ack.before", link, consumer=consumer, queue=lane.queue, tags=lane.acks)
     if want:
-        events.reach("take.before", link, consumer=consumer, want=want)
+        events.emit("take.before", link, consumer=consumer, want=want)
 
 
-def exchange_failed(consumer: str, lanes: Sequence[Lane], want: int, link: Link) -> None:
+def exchange_failed(consumer: str, lanes: Sequence[Acks], want: int, link: Link) -> None:
     for lane in lanes:
         if lane.acks:
-            events.reach("ack.failed", link, consumer=consumer, queue=lane.queue, tags=lane.acks)
+            events.emit("ack.failed", link, consumer=consumer, queue=lane.queue, tags=lane.acks)
     if want:
-        events.reach("take.failed", link, consumer=consumer, want=want)
+        events.emit("take.failed", link, consumer=consumer, want=want)
 
 
-def exchange_ended(consumer: str, lanes: Sequence[Lane], replies: Sequence[Taken], want: int, link: Link) -> None:
+def exchange_ended(consumer: str, lanes: Sequence[Acks], replies: Sequence[Taken], want: int, link: Link) -> None:
     for lane, reply in zip(lanes, replies, strict=True):
         if lane.acks:
-            events.reach("ack.after", link, consumer=consumer, queue=lane.queue, tags=lane.acks, stale=reply.stale)
+            events.emit("ack.after", link, consumer=consumer, queue=lane.queue, tags=lane.acks, stale=reply.stale)
     if want:
         for lane, reply in zip(lanes, replies, strict=True):
             jobs = [(reply.tag + n, id_of(job)) for n, job in enumerate(reply.jobs, 1)]
-            events.reach("take.after", link, consumer=consumer, queue=lane.queue, jobs=jobs)
+            events.emit("take.after", link, consumer=consumer, queue=lane.queue, jobs=jobs)
 
 
 def finishing(ends: Sequence[tuple[int, Finished]]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Producing(Reading):
         if not self._read(("SISMEMBER", keys.QUEUES, queue), link):
             self._read(("SADD", keys.QUEUES, queue), link)
         defaults = (self.settings.maxsize, self.settings.maxbytes)
-        with events.step("declare", None, queue=queue):
+        with events.span("declare", None, queue=queue):
             names = (key.meta, key.pending, key.scheduled)
             named = (*map(blank, (maxsize, maxbytes)), *defaults, order, blank(headroom))
             reply = self._run("declare", names, *named, link=link)
@@ -141,13 +141,13 @@ class Producing(Reading):
 
         def attempt() -> Put:
             nonlocal again
-            if events.watchers:
-                events.reach("put.before", link, queue=queue, jobs=[emit.id_of(entry) for entry in entries])
+            if events.subscribers:
+                events.emit("put.before", link, queue=queue, jobs=[emit.id_of(entry) for entry in entries])
             repeated, again = again, True
             reply = send(repeated)
             code = Code(reply[0])
             put = Put(code, *reply[1:]) if code is Code.OK else Put(code)
-            if events.watchers:
+            if events.subscribers:
                 emit.put_ended(queue, entries, put, origin, link)
             return put
 
@@ -156,9 +156,9 @@ class Producing(Reading):
         except BrokerUnavailable as error:
             unknown = error.outcome == "unknown"
             outcome = "unknown" if unknown else "not put"
-            if events.watchers:
+            if events.subscribers:
                 jobs = [emit.id_of(entry) for entry in entries]
-                events.reach("put.failed", link, queue=queue, jobs=jobs, outcome=outcome)
+                events.emit("put.failed", link, queue=queue, jobs=jobs, outcome=outcome)
             said = "whether it was put is not known" if unknown else "nothing was put"
             raise BrokerUnavailable(f"{error}; {said}", outcome=outcome) from None
 

@@ -12,17 +12,17 @@ from typing import Any
 
 import redis
 
-from rq_lite.broker.base import Runner, T
+from rq_lite.broker.base import Base, T
 from rq_lite.broker.link import Link
 from rq_lite.broker.scripts import Code
-from rq_lite.broker.transient import FAULTS, is_lost
+from rq_lite.broker.transient import REDIS_ERRORS, is_lost
 
 LIMIT = "client-output-buffer-limit"
 LEAST = 10_000  # bytes: where not even this can be sent, it is not the size
 log = logging.getLogger("rq_lite.broker")
 
 
-class Reading(Runner):
+class Reading(Base):
     """Jobs, results, definitions: whatever is as large as somebody likes."""
 
     def values(self, name: str, fields: Sequence[Any], link: Link | None = None) -> Iterator[bytes | None]:
@@ -110,7 +110,7 @@ class Reading(Runner):
                 portion = self.portion
                 try:
                     return step(on)
-                except FAULTS as error:
+                except REDIS_ERRORS as error:
                     if not (is_lost(error) and on.asked):
                         raise
                     on.close()
@@ -135,7 +135,7 @@ class Reading(Runner):
             limit = int(words[words.index("normal") + 1])
         except (redis.ResponseError, LookupError, ValueError):  # as hosted ones answer, or with nothing
             limit, said = self.portion if cut else 0, "it does not say what that is"
-        except FAULTS:
+        except REDIS_ERRORS:
             return  # it is away
         else:
             said = f"{limit:,} bytes for normal clients"

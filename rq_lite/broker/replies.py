@@ -29,7 +29,7 @@ class Put(NamedTuple):
     maxbytes: int = 0
 
 
-class Lane(NamedTuple):
+class Acks(NamedTuple):
     """A queue's part in an exchange: the delivery tags that are done."""
 
     queue: str

@@ -33,7 +33,7 @@ class Planning(Reading):
         though it was done: look again.
         """
         names = (keys.SCHEDULES, keys.SCHEDULES_DUE, keys.SCHEDULES_LAST)
-        with events.step("plan", None, schedule=name):
+        with events.span("plan", None, schedule=name):
             reply = self._run("plan", names, name, known, definition, "" if slot is None else slot)
         return bool(reply[0] == Code.OK)
 
@@ -48,8 +48,8 @@ class Planning(Reading):
             keys.SCHEDULES, keys.SCHEDULES_DUE, keys.SCHEDULES_LAST, key.pending, key.suspects, key.meta, key.bell,
         )  # fmt: skip
         said = ("" if last is None else last, *entries)
-        jobs = [emit.id_of(entry) for entry in entries] if events.watchers else []
-        with events.step("fire", None, queue=queue, jobs=jobs, unbounded=True) as facts:
+        jobs = [emit.id_of(entry) for entry in entries] if events.subscribers else []
+        with events.span("fire", None, queue=queue, jobs=jobs, unbounded=True) as facts:
             reply = self._run("fire", names, schedule.name, schedule.definition, schedule.slot, upcoming, *said)
             if reply[0] != Code.OK:
                 facts["jobs"] = []

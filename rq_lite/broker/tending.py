@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rq_lite import events
 from rq_lite.broker import keys
 from rq_lite.broker.address import ANSWER
-from rq_lite.broker.base import Runner, blank, flat, ms
+from rq_lite.broker.base import Base, blank, flat, ms
 from rq_lite.broker.link import Link
 from rq_lite.broker.replies import Cancelled, Death, Reclaimed, Renewed, Requeued
 from rq_lite.broker.scripts import Code
@@ -17,7 +17,7 @@ UNSEEN = Death("nobody saw how")
 PURGED = 1000  # jobs from each place in a step of a purge that has to tell somebody
 
 
-class Tending(Runner):
+class Tending(Base):
     """Duties, bounds, pauses, the dead set, and waiting until all is done."""
 
     # -- duties
@@ -25,7 +25,7 @@ class Tending(Runner):
     def renew(self, queue: str, consumers: Sequence[str]) -> Renewed:
         """Prolong leases."""
         key = keys.of(queue)
-        with events.step("renew", None, queue=queue):
+        with events.span("renew", None, queue=queue):
             reply = self._run("renew", (key.consumers, key.meta, key.pending), ms(self.settings.lease), *consumers)
         return Renewed(*reply[1:])
 
@@ -50,7 +50,7 @@ class Tending(Runner):
             key.dead, key.dead_index, key.scheduled, key.drained,
         )  # fmt: skip
         args = (consumer, most, int(certain), death.charged, death.how, death.where, cursor, *self._caps)
-        with events.step("reclaim", link, queue=queue, consumer=consumer) as facts:
+        with events.span("reclaim", link, queue=queue, consumer=consumer) as facts:
             reply = self._run("reclaim", names, *args, link=link)
             facts["moved"] = 0 if reply[0] == Code.ALIVE else reply[1]
         return None if reply[0] == Code.ALIVE else Reclaimed(*map(int, reply[1:]))
@@ -58,7 +58,7 @@ class Tending(Runner):
     def promote(self, queue: str, most: int = 500) -> tuple[int, float | None]:
         """Move jobs that are due to the queue, a batch; how many, and seconds until the next is due."""
         key = keys.of(queue)
-        with events.step("promote", None, queue=queue):
+        with events.span("promote", None, queue=queue):
             reply = self._run("promote", (key.scheduled, key.pending, key.meta, key.bell, key.suspects), most)
         return reply[1], None if reply[2] < 0 else reply[2] / 1000
 
@@ -71,7 +71,7 @@ class Tending(Runner):
     def announce(self, worker_id: str, facts: dict[str, str | int], lifetime: float) -> None:
         """Say in `rq-lite:worker:<id>` what a worker is; it is gone by itself after `lifetime` seconds."""
         names, said = (keys.worker(worker_id), keys.WORKERS), flat(list(facts.items()))
-        with events.step("announce", None, worker=worker_id):
+        with events.span("announce", None, worker=worker_id):
             self._run("announce", names, worker_id, ms(lifetime), *said)
 
     def unannounce(self, worker_id: str) -> None:
@@ -159,7 +159,7 @@ class Tending(Runner):
         """
         key = keys.of(queue)
         names = (key.dead, key.dead_index, key.pending, key.scheduled, key.meta, key.bell, key.room, key.cancelled)
-        with events.step("requeue", None, queue=queue, tags=tags) as facts:
+        with events.span("requeue", None, queue=queue, tags=tags) as facts:
             code, *figures = self._run("requeue", names, int(woken), *tags)
             reply = Requeued(Code(code), *figures)
             facts["tags"] = tags[: reply.seen]

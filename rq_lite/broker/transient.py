@@ -36,7 +36,7 @@ LOST = (redis.ConnectionError, redis.TimeoutError, OSError)
 ANSWERS = (AuthenticationError, AuthorizationError, BusyLoadingError)  # though redis-py counts them among LOST
 
 
-def is_weather(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether the same call may well succeed a little later."""
     if isinstance(error, (AuthenticationError, AuthorizationError)):
         return False
@@ -64,7 +64,7 @@ def explained(error: BaseException, address: Address, *, unknown: bool = False) 
         return BrokerUnavailable(f"{where} refuses the user name or password: {text}{way_out}", outcome=outcome)
     if is_lost(error):
         return BrokerUnavailable(f"{where} cannot be reached: {text or type(error).__name__}", outcome=outcome)
-    if unknown or is_weather(error):
+    if unknown or is_transient(error):
         return BrokerUnavailable(f"{where} answers: {text}", outcome=outcome)
     # From a plain command, and from a script on Redis 7, redis-py knows it; on 6.2 it is in the text.
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in text:
@@ -76,4 +76,4 @@ def explained(error: BaseException, address: Address, *, unknown: bool = False) 
 
 
 # What a call over a link may raise.
-FAULTS = (redis.RedisError, OSError)
+REDIS_ERRORS = (redis.RedisError, OSError)

@@ -26,7 +26,7 @@ from rq_lite.chaos.schedule import KILL, KINDS, RESTART, Choices
 from rq_lite.cli.common import settings_from, url_option
 from rq_lite.cli.work import cores
 from rq_lite.errors import BrokerError, UsageError
-from rq_lite.process.background import Interrupted, noticed
+from rq_lite.process.background import Interrupted, deferred_signals
 
 KILLS, RESTARTS = 20, 5  # where nobody says how many
 NAP = 0.01  # seconds that a job takes at most, under faults
@@ -119,7 +119,7 @@ def command(
             ask(given, choices, db, restart_command)
         # From here on signals are only noticed, until everything is gone.
         with (
-            noticed() as caught,
+            deferred_signals() as caught,
             shown(choices, quiet=as_json) as show,
             leaving(given or OwnRedis(settings, Path(scratch))) as place,
         ):

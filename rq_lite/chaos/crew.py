@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from rq_lite.chaos.schedule import Choices, Step
 from rq_lite.errors import BrokerError
-from rq_lite.process.background import ENDING, Part
+from rq_lite.process.background import ENDING, BackgroundProcess
 from rq_lite.process.identity import PROC, start_of
 
 CONSUMER = "rq_lite.consumer.boot"  # in its command line
@@ -34,7 +34,7 @@ class Process(NamedTuple):
 
 
 class Victim(NamedTuple):
-    worker: Part
+    worker: BackgroundProcess
     consumer: Process | None  # None: the worker itself
     inflight: int  # the most jobs that it can have in flight
 
@@ -54,8 +54,8 @@ class Crew:
         }
         self._begun = 0
         self._seen: dict[int, str | None] = {}  # every process of ours: pid to when it began
-        self.producers: list[Part] = []
-        self.workers: list[Part] = []
+        self.producers: list[BackgroundProcess] = []
+        self.workers: list[BackgroundProcess] = []
         self._procs = shares(choices.procs, min(WORKERS, choices.procs))
 
     def start(self) -> None:
@@ -68,14 +68,14 @@ class Crew:
         for procs in self._procs:
             self.workers.append(self._worker(procs))
 
-    def _worker(self, procs: int) -> Part:
+    def _worker(self, procs: int) -> BackgroundProcess:
         words = ["rq_lite.testing.work", "rq_lite.chaos.app", "--procs", str(procs)]
         words += ["--greenlets", str(self._choices.greenlets), "--grace", str(GRACE)]
         return self._part("worker", words)
 
-    def _part(self, name: str, words: list[str]) -> Part:
+    def _part(self, name: str, words: list[str]) -> BackgroundProcess:
         self._begun += 1
-        return Part(f"{name}-{self._begun}", words, self._folder, environ=self._environ)
+        return BackgroundProcess(f"{name}-{self._begun}", words, self._folder, environ=self._environ)
 
     @property
     def put(self) -> bool:

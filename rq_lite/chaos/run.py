@@ -75,7 +75,7 @@ class Watch:
         choices: Choices,
         place: Place,
         crew: Crew,
-        record: events.Watcher,
+        record: events.Subscriber,
         show: Callable[[Sample], None],
         caught: list[int],
     ) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from rq_lite.cli.common import open_broker, private_option, settings_from, url_option
 from rq_lite.cli.progress import shown
 from rq_lite.client.app import find_task
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.client.put import Progress
 from rq_lite.client.task import Task
 from rq_lite.errors import RqLiteError, UsageError
@@ -84,7 +84,7 @@ def command(as_json: bool, **options: Any) -> None:
     except RqLiteError as error:
         outcome.failure = error
     report(asked, outcome)
-    this.broker.close()
+    defaults.broker.close()
     if outcome.failure is not None:
         raise outcome.failure
 
@@ -174,9 +174,9 @@ def check_place(given: Given) -> None:
 
 def ready_task(given: Given, settings: Settings) -> Task[Any, Any]:
     """The task, with its queue known in Redis and bounded as the options say."""
-    this.use(settings)
+    defaults.use(settings)
     task = find_task(settings.task or "")
-    this.use(settings, open_broker(settings, quiet=given.quiet))
+    defaults.use(settings, open_broker(settings, quiet=given.quiet))
     task.queue.declare()
     if given.maxsize is not None:
         task.queue.broker.configure(task.queue.name, maxsize=given.maxsize)

@@ -20,7 +20,7 @@ from rq_lite.broker.scheduling import Planned
 from rq_lite.cli.common import duration, known_queue, open_broker, settings_from, url_option
 from rq_lite.client import schedules
 from rq_lite.client.app import find_task
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.client.queue import Queue
 from rq_lite.errors import PutRefused, UsageError
 from rq_lite.logs import one_line
@@ -45,7 +45,7 @@ def command() -> None:
 def opened(url: str | None, *, quiet: bool = False) -> Iterator[Broker]:
     settings = settings_from(url=url)
     broker = open_broker(settings, quiet=quiet)
-    this.use(settings, broker)
+    defaults.use(settings, broker)
     try:
         yield broker
     finally:

@@ -13,7 +13,7 @@ from rq_lite import __version__, events
 from rq_lite.admin import status
 from rq_lite.cli.common import open_broker, private_option, settings_from, url_option
 from rq_lite.errors import UsageError
-from rq_lite.process.protocol import Plan
+from rq_lite.process.protocol import ConsumerConfig
 from rq_lite.supervisor.supervisor import Supervisor
 from rq_lite.supervisor.watchdog import Limits
 
@@ -78,8 +78,8 @@ def command(
     if warning := status.eviction(broker):
         log.warning("WARNING: %s", warning)
 
-    def plan(number: int) -> Plan:
-        return Plan(
+    def plan(number: int) -> ConsumerConfig:
+        return ConsumerConfig(
             settings=msgspec.structs.replace(settings, url=broker.url, cpu_procs=cpu_procs),
             app=settings.app or "",
             queues=weights,

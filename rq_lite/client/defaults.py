@@ -15,7 +15,7 @@ from rq_lite.settings import Settings, load_settings
 DEFAULT = "default"
 
 
-class Instead(Protocol):
+class PutSink(Protocol):
     """What takes the place of Redis for puts and their results, in tests."""
 
     def __call__(self, queue: Any, entries: Any, options: Any) -> int:
@@ -25,7 +25,7 @@ class Instead(Protocol):
         """Let these jobs `hear` how they have ended."""
 
 
-class Process:
+class Defaults:
     """One per interpreter: `this`."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Process:
         # In a consumer and its engines: the queues that its worker serves. None: no jobs run here.
         self.serves: Collection[str] | None = None
         self.token = os.urandom(8).hex()  # names this process
-        self.instead: Instead | None = None
+        self.instead: PutSink | None = None
 
     @property
     def settings(self) -> Settings:
@@ -54,12 +54,12 @@ class Process:
         return before
 
 
-this = Process()
+defaults = Defaults()
 
 
 def _rename() -> None:
     """In a forked child: it is another process."""
-    this.token = os.urandom(8).hex()
+    defaults.token = os.urandom(8).hex()
 
 
 if hasattr(os, "register_at_fork"):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from rq_lite.checks import whole
+from rq_lite.checks import integer
 from rq_lite.client.job import Job
 from rq_lite.client.queue import Queue
 from rq_lite.client.registry import name_of
@@ -65,9 +65,9 @@ class Executor(concurrent.futures.Executor):
         `chunksize` jobs are put at once, and at most `buffersize` (four times as many) are under way at a time. The
         first are put now. Raises TimeoutError when a result is not there so many seconds from now.
         """
-        whole("chunksize", chunksize, least=1)
+        integer("chunksize", chunksize, least=1)
         if buffersize is not None:
-            whole("buffersize", buffersize, least=1)
+            integer("buffersize", buffersize, least=1)
         self._check_open()
         until = None if timeout is None else time.monotonic() + timeout
         most = 4 * chunksize if buffersize is None else buffersize

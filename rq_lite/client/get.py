@@ -14,11 +14,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from rq_lite.broker import FAULTS, Broker, Code, Death, Taken
-from rq_lite.broker import Lane as Acks
+from rq_lite.broker import REDIS_ERRORS, Acks, Broker, Code, Death, Taken
 from rq_lite.errors import QueueEmpty as Empty
 from rq_lite.errors import RqLiteError, ShutDown
-from rq_lite.logs import Seldom
+from rq_lite.logs import RateLimitedLog
 from rq_lite.model.message import ITEM, Message, Undecodable, decode
 from rq_lite.model.retry import Report
 from rq_lite.process.reentry import alone, interrupts
@@ -92,7 +91,7 @@ class Lane:
         self._isolate_at = 0.0  # not before is a suspect taken although others wait; 0: none was seen yet
         self._unsure = False  # nobody knows whether the last request was done
         self._audit_at = time.monotonic() + AUDIT
-        self._seldom = Seldom(log)
+        self._seldom = RateLimitedLog(log)
 
     # -- getting
 
@@ -239,7 +238,7 @@ class Lane:
             self._listening = True
         try:
             self.broker.wait_item(self.queue, min(seconds, BLOCK), self._ear, drained=drained)
-        except FAULTS:
+        except REDIS_ERRORS:
             self._ear.close()
             time.sleep(random.uniform(0.02, min(seconds, 0.5)))
         except BaseException:

@@ -12,7 +12,7 @@ import msgspec
 
 from rq_lite.broker import Broker, Cancelled
 from rq_lite.client.current import Progress
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.client.results import is_passing, watch
 from rq_lite.errors import UNREADABLE, JobFailed, UsageError
 
@@ -92,7 +92,7 @@ class Job(Future[Any]):
 
     @property
     def broker(self) -> Broker:
-        return self._broker or this.broker
+        return self._broker or defaults.broker
 
     # -- the future
 

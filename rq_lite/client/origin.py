@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rq_lite.broker import Put
 from rq_lite.client.current import current_job
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 
 if TYPE_CHECKING:
     from rq_lite.client.queue import Queue
@@ -93,11 +93,11 @@ class Elsewhere(Origin):
     )
 
     def __init__(self, queue: str) -> None:
-        self._all = waiting.setdefault((this.token, queue), set())
+        self._all = waiting.setdefault((defaults.token, queue), set())
 
     def word(self) -> str:
         waited = self in self._all
-        return f"wait {this.token} {len(self._all) - waited} {int(waited)}"
+        return f"wait {defaults.token} {len(self._all) - waited} {int(waited)}"
 
     def wait(self) -> None:
         self._all.add(self)
@@ -111,9 +111,9 @@ PRODUCER = Origin()
 
 def origin_of(queue: Queue) -> Origin:
     """Of a put into this queue that is made here and now."""
-    if this.serves is None:
+    if defaults.serves is None:
         return PRODUCER
-    own = queue.name in this.serves and (queue.chosen_broker is None or queue.broker.url == this.broker.url)
+    own = queue.name in defaults.serves and (queue.chosen_broker is None or queue.broker.url == defaults.broker.url)
     return Feeding(queue.name) if own else Elsewhere(queue.name)
 
 

@@ -16,10 +16,10 @@ from rq_lite.admin import status
 from rq_lite.broker import Broker, Feed, keys
 from rq_lite.broker.link import LONGEST_BLOCK
 from rq_lite.broker.producing import before_put
-from rq_lite.checks import real, whole
+from rq_lite.checks import integer, number
 from rq_lite.client import items, leases
 from rq_lite.client.batches import batches, each_of
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.client.get import Held, Lane, Left
 from rq_lite.client.job import Job
 from rq_lite.client.put import Progress, put_patiently
@@ -76,12 +76,12 @@ class Queue:
         self.name = checked_name(name, "queue")
         self._declared = Declared(
             None if maxsize is None else self._bound(maxsize),
-            None if maxbytes is None else whole(f"queue {name!r}: maxbytes", maxbytes),
-            None if headroom is None else whole(f"queue {name!r}: headroom", headroom),
+            None if maxbytes is None else integer(f"queue {name!r}: maxbytes", maxbytes),
+            None if headroom is None else integer(f"queue {name!r}: headroom", headroom),
         )
         self._broker = broker
         self._pickle = pickle
-        self._ahead = whole(f"queue {name!r}: ahead", ahead)
+        self._ahead = integer(f"queue {name!r}: ahead", ahead)
         self._known = False  # it was made known by this object
         self._closed_in: int | None = None  # the process that closed it
         registry.queues.setdefault(name, self)
@@ -97,13 +97,13 @@ class Queue:
         """
         broker = self._broker
         if broker is None and spawning():
-            broker = this.broker
+            broker = defaults.broker
         where = None if broker is None else (broker.url, broker.settings if spawning() else without(broker.settings))
         return _unpickled, (type(self), self.name, self._declared, where, self._pickle, self._ahead)
 
     @property
     def broker(self) -> Broker:
-        return self._broker or this.broker
+        return self._broker or defaults.broker
 
     @property
     def chosen_broker(self) -> Broker | None:
@@ -193,8 +193,8 @@ class Queue:
         The wait begins anew with every job that found room. `feed` moves with the jobs.
         """
         self.check_open()
-        if this.instead is not None:
-            return this.instead(self, entries, options)
+        if defaults.instead is not None:
+            return defaults.instead(self, entries, options)
         if self.order != "fifo" and not self._known:
             with before_put():
                 self.declare()
@@ -348,7 +348,7 @@ class Queue:
 
     def _bound(self, number: int) -> int:
         """In jobs; below 0 it is none, as in the standard library."""
-        return whole(f"queue {self.name!r}: maxsize", max(0, number) if type(number) is int else number)
+        return integer(f"queue {self.name!r}: maxsize", max(0, number) if type(number) is int else number)
 
     @property
     def _lane(self) -> Lane:
@@ -440,7 +440,7 @@ def seconds(block: bool, timeout: float | None) -> float | None:
     """How long to wait (None: for ever) when told so in the standard library's words."""
     if not block:
         return 0.0
-    return None if timeout is None else real("'timeout'", timeout, "a non-negative number of seconds")
+    return None if timeout is None else number("'timeout'", timeout, "a non-negative number of seconds")
 
 
 def spawning() -> bool:
@@ -456,7 +456,9 @@ def without(settings: Settings) -> Settings:
 
 def with_secret(settings: Settings) -> Settings:
     """Settings that came without a secret have this process's own."""
-    return settings if settings.secret is not None else msgspec.structs.replace(settings, secret=this.settings.secret)
+    return (
+        settings if settings.secret is not None else msgspec.structs.replace(settings, secret=defaults.settings.secret)
+    )
 
 
 def _unpickled(

@@ -20,12 +20,12 @@ from typing import Protocol
 
 import msgspec
 
-from rq_lite.broker import FAULTS, Broker, Link, keys
+from rq_lite.broker import REDIS_ERRORS, Broker, Link, keys
 from rq_lite.broker.link import LONGEST_BLOCK, end_waiting
 from rq_lite.broker.producing import INBOX
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.errors import UNREADABLE, BrokerOutOfMemory, BrokerUnavailable, RqLiteError
-from rq_lite.logs import Seldom
+from rq_lite.logs import RateLimitedLog
 
 log = logging.getLogger("rq_lite.results")
 
@@ -91,7 +91,7 @@ class Reader:
         self._link: Link | None = None
         self._stopped = threading.Event()
         self._asked = 0.0
-        self._seldom = Seldom(log)
+        self._seldom = RateLimitedLog(log)
 
     def watch(self, jobs: Iterable[Waiter]) -> None:
         """Let them hear how they end; at once where they have. Those that are entered already stay so."""
@@ -188,7 +188,7 @@ class Reader:
                     link = self._link = self._broker.link()
                 self._listen(link)
                 self._watch_again()
-            except FAULTS as error:
+            except REDIS_ERRORS as error:
                 if link is not None:
                     link.close()
                 if self._stopped.is_set():
@@ -303,4 +303,4 @@ readers = _Readers()
 
 def watch(broker: Broker, jobs: Sequence[Waiter]) -> None:
     """Let jobs hear how they end; at once where they have."""
-    (readers.of(broker) if this.instead is None else this.instead).watch(jobs)
+    (readers.of(broker) if defaults.instead is None else defaults.instead).watch(jobs)

@@ -14,7 +14,7 @@ import msgspec
 from rq_lite import checks
 from rq_lite.checks import in_seconds
 from rq_lite.client.batches import each_of
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.client.job import Job
 from rq_lite.client.registry import registry
 from rq_lite.errors import PayloadTooLarge, UsageError
@@ -258,7 +258,7 @@ class Task(AnyTask, Generic[P, R]):
         seal = self.queue.seal
         if seal is not None:
             entry = seal(entry)
-        if tracked and this.instead is None:
+        if tracked and defaults.instead is None:
             self.queue.broker.expect_tracked(self.queue.name)
         if priority is not None or tracked:
             entry = marked(entry, job_id, priority=priority, tracked=tracked)

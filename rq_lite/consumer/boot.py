@@ -31,36 +31,34 @@ import socket
 from gevent.hub import Hub
 from gevent.threadpool import ThreadPool
 
-from rq_lite.client import leases
 from rq_lite import events
-from rq_lite.client.app import import_app, own_traceback
-from rq_lite.broker import Broker, Link, tcp
 from rq_lite.admin import status
-from rq_lite.client.current import found_by
-from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
-from rq_lite.client.defaults import this
-from rq_lite.redis_url import redacted
-from rq_lite.client import schedules
-from rq_lite.process.board import EXITING, Board
-from rq_lite.consumer.consumer import Consumer, Loner
-from rq_lite.consumer.offload.pools import Elsewhere
-from rq_lite.consumer.executor import Executor, chances, watched
-from rq_lite.model.failure import described
-from rq_lite.process.identity import mine
-from rq_lite.consumer.offload.channel import Hire
+from rq_lite.broker import Broker, Link, tcp
 from rq_lite.broker.deliveries import Order
-from rq_lite.consumer.exit import leave, vital
-from rq_lite.process.subprocesses import die_with
-from rq_lite.process.subprocesses import STACK, rss, tell_stacks
-from rq_lite.process.protocol import REBUILD, RETIRE, Plan, Report, read_plan
-from rq_lite.model.retry import Chances
-from rq_lite.consumer.progress import Reporter
-from rq_lite.logs import Seldom
-from rq_lite.process.signals import Handler, Signals, name_of, refuse
-from rq_lite.consumer.slots import Expired, Interrupted, Stopped
-from rq_lite.process.streams import by_line
+from rq_lite.client import leases, schedules
+from rq_lite.client.app import import_app, own_traceback
+from rq_lite.client.current import found_by
+from rq_lite.client.defaults import defaults
 from rq_lite.client.registry import registry
 from rq_lite.client.task import Task
+from rq_lite.consumer.consumer import Consumer, SuspectConsumer
+from rq_lite.consumer.executor import Executor, chances, watched
+from rq_lite.consumer.exit import critical, hard_exit
+from rq_lite.consumer.offload.channel import Setup
+from rq_lite.consumer.offload.pools import Pools
+from rq_lite.consumer.progress import ProgressReporter
+from rq_lite.consumer.slots import Expired, Interrupted, Stopped
+from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
+from rq_lite.logs import RateLimitedLog
+from rq_lite.model.failure import describe
+from rq_lite.model.retry import RetryPolicy
+from rq_lite.process.board import EXITING, Board
+from rq_lite.process.identity import mine
+from rq_lite.process.protocol import REBUILD, RETIRE, ChildEvent, ConsumerConfig, read_config
+from rq_lite.process.signals import Handler, Signals, name_of, refuse
+from rq_lite.process.streams import by_line
+from rq_lite.process.subprocesses import STACK, die_with, rss, tell_stacks
+from rq_lite.redis_url import redacted
 
 log = logging.getLogger("rq_lite.consumer")
 
@@ -75,13 +73,13 @@ OWN_LOOK_UPS = 16  # threads for the names of Redis and its sentinels, which job
 
 def main() -> None:
     life, reports, board, stacks = map(int, sys.argv[1:])
-    plan = read_plan(life)
+    plan = read_config(life)
     die_with(plan.parent)
     by_line(monkey.get_original("select", "poll"))
     set_up_log(plan)
     tell_stacks(stacks)
     tell_exits(stacks)
-    seldom = Seldom(log, seconds=0.0) if plan.verbose else Seldom(log)
+    seldom = RateLimitedLog(log, seconds=0.0) if plan.verbose else RateLimitedLog(log)
     signals = Signals({*STOPPING, STACK, signal.SIGPIPE}, only_logged(seldom), shared=True)
     try:
         events.begin("consumer")
@@ -91,43 +89,43 @@ def main() -> None:
         slots = Board(board, 1 if plan.alone else plan.settings.greenlets)
         consumer = prepare(plan, reports, slots, signals, seldom)
     except BaseException as error:
-        Report("failed", error=said(error), traceback=told(error)).send(reports)
-        leave(error.exit_code if isinstance(error, RqLiteError) else 1)  # not waiting for threads of the app
-    vital(gevent.spawn(listen, life, consumer))
+        ChildEvent("failed", error=said(error), traceback=told(error)).send(reports)
+        hard_exit(error.exit_code if isinstance(error, RqLiteError) else 1)  # not waiting for threads of the app
+    critical(gevent.spawn(listen, life, consumer))
     try:
         consumer.run()
     except BaseException:
         log.exception("a fault of the consumer itself: it ends, its jobs run again")
-        leave(1)
+        hard_exit(1)
     leases.end()
-    Report("left").send(reports)
-    leave(0)
+    ChildEvent("left").send(reports)
+    hard_exit(0)
 
 
-def prepare(plan: Plan, reports: int, board: Board, signals: Signals, seldom: Seldom) -> Consumer:
+def prepare(plan: ConsumerConfig, reports: int, board: Board, signals: Signals, seldom: RateLimitedLog) -> Consumer:
     """Import the app and make the consumer that its queues want; says on the way who it is."""
     name = str(mine())
-    Report("hello", consumer=name).send(reports)
+    ChildEvent("hello", consumer=name).send(reports)
     broker = Broker(settings=plan.settings, quiet=True)
     through_weather(plan, broker.open)
-    this.use(plan.settings, broker)
-    this.serves = plan.queues or registry.queues  # all that the app names until now: its import may put, too
+    defaults.use(plan.settings, broker)
+    defaults.serves = plan.queues or registry.queues  # all that the app names until now: its import may put, too
     import_app(plan.app)
     signals.imported()
     vars(gevent)["signal_handler"] = lambda *_, **__: refuse("gevent.signal_handler")
     weights = plan.queues or dict.fromkeys(registry.working_queues(), 1.0)
-    this.serves = frozenset(weights)
+    defaults.serves = frozenset(weights)
     through_weather(plan, lambda: check_queues(plan, broker, weights))
     bounds = through_weather(plan, lambda: {queue: declare(queue, broker) for queue in weights})
     through_weather(plan, lambda: declare_schedules(weights, broker))
-    elsewhere = Elsewhere(Hire(settings=plan.settings, app=plan.app, number=plan.number, queues=list(weights)))
+    elsewhere = Pools(Setup(settings=plan.settings, app=plan.app, number=plan.number, queues=list(weights)))
     executor = Executor(
         registry.tasks, name, elsewhere, verbose=plan.verbose, signer=broker.signer,
         max_result=plan.settings.max_result, seldom=seldom,
     )  # fmt: skip
-    run = watched(executor.run, name) if events.watchers else executor.run
-    found_by(Reporter(broker, name).find)
-    kind = Loner if plan.alone else Consumer
+    run = watched(executor.run, name) if events.subscribers else executor.run
+    found_by(ProgressReporter(broker, name).find)
+    kind = SuspectConsumer if plan.alone else Consumer
     order = Order(weights, strict=plan.strict)
     consumer = kind(
         broker,
@@ -142,16 +140,16 @@ def prepare(plan: Plan, reports: int, board: Board, signals: Signals, seldom: Se
     os.register_at_fork(after_in_child=consumer.forked)
     stop_on_signals(consumer, signals)
     tasks = {task.name: known(task) for task in registry.tasks.values()}
-    Report("ready", consumer=name, queues=bounds, tasks=tasks, rss=rss(os.getpid())).send(reports)
+    ChildEvent("ready", consumer=name, queues=bounds, tasks=tasks, rss=rss(os.getpid())).send(reports)
     return consumer
 
 
-def known(task: Task[Any, Any]) -> Chances:
+def known(task: Task[Any, Any]) -> RetryPolicy:
     """What the supervisor must know of a task, to end a job of it by force."""
     return msgspec.structs.replace(chances(task.policy, JobTimeout()), says=task.says)
 
 
-def through_weather(plan: Plan, step: Callable[[], T]) -> T:
+def through_weather(plan: ConsumerConfig, step: Callable[[], T]) -> T:
     """A consumer that takes another's place while Redis is away waits for it, instead of dying again and again."""
     while True:
         try:
@@ -179,16 +177,16 @@ def tell_exits(file: int) -> None:
     """`os._exit` in a job ends the whole process without a word: whose doing it was must not be a guess."""
     here, leave_now = os.getpid(), os._exit
 
-    def told(code: int) -> NoReturn:
+    def told(status: int) -> NoReturn:
         if os.getpid() == here:  # what a job has forked may leave as it likes
             os.write(file, EXITING.encode())
             faulthandler.dump_traceback(file, all_threads=False)
-        leave_now(code)
+        leave_now(status)
 
     os._exit = told
 
 
-def check_queues(plan: Plan, broker: Broker, weights: dict[str, float]) -> None:
+def check_queues(plan: ConsumerConfig, broker: Broker, weights: dict[str, float]) -> None:
     known = {*registry.queues, *status.queues(broker)}
     unknown = [queue for queue in weights if queue not in known]
     if unknown:
@@ -237,7 +235,7 @@ def stop_on_signals(consumer: Consumer, signals: Signals) -> None:
         signals.set(number, lambda *_: wake.send())
 
 
-def only_logged(seldom: Seldom) -> Callable[[Handler, int, FrameType | None], None]:
+def only_logged(seldom: RateLimitedLog) -> Callable[[Handler, int, FrameType | None], None]:
     """Calls a handler of the app's where it strikes; what it raises is no job's, and a greenlet of ours logs it."""
     said: deque[tuple[str, str]] = deque()
     wake = gevent.get_hub().loop.async_()
@@ -252,7 +250,7 @@ def only_logged(seldom: Seldom) -> Callable[[Handler, int, FrameType | None], No
         except (Expired, Interrupted, Stopped):  # thrown into the job on which it came
             raise
         except BaseException as error:
-            what = f"the app's handler of {name_of(number)} raised {described(error, 0.0).error}"
+            what = f"the app's handler of {name_of(number)} raised {describe(error, 0.0).error}"
             said.append((what, f"{what}; no job gets that"))
             wake.send()
 
@@ -285,7 +283,7 @@ def look_up_apart() -> None:
     tcp.resolve = resolve
 
 
-def set_up_log(plan: Plan) -> None:
+def set_up_log(plan: ConsumerConfig) -> None:
     logging.basicConfig(
         level=logging.INFO,
         format=f"%(asctime)s consumer {plan.number} [{os.getpid()}] %(message)s",

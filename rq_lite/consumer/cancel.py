@@ -13,7 +13,7 @@ from contextlib import closing
 import gevent
 from gevent.event import Event
 
-from rq_lite.broker import FAULTS, Broker, Link
+from rq_lite.broker import REDIS_ERRORS, Broker, Link
 from rq_lite.broker.deliveries import Lane
 from rq_lite.consumer.slots import Slots
 from rq_lite.model.message import id_in
@@ -22,7 +22,7 @@ from rq_lite.model.outcome import Dropped
 MARKS = 20_000  # jobs that are remembered before their list is read anew
 
 
-class Cancelling:
+class Cancellations:
     """Between a consumer and its slots. `dropped` hears of jobs that will not begin; `link` is the consumer's."""
 
     def __init__(
@@ -105,7 +105,7 @@ class Cancelling:
                     call = self._broker.wait_call(queues, name, link)
                     # It may be an old one, of before the job was requeued: the mark would be gone then.
                     found = self._broker.marked(call[0], [call[1]], link) if call is not None else set()
-                except FAULTS:
+                except REDIS_ERRORS:
                     link.close()
                     gevent.sleep(random.uniform(0.05, 1.0))
                     well.wait()

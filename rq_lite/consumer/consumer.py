@@ -19,13 +19,12 @@ import gevent
 from gevent.event import Event
 
 from rq_lite import events
-from rq_lite.broker import FAULTS, Broker, Code, Link, is_weather
-from rq_lite.broker import Lane as Acks
+from rq_lite.broker import REDIS_ERRORS, Acks, Broker, Code, Link, is_transient
 from rq_lite.broker.deliveries import Lane, Order, portions
-from rq_lite.consumer.cancel import Cancelling
-from rq_lite.consumer.exit import vital
+from rq_lite.consumer.cancel import Cancellations
+from rq_lite.consumer.exit import critical
 from rq_lite.consumer.slots import Slot, Slots
-from rq_lite.logs import Seldom
+from rq_lite.logs import RateLimitedLog
 from rq_lite.model.backoff import pauses
 from rq_lite.model.outcome import Buried, Crashed, Dropped, Finished, Outcome, Parked, Retried
 from rq_lite.process.board import ROOM, TAKEN, TOOK, Board
@@ -59,7 +58,7 @@ class Consumer:
         run: Callable[[Slot[Lane], bytes], Outcome],
         *,
         grace: float,
-        seldom: Seldom | None = None,
+        seldom: RateLimitedLog | None = None,
         declare: Callable[[str], None] | None = None,
     ) -> None:
         self.name = name
@@ -71,7 +70,7 @@ class Consumer:
         self._grace = grace
         self._declare = declare
         self._link: Link = broker.link()
-        self._cancelling = Cancelling(broker, self._slots, self._link, self._finished)
+        self._cancelling = Cancellations(broker, self._slots, self._link, self._finished)
         self._news = Event()  # something has changed for the exchange
         self._dry = False  # the last take came up short, and no bell has rung since
         self._hungry = Event()  # listen for the bell
@@ -86,7 +85,7 @@ class Consumer:
         self._well.set()
         self._pauses = pauses()  # between tries while it does not
         self._exchanger: gevent.greenlet | None = None
-        self._seldom = seldom or Seldom(log)
+        self._seldom = seldom or RateLimitedLog(log)
 
     # -- life
 
@@ -95,9 +94,9 @@ class Consumer:
         self._exchanger = gevent.getcurrent()
         self._slots.start()
         others = [
-            vital(gevent.spawn(self._listen)),
-            vital(gevent.spawn(self._cancelling.hear, self.name, self._lanes, self._well)),
-            vital(gevent.spawn(self._flush_log)),
+            critical(gevent.spawn(self._listen)),
+            critical(gevent.spawn(self._cancelling.hear, self.name, self._lanes, self._well)),
+            critical(gevent.spawn(self._flush_log)),
         ]
         gevent.sleep(0)  # the slots wait at the door before the first jobs come
         self._news.set()
@@ -131,7 +130,7 @@ class Consumer:
 
     def _flush_log(self) -> None:
         while True:
-            gevent.sleep(Seldom.FLUSH)
+            gevent.sleep(RateLimitedLog.FLUSH)
             self._seldom.flush()
 
     def _leave(self) -> None:
@@ -139,7 +138,7 @@ class Consumer:
         self._news.set()
 
     def _wind_down(self) -> None:
-        events.reach("leave.before", self._link, consumer=self.name)
+        events.emit("leave.before", self._link, consumer=self.name)
         self._give_back(self._slots.not_started())
         while not self._slots.idle and (left := self._until - time.monotonic()) > 0:
             self._exchange_while(lambda: True, wait=min(left, AUDIT))
@@ -161,7 +160,7 @@ class Consumer:
                 continue
             try:
                 self._broker.give_back(lane.queue, self.name, tags, link=self._link)
-            except FAULTS as error:
+            except REDIS_ERRORS as error:
                 self._link.close()
                 log.warning("Redis: %s; jobs that will be reclaimed: %d", self._broker.veiled(str(error)), len(tags))
 
@@ -188,7 +187,7 @@ class Consumer:
                 while self._answered_step() and going_on():
                     pass
                 return
-            except FAULTS as error:
+            except REDIS_ERRORS as error:
                 self._well.clear()
                 if not self._recover(error):
                     return
@@ -312,7 +311,7 @@ class Consumer:
         for pause in self._pauses:  # longer and longer until an exchange works: a replica lets us look, but not take
             self._link.close()
             self._doubt = None
-            lasts = "" if is_weather(error) else " (will not pass by itself)"
+            lasts = "" if is_transient(error) else " (will not pass by itself)"
             self._seldom.warn("redis", f"Redis: {self._broker.veiled(str(error))}{lasts}")
             gevent.sleep(pause)
             if self._leaving and self._slots.idle and not any(lane.finished for lane in self._lanes.values()):
@@ -329,7 +328,7 @@ class Consumer:
                 self._reconcile(anew=True)
                 self._audit_at = time.monotonic() + SOON
                 return True
-            except FAULTS as again:
+            except REDIS_ERRORS as again:
                 error = again
         raise AssertionError("pauses never end")
 
@@ -385,7 +384,7 @@ class Consumer:
                     if rang is not None and self._slots.room <= 0:
                         self._broker.ring(rang, link)
                         continue
-                except FAULTS as error:
+                except REDIS_ERRORS as error:
                     self._doubt = error
                     link.close()
                     gevent.sleep(random.uniform(0.05, 1.0))
@@ -394,7 +393,7 @@ class Consumer:
                 self._news.set()
 
 
-class Loner(Consumer):
+class SuspectConsumer(Consumer):
     """Runs suspects, one at a time, and ends when there are none."""
 
     def _exchange(self, want: int) -> bool:

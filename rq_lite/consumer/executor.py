@@ -14,18 +14,18 @@ from rq_lite import events
 from rq_lite.broker.deliveries import Lane
 from rq_lite.broker.events import id_of
 from rq_lite.client.task import Task
-from rq_lite.consumer.offload.pools import Elsewhere
+from rq_lite.consumer.offload.pools import Pools
 from rq_lite.consumer.offload.processes import Died
 from rq_lite.consumer.run import check_ran
 from rq_lite.consumer.slots import Expired, Slot, Stopped
 from rq_lite.errors import JobTimeout
-from rq_lite.logs import Seldom
+from rq_lite.logs import RateLimitedLog
 from rq_lite.model import completion
-from rq_lite.model.failure import Reported, beside_a_loop, described, is_final, trace
+from rq_lite.model.failure import RemoteFailure, beside_a_loop, describe, is_final, trace
 from rq_lite.model.message import Message, Undecodable, as_is, decode
 from rq_lite.model.outcome import Buried, Crashed, Dropped, Finished, Outcome, Parked, Retried
 from rq_lite.model.policy import Policy, nanoseconds
-from rq_lite.model.retry import POISON, Chances, Failure, Report, judge
+from rq_lite.model.retry import POISON, Failure, Report, RetryPolicy, decide
 from rq_lite.model.signing import Signer
 from rq_lite.process.board import NEVER, SECOND
 
@@ -42,12 +42,12 @@ class Executor:
         self,
         tasks: Mapping[str, Task[Any, Any]],
         consumer: str,
-        elsewhere: Elsewhere,
+        elsewhere: Pools,
         *,
         verbose: bool = False,
         max_result: int = 1_000_000,
         signer: Signer | None = None,
-        seldom: Seldom | None = None,
+        seldom: RateLimitedLog | None = None,
     ) -> None:
         self._tasks = tasks
         self._elsewhere = elsewhere
@@ -57,7 +57,7 @@ class Executor:
         self._verbose = verbose
         self._max_result = max_result
         self._puts = completion.Puts(self._says, as_is if signer is None else signer.seal)
-        self._seldom = seldom or Seldom(log)
+        self._seldom = seldom or RateLimitedLog(log)
 
     def run(self, slot: Slot[Any], entry: bytes) -> Outcome:
         """How the run ended. Raises nothing but Stopped, which says that the job goes back unfinished."""
@@ -129,9 +129,9 @@ class Executor:
         return completion.done(message, queue_of(slot), attempts, text, self._puts)
 
     def _judged(
-        self, message: Message, attempts: int, crashes: int, chances: Chances, failure: Failure, slot: Slot[Any]
+        self, message: Message, attempts: int, crashes: int, chances: RetryPolicy, failure: Failure, slot: Slot[Any]
     ) -> Outcome:
-        outcome, line = judge(message, attempts, crashes, chances, failure, self._consumer)
+        outcome, line = decide(message, attempts, crashes, chances, failure, self._consumer)
         kind = failure.error.partition(":")[0]
         self._seldom.warn(f"{message.task}: {kind}, {ended_as(outcome)}", line)
         if isinstance(outcome, Buried):
@@ -160,12 +160,12 @@ def watched(run: Callable[[Slot[Lane], bytes], Outcome], consumer: str) -> Calla
         assert slot.lane is not None
         facts = {"consumer": consumer, "queue": queue_of(slot), "tag": slot.tag, "job": id_of(entry)}
         ended = "cut"
-        events.reach("run.before", None, **facts)
+        events.emit("run.before", None, **facts)
         try:
             outcome = run(slot, entry)
             ended = ended_as(outcome)
         finally:
-            events.reach("run.after", None, **facts, outcome=ended)
+            events.emit("run.after", None, **facts, outcome=ended)
         return outcome
 
     return told
@@ -184,20 +184,20 @@ def ended_as(outcome: Outcome) -> str:
     return ENDED[type(outcome)]
 
 
-def chances(policy: Policy, error: BaseException) -> Chances:
+def chances(policy: Policy, error: BaseException) -> RetryPolicy:
     """How often a job that raised this is tried again."""
-    if isinstance(error, Reported):
+    if isinstance(error, RemoteFailure):
         final = error.final
     else:
         final = is_final(policy, JobTimeout() if isinstance(error, Expired) else error)
-    return Chances(policy.retries, policy.backoff, policy.backoff_max, final)
+    return RetryPolicy(policy.retries, policy.backoff, policy.backoff_max, final)
 
 
 def failed(error: BaseException, timeout: float, seconds: float) -> Failure:
     """The error in words."""
-    if isinstance(error, Reported):
+    if isinstance(error, RemoteFailure):
         return error.failure
     if isinstance(error, Expired):
         said = error.said or f"soft limit of {timeout:g} s: not done after {seconds:.1f} s"
         return Failure(f"JobTimeout: {said}", error.where or trace(error), seconds)
-    return described(error, seconds)
+    return describe(error, seconds)

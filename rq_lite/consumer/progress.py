@@ -8,7 +8,7 @@ import gevent
 import msgspec
 from gevent.event import Event
 
-from rq_lite.broker import FAULTS, Broker, Link
+from rq_lite.broker import REDIS_ERRORS, Broker, Link
 from rq_lite.broker.deliveries import Lane
 from rq_lite.client.current import CurrentJob, Progress
 from rq_lite.consumer.slots import Slot
@@ -40,7 +40,7 @@ class Told:
         return self._slot.tag == self.tag and self._slot.lane is self._lane
 
 
-class Reporter:
+class ProgressReporter:
     """A consumer's. `find` is for `current_job`."""
 
     def __init__(self, broker: Broker, consumer: str) -> None:
@@ -100,7 +100,7 @@ class Reporter:
             while self._told:
                 try:
                     self._write(link)
-                except FAULTS:  # nothing that anybody has to know
+                except REDIS_ERRORS:  # nothing that anybody has to know
                     link.close()
                     gevent.sleep(PACE)
                 gevent.sleep(LOOK)

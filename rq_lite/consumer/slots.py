@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import gevent
 from gevent.lock import Semaphore
 
-from rq_lite.consumer.exit import leave, vital
+from rq_lite.consumer.exit import critical, hard_exit
 from rq_lite.errors import JobTimeout
 from rq_lite.model.message import id_in
 from rq_lite.model.outcome import Outcome
@@ -110,12 +110,12 @@ class Slots(Generic[L]):
         self._turns.start(self._turn)
         for slot in self._slots:
             self._open(slot)
-        vital(gevent.spawn(self._watch_deadlines))
+        critical(gevent.spawn(self._watch_deadlines))
 
     def _open(self, slot: Slot[L]) -> None:
         if os.getpid() != self._pid:
-            leave(0)  # a job has forked, and returned there, too
-        slot.greenlet = vital(gevent.spawn(entrance(slot.number), self._work, slot))
+            hard_exit(0)  # a job has forked, and returned there, too
+        slot.greenlet = critical(gevent.spawn(entrance(slot.number), self._work, slot))
         slot.greenlet.rq_lite_slot = slot  # for `current_job`
 
     def _turn(self) -> None:

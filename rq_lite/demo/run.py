@@ -24,7 +24,7 @@ from rq_lite.demo.facts import Choices, Sample, Summary, problems_of
 from rq_lite.demo.producer import Producer
 from rq_lite.demo.stage import PATIENCE, Website, Worker, redis
 from rq_lite.errors import RqLiteError
-from rq_lite.process.background import Interrupted, Part, noticed
+from rq_lite.process.background import BackgroundProcess, Interrupted, deferred_signals
 from rq_lite.settings import Settings
 
 TICK = 0.05  # seconds between two looks
@@ -40,7 +40,7 @@ def run(choices: Choices, settings: Settings, show: Callable[[Sample], None]) ->
     settings = msgspec.structs.replace(settings, patience=PATIENCE)
     with contextlib.ExitStack() as stack:
         # First in, last out: until everything is gone, signals are only noticed.
-        caught = stack.enter_context(noticed())
+        caught = stack.enter_context(deferred_signals())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rq_lite-demo-")))
         broker, name = stack.enter_context(redis(settings, choices.url, folder))
         website = Website(choices, folder)
@@ -54,7 +54,7 @@ def run(choices: Choices, settings: Settings, show: Callable[[Sample], None]) ->
         watcher = Watcher(broker, name, producer)
         stack.callback(producer.stop)
         producer.start()
-        parts: list[Part] = [website]
+        parts: list[BackgroundProcess] = [website]
         while True:
             show(watcher.look())
             check(caught, parts, producer)
@@ -67,7 +67,7 @@ def run(choices: Choices, settings: Settings, show: Callable[[Sample], None]) ->
             time.sleep(TICK)
 
 
-def check(caught: list[int], parts: list[Part], producer: Producer) -> None:
+def check(caught: list[int], parts: list[BackgroundProcess], producer: Producer) -> None:
     """Raise what keeps the demo from going on."""
     troubles = [trouble for part in parts if (trouble := part.trouble())]
     # A signal first: in a terminal it comes to all processes, and the others may already have ended by it.

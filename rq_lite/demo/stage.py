@@ -15,7 +15,7 @@ from rq_lite.broker import Broker, keys
 from rq_lite.demo import app
 from rq_lite.demo.facts import Choices
 from rq_lite.embedded import server
-from rq_lite.process.background import Part
+from rq_lite.process.background import BackgroundProcess
 from rq_lite.settings import Settings
 
 PATIENCE = 5.0  # seconds without an answer from Redis after which the demo gives up: nobody waits for longer
@@ -52,7 +52,7 @@ def forget(broker: Broker, queue: str) -> None:
     broker.read(("SREM", keys.QUEUES, queue), ("DEL", *names))
 
 
-class Website(Part):
+class Website(BackgroundProcess):
     """The site in rq_lite.demo.site, on a free port."""
 
     def __init__(self, choices: Choices, folder: Path) -> None:
@@ -70,7 +70,7 @@ class Website(Part):
         return counts
 
 
-class Worker(Part):
+class Worker(BackgroundProcess):
     """`rq-lite work rq_lite.demo.app`, on the demo's queue."""
 
     def __init__(self, choices: Choices, folder: Path, broker: Broker, queue: str) -> None:

@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 
-from rq_lite.broker import FAULTS, Broker, Link
+from rq_lite.broker import REDIS_ERRORS, Broker, Link
 from rq_lite.broker.link import end_waiting
 from rq_lite.errors import RqLiteError
 
@@ -48,7 +48,7 @@ class Alarm:
                 if self._link is None:
                     self._link = self._broker.link()
                 queue = self._broker.wait_alarm(self._queues, BLOCK, self._link)
-            except (*FAULTS, RqLiteError):
+            except (*REDIS_ERRORS, RqLiteError):
                 if self._link is not None:
                     self._link.close()
                 self._over.wait(random.uniform(0.2, 1.0))

@@ -21,10 +21,10 @@ from rq_lite.broker import Broker
 from rq_lite.broker.events import id_of
 from rq_lite.duties import cron
 from rq_lite.duties.alarm import Alarm
-from rq_lite.duties.reclaim import End, Reaper
-from rq_lite.duties.stuck import Standstill
+from rq_lite.duties.reclaim import ConsumerEnd, Reclaimer
+from rq_lite.duties.stuck import StuckJobs
 from rq_lite.errors import RqLiteError
-from rq_lite.logs import Seldom, one_line
+from rq_lite.logs import RateLimitedLog, one_line
 
 log = logging.getLogger("rq_lite.worker")
 
@@ -94,12 +94,12 @@ class Duties:
         self._next: dict[str, float] = {}  # queue to when the next of its scheduled jobs is due, in time.monotonic()
         self._queues: list[str] = []
         self._paused: set[str] = set()  # of these it was said
-        self._reaper = Reaper(self._broker, self._renew_if_due)
-        self._seldom = Seldom(log)
-        self._rarely = Seldom(log, seconds=3600.0)
+        self._reaper = Reclaimer(self._broker, self._renew_if_due)
+        self._seldom = RateLimitedLog(log)
+        self._rarely = RateLimitedLog(log, seconds=3600.0)
         self.waiting_since: float | None = None
         self.suspects = 0
-        self.standstills: Sequence[Standstill] = ()
+        self.standstills: Sequence[StuckJobs] = ()
 
     def start(self, queues: list[str]) -> None:
         """Begin, once it is known which queues the worker serves."""
@@ -117,7 +117,7 @@ class Duties:
         self._reaper.own.add(consumer)
         self._inbox.put(lambda: self._reaper.living.add(consumer))
 
-    def died(self, end: End) -> None:
+    def died(self, end: ConsumerEnd) -> None:
         """It is dead for certain: its jobs go back to the queue now."""
         self._inbox.put(lambda: self._bury(end))
 
@@ -152,7 +152,7 @@ class Duties:
             Chore(AGAIN, self._try_again),
             Chore(STILL, self._look_for_cancelled),
             Chore(TRIM, self._trim),
-            Chore(Seldom.FLUSH, self._seldom.flush),
+            Chore(RateLimitedLog.FLUSH, self._seldom.flush),
             *[Chore(every, do) for every, do in self._more],
         ]
         if self._drained is not None:
@@ -265,7 +265,7 @@ class Duties:
         for standstill in self.standstills:
             standstill.look(self._broker)
 
-    def _bury(self, end: End) -> None:
+    def _bury(self, end: ConsumerEnd) -> None:
         found = self._reaper.bury(end, self._queues)  # first: it may renew, which counts anew
         self.suspects += found
 

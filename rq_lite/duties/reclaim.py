@@ -13,7 +13,7 @@ from rq_lite.logs import one_line
 from rq_lite.model import completion
 from rq_lite.model.message import Undecodable, decode
 from rq_lite.model.outcome import Buried, Retried
-from rq_lite.model.retry import POISON, SUSPECT, Chances, Failure, judge
+from rq_lite.model.retry import POISON, SUSPECT, Failure, RetryPolicy, decide
 from rq_lite.process.identity import surely_dead
 
 log = logging.getLogger("rq_lite.worker")
@@ -23,17 +23,17 @@ LEASE_ENDED = Death("nobody renewed its lease: its machine or its supervisor is 
 GONE = Death("it is gone, with its supervisor")
 
 
-class End(NamedTuple):
+class ConsumerEnd(NamedTuple):
     """How a consumer ended, and who is to blame."""
 
     consumer: str
     death: Death  # `charged`: all or none
     blamed: tuple[str, int] | None = None  # queue and delivery tag of the job that brought it down, if known
     timed_out: Sequence[tuple[str, int]] = ()  # those that it was killed for
-    tasks: Mapping[str, Chances] = MappingProxyType({})  # what becomes of these
+    tasks: Mapping[str, RetryPolicy] = MappingProxyType({})  # what becomes of these
 
 
-class Reaper:
+class Reclaimer:
     """Of one worker. Where there is something to reclaim, it returns how many jobs have become suspects by it.
 
     `between` is called between two steps: however long the dead take, the living must keep their leases.
@@ -46,7 +46,7 @@ class Reaper:
         self.own: set[str] = set()  # all this worker has had: `bury` is told how they died, and who is to blame
         self._missing: set[tuple[str, str]] = set()
 
-    def bury(self, end: End, queues: Sequence[str]) -> int:
+    def bury(self, end: ConsumerEnd, queues: Sequence[str]) -> int:
         """A consumer of this worker is dead for certain: its jobs go back to the queue now."""
         self.living.discard(end.consumer)
         for name, tag in end.timed_out:
@@ -61,7 +61,7 @@ class Reaper:
             suspects += self._reclaim(name, end.consumer, end.death._replace(charged=charged), certain=True)
         return suspects
 
-    def _end_job(self, end: End, name: str, tag: int) -> None:
+    def _end_job(self, end: ConsumerEnd, name: str, tag: int) -> None:
         """A job that its consumer was killed for: another attempt, or the dead set."""
         for _, entry in self._broker.booked(name, end.consumer, [tag]):
             try:
@@ -73,21 +73,21 @@ class Reaper:
                 self._broker.drop(name, end.consumer, [(tag, message.id)])
                 continue
             failure = Failure(f"JobTimeout: {end.death.how}", end.death.where)
-            outcome, line = judge(
-                message, attempts, crashes, end.tasks.get(message.task, Chances(0)), failure, end.consumer
+            outcome, line = decide(
+                message, attempts, crashes, end.tasks.get(message.task, RetryPolicy(0)), failure, end.consumer
             )
             log.error("%s", one_line(line))
             if isinstance(outcome, Retried):
                 self._broker.retry(name, end.consumer, [(tag, outcome.delay)])
                 continue
-            puts = completion.Puts(lambda task: end.tasks.get(task, Chances(0)).says, self._broker.seal)
+            puts = completion.Puts(lambda task: end.tasks.get(task, RetryPolicy(0)).says, self._broker.seal)
             settled = completion.buried(message, name, attempts + crashes + 1, failure, outcome, puts)
             if isinstance(settled, Buried):
                 self._broker.bury(name, end.consumer, [(tag, settled.report)])
             else:
                 self._broker.finish(name, end.consumer, [(tag, settled)])
 
-    def _name_culprit(self, end: End, queues: Sequence[str]) -> None:
+    def _name_culprit(self, end: ConsumerEnd, queues: Sequence[str]) -> None:
         """Say which job brought its consumer down: the one that is blamed, or the only one that it had."""
         suspected = [end.blamed] if end.blamed is not None else [
             (name, tag) for name in queues for tag in self._broker.inflight(name, end.consumer)

@@ -13,7 +13,7 @@ from rq_lite.process.board import Running
 STEP = 20  # jobs that are read at once: any of them may be large
 
 
-class Standstill:
+class StuckJobs:
     """One, from when it was seen until the loop turns again; no job begins or ends meanwhile.
 
     `jobs` are those that it runs, by queue. The supervisor's loop makes it and reads `cancelled`; its other thread

@@ -23,7 +23,7 @@ BESIDE_A_LOOP = (
 )
 
 
-class Reported(BaseException):
+class RemoteFailure(BaseException):
     """A job's error that was raised in another process, in words: no class is ever made from a name.
 
     `final`: it is not worth another attempt.
@@ -35,7 +35,7 @@ class Reported(BaseException):
         self.final = final
 
 
-def described(error: BaseException, seconds: float) -> Failure:
+def describe(error: BaseException, seconds: float) -> Failure:
     text = error_text(error)
     said = encodable(f"{type(error).__name__}: {one_line(text, 1000)}".removesuffix(": "))
     return Failure(said, trace(error), seconds, wanted_delay(error), encodable(text[:LONGEST_MESSAGE]))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from rq_lite.checks import LONGEST, in_seconds, real
+from rq_lite.checks import LONGEST, in_seconds, number
 
 
 class Retry(Exception):
@@ -25,7 +25,7 @@ class Retry(Exception):
         self.delay: float | None = None
         if delay is not None:
             wanted = "0 or more seconds, up to 100 years (or a timedelta)"
-            self.delay = float(real("Retry: delay", in_seconds(delay), wanted, most=LONGEST))
+            self.delay = float(number("Retry: delay", in_seconds(delay), wanted, most=LONGEST))
 
 
 class Bury(Exception):

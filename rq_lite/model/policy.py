@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from rq_lite import checks
-from rq_lite.checks import INFINITE, LONGEST, real, whole
+from rq_lite.checks import INFINITE, LONGEST, integer, number
 from rq_lite.errors import UsageError
 from rq_lite.model.arguments import signature_of
 from rq_lite.model.schedule import Recurrence, recurring
@@ -65,14 +65,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         if self.run_in not in RUN_IN:
             raise UsageError(f"run_in must be one of {', '.join(RUN_IN)}, not {self.run_in!r}")
         if self.result_ttl is not None:
-            real("result_ttl", self.result_ttl, TTL, most=LONGEST, above=True)
+            number("result_ttl", self.result_ttl, TTL, most=LONGEST, above=True)
         for name in CALLBACKS:
             check_callback(name, getattr(self, name))
-        whole("retries", self.retries)
+        integer("retries", self.retries)
         if self.timeout is not None:
-            real("timeout", self.timeout, "above 0 seconds (or None for none)", above=True)
+            number("timeout", self.timeout, "above 0 seconds (or None for none)", above=True)
         for name in ("backoff", "backoff_max"):
-            real(name, getattr(self, name), "0 or more seconds, up to 100 years", most=LONGEST)
+            number(name, getattr(self, name), "0 or more seconds, up to 100 years", most=LONGEST)
 
     def is_retried(self, error: BaseException) -> bool:
         """Whether an error of this type is worth another attempt."""
@@ -143,8 +143,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.wait is not UNSET and self.wait is not None:
-            real("wait", self.wait, "0 or more seconds (or None: for ever)")
-        real("delay", self.delay, "a number of seconds, up to 100 years (or a timedelta)", least=-LONGEST, most=LONGEST)
+            number("wait", self.wait, "0 or more seconds (or None: for ever)")
+        number(
+            "delay", self.delay, "a number of seconds, up to 100 years (or a timedelta)", least=-LONGEST, most=LONGEST
+        )
         if self.at is not None:
             self._check_at(self.at)
         given = {n: v for n in LIKE_POLICY if (v := getattr(self, n)) is not UNSET}

@@ -29,7 +29,7 @@ class Report(msgspec.Struct, omit_defaults=True):
         return Buried(msgspec.json.encode(self))
 
 
-class Chances(msgspec.Struct, frozen=True):
+class RetryPolicy(msgspec.Struct, frozen=True):
     """How often a task's job is tried again after an error of some kind, and with which back-off (seconds)."""
 
     retries: int
@@ -49,8 +49,8 @@ class Failure(NamedTuple):
     message: str | None = None  # the error's whole text, for who waits for the result; None: as in `error`
 
 
-def judge(
-    message: Message, attempts: int, crashes: int, chances: Chances, failure: Failure, consumer: str
+def decide(
+    message: Message, attempts: int, crashes: int, chances: RetryPolicy, failure: Failure, consumer: str
 ) -> tuple[Retried | Buried, str]:
     """What to settle, and a line for the log. `attempts` and `crashes` are those before this run."""
     attempt = attempts + 1

@@ -31,7 +31,7 @@ class Interrupted(RqLiteError):
 
 
 @contextlib.contextmanager
-def noticed() -> Iterator[list[int]]:
+def deferred_signals() -> Iterator[list[int]]:
     """The signals that came; they do nothing else, so that no cleaning up is ever cut short."""
     caught: list[int] = []
     before = {
@@ -47,7 +47,7 @@ def noticed() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-class Part:
+class BackgroundProcess:
     """A process; what it says goes to a log. It ends with this one, if it calls `end_with_parent`."""
 
     def __init__(

@@ -10,11 +10,11 @@ import os
 
 import msgspec
 
-from rq_lite.model.retry import Chances
+from rq_lite.model.retry import RetryPolicy
 from rq_lite.settings import Settings
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """All that a consumer needs to know."""
 
     settings: Settings  # with the URL filled in
@@ -28,13 +28,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     patient: bool = False  # Redis was there when the worker began: wait until it is there again
 
 
-class Report(msgspec.Struct, frozen=True, omit_defaults=True):
+class ChildEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a consumer says of itself: `hello` (who it is), `ready`, `failed` (it cannot begin), `left` (of its own)."""
 
     event: str
     consumer: str = ""
     queues: dict[str, int] = {}  # with the bound of each; the lanes on the board are numbered in this order
-    tasks: dict[str, Chances] = {}  # what becomes of a job that was killed for its hard time limit
+    tasks: dict[str, RetryPolicy] = {}  # what becomes of a job that was killed for its hard time limit
     rss: int = 0  # bytes of memory that it uses before its first job; 0: not known
     error: str = ""
     traceback: str = ""
@@ -51,13 +51,13 @@ REBUILD = b"rebuild"  # connect anew
 RETIRE = b"retire"  # take no more, end when the running jobs have ended
 
 
-def write_plan(pipe: int, plan: Plan) -> None:
+def write_config(pipe: int, plan: ConsumerConfig) -> None:
     data = msgspec.json.encode(plan) + b"\n"
     while data:
         data = data[os.write(pipe, data) :]
 
 
-def read_plan(pipe: int) -> Plan:
+def read_config(pipe: int) -> ConsumerConfig:
     """The first line; one byte at a time, because words for later may follow it."""
     data = b""
     while not data.endswith(b"\n"):
@@ -65,10 +65,10 @@ def read_plan(pipe: int) -> Plan:
         if not piece:
             raise SystemExit("the supervisor went away before it said what to do")
         data += piece
-    return msgspec.json.decode(data, type=Plan)
+    return msgspec.json.decode(data, type=ConsumerConfig)
 
 
-parse_report = msgspec.json.Decoder(Report).decode
+parse_event = msgspec.json.Decoder(ChildEvent).decode
 
 
 SHORTEST_GRACE = 1.0  # seconds between a job's soft and hard limit, at least

@@ -13,7 +13,7 @@ import time
 
 from rq_lite.errors import UNREADABLE
 from rq_lite.process.board import ENTRANCE, Board, Running, new_file, size
-from rq_lite.process.protocol import REBUILD, RETIRE, Plan, Report, parse_report, write_plan
+from rq_lite.process.protocol import REBUILD, RETIRE, ChildEvent, ConsumerConfig, parse_event, write_config
 from rq_lite.process.subprocesses import Stacks, rss
 
 log = logging.getLogger("rq_lite.worker")
@@ -22,13 +22,13 @@ log = logging.getLogger("rq_lite.worker")
 class Child:
     """Started at once, as a fresh interpreter in a session of its own: what its jobs start goes with it."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ConsumerConfig) -> None:
         self.number = plan.number
         self.alone = plan.alone
         self.name = "consumer for suspects" if plan.alone else f"consumer {plan.number}"
         self.consumer = ""  # its id, once it has said who it is
-        self.ready: Report | None = None
-        self.failure: Report | None = None
+        self.ready: ChildEvent | None = None
+        self.failure: ChildEvent | None = None
         self.retired = False  # it was told to go when its jobs have ended
         self.left = False  # it has said goodbye: its end is no accident
         self.slow = False  # it was not ready in time, which was said
@@ -65,12 +65,12 @@ class Child:
         self._warned = False
         self.pid = self._process.pid
         with contextlib.suppress(BrokenPipeError):  # it is dead already: waitpid will say so
-            write_plan(self._life, plan)
+            write_config(self._life, plan)
 
     def __str__(self) -> str:
         return f"{self.name} (pid {self.pid})"
 
-    def hear(self) -> list[Report]:
+    def hear(self) -> list[ChildEvent]:
         """The reports that have come in since the last call."""
         with contextlib.suppress(BlockingIOError):
             while piece := os.read(self.reports, 65_536):
@@ -88,10 +88,10 @@ class Child:
                 self.left = True
         return heard
 
-    def _understood(self, line: bytes) -> Report | None:
+    def _understood(self, line: bytes) -> ChildEvent | None:
         """None: somebody else has written that, a job, or what it has started."""
         try:
-            return parse_report(line)
+            return parse_event(line)
         except UNREADABLE:
             if not self._warned:
                 self._warned = True

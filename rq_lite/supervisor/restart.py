@@ -11,7 +11,7 @@ LONGEST = 30.0  # and at most
 LONGEST_READY = 2.0
 
 
-class Respawn:
+class RestartBackoff:
     """Deaths of one worker's consumers, in a row."""
 
     def __init__(self) -> None:

@@ -21,15 +21,15 @@ import msgspec
 from rq_lite import events
 from rq_lite.broker import Broker, Death
 from rq_lite.duties.duties import Duties
-from rq_lite.duties.reclaim import End
+from rq_lite.duties.reclaim import ConsumerEnd
 from rq_lite.process.board import EXITING, Running
 from rq_lite.process.identity import mine
-from rq_lite.process.protocol import Plan
+from rq_lite.process.protocol import ConsumerConfig
 from rq_lite.process.subprocesses import ending
 from rq_lite.supervisor.child import Child
 from rq_lite.supervisor.guard import Guard
-from rq_lite.supervisor.restart import Respawn
-from rq_lite.supervisor.watchdog import Limits, Overseer
+from rq_lite.supervisor.restart import RestartBackoff
+from rq_lite.supervisor.watchdog import Limits, Watchdog
 
 log = logging.getLogger("rq_lite.worker")
 
@@ -47,7 +47,7 @@ class Supervisor:
     def __init__(
         self,
         broker: Broker,
-        plan: Callable[[int], Plan],
+        plan: Callable[[int], ConsumerConfig],
         procs: int,
         limits: Limits,
         *,
@@ -61,7 +61,7 @@ class Supervisor:
         self._grace = broker.settings.grace
         self._children: dict[int, Child] = {}  # by pid
         self._due: dict[int, float] = {}  # consumers to start: number to when
-        self._respawn = Respawn()
+        self._respawn = RestartBackoff()
         self._outgoing: deque[Child] = deque()  # to be replaced, one after the other
         self._replacing: tuple[Child, Child] | None = None  # the one that goes, and its successor
         self._loners_at = 0.0  # no consumer for suspects is started before
@@ -80,7 +80,7 @@ class Supervisor:
         self._guard = Guard()
         facts: dict[str, str | int] = {"procs": procs, "slots": broker.settings.greenlets, "since": round(time.time())}
         self._duties = Duties(broker, str(mine()), facts, self._drained if burst else None)
-        self._overseer = Overseer(self._duties, limits)
+        self._overseer = Watchdog(self._duties, limits)
 
     # -- the loop
 
@@ -138,12 +138,12 @@ class Supervisor:
 
     def _start(self, number: int) -> Child:
         plan = msgspec.structs.replace(self._plan(number), alone=number == LONER, patient=self._shown)
-        events.reach("start.before", None, number=number)
+        events.emit("start.before", None, number=number)
         child = Child(plan)
         self._children[child.pid] = child
         self._selector.register(child.reports, selectors.EVENT_READ)
         self._guard.watch(self._children)
-        events.reach("start.after", None, number=number, child=child.pid)
+        events.emit("start.after", None, number=number, child=child.pid)
         return child
 
     def _start_what_is_due(self) -> None:
@@ -284,23 +284,23 @@ class Supervisor:
         elif not child.retired:
             self._start_again(child, end.death.how)
 
-    def _end_of(self, child: Child, code: int) -> End:
+    def _end_of(self, child: Child, code: int) -> ConsumerEnd:
         """How it ended, and which of its jobs are to blame."""
         how = ending(code)
         tasks = child.ready.tasks if child.ready else {}
         if child.guilty:
             limit = f"hard limit: {self._overseer.hard_limit}; its consumer was killed"
             timed_out = [(child.queue(job), job.tag) for job in child.guilty]
-            return End(child.consumer, Death(limit, "none", child.last_stack()), None, timed_out, tasks)
+            return ConsumerEnd(child.consumer, Death(limit, "none", child.last_stack()), None, timed_out, tasks)
         if child.left or child.unwanted or self._kill_at is not None:
-            return End(child.consumer, Death(how, "none"))  # told to: nobody is to blame
+            return ConsumerEnd(child.consumer, Death(how, "none"))  # told to: nobody is to blame
         stack = child.last_stack()
         if code >= 0:  # else the stack is an older one, of a moment when it was stuck
             stack = stack.rpartition(EXITING)[2] if EXITING in stack else ""
         culprit = child.culprit(stack)
         if code == -signal.SIGKILL:
             culprit, stack = None, ""  # likewise
-        return End(child.consumer, Death(how, "all", stack), self._named(child, culprit))
+        return ConsumerEnd(child.consumer, Death(how, "all", stack), self._named(child, culprit))
 
     def _named(self, child: Child, job: Running | None) -> tuple[str, int] | None:
         return None if job is None else (child.queue(job), job.tag)
@@ -337,7 +337,7 @@ class Supervisor:
     def _stop_children(self) -> None:
         """Tell them once; kill them when their grace and a margin are over, or soon after a second signal."""
         if self._kill_at is None:
-            events.reach("stop.before", None)
+            events.emit("stop.before", None)
             if self._children and not self._drained_all:
                 log.info("stopping: running jobs have up to %g s", self._grace)
             self._kill_at = time.monotonic() + self._grace + MARGIN

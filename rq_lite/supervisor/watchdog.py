@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from rq_lite.duties.duties import Duties
-from rq_lite.duties.stuck import Standstill
+from rq_lite.duties.stuck import StuckJobs
 from rq_lite.process.board import ROOM, TAKEN, TOOK, TURNED, Board, Running
 from rq_lite.process.protocol import SHORTEST_GRACE
 from rq_lite.supervisor.child import Child
@@ -72,14 +72,14 @@ def worn_out(board: Board, limits: Limits, rss: int) -> str:
     return ""
 
 
-class Overseer:
+class Watchdog:
     """Looks at the boards of the consumers every now and then."""
 
     def __init__(self, duties: Duties, limits: Limits) -> None:
         self._duties = duties
         self._limits = limits
         self._own: dict[int, Limits] = {}  # each consumer's, by pid
-        self._still: dict[int, Standstill] = {}  # by pid
+        self._still: dict[int, StuckJobs] = {}  # by pid
         self._stuck: dict[int, float] = {}  # pid to seconds
         self._mute: dict[int, float] = {}  # likewise, of those that have shown no stack yet
         self._idle: dict[int, float] = {}  # pid to when it was last told to connect anew
@@ -150,7 +150,7 @@ class Overseer:
         turned = child.board.words[TURNED]
         known = self._still.get(child.pid)
         if known is None or known.turned != turned:
-            known = self._still[child.pid] = Standstill(child.consumer, turned, child.running())
+            known = self._still[child.pid] = StuckJobs(child.consumer, turned, child.running())
         return known.cancelled
 
     def _end(self, child: Child, overdue: list[Running], now: float) -> None:

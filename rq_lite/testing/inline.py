@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from rq_lite.client.current import CurrentJob, Progress
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.client.job import Job
 from rq_lite.client.queue import Queue
 from rq_lite.client.registry import registry
@@ -66,11 +66,11 @@ def recorded() -> Iterator[list[PutJob]]:
 
 @contextmanager
 def put_to(instead: Record) -> Iterator[None]:
-    before, this.instead = this.instead, instead
+    before, defaults.instead = defaults.instead, instead
     try:
         yield
     finally:
-        this.instead = before
+        defaults.instead = before
 
 
 class Record:

@@ -11,7 +11,7 @@ import msgspec
 
 from rq_lite.broker import Broker
 from rq_lite.client import leases
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.client.queue import Queue
 from rq_lite.client.registry import registry
 from rq_lite.client.results import readers
@@ -47,7 +47,7 @@ def served(**settings: Any) -> Iterator[Broker]:
     """A Redis in a temporary folder, and nothing that points to it."""
     with temporary_folder() as folder:
         chosen = {"wait": WAIT, **settings, "url": None, "home": str(folder)}
-        broker = Broker(settings=msgspec.structs.replace(this.settings, **chosen), quiet=True)
+        broker = Broker(settings=msgspec.structs.replace(defaults.settings, **chosen), quiet=True)
         try:
             broker.open().read(("CONFIG", "SET", "appendonly", "no"))  # it has nothing to keep
             yield broker
@@ -60,7 +60,7 @@ def served(**settings: Any) -> Iterator[Broker]:
 def pointed_to(broker: Broker, **chosen: Any) -> Iterator[None]:
     """This process, and what it starts, use this Redis, with what was chosen of its settings, unless told otherwise."""
     with environment({"url": broker.url, "wait": broker.settings.wait, **chosen}):
-        before = this.use(broker.settings, broker)
+        before = defaults.use(broker.settings, broker)
         forget_settings()
         try:
             yield
@@ -68,7 +68,7 @@ def pointed_to(broker: Broker, **chosen: Any) -> Iterator[None]:
             # What was got with Queue.get goes back, and no thread goes on in the next test's Redis.
             leases.leave()
             readers.stop()
-            this.use(*before)
+            defaults.use(*before)
             forget_settings()
 
 

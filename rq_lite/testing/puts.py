@@ -10,7 +10,7 @@ import msgspec
 
 from rq_lite.admin.status import ms_of
 from rq_lite.broker import Broker, keys
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.client.queue import Queue
 from rq_lite.client.registry import registry
 from rq_lite.client.task import Task
@@ -49,7 +49,7 @@ def put_jobs(of: Task[..., Any] | Queue) -> list[PutJob]:
     scheduled last, where `delay` is what is left of it.
     """
     queue = of if isinstance(of, Queue) else of.queue
-    puts = getattr(this.instead, "puts", None)
+    puts = getattr(defaults.instead, "puts", None)
     jobs = waiting(queue) if puts is None else [job for job in puts if job.queue == queue.name]
     return [job for job in jobs if isinstance(of, Queue) or job.task == of.name]
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from rq_lite.admin import dead, status
 from rq_lite.admin.dead import Buried
 from rq_lite.broker import Broker
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.client.registry import registry
 from rq_lite.errors import RqLiteError
-from rq_lite.process.background import Part
+from rq_lite.process.background import BackgroundProcess
 from rq_lite.testing.folders import temporary_folder
 from rq_lite.testing.puts import entries, is_job
 
@@ -27,13 +27,13 @@ PAUSE = 0.02  # seconds between two looks at it
 @contextlib.contextmanager
 def worker(
     app: str, *, queues: Sequence[str] = (), procs: int = 1, greenlets: int = 20, broker: Broker | None = None
-) -> Iterator[Part]:
+) -> Iterator[BackgroundProcess]:
     """A real `rq-lite work APP` on this process's Redis (or another), in a process of its own, for the block's time.
 
     It is ready when the block begins, and was told to stop and has ended when the block has. Raises RqLiteError, with
     what it said, when it does not begin. What it `said` can be asked for after the block, too.
     """
-    with started(app, queues, procs, greenlets, broker or this.broker) as part:
+    with started(app, queues, procs, greenlets, broker or defaults.broker) as part:
         until = time.monotonic() + READY
         while part.said.count(" ready (pid ") < procs:
             trouble = part.trouble()
@@ -50,7 +50,7 @@ def drain(app: str, *, queues: Sequence[str] = (), greenlets: int = 20, timeout:
     did not know a task, and, unless `queues` are named, when jobs wait in a queue of this process that the app does
     not work on.
     """
-    with started(app, queues, 1, greenlets, this.broker, "--burst") as part:
+    with started(app, queues, 1, greenlets, defaults.broker, "--burst") as part:
         until = time.monotonic() + timeout
         while part.exit_code is None:
             if time.monotonic() > until:
@@ -58,13 +58,13 @@ def drain(app: str, *, queues: Sequence[str] = (), greenlets: int = 20, timeout:
             time.sleep(PAUSE)
         if part.exit_code:
             raise RqLiteError(part.trouble() or "")
-    states = status.states(this.broker, list(queues) or status.queues(this.broker))
+    states = status.states(defaults.broker, list(queues) or status.queues(defaults.broker))
     unknown = [one.task for state in states.values() for one in state.unknown_tasks]
     if unknown:
         raise RqLiteError(f"app {app!r} has no task {', '.join(unknown)}: its jobs wait; a task is called MODULE:NAME")
     if not queues:
-        check_served(app, this.broker, list(states))
-    return [job for queue in states for job in dead.buried(this.broker, queue)]
+        check_served(app, defaults.broker, list(states))
+    return [job for queue in states for job in dead.buried(defaults.broker, queue)]
 
 
 def check_served(app: str, broker: Broker, names: Sequence[str]) -> None:
@@ -83,7 +83,7 @@ def check_served(app: str, broker: Broker, names: Sequence[str]) -> None:
 @contextlib.contextmanager
 def started(
     app: str, queues: Sequence[str], procs: int, greenlets: int, broker: Broker, *options: str
-) -> Iterator[Part]:
+) -> Iterator[BackgroundProcess]:
     """`rq-lite work` with the broker's Redis and secret, and our places to import from; stopped after the block."""
     command = ["rq_lite.testing.work", app, "--procs", str(procs), "--greenlets", str(greenlets), *options]
     command += [word for queue in queues for word in ("--queue", queue)]
@@ -91,7 +91,7 @@ def started(
     if broker.settings.secret is not None:
         environ["RQ_LITE_SECRET"] = broker.settings.secret
     with temporary_folder() as folder:
-        part = Part("worker", command, folder, environ=environ)
+        part = BackgroundProcess("worker", command, folder, environ=environ)
         try:
             yield part
         finally:

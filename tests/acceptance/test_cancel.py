@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rq_lite.broker import Cancelled, Lane, keys
+from rq_lite.broker import Acks, Cancelled, keys
 from rq_lite.model.message import VERSION, Message, decode, encode
 from tests.acceptance.conftest import APP, Lab, alive, children
 from tests.conftest import DURABLE, Server, until
@@ -149,7 +149,7 @@ def test_a_suspect_that_was_marked_before_is_not_run_alone(lab: Lab) -> None:
     link = lab.broker.link()
     for consumer in ("c", "d"):  # they die, one after the other
         lab.broker.register("work", consumer)
-        (taken,) = lab.broker.exchange(consumer, [Lane("work", [])], 1, link)
+        (taken,) = lab.broker.exchange(consumer, [Acks("work", [])], 1, link)
         assert len(taken.jobs) == 1
         if consumer == "d":
             assert lab.broker.cancel("work", "x") is Cancelled.MARKED

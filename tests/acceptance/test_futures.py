@@ -21,7 +21,7 @@ from rq_lite.broker.base import WITH_FLAGS
 from rq_lite.broker.scripts import load
 from rq_lite.chaos.rest import undocumented
 from rq_lite.client import results
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from tests.acceptance.conftest import Lab, children
 from tests.conftest import DURABLE, ROOT, Server, until
 from tests.faults.proxy import Proxy
@@ -39,7 +39,7 @@ def here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def use(broker: Broker) -> None:
-    this.use(broker.settings, broker)
+    defaults.use(broker.settings, broker)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from rq_lite import LifoQueue, PriorityQueue, Queue
 from rq_lite.chaos.rest import undocumented
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.client.registry import registry
 from tests.acceptance.conftest import Lab
 from tests.conftest import DURABLE, ROOT, Commands, Server, until
@@ -27,7 +27,7 @@ Getter = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def items(lab: Lab) -> Iterator[Queue]:
-    this.use(lab.broker.settings, lab.broker)
+    defaults.use(lab.broker.settings, lab.broker)
     made = Queue("items", maxsize=0)
     made.declare()
     yield made

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from rq_lite.broker import Broker
-from rq_lite.client.defaults import DEFAULT, this
+from rq_lite.client.defaults import DEFAULT, defaults
 from rq_lite.client.job import Job
 from rq_lite.errors import JobFailed
 from tests.acceptance.apps import brings
@@ -20,8 +20,8 @@ APP = "tests.acceptance.apps.brings"
 @pytest.fixture
 def here(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """This process puts where the workers take."""
-    monkeypatch.setattr(this, "_brokers", {DEFAULT: broker})
-    monkeypatch.setattr(this, "_settings", broker.settings)
+    monkeypatch.setattr(defaults, "_brokers", {DEFAULT: broker})
+    monkeypatch.setattr(defaults, "_settings", broker.settings)
     for queue in (brings.rows, brings.pages, brings.mails, brings.narrow):
         queue.forget_settings()
 

@@ -15,7 +15,7 @@ import pytest
 
 from rq_lite import PriorityQueue, Queue, RqLiteError, UsageError
 from rq_lite.broker import Broker
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.client.registry import registry
 from rq_lite.testing import assert_put, drain, isolated, put_jobs, worker
 from tests.acceptance.conftest import marked
@@ -57,7 +57,7 @@ def write(app: str) -> Any:
 def test_an_isolated_redis_is_the_default_and_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RQ_LITE_URL", "redis://127.0.0.1:1")
     queue = Queue("isolated", maxsize=3)
-    before = this.use(None)
+    before = defaults.use(None)
     try:
         assert queue.settings.wait == 600, "the settings that it has met first"
         with isolated(maxsize=7, secret="a secret for this test") as broker:
@@ -73,12 +73,12 @@ def test_an_isolated_redis_is_the_default_and_is_gone_afterwards(monkeypatch: py
             assert queue.broker is broker
             assert broker.read(("PING",)) == [b"PONG"]
         assert not home.exists()
-        assert this.broker.shown == "redis://127.0.0.1:1"
+        assert defaults.broker.shown == "redis://127.0.0.1:1"
         assert (queue.settings.wait, bool(queue.seal)) == (600, False)
         assert os.environ["RQ_LITE_URL"] == "redis://127.0.0.1:1"
         until(lambda: not processes(str(home)), "its redis-server and its keeper have ended")
     finally:
-        this.use(*before)
+        defaults.use(*before)
         registry.queues.pop("isolated")
 
 
@@ -100,7 +100,7 @@ def test_it_is_gone_after_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
     @isolated()
     def fails() -> None:
-        homes.append(Path(this.settings.home or ""))
+        homes.append(Path(defaults.settings.home or ""))
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -112,13 +112,13 @@ def test_it_is_gone_after_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
 SETTINGS = """
 import msgspec
 from rq_lite import Queue
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 
 queue = Queue("settings")
 
 @queue.task(result_ttl=60)
 def ask():
-    return msgspec.to_builtins(this.settings)
+    return msgspec.to_builtins(defaults.settings)
 """
 
 
@@ -330,7 +330,7 @@ def test_items_that_were_got_go_back_and_nothing_is_left(tmp_path: Path) -> None
 
 def test_a_queue_is_called_like_its_test_and_bounded(rq_queue: Queue, rq_redis: Broker) -> None:
     assert rq_queue.name == "test_a_queue_is_called_like_its_test_and_bounded"
-    assert rq_queue.broker is this.broker is rq_redis
+    assert rq_queue.broker is defaults.broker is rq_redis
     task = rq_queue.task(print)
     task.put_many(range(10))
     assert rq_queue.full()

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 
 import pytest
 
-from rq_lite.broker import FAULTS, Broker, address, is_weather
+from rq_lite.broker import REDIS_ERRORS, Broker, address, is_transient
 from rq_lite.broker.address import ANSWER
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable
 from rq_lite.settings import Settings
@@ -206,9 +206,9 @@ def test_an_exchange_that_is_cut_anywhere_is_done_or_not_done(broker: Broker, pr
     for offset in range(size + 1):
         put(broker, offset)
         proxy.cut(offset, way)
-        with pytest.raises(FAULTS) as caught:
+        with pytest.raises(REDIS_ERRORS) as caught:
             take(through, link, 1)
-        assert is_weather(caught.value)
+        assert is_transient(caught.value)
         link.close()
         owned = through.inflight("q", "c", link)
         assert len(owned) + len(waiting(broker)) == 1

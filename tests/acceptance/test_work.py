@@ -11,8 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from rq_lite.broker import Broker
-from rq_lite.broker import Lane as Acks
+from rq_lite.broker import Acks, Broker
 from rq_lite.model.message import VERSION, Message, encode
 from tests.acceptance.conftest import APP, Lab, children
 from tests.conftest import DURABLE, Server, each_server, until

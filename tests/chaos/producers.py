@@ -15,14 +15,14 @@ from typing import Any
 
 from rq_lite import events
 from rq_lite.broker import Broker
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from tests.chaos import jobs
 
 
 def main(task: str, threads: int, batch: int) -> None:
     put_many = getattr(jobs, task).put_many
     broker = Broker()
-    this.use(broker.settings, broker)
+    defaults.use(broker.settings, broker)
     deepest = 0
     pushes = [0] * threads
 
@@ -31,7 +31,7 @@ def main(task: str, threads: int, batch: int) -> None:
         if name == "put.after":
             deepest = max(deepest, facts["size"])
 
-    events.watchers.append(watch)
+    events.subscribers.append(watch)
 
     def produce(number: int) -> None:
         while True:

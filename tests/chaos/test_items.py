@@ -11,7 +11,7 @@ import pytest
 
 from rq_lite import Queue
 from rq_lite.chaos.rest import undocumented
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from tests.acceptance.conftest import Lab
 from tests.chaos.conftest import Tell
 from tests.conftest import ROOT, until
@@ -21,7 +21,7 @@ GETTERS, SHORT, LONG = 3, 8, 60  # processes at a time, deaths
 
 @pytest.fixture
 def items(lab: Lab) -> Queue:
-    this.use(lab.broker.settings, lab.broker)
+    defaults.use(lab.broker.settings, lab.broker)
     return Queue("items", maxsize=0)
 
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from rq_lite import events
-from rq_lite.broker import Lane as Acks
+from rq_lite.broker import Acks
 from rq_lite.chaos.check import check
 from rq_lite.chaos.invariants import Demands
 from rq_lite.chaos.rest import at_rest, undocumented
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.process.identity import mine
 from tests.acceptance.conftest import Lab, Worker, children
 from tests.conftest import until
@@ -69,11 +69,11 @@ class Scene:
     @contextlib.contextmanager
     def told(self) -> Iterator[None]:
         """What this process does meanwhile is in the history, too."""
-        events.watchers[:] = [events.History(self.history, "producer")]
+        events.subscribers[:] = [events.History(self.history, "producer")]
         try:
             yield
         finally:
-            events.watchers.clear()
+            events.subscribers.clear()
 
     def work(self, *options: str) -> Worker:
         self.workers.append(self.lab.work("--greenlets", str(SLOTS), *options, app=self.lab.app))
@@ -143,7 +143,7 @@ def test_of_a_worker_whose_jobs_lead_to_others(
 ) -> None:
     """Callbacks are put in the step that ends their job, or not at all."""
     monkeypatch.setenv("EVIDENCE", scene.lab.environment["EVIDENCE"])
-    this.use(scene.lab.broker.settings, scene.lab.broker)
+    defaults.use(scene.lab.broker.settings, scene.lab.broker)
     ends: Any = importlib.import_module(ENDS)
     for queue in (ends.work, ends.news):
         queue.__dict__.pop("settings", None)

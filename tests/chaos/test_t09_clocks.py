@@ -14,7 +14,7 @@ import pytest
 
 from rq_lite.admin import status
 from rq_lite.broker import Broker
-from rq_lite.duties.reclaim import Reaper
+from rq_lite.duties.reclaim import Reclaimer
 from rq_lite.model.schedule import job_id
 from tests.acceptance.conftest import Lab
 from tests.chaos.conftest import Tell
@@ -104,7 +104,7 @@ def test_a_jump_of_redis_clock_takes_nothing_from_who_renews(broker: Broker, tel
         broker.register("q", consumer, link=link)
         put(broker, *range(5))
         take(broker, link, 5, consumer=consumer)
-    reaper = Reaper(broker, between=lambda: None)
+    reaper = Reclaimer(broker, between=lambda: None)
 
     def jump() -> None:
         broker.read(("ZADD", KEY.consumers, 1, "alive", 1, "dead"))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from rq_lite.admin import status
-from rq_lite.broker import Broker, Lane
+from rq_lite.broker import Acks, Broker
 from rq_lite.duties import duties, reclaim
 from tests.acceptance.conftest import Lab
 from tests.acceptance.flow import Flow
@@ -172,13 +172,13 @@ def served(server: Server, broker: Broker, rounds: int, chance: random.Random) -
     acks: list[int] = []
     for _ in range(rounds):
         with exchanges.one():
-            (taken,) = broker.exchange("c", [Lane("q", acks)], 200, link)
+            (taken,) = broker.exchange("c", [Acks("q", acks)], 200, link)
         acks = list(range(taken.tag + 1, taken.tag + 1 + len(taken.jobs)))
         batch = [entry(chance.randrange(10**6)) for _ in range(200)]
         with puts.one():
             broker.put("q", batch)
         with states.one():
             status.states(broker, ["q"])
-    broker.exchange("c", [Lane("q", acks)], 0, link)
+    broker.exchange("c", [Acks("q", acks)], 0, link)
     link.close()
     return exchanges, puts, states

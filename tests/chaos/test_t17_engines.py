@@ -29,11 +29,11 @@ def test_nothing_is_lost_and_nothing_accepted_twice_when_engines_are_killed(
     history = tmp_path / "history"
     history.mkdir()
     harness = events.History(history, "harness")
-    events.watchers[:] = [events.History(history, "producer")]
+    events.subscribers[:] = [events.History(history, "producer")]
     lab.broker.declare("work", 0)  # all of them wait at the beginning
     for first in range(0, jobs, 500):
         lab.put("compute", *range(first, min(first + 500, jobs)), app=APP)
-    events.watchers.clear()
+    events.subscribers.clear()
     lab.environment = {**lab.environment, "RQ_LITE_HISTORY": str(history)}
     worker = lab.work("--cpu-procs", "2", "--greenlets", "4", app=APP)
     for number in range(kills):

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from rq_lite.broker import Broker, Cancelled, Lane, Link, Put, Taken, keys
+from rq_lite.broker import Acks, Broker, Cancelled, Link, Put, Taken, keys
 from rq_lite.model.message import VERSION, Message, decode, encode
 from tests.conftest import until
 
@@ -43,7 +43,7 @@ def put_by_hand(
 
 
 def take(broker: Broker, link: Link, want: int, acks: Sequence[int] = (), consumer: str = "c") -> Taken:
-    return broker.exchange(consumer, [Lane("q", list(acks))], want, link)[0]
+    return broker.exchange(consumer, [Acks("q", list(acks))], want, link)[0]
 
 
 def took(broker: Broker, link: Link, want: int, consumer: str = "c") -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rq_lite.broker import Broker, Cancelled, Code, Lane, Link
+from rq_lite.broker import Acks, Broker, Cancelled, Code, Link
 from rq_lite.model.message import VERSION, Message, encode, marked
 from tests.conftest import until
 from tests.redis.steps import (
@@ -332,7 +332,7 @@ def test_cancelling_goes_on_at_maxmemory(broker: Broker, link: Link) -> None:
 
 def test_a_cancel_repeated_after_a_lost_answer_does_no_more(broker: Broker, link: Link) -> None:
     put_by_hand(broker, 1, [1, 2])
-    broker.exchange("c", [Lane("q", [])], 1, link)
+    broker.exchange("c", [Acks("q", [])], 1, link)
     assert cancel(broker, 1) is cancel(broker, 1) is Cancelled.MARKED
     assert len(marks(broker)) == 1
     assert cancel(broker, 2) is Cancelled.REMOVED

@@ -12,8 +12,7 @@ import pytest
 import redis
 
 from rq_lite.admin import status
-from rq_lite.broker import Broker, Cancelled, Link, Taken
-from rq_lite.broker import Lane as Acks
+from rq_lite.broker import Acks, Broker, Cancelled, Link, Taken
 from rq_lite.broker.deliveries import Lane, Order
 from rq_lite.consumer import consumer as module
 from rq_lite.consumer.consumer import Consumer

@@ -10,7 +10,7 @@ import pytest
 
 from rq_lite.admin import dead, status
 from rq_lite.admin.dead import Buried, Filter, Requeue
-from rq_lite.broker import Broker, Code, Lane, Link, keys
+from rq_lite.broker import Acks, Broker, Code, Link, keys
 from tests.conftest import Server
 from tests.redis.steps import (
     KEY,
@@ -49,7 +49,7 @@ def bury(broker: Broker, link: Link, *entries: bytes, report: bytes = b"{}", que
     tags = []
     for raw in entries:
         broker.read(("RPUSH", keys.of(queue).pending, raw), ("HINCRBY", keys.of(queue).meta, "bytes", len(raw)))
-        tags.append(broker.exchange("c", [Lane(queue, [])], 1, link)[0].tag + 1)
+        tags.append(broker.exchange("c", [Acks(queue, [])], 1, link)[0].tag + 1)
         assert broker.bury(queue, "c", [(tags[-1], report)], link) == 0
     return tags
 

@@ -12,7 +12,7 @@ import pytest
 
 from rq_lite.broker import Broker, Death, Link, keys
 from rq_lite.duties.duties import Duties
-from rq_lite.duties.reclaim import End, Reaper
+from rq_lite.duties.reclaim import ConsumerEnd, Reclaimer
 from rq_lite.model.message import decode
 from rq_lite.process.identity import machine, start_of
 from tests.conftest import until
@@ -62,7 +62,7 @@ def test_an_own_consumer_that_died_is_left_to_whoever_knows_who_is_to_blame(
     duties.start(["q"])
     until_announced(broker)
     assert counter(broker, "reclaimed") == 0
-    duties.died(End(gone, Death("was killed by signal 11", "all"), ("q", 2)))
+    duties.died(ConsumerEnd(gone, Death("was killed by signal 11", "all"), ("q", 2)))
     until(lambda: counter(broker, "reclaimed") == 2, "both jobs wait again")
     assert waiting_again(broker) == {1: 0, 2: 1}
 
@@ -78,7 +78,7 @@ def test_between_the_dead_there_is_time_for_the_living(broker: Broker) -> None:
             take(broker, link, 1, consumer=consumer)
     broker.read(("ZADD", KEY.consumers, *[word for consumer in dead for word in (1, consumer)]))
     times: list[int] = []
-    reaper = Reaper(broker, between=lambda: times.append(counter(broker, "reclaimed")))
+    reaper = Reclaimer(broker, between=lambda: times.append(counter(broker, "reclaimed")))
     for _ in range(2):
         reaper.reclaim_the_dead(["q"])
     assert {1, 2, 3} <= set(times)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from rq_lite.broker import Broker, Code, Lane, Link, keys
+from rq_lite.broker import Acks, Broker, Code, Link, keys
 from tests.conftest import Server, until
 from tests.redis.steps import KEY, counter, entry, everything, length, number_of, owned, put, take, took, waiting
 
@@ -68,10 +68,10 @@ def test_several_queues_are_served_in_their_order_with_one_want(broker: Broker, 
         broker.declare(name, 100)
         broker.register(name, "c", link=link)
         broker.put(name, [entry(1), entry(2), entry(3)])
-    replies = broker.exchange("c", [Lane("b", []), Lane("a", [])], 4, link)
+    replies = broker.exchange("c", [Acks("b", []), Acks("a", [])], 4, link)
     assert [len(reply.jobs) for reply in replies] == [3, 1]
     assert number_of(replies[1].jobs[0]) == 1
-    (b, a) = broker.exchange("c", [Lane("b", [1, 2]), Lane("a", [1])], 0, link)
+    (b, a) = broker.exchange("c", [Acks("b", [1, 2]), Acks("a", [1])], 0, link)
     assert (b.stale, a.stale) == (0, 0)
     assert set(owned(broker, "b", "c", link)) == {3}
     assert owned(broker, "a", "c", link) == {}

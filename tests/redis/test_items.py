@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from rq_lite import BadArgument, Empty, Full, JobFailed, LifoQueue, PriorityQueue, Queue, ShutDown, UsageError, events
-from rq_lite.broker import Broker, Lane, Link
+from rq_lite.broker import Acks, Broker, Link
 from rq_lite.client import leases  # fmt: skip
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.client.job import Job
 from tests.conftest import Server, until
 from tests.faults.proxy import Proxy
@@ -30,7 +30,7 @@ def others(broker: Broker, link: Link) -> Callable[[int], list[int]]:
     broker.register("q", "other", link=link)
 
     def take(want: int) -> list[int]:
-        taken = broker.exchange("other", [Lane("q", [])], want, link)[0]
+        taken = broker.exchange("other", [Acks("q", [])], want, link)[0]
         return list(range(taken.tag + 1, taken.tag + 1 + len(taken.jobs)))
 
     return take
@@ -45,8 +45,8 @@ def rude(queue: Queue, broker: Broker) -> Iterator[Callable[[Server], tuple[Queu
         proxy = Proxy(server.url)
         made.append(proxy)
         settings = broker.settings
-        this.use(settings, Broker(proxy.url, settings=type(settings)(url=proxy.url, patience=20)))
-        return Queue("q", broker=this.broker), proxy
+        defaults.use(settings, Broker(proxy.url, settings=type(settings)(url=proxy.url, patience=20)))
+        return Queue("q", broker=defaults.broker), proxy
 
     yield make
     leases.leave()
@@ -306,7 +306,7 @@ def test_close_while_an_answer_is_on_its_way(queue: Queue, broker: Broker) -> No
             closed.wait(30)
 
     queue.put(1)
-    events.watchers.append(watch)
+    events.subscribers.append(watch)
     try:
         with threads() as pool:
             getting = pool.submit(queue.get)
@@ -318,7 +318,7 @@ def test_close_while_an_answer_is_on_its_way(queue: Queue, broker: Broker) -> No
             with pytest.raises(ValueError, match="queue 'q' is closed"):
                 getting.result(30)
     finally:
-        events.watchers.remove(watch)
+        events.subscribers.remove(watch)
     assert (queue.qsize(), inflight(broker)) == (1, 0)
 
 
@@ -478,7 +478,7 @@ def test_the_lease_is_renewed(queue: Queue, broker: Broker) -> None:
 def test_the_items_of_a_dead_getter_are_reclaimed_by_another(queue: Queue, broker: Broker, link: Link) -> None:
     queue.put("a")
     broker.register("q", "dead", link=link)
-    broker.exchange("dead", [Lane("q", [])], 1, link)
+    broker.exchange("dead", [Acks("q", [])], 1, link)
     broker.read(("ZADD", KEY.consumers, 1, "dead"))
     assert queue.get(timeout=60) == "a"
 
@@ -487,7 +487,7 @@ def test_a_suspect_is_got_when_nothing_else_waits(queue: Queue, broker: Broker, 
     queue.put("killer")
     for _ in range(2):
         broker.register("q", "dead", link=link)
-        broker.exchange("dead", [Lane("q", [])], 1, link)
+        broker.exchange("dead", [Acks("q", [])], 1, link)
         broker.reclaim("q", "dead", certain=True)
     assert length(broker, KEY.suspects) == 1
     queue.put("usual")
@@ -504,7 +504,7 @@ def test_a_suspect_is_got_although_others_always_wait(
     queue.put("killer")
     for _ in range(2):
         broker.register("q", "dead", link=link)
-        broker.exchange("dead", [Lane("q", [])], 1, link)
+        broker.exchange("dead", [Acks("q", [])], 1, link)
         broker.reclaim("q", "dead", certain=True)
 
     def got() -> bool:
@@ -989,7 +989,7 @@ def test_a_lost_reply_to_the_isolation_of_a_suspect_loses_it_not(
     queue.put("killer")
     for _ in range(2):
         broker.register("q", "dead", link=link)
-        broker.exchange("dead", [Lane("q", [])], 1, link)
+        broker.exchange("dead", [Acks("q", [])], 1, link)
         broker.reclaim("q", "dead", certain=True)
     with proxy.swallow_replies(script_digest(broker, "isolate")):
         pool = ThreadPoolExecutor(1)

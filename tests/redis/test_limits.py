@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rq_lite.admin import dead, jobs, status
-from rq_lite.broker import FAULTS, Broker, Code, Lane, Link, keys
+from rq_lite.broker import REDIS_ERRORS, Acks, Broker, Code, Link, keys
 from rq_lite.broker.deliveries import Lane as Part
 from rq_lite.broker.deliveries import Order
 from rq_lite.broker.scheduling import Planned
@@ -108,14 +108,14 @@ def test_several_queues_share_what_an_answer_may_hold(broker: Broker, link: Link
         broker.register(name, "c", link=link)
         broker.put(name, [large(1, 100), large(2, 100)])
     broker.portion = 350
-    replies = broker.exchange("c", [Lane(name, []) for name in "abc"], 10, link)
+    replies = broker.exchange("c", [Acks(name, []) for name in "abc"], 10, link)
     assert [len(reply.jobs) for reply in replies] == [2, 1, 0]
     assert [reply.code for reply in replies] == [Code.OK, Code.PART, Code.OK]
     broker.portion = 250
-    replies = broker.exchange("c", [Lane(name, []) for name in "bc"], 10, link)
+    replies = broker.exchange("c", [Acks(name, []) for name in "bc"], 10, link)
     assert [len(reply.jobs) for reply in replies] == [1, 1]
     broker.portion = 150
-    replies = broker.exchange("c", [Lane(name, []) for name in "cba"], 10, link)
+    replies = broker.exchange("c", [Acks(name, []) for name in "cba"], 10, link)
     assert [reply.jobs for reply in replies] == [[large(2, 100)], [], []]
     assert [len(owned(broker, name, "c", link)) for name in "abc"] == [2, 2, 2]
 
@@ -126,12 +126,12 @@ def test_what_does_not_fit_beside_an_earlier_queues_jobs_stays_where_it_is(broke
         broker.register(name, "c", link=link)
         broker.put(name, [large(1, size)])
     broker.portion = 350
-    a, b = broker.exchange("c", [Lane("a", []), Lane("b", [])], 10, link)
+    a, b = broker.exchange("c", [Acks("a", []), Acks("b", [])], 10, link)
     assert (a.code, a.jobs) == (Code.OK, [large(1, 100)])
     assert (b.code, b.jobs) == (Code.PART, [])
     assert owned(broker, "b", "c", link) == {}
     assert broker.size("b")[0] == 1
-    (b,) = broker.exchange("c", [Lane("b", [])], 10, link)
+    (b,) = broker.exchange("c", [Acks("b", [])], 10, link)
     assert (b.tag, b.jobs) == (0, [large(1, 300)])
 
 
@@ -165,7 +165,7 @@ def test_a_queue_that_gives_nothing_beside_a_large_job_is_not_asked_for_one(
         return read(name, fields, link)
 
     monkeypatch.setattr(broker, "values", values)
-    replies = broker.exchange("c", [Lane("a", []), Lane("b", [])], 10, link)
+    replies = broker.exchange("c", [Acks("a", []), Acks("b", [])], 10, link)
     assert [len(reply.jobs) for reply in replies] == [1, 0]
     assert asked == [keys.of("a").inflight("c")]
 
@@ -276,7 +276,7 @@ def test_a_lost_connection_alone_changes_nothing(broker: Broker, link: Link) -> 
         return call(*command)
 
     link.call = cut  # type: ignore[method-assign]
-    with pytest.raises(FAULTS):
+    with pytest.raises(REDIS_ERRORS):
         broker.booked("q", "c", [1, 2, 3], link)
     assert len(broker.booked("q", "c", [1, 2, 3], link)) == 3
     assert broker.portion == 500_000

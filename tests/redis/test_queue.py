@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from rq_lite.admin import status
-from rq_lite.broker import FAULTS, Broker, Link, base, keys
+from rq_lite.broker import REDIS_ERRORS, Broker, Link, base, keys
 from rq_lite.client import origin
-from rq_lite.client.defaults import DEFAULT, this
+from rq_lite.client.defaults import DEFAULT, defaults
 from rq_lite.client.job import Job
 from rq_lite.client.origin import Elsewhere, Feeding, origin_of
 from rq_lite.client.queue import Queue
@@ -59,8 +59,8 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def serving(monkeypatch: pytest.MonkeyPatch, broker: Broker, queue: str) -> None:
     """From now on puts are those of a running job, whose worker serves this queue."""
-    monkeypatch.setattr(this, "_brokers", {DEFAULT: broker})
-    monkeypatch.setattr(this, "serves", {queue})
+    monkeypatch.setattr(defaults, "_brokers", {DEFAULT: broker})
+    monkeypatch.setattr(defaults, "serves", {queue})
 
 
 def messages(broker: Broker) -> list[Message]:
@@ -216,7 +216,7 @@ def test_what_a_job_puts_into_a_queue_of_its_own_worker_neither_waits_nor_is_ref
     with pytest.raises(QueueFull, match=r"170 jobs waiting.*in a job whose own worker serves this queue") as caught:
         task.using(wait=None).put_many(range(3))
     assert caught.value.put == 0
-    monkeypatch.setattr(this, "serves", None)
+    monkeypatch.setattr(defaults, "serves", None)
     with pytest.raises(QueueFull, match=r"ever seen$"):
         task.put_nowait(170)
 
@@ -641,7 +641,7 @@ def test_who_is_interrupted_before_an_answer_leaves_it_to_nobody(
             with pytest.raises(KeyboardInterrupt):
                 call()
     assert link.call("ECHO", "two") == b"two"
-    with pytest.raises(FAULTS):
+    with pytest.raises(REDIS_ERRORS):
         link.call("NOSUCH")
     assert link.pipe([("ECHO", "three")]) == [b"three"]
     link.close()

@@ -22,7 +22,7 @@ from rq_lite import Executor
 from rq_lite.broker import Broker
 from rq_lite.broker import link as connection
 from rq_lite.client import leases
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.client.queue import Queue
 from rq_lite.client.results import readers
 from rq_lite.errors import BrokerUnavailable, Empty, Full, UsageError
@@ -132,11 +132,11 @@ def test_a_put_at_any_line_of_the_first_put_of_a_process_is_put(server: Server, 
     put = puts(queue)[kind]
     total = number = 0
     while True:
-        this.use(this.settings, None)
+        defaults.use(defaults.settings, None)
         inner = Counted(put)
         with Strikes(inner, only=number, lines=True):
             put()
-        this.broker.close()
+        defaults.broker.close()
         total += 1 + inner.times
         number += 1
         if not inner.times:

@@ -283,7 +283,7 @@ def test_a_second_queue_is_heard_of_at_once(double: Any, hand: Hand, broker: Bro
     broker.register("other", "c", link=link)
     second = double.onto(Queue("other", broker=broker), None).put(2)
     assert not second.done()
-    ((taken),) = broker.exchange("c", [rq_lite.broker.Lane("other", [])], 1, link)
+    ((taken),) = broker.exchange("c", [rq_lite.broker.Acks("other", [])], 1, link)
     broker.finish("other", "c", [(taken.tag + 1, Finished("done", b'"value":4', 1000, b""))], link)
     assert second.result(30) == 4
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rq_lite.broker import Broker, Feed, Lane, Link, consuming, keys, producing, reading, scheduling, scripts, tending
+from rq_lite.broker import Acks, Broker, Feed, Link, consuming, keys, producing, reading, scheduling, scripts, tending
 from rq_lite.broker.scheduling import Planned
 from rq_lite.broker.scripts import Code
 from rq_lite.model.outcome import Finished
@@ -133,7 +133,7 @@ def run_every_script(broker: Broker, link: Link) -> None:
     put(broker, 2, feed=Feed("f", "at", "", ["1"]))
     broker.register("q", "c")
     broker.renew("q", ["c"])
-    broker.exchange("c", [Lane("q", []), Lane("q", [])], 1, link)
+    broker.exchange("c", [Acks("q", []), Acks("q", [])], 1, link)
     steps: list[Callable[[], Any]] = [
         lambda: broker.bury("q", "c", [(1, b"{}")], link),
         lambda: broker.retry("q", "c", [(1, 1)], link),

@@ -12,7 +12,7 @@ from rq_lite import Queue, Settings
 from rq_lite.admin import dead
 from rq_lite.broker import Broker, Link, keys
 from rq_lite.client import schedules
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.client.registry import registry
 from rq_lite.duties import cron
 from rq_lite.model import completion
@@ -213,9 +213,9 @@ def test_a_pickled_queue_does_not_hold_the_secret(broker: Broker) -> None:
     """A pickle may end up anywhere, also as an item in Redis."""
     raw = pickle.dumps(Queue("pickled", broker=broker))
     assert b"a secret for these tests" not in raw
-    before = this.use(Settings(secret="the reader has its own"))
+    before = defaults.use(Settings(secret="the reader has its own"))
     try:
         assert pickle.loads(raw).settings.secret == "the reader has its own"
     finally:
-        this.use(*before)
+        defaults.use(*before)
         registry.queues.pop("pickled")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rq_lite.broker import Broker, Link
-from rq_lite.duties.stuck import STEP, Standstill
+from rq_lite.duties.stuck import STEP, StuckJobs
 from rq_lite.errors import RqLiteError
 from rq_lite.process.board import Running
 from tests.conftest import Server
@@ -27,8 +27,8 @@ def running(tag: int) -> Running:
     return Running(slot=tag, lane=0, tag=tag, deadline=1e6)
 
 
-def standstill(*tags: int) -> Standstill:
-    return Standstill("c", 1, {"q": [running(tag) for tag in tags]})
+def standstill(*tags: int) -> StuckJobs:
+    return StuckJobs("c", 1, {"q": [running(tag) for tag in tags]})
 
 
 def questions(broker: Broker) -> int:
@@ -37,7 +37,7 @@ def questions(broker: Broker) -> int:
     return int(facts.partition(b"total_commands_processed:")[2].split()[0])
 
 
-def cost(broker: Broker, still: Standstill) -> int:
+def cost(broker: Broker, still: StuckJobs) -> int:
     """Of a look, in commands of Redis."""
     before = questions(broker)
     still.look(broker)

@@ -11,7 +11,7 @@ import pytest
 
 from rq_lite import Executor, PriorityQueue, Queue, UsageError
 from rq_lite.broker import Broker
-from rq_lite.checks import MOST, real, shown, whole
+from rq_lite.checks import MOST, integer, number, shown
 from rq_lite.client.registry import registry
 from rq_lite.settings import Settings
 
@@ -38,7 +38,7 @@ class Index:
 
 @pytest.mark.parametrize("value", [0, 7, MOST, Index(5)])
 def test_a_whole_number(value: Any) -> None:
-    found = whole("n", value)
+    found = integer("n", value)
     assert (found, type(found)) == (getattr(value, "number", value), int)
 
 
@@ -48,20 +48,20 @@ WRONG = [1.5, 2.0, INF, NAN, True, False, "5", b"5", None, [], 10**30, MOST + 1,
 @pytest.mark.parametrize("value", [*WRONG, -1, Index(-1), Index(10**5000)])
 def test_what_is_no_whole_number_that_redis_can_count_with(value: Any) -> None:
     with pytest.raises(UsageError, match=r"^n must be 0 or more, a whole number up to 1,000,000,000,000,000, not .+$"):
-        whole("n", value)
+        integer("n", value)
 
 
 @pytest.mark.parametrize("value", [NAN, True, "5", b"1", None, [], 10**400, -1, 11, Decimal(1), timedelta(seconds=5)])
 def test_what_is_no_number_in_the_range(value: Any) -> None:
     with pytest.raises(UsageError, match=r"^n must be 0 to 10, not .+$"):
-        real("n", value, "0 to 10", most=10)
+        number("n", value, "0 to 10", most=10)
 
 
 def test_a_number_in_the_range() -> None:
-    assert [real("n", value, "", most=10) for value in (0, 0.5, 10)] == [0, 0.5, 10]
-    assert real("n", INF, "") == INF
+    assert [number("n", value, "", most=10) for value in (0, 0.5, 10)] == [0, 0.5, 10]
+    assert number("n", INF, "") == INF
     with pytest.raises(UsageError):
-        real("n", 0, "above 0", above=True)
+        number("n", 0, "above 0", above=True)
 
 
 def test_what_was_given_is_shown_in_few_words() -> None:

@@ -13,7 +13,7 @@ import pytest
 from rq_lite import Ended
 from rq_lite.model import completion
 from rq_lite.model.arguments import Arguments
-from rq_lite.model.failure import described
+from rq_lite.model.failure import describe
 from rq_lite.model.message import VERSION, Message, Undecodable, as_is, decode, encode, entry_of, offspring
 from rq_lite.model.outcome import Buried, Retry
 from rq_lite.model.retry import Failure, Report
@@ -187,6 +187,6 @@ class Limited(Retry):
 )  # fmt: skip
 def test_the_delay_that_a_job_asks_for(asked: Any, got: float | None) -> None:
     """What is none is left out: an engine could not even say it, and its consumer would wait for an answer."""
-    delay = described(Limited(asked), 0.1).delay
+    delay = describe(Limited(asked), 0.1).delay
     assert delay == got
     assert delay is None or type(delay) is float

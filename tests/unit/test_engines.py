@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rq_lite.consumer.offload import processes
-from rq_lite.consumer.offload.channel import Answer, Frames, Hire
-from rq_lite.consumer.offload.processes import Engines
+from rq_lite.consumer.offload.channel import Answer, Channel, Setup
+from rq_lite.consumer.offload.processes import ProcessPool
 from rq_lite.settings import Settings
 
 FILES = Path("/proc/self/fd")
@@ -32,7 +32,7 @@ def test_where_none_can_be_started_its_jobs_wait(monkeypatch: pytest.MonkeyPatch
             return Answer(event="ready")
 
     monkeypatch.setattr(processes, "Engine", Late)
-    made = Engines(Hire(settings=Settings(), app="app", number=1, queues=[]), 1, 1.0, Path.cwd())
+    made = ProcessPool(Setup(settings=Settings(), app="app", number=1, queues=[]), 1, 1.0, Path.cwd())
     assert isinstance(made._started(), Late)
     assert len(tries) == 3
 
@@ -49,7 +49,7 @@ def test_an_apps_default_for_sockets_does_not_end_a_wait_for_an_engine() -> None
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(0.01)
     try:
-        ours, theirs = map(Frames, socket.socketpair())
+        ours, theirs = map(Channel, socket.socketpair())
     finally:
         socket.setdefaulttimeout(before)
     assert (ours.end.gettimeout(), theirs.end.gettimeout()) == (None, None)

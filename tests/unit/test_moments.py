@@ -18,13 +18,13 @@ from rq_lite import events
 from rq_lite.errors import UsageError
 
 ROOT = Path(events.__file__).parents[1]
-CALLS = re.compile(r"events\.(reach|step)\(\s*f?\"([a-z_.]+)\"")
+CALLS = re.compile(r"events\.(emit|span)\(\s*f?\"([a-z_.]+)\"")
 
 
 @pytest.fixture(autouse=True)
 def watchers() -> Iterator[None]:
     yield
-    events.watchers.clear()
+    events.subscribers.clear()
 
 
 class Cable:
@@ -35,18 +35,18 @@ class Cable:
 
 
 def watch(text: str, role: str = "producer", **more: str) -> None:
-    events.watchers[:] = events.asked_for(role, {"RQ_LITE_FAILPOINT": text, **more})
+    events.subscribers[:] = events.asked_for(role, {"RQ_LITE_FAILPOINT": text, **more})
 
 
 def test_nobody_listens_by_default() -> None:
     assert events.asked_for("producer", {}) == []
-    events.reach("put.before", None)
+    events.emit("put.before", None)
 
 
 def test_every_name_is_reached_somewhere_and_no_other() -> None:
     calls = [call for file in (ROOT / "rq_lite").rglob("*.py") for call in CALLS.findall(file.read_text())]
-    steps = {name for how, name in calls if how == "step"} | {"put", "take", "ack", "settle", "give_back"}
-    reached = {name for how, name in calls if how == "reach"}
+    steps = {name for how, name in calls if how == "span"} | {"put", "take", "ack", "settle", "give_back"}
+    reached = {name for how, name in calls if how == "emit"}
     assert steps == set(events.STEPS)
     assert reached <= events.NAMES
     assert reached | {f"{step}.{end}" for step in steps for end in ("before", "after", "failed")} == events.NAMES
@@ -54,18 +54,18 @@ def test_every_name_is_reached_somewhere_and_no_other() -> None:
 
 def test_a_failpoint_acts_at_its_moment_and_only_then() -> None:
     watch("put.after:raise@2")
-    events.reach("put.before", None)
-    events.reach("put.after", None)
+    events.emit("put.before", None)
+    events.emit("put.after", None)
     with pytest.raises(events.Failed, match=r"put\.after"):
-        events.reach("put.after", None)
-    events.reach("put.after", None)
+        events.emit("put.after", None)
+    events.emit("put.after", None)
 
 
 def test_of_several_processes_only_the_first_acts(tmp_path: Path) -> None:
     cable = Cable()
     for _ in range(3):
         watch("put.before:drop", RQ_LITE_FAILPOINT_ONCE=str(tmp_path))
-        events.reach("put.before", cable)
+        events.emit("put.before", cable)
     assert cable.dropped == 1
 
 
@@ -88,11 +88,11 @@ def test_what_is_no_failpoint_is_an_error(text: str) -> None:
 
 
 def test_a_history_has_a_line_for_each_moment(tmp_path: Path) -> None:
-    events.watchers[:] = events.asked_for("producer", {"RQ_LITE_HISTORY": str(tmp_path)})
-    with suppress(ValueError), events.step("settle", None, tags=[1]) as facts:
+    events.subscribers[:] = events.asked_for("producer", {"RQ_LITE_HISTORY": str(tmp_path)})
+    with suppress(ValueError), events.span("settle", None, tags=[1]) as facts:
         facts["stale"] = 1
         raise ValueError
-    with events.step("settle", None, tags=[2]):
+    with events.span("settle", None, tags=[2]):
         pass
     (file,) = tmp_path.iterdir()
     lines = [json.loads(line) for line in file.read_text().splitlines()]
@@ -106,8 +106,8 @@ def test_a_history_has_a_line_for_each_moment(tmp_path: Path) -> None:
 
 def test_a_moment_that_kills_is_in_the_history(tmp_path: Path) -> None:
     environment = {"RQ_LITE_HISTORY": str(tmp_path), "RQ_LITE_FAILPOINT": "put.before:raise"}
-    events.watchers[:] = events.asked_for("producer", environment)
+    events.subscribers[:] = events.asked_for("producer", environment)
     with pytest.raises(events.Failed):
-        events.reach("put.before", None)
+        events.emit("put.before", None)
     (file,) = tmp_path.iterdir()
     assert "put.before" in file.read_text()

@@ -18,7 +18,7 @@ from rq_lite.model.completion import BadResult
 from rq_lite.model.message import VERSION, Message
 from rq_lite.model.outcome import Buried, Retried
 from rq_lite.model.policy import Policy
-from rq_lite.model.retry import Chances, Failure, judge
+from rq_lite.model.retry import Failure, RetryPolicy, decide
 
 
 def message(**fields: Any) -> Message:
@@ -61,26 +61,28 @@ def test_which_errors_are_final(policy: dict[str, Any], error: BaseException, fi
     ],
 )
 def test_how_often(before: int, retries: int, own: int | None, again: int) -> None:
-    outcome, line = judge(message(retries=own), before, 0, Chances(retries), Failure("E"), "c")
+    outcome, line = decide(message(retries=own), before, 0, RetryPolicy(retries), Failure("E"), "c")
     assert isinstance(outcome, Retried if again else Buried)
     assert ("buried after attempt" in line) == (not again)
 
 
 def test_a_final_error_wins_over_the_job_s_own_retries() -> None:
-    outcome, _ = judge(message(retries=9), 0, 0, Chances(9, final=True), Failure("E"), "c")
+    outcome, _ = decide(message(retries=9), 0, 0, RetryPolicy(9, final=True), Failure("E"), "c")
     assert isinstance(outcome, Buried)
 
 
 def test_the_back_off_grows_up_to_its_cap() -> None:
-    delays = [judge(message(), n, 0, Chances(99, 2.0, 30.0), Failure("E"), "c")[0] for n in range(50) for _ in range(5)]
+    delays = [
+        decide(message(), n, 0, RetryPolicy(99, 2.0, 30.0), Failure("E"), "c")[0] for n in range(50) for _ in range(5)
+    ]
     assert all(isinstance(delay, Retried) and 0 <= delay.delay <= 30_000 for delay in delays)
-    first = [judge(message(), 0, 0, Chances(9, 2.0, 30.0), Failure("E"), "c")[0] for _ in range(50)]
+    first = [decide(message(), 0, 0, RetryPolicy(9, 2.0, 30.0), Failure("E"), "c")[0] for _ in range(50)]
     assert all(isinstance(delay, Retried) and delay.delay <= 2000 for delay in first)
     assert len(set(delays)) > 50
 
 
 def test_a_delay_that_the_job_asks_for_is_kept() -> None:
-    outcome, _ = judge(message(), 0, 0, Chances(1), failed(Retry(delay=7.5), 1.0, 0.1), "c")
+    outcome, _ = decide(message(), 0, 0, RetryPolicy(1), failed(Retry(delay=7.5), 1.0, 0.1), "c")
     assert outcome == Retried(7500)
 
 
@@ -89,7 +91,7 @@ def test_a_delay_may_be_a_timedelta() -> None:
 
 
 def test_the_report_tells_crashes_from_attempts() -> None:
-    outcome, _ = judge(message(), 1, 2, Chances(1), Failure("E", "T", 0.5), "c")
+    outcome, _ = decide(message(), 1, 2, RetryPolicy(1), Failure("E", "T", 0.5), "c")
     assert isinstance(outcome, Buried)
     assert outcome.report == (
         b'{"id":"id","task":"t","error":"E","traceback":"T","attempts":4,"crashes":2,"consumer":"c","seconds":0.5}'

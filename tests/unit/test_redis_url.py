@@ -18,10 +18,10 @@ from rq_lite import Broker, Queue, Settings
 from rq_lite.broker.address import Address
 from rq_lite.broker.transient import explained
 from rq_lite.cli import main
-from rq_lite.consumer.offload.channel import Hire
+from rq_lite.consumer.offload.channel import Setup
 from rq_lite.demo.facts import Choices
 from rq_lite.errors import UsageError
-from rq_lite.process.protocol import Plan
+from rq_lite.process.protocol import ConsumerConfig
 from rq_lite.redis_url import flaw, redact, redacted, secrets_of
 from rq_lite.settings import load_settings
 
@@ -157,8 +157,8 @@ def texts_about(url: str) -> Iterator[str]:
     yield redact(url)
     chosen = Settings(url=url)
     yield from (repr(chosen), repr(chosen.__rich_repr__()), str(chosen))
-    yield repr(Plan(settings=chosen, app="a", queues={}, strict=False, verbose=False, number=1, parent=1))
-    yield repr(Hire(settings=chosen, app="a", number=1, queues=[]))
+    yield repr(ConsumerConfig(settings=chosen, app="a", queues={}, strict=False, verbose=False, number=1, parent=1))
+    yield repr(Setup(settings=chosen, app="a", number=1, queues=[]))
     yield repr(Choices(jobs=1, maxsize=1, delay=1, procs=1, greenlets=1, url=url))
     # Another setting's value is told from a URL by what only a URL has in it.
     others = ("WAIT", "GREENLETS", "ALLOW_PRIVATE") if re.search("[:@/=]", url) else ()

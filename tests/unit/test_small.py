@@ -21,18 +21,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.exceptions import MasterDownError, ReadOnlyError
 
-from rq_lite.broker import is_weather
+from rq_lite.broker import is_transient
 from rq_lite.broker.address import Address
 from rq_lite.broker.deliveries import Order
 from rq_lite.cli import dead_view, jobs_view
 from rq_lite.errors import BrokerUnavailable, JobFailed, JobTimeout, QueueFull, RqLiteError, UsageError
-from rq_lite.logs import Seldom, one_line
+from rq_lite.logs import RateLimitedLog, one_line
 from rq_lite.model.backoff import full_jitter
 from rq_lite.model.names import NAME
 from rq_lite.model.states import EDGES, State
 from rq_lite.process import identity
 from rq_lite.process.identity import Identity, mine, parse, start_of, surely_dead
-from rq_lite.process.protocol import Plan, Report
+from rq_lite.process.protocol import ChildEvent, ConsumerConfig
 from rq_lite.settings import Settings
 from rq_lite.supervisor.child import Child
 
@@ -56,7 +56,7 @@ linux = pytest.mark.skipif(not identity.PROC.joinpath("self/stat").exists(), rea
     ],
 )
 def test_not_now_is_weather(error: Exception) -> None:
-    assert is_weather(error)
+    assert is_transient(error)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_not_now_is_weather(error: Exception) -> None:
     ],
 )
 def test_what_will_not_pass_is_no_weather(error: Exception) -> None:
-    assert not is_weather(error)
+    assert not is_transient(error)
 
 
 # -- identity
@@ -187,7 +187,7 @@ def log() -> Iterator[tuple[logging.Logger, list[str]]]:
 
 def test_a_line_comes_at_once_and_then_seldom_with_a_count(log: tuple[logging.Logger, list[str]]) -> None:
     now = 100.0
-    seldom = Seldom(log[0], seconds=5.0, clock=lambda: now)
+    seldom = RateLimitedLog(log[0], seconds=5.0, clock=lambda: now)
     for moment in (100.0, 100.0, 104.9, 105.0, 109.0, 200.0, 300.0):
         now = moment
         seldom.warn("key", f"at {moment:g}")
@@ -195,7 +195,7 @@ def test_a_line_comes_at_once_and_then_seldom_with_a_count(log: tuple[logging.Lo
 
 
 def test_each_key_has_a_count_of_its_own(log: tuple[logging.Logger, list[str]]) -> None:
-    seldom = Seldom(log[0], clock=lambda: 0.0)
+    seldom = RateLimitedLog(log[0], clock=lambda: 0.0)
     for key in ("a", "b", "a"):
         seldom.warn(key, key)
     assert log[1] == ["a", "b"]
@@ -205,7 +205,7 @@ def test_what_was_left_out_is_counted_also_where_no_such_line_comes_again(
     log: tuple[logging.Logger, list[str]],
 ) -> None:
     now = 0.0
-    seldom = Seldom(log[0], seconds=5.0, clock=lambda: now)
+    seldom = RateLimitedLog(log[0], seconds=5.0, clock=lambda: now)
     for _ in range(3):
         seldom.warn("kind", "one")
     seldom.flush()
@@ -221,7 +221,7 @@ def test_what_was_left_out_is_counted_also_where_no_such_line_comes_again(
 
 
 def test_keys_of_others_do_not_fill_the_memory(log: tuple[logging.Logger, list[str]]) -> None:
-    seldom = Seldom(log[0], most=10, clock=lambda: 0.0)
+    seldom = RateLimitedLog(log[0], most=10, clock=lambda: 0.0)
     for number in range(1000):
         seldom.warn(str(number), "line")
     assert len(seldom._last) <= 10
@@ -329,9 +329,9 @@ def test_every_state_is_reached_and_only_the_last_ones_are_final() -> None:
 def test_a_report_to_a_supervisor_that_is_gone_is_no_error() -> None:
     there, here = os.pipe()
     os.close(there)
-    Report("left").send(here)
+    ChildEvent("left").send(here)
     os.close(here)
-    Report("left").send(here)  # a job has closed it
+    ChildEvent("left").send(here)  # a job has closed it
 
 
 @linux
@@ -349,7 +349,9 @@ def test_a_consumer_that_cannot_be_started_leaves_no_file_open(
 
     monkeypatch.setattr(module, name, fails)
     before = set(Path("/proc/self/fd").iterdir())
-    plan = Plan(settings=Settings(), app="", queues={}, strict=True, verbose=False, number=1, parent=os.getpid())
+    plan = ConsumerConfig(
+        settings=Settings(), app="", queues={}, strict=True, verbose=False, number=1, parent=os.getpid()
+    )
     with pytest.raises(OSError, match="Too many open files"):
         Child(plan)
     assert set(Path("/proc/self/fd").iterdir()) == before

@@ -25,7 +25,7 @@ from rq_lite import (
     gather,
 )
 from rq_lite.broker import Broker
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.client.registry import registry
 from rq_lite.client.task import Task
 from rq_lite.model.completion import BadResult
@@ -84,7 +84,7 @@ def test_as_a_decorator(note: Task[..., None], seen: list[Any]) -> None:
 
     assert test("x") == "x"
     assert seen == ["x"]
-    assert this.instead is None
+    assert defaults.instead is None
 
 
 def test_arguments_go_through_json(queue: Queue, seen: list[Any]) -> None:

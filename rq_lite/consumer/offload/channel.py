@@ -1,6 +1,6 @@
 """What a consumer and its engines say to each other, over a pair of sockets: frames of 4 bytes of length, then bytes.
 
-    consumer   Hire, then for each job: Order, line end, the job's entry as it came from Redis
+    consumer   Setup, then for each job: Run, line end, the job's entry as it came from Redis
     engine     Answer: `ready` or `failed` once, then one for each job, with `progress` before it as it says so
 
 One job at a time, so that an answer belongs to the order before it.
@@ -20,7 +20,7 @@ LENGTH = struct.Struct(">I")
 PIECE = 262_144
 
 
-class Hire(msgspec.Struct, frozen=True, kw_only=True):
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine needs to know before its first job."""
 
     settings: Settings  # with the URL filled in
@@ -29,7 +29,7 @@ class Hire(msgspec.Struct, frozen=True, kw_only=True):
     queues: list[str]  # those that its worker serves
 
 
-class Order(msgspec.Struct, frozen=True):
+class Run(msgspec.Struct, frozen=True):
     """What goes with a job."""
 
     queue: str
@@ -54,7 +54,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     leaving: bool = False  # this engine is worn out, and takes no more
 
 
-class Frames:
+class Channel:
     """One end. What is in the middle of a frame when an exception strikes is gone on with by the next call."""
 
     def __init__(self, end: socket.socket) -> None:

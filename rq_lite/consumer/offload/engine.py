@@ -26,13 +26,13 @@ import msgspec
 from rq_lite.broker import Broker
 from rq_lite.client.app import import_app, own_traceback
 from rq_lite.client.current import CurrentJob, Progress
-from rq_lite.client.defaults import this
+from rq_lite.client.defaults import defaults
 from rq_lite.client.registry import registry
-from rq_lite.consumer.offload.channel import Answer, Frames, Hire, Order
+from rq_lite.consumer.offload.channel import Answer, Channel, Run, Setup
 from rq_lite.consumer.run import call
 from rq_lite.errors import AppFailed, JobTimeout, UsageError
 from rq_lite.model import completion
-from rq_lite.model.failure import described, is_final
+from rq_lite.model.failure import describe, is_final
 from rq_lite.model.message import decode
 from rq_lite.model.policy import FOREVER
 from rq_lite.process.signals import Handler, Signals
@@ -44,7 +44,7 @@ INTERRUPT = signal.SIGUSR1
 PACE = 0.1  # seconds between two words about how far a job is
 
 encode = msgspec.json.Encoder().encode
-read_order = msgspec.json.Decoder(Order).decode
+read_order = msgspec.json.Decoder(Run).decode
 
 
 class Interrupted(BaseException):
@@ -59,7 +59,7 @@ class Interrupted(BaseException):
 class Engine:
     """Runs what it is sent."""
 
-    def __init__(self, frames: Frames, settings: Settings) -> None:
+    def __init__(self, frames: Channel, settings: Settings) -> None:
         self._frames = frames
         self._settings = settings
         self._pid = os.getpid()
@@ -152,7 +152,7 @@ class Engine:
 
     # -- a job
 
-    def _run(self, order: Order, entry: bytes) -> Answer:
+    def _run(self, order: Run, entry: bytes) -> Answer:
         message, attempts, crashes = decode(entry)
         began = time.monotonic()
         task = registry.tasks.get(message.task)
@@ -178,7 +178,7 @@ class Engine:
                     leave(0)  # the job has forked, and returned there, too
         except BaseException as error:
             self._running = False
-            failure = described(error, time.monotonic() - began)
+            failure = describe(error, time.monotonic() - began)
             return Answer(
                 event="interrupted" if isinstance(error, Interrupted) else "raised",
                 error=failure.error,
@@ -209,12 +209,12 @@ def main() -> None:
     by_line()
     tell_stacks(stacks)
     end = socket.socket(fileno=channel)
-    frames = Frames(end)
+    frames = Channel(end)
     threading.Thread(target=leave_with, args=(end,), name="channel", daemon=True).start()
     asked = frames.receive()
     if asked is None:
         leave(1)
-    hire = msgspec.json.decode(asked, type=Hire)
+    hire = msgspec.json.decode(asked, type=Setup)
     engine = Engine(frames, hire.settings)
     try:
         set_up(hire)
@@ -227,14 +227,14 @@ def main() -> None:
     leave(0)
 
 
-def set_up(hire: Hire) -> None:
+def set_up(hire: Setup) -> None:
     logging.basicConfig(
         level=logging.INFO,
         format=f"%(asctime)s consumer {hire.number}, engine [{os.getpid()}] %(message)s",
         datefmt="%H:%M:%S",
     )
-    this.use(hire.settings, Broker(settings=hire.settings, quiet=True))
-    this.serves = frozenset(hire.queues)
+    defaults.use(hire.settings, Broker(settings=hire.settings, quiet=True))
+    defaults.serves = frozenset(hire.queues)
     import_app(hire.app)
 
 

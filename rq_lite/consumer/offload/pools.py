@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from rq_lite.client.task import Task
-from rq_lite.consumer.offload.channel import Hire
-from rq_lite.consumer.offload.processes import Engines
+from rq_lite.consumer.offload.channel import Setup
+from rq_lite.consumer.offload.processes import ProcessPool
 from rq_lite.consumer.offload.threads import Threads
 from rq_lite.consumer.slots import Slot
 from rq_lite.model.message import Message
 from rq_lite.process.board import ELSEWHERE
 
 
-class Elsewhere:
+class Pools:
     """The two pools of a consumer; each is made when the first job needs it."""
 
-    def __init__(self, hire: Hire) -> None:
+    def __init__(self, hire: Setup) -> None:
         self._hire = hire
         self._folder = Path.cwd()  # before any job can change it
         self._most = max(1, hire.settings.cpu_procs)
@@ -28,14 +28,14 @@ class Elsewhere:
         return Threads(self._most)
 
     @cached_property
-    def _engines(self) -> Engines:
-        return Engines(self._hire, self._most, self._hire.settings.grace, self._folder)
+    def _engines(self) -> ProcessPool:
+        return ProcessPool(self._hire, self._most, self._hire.settings.grace, self._folder)
 
     def run(self, slot: Slot[Any], task: Task[Any, Any], message: Message, entry: bytes, timeout: int) -> Any:
         """What the function returns; from an engine as JSON (msgspec.Raw), and only where somebody wants to hear of it.
 
         The job waits in its slot until there is a place, and its `timeout` (ns) counts from then on. Raises what the
-        function raises, or Reported; Died when the engine did.
+        function raises, or RemoteFailure; Died when the engine did.
         """
         slot.deadline = slot.words[slot.due] = ELSEWHERE  # not NEVER: it may be cancelled while it waits
         if task.policy.run_in == "process":

@@ -23,12 +23,12 @@ import msgspec
 from gevent.lock import Semaphore
 
 from rq_lite.client.current import current_job
-from rq_lite.consumer.offload.channel import Answer, Frames, Hire, Order
+from rq_lite.consumer.offload.channel import Answer, Channel, Run, Setup
 from rq_lite.consumer.offload.engine import INTERRUPT, encode
 from rq_lite.consumer.slots import Expired, Slot, Stopped
-from rq_lite.logs import Seldom
+from rq_lite.logs import RateLimitedLog
 from rq_lite.model.backoff import pauses
-from rq_lite.model.failure import Reported
+from rq_lite.model.failure import RemoteFailure
 from rq_lite.model.retry import Failure
 from rq_lite.process.board import NEVER, SECOND
 from rq_lite.process.protocol import SHORTEST_GRACE
@@ -71,7 +71,7 @@ class Engine:
             raise
         finally:
             theirs.close()
-        self._frames = Frames(ours)
+        self._frames = Channel(ours)
         # What its jobs have forked may hold its end of the channel open: its death is an end, too.
         cast(Any, self._process).rawlink(self._close)
         self.pid = self._process.pid
@@ -122,24 +122,25 @@ class Engine:
         self._stacks.close()
 
 
-class Engines:
+class ProcessPool:
     """Up to `most` of them, which begin in `folder`.
 
     `grace`: seconds that a job has between the first interruption and the engine's end.
     """
 
-    def __init__(self, hire: Hire, most: int, grace: float, folder: Path) -> None:
+    def __init__(self, hire: Setup, most: int, grace: float, folder: Path) -> None:
         self._hire = hire
         self._grace = max(SHORTEST_GRACE, grace)
         self._folder = folder
         self._places = Semaphore(most)
         self._idle: list[Engine] = []
-        self._seldom = Seldom(log)
+        self._seldom = RateLimitedLog(log)
 
     def run(self, slot: Slot[Any], entry: bytes, timeout: int) -> Any:
         """The job's result as JSON (msgspec.Raw), where somebody wants to hear of it. `timeout`: ns, once it begins.
 
-        Raises Reported, with the job's own error; Died; and what was raised in this greenlet, once the job has ended.
+        Raises RemoteFailure, with the job's own error; Died; and what this greenlet was interrupted with, once the job
+        has ended.
         """
         with self._places:
             answer: Answer | None = None
@@ -161,7 +162,7 @@ class Engines:
         if answer.event == "interrupted" and thrown is not None:
             raise Expired(where=answer.traceback) if isinstance(thrown, Expired) else thrown
         failure = Failure(answer.error, answer.traceback, answer.seconds, answer.delay, answer.message)
-        raise Reported(failure, final=answer.final)
+        raise RemoteFailure(failure, final=answer.final)
 
     def _given(self, slot: Slot[Any], entry: bytes, timeout: int) -> Engine:
         """An engine that has the job."""
@@ -170,7 +171,7 @@ class Engines:
             engine = self._idle.pop() if self._idle else self._started()
             try:
                 if engine.alive:
-                    engine.send(encode(Order(slot.lane.queue, timeout / SECOND)), entry)
+                    engine.send(encode(Run(slot.lane.queue, timeout / SECOND)), entry)
                     slot.began = time.monotonic_ns()
                     slot.deadline = slot.began + timeout
                     return engine
