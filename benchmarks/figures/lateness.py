@@ -65,7 +65,7 @@ def at_once(site: Site) -> Iterator[Figure]:
         producer.client.config_set("slowlog-max-len", KEPT)
         producer.client.slowlog_reset()
         start = time.monotonic()
-        while producer.broker.promote("bench", BATCH)[0] == BATCH:
+        while producer.broker.tends.promote("bench", BATCH)[0] == BATCH:
             pass
         took = time.monotonic() - start
         # What a script calls stands there, too.

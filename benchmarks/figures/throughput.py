@@ -191,11 +191,11 @@ def exchanges(site: Site, deep: int, rounds: int) -> tuple[list[float], list[flo
 def server_time(producer: Producer, queue: str, link: Link) -> float:
     """Of four takes and the acks of what they took."""
     broker = producer.broker
-    broker.register(queue, "benchmark", link=link)
+    broker.takes.register(queue, "benchmark", link=link)
     before, taken = script_time(producer.client), 0
     acks: list[int] = []
     for want in (SLOTS, SLOTS, SLOTS, SLOTS, 0):
-        reply = broker.exchange("benchmark", [Acks(queue, acks)], want, link)[0]
+        reply = broker.takes.exchange("benchmark", [Acks(queue, acks)], want, link)[0]
         acks = list(range(reply.tag + 1, reply.tag + 1 + len(reply.jobs)))
         taken += len(acks)
     if taken != 4 * SLOTS:

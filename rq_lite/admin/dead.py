@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from rq_lite.admin import operate
 from rq_lite.admin.status import ms_of
 from rq_lite.broker import Broker, Code, Requeued, keys
 from rq_lite.errors import UNREADABLE, BrokerError
@@ -106,7 +107,7 @@ def pages(broker: Broker, queue: str, newest: str, oldest: str) -> Iterator[list
 
 def contents(broker: Broker, queue: str, page: Sequence[tuple[int, float]]) -> Iterator[tuple[int, float, bytes]]:
     """The values of a page; what is gone meanwhile is left out."""
-    values = broker.values(keys.of(queue).dead, [tag for tag, _ in page])
+    values = broker.reads.values(keys.of(queue).dead, [tag for tag, _ in page])
     return ((tag, when, value) for (tag, when), value in zip(page, values, strict=True) if value is not None)
 
 
@@ -170,7 +171,7 @@ class Requeue:
 
     def run(self, broker: Broker, wait: float = 0.0) -> None:
         """Put back what fits; wait for room as a producer does, up to `wait` seconds since the last that fitted."""
-        broker.declare(self.queue)
+        broker.puts.declare(self.queue)
         since, woken = time.monotonic(), False
         while self.left:
             self._step(broker, woken)
@@ -182,10 +183,10 @@ class Requeue:
             seconds = since + wait - time.monotonic()
             if seconds <= 0:
                 return
-            woken = broker.wait_room(self.queue, seconds)
+            woken = broker.puts.wait_room(self.queue, seconds)
 
     def _step(self, broker: Broker, woken: bool) -> None:
-        step = self.last = broker.requeue(self.queue, self.left[:BATCH], woken=woken)
+        step = self.last = operate.requeue(broker, self.queue, self.left[:BATCH], woken=woken)
         if step.code is not Code.OK:
             raise BrokerError(f"queue {self.queue!r}: requeue was answered with {step.code.name}")
         del self.left[: step.seen]
@@ -196,4 +197,4 @@ class Requeue:
 
 def forget(broker: Broker, queue: str, tags: Sequence[int]) -> int:
     """Drop buried jobs for good; how many there were."""
-    return sum(broker.forget(queue, tags[i : i + BATCH]) for i in range(0, len(tags), BATCH))
+    return sum(operate.forget(broker, queue, tags[i : i + BATCH]) for i in range(0, len(tags), BATCH))

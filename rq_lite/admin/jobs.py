@@ -80,14 +80,16 @@ def page(broker: Broker, queue: str, state: State, first: int, count: int) -> li
         reports = [dead.job_of(queue, *each) for each in dead.contents(broker, queue, tags)]
         return [of_dead(report) for report in reports]
     if state is State.SCHEDULED:
-        return [of_scheduled(queue, member, float(due)) for member, due in broker.window(key.scheduled, first, count)]
+        return [
+            of_scheduled(queue, member, float(due)) for member, due in broker.reads.window(key.scheduled, first, count)
+        ]
     place = key.pending if state is State.PENDING else key.suspects
     return [made(queue, state, entry) for entry in waiting(broker, place, first, count)]
 
 
 def waiting(broker: Broker, place: str, first: int, count: int) -> list[bytes]:
     """Entries of a list or, where a queue has priorities, of a sorted set; the next to be taken first."""
-    return [entry.partition(b"|")[2] if score else entry for entry, score in broker.window(place, first, count)]
+    return [entry.partition(b"|")[2] if score else entry for entry, score in broker.reads.window(place, first, count)]
 
 
 def of_scheduled(queue: str, member: bytes, due: float) -> Found:
@@ -105,7 +107,7 @@ def of_dead(report: Buried) -> Found:
 
 def owned(broker: Broker, queue: str) -> list[tuple[str, int]]:
     """What consumers have: consumer and tag, the oldest first. There are no more than slots."""
-    found = [(tag, name) for name in broker.consumers(queue) for tag in broker.inflight(queue, name)]
+    found = [(tag, name) for name in broker.tends.consumers(queue) for tag in broker.takes.inflight(queue, name)]
     return [(name, tag) for tag, name in sorted(found)]
 
 
@@ -114,7 +116,7 @@ def inflight(broker: Broker, queue: str, tags: list[tuple[str, int]]) -> list[Fo
     for name, tag in tags:
         found += [
             made(queue, State.INFLIGHT, entry, consumer=name, tag=tag)
-            for tag, entry in broker.booked(queue, name, [tag])
+            for tag, entry in broker.takes.booked(queue, name, [tag])
         ]
     return found
 
@@ -165,5 +167,5 @@ def hasten(broker: Broker, job: Found) -> bool:
     key = keys.of(job.queue)
     now = ms_of(broker.read(("TIME",))[0])
     changed = broker.read(("ZADD", key.scheduled, "XX", "CH", now, job.member))[0]
-    broker.promote(job.queue)
+    broker.tends.promote(job.queue)
     return bool(changed)

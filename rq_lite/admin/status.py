@@ -155,7 +155,7 @@ def orders(broker: Broker, names: list[str]) -> dict[str, str]:
 def signs_of_life(broker: Broker, queue: str) -> tuple[int, float | None]:
     """How many consumers live, and how many seconds ago the last one showed it (None: never)."""
     key = keys.of(queue)
-    leases = broker.consumers(queue)
+    leases = broker.tends.consumers(queue)
     clock, seen = broker.read(("TIME",), ("HGET", key.meta, "seen"))
     return sum(left > 0 for left in leases.values()), age(clock, seen)
 
@@ -351,7 +351,7 @@ def unknown_tasks(meta: dict[str, bytes], clock: list[bytes]) -> list[UnknownTas
 
 def oldest_waiting(broker: Broker, queue: str, clock: list[bytes]) -> float | None:
     """How long the job at the head of the queue has waited, in seconds."""
-    head = broker.head(keys.of(queue).pending, HEAD)
+    head = broker.reads.head(keys.of(queue).pending, HEAD)
     job_id = id_in(RANK.sub(b"", head)) if head else None
     made = None if job_id is None else made_at(job_id)
     return None if made is None else max(0.0, ms_of(clock) / 1000 - made)

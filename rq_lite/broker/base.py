@@ -9,14 +9,15 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import redis
 
 from rq_lite import events
-from rq_lite.broker import former, scripts
+from rq_lite.broker import former
 from rq_lite.broker.address import Address
 from rq_lite.broker.link import LONGEST_BLOCK, Link, Links, left
+from rq_lite.broker.scripts import Script, load
 from rq_lite.broker.transient import REDIS_ERRORS, explained, is_lost, is_transient
 from rq_lite.embedded.program import OLDEST
 from rq_lite.embedded.server import PATIENCE, Attached, announce, attach
@@ -36,8 +37,8 @@ T = TypeVar("T")
 log = logging.getLogger("rq_lite.broker")
 
 
-class Base:
-    """Connects with its first use; what the three sides of the broker have in common."""
+class Core:
+    """Connects with its first use; what the sides of the broker share."""
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None, quiet: bool = False) -> None:
         self.settings = settings or load_settings({"url": url})
@@ -48,42 +49,41 @@ class Base:
         self._said_at = float("-inf")  # when Redis was last said to be away
         self._opening, self._pid = threading.RLock(), os.getpid()
         self._attached: Attached | None = None
-        self._scripts: dict[str, scripts.Script] | None = None
+        self.scripts: dict[str, Script] | None = None
         self.portion = PORTION
-        self._known: set[str] = set()  # queues that were made known for callbacks
-        self._tracked: set[str] = set()  # queues that were told to expect tracked jobs
+        self.known: set[str] = set()  # queues that were made known for callbacks
+        self.tracked: set[str] = set()  # queues that were told to expect tracked jobs
         if self._url is not None:
             self._connect_to(self._url)
 
     def _connect_to(self, url: str) -> None:
-        self._address = Address(url)
-        self._links = Links(self._address)
+        self.address = Address(url)
+        self.links = Links(self.address)
         self._waiters: dict[str, Links] = {}  # by what is waited for
 
     # -- opening and closing
 
-    def open(self) -> Self:
+    def open(self) -> None:
         """Connect now, once, without patience, and check the server. Raises BrokerError in one line."""
-        self._ready(self._until(0.0))
-        return self
+        self.ready(self.until(0.0))
 
-    def _until(self, patience: float | None = None) -> float:
+    def until(self, patience: float | None = None) -> float:
         """When patience ends that begins now, in time.monotonic(); None: as the settings say."""
         return time.monotonic() + (self.settings.patience if patience is None else patience)
 
-    def _ready(self, until: float) -> None:
+    def ready(self, until: float) -> None:
         """Connect, unless that is done. All who come meanwhile wait for one, but no longer than for Redis itself.
 
         A signal handler that interrupts it connects by itself.
         """
-        if self._scripts is not None:
+        if self.scripts is not None:
             return
         if self._pid != os.getpid():  # a fork: whoever held the lock is not here
             self._opening, self._pid = threading.RLock(), os.getpid()
         if not self._opening.acquire(timeout=left(until)):
             raise BrokerUnavailable("Redis cannot be reached: others here are still trying to")
         try:
-            if self._scripts is None:
+            if self.scripts is None:
                 self._open(until)
         finally:
             self._opening.release()
@@ -92,15 +92,15 @@ class Base:
         events.begin("producer")  # unless this process has said before what it is
         if self._url is None:
             self._use(attach(self.settings, say=None if self._quiet else announce))
-        with self._links.lend() as link:
-            info, *old = self._patiently(lambda: greeted(link), link, until)
+        with self.links.lend() as link:
+            info, *old = self.patiently(lambda: greeted(link), link, until)
         self.version = version_of(info)
         if self.version < OLDEST:
             number = ".".join(map(str, self.version))
             raise BrokerUnsuitable(f"Redis at {self.shown} is version {number or '?'}; 6.2 or newer is needed")
         if (said := former.found(old)) and not self._quiet:
             log.warning("Redis at %s holds %s", self.shown, said)
-        self._scripts = scripts.load(flags=self.version >= WITH_FLAGS)
+        self.scripts = load(flags=self.version >= WITH_FLAGS)
 
     def _use(self, attached: Attached) -> None:
         if self._url is not None:  # a signal handler that came in between has attached, too
@@ -112,12 +112,12 @@ class Base:
 
     def close(self) -> None:
         if self._url is not None:
-            self._links.close()
+            self.links.close()
             for waiters in list(self._waiters.values()):
                 waiters.close()
         if self._attached is not None:
             self._attached.close()
-            self._attached, self._url, self._scripts = None, None, None
+            self._attached, self._url, self.scripts = None, None, None
 
     def revive(self, timeout: float = PATIENCE) -> None:
         """Start the embedded Redis again if it is gone; nothing for any other."""
@@ -128,24 +128,26 @@ class Base:
     def url(self) -> str:
         """With its password: for processes that this one starts, never for people."""
         self.open()
-        return self._address.url
+        return self.address.url
 
     @property
     def shown(self) -> str:
         """The URL for people."""
-        return self._address.shown
+        return self.address.shown
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({'' if self._url is None else repr(redact(self._url))})"
+    @property
+    def said(self) -> str:
+        """The URL as this process was told it, for people; empty for the embedded Redis."""
+        return "" if self._url is None else repr(redact(self._url))
 
     def veiled(self, text: str) -> str:
         """A text without this Redis' passwords, for people: of an error of redis-py, say, or of a command."""
-        return text if self._url is None else self._address.veiled(text)
+        return text if self._url is None else self.address.veiled(text)
 
     def link(self) -> Link:
         """A connection for one caller alone."""
         self.open()
-        return Link(self._address)
+        return Link(self.address)
 
     # -- signatures
 
@@ -159,33 +161,33 @@ class Base:
 
     # -- running a script or command
 
-    def _run(self, name: str, keys_: tuple[str, ...], *args: Any, link: Link | None = None) -> list[Any]:
-        until = self._until()
-        self._ready(until)
-        assert self._scripts is not None
-        script = self._scripts[name]
+    def run(self, name: str, keys_: tuple[str, ...], *args: Any, link: Link | None = None) -> list[Any]:
+        until = self.until()
+        self.ready(until)
+        assert self.scripts is not None
+        script = self.scripts[name]
         if link is not None:
             reply: list[Any] = script(link, keys_, *args)
             return reply
-        with self._links.lend(until) as lent:
-            return self._patiently(lambda: script(lent, keys_, *args), lent, until)
+        with self.links.lend(until) as lent:
+            return self.patiently(lambda: script(lent, keys_, *args), lent, until)
 
     def read(self, *commands: tuple[Any, ...]) -> list[Any]:
         """The replies to plain commands, sent together; they are repeated like scripts, so only safe ones."""
-        until = self._until()
-        self._ready(until)
-        with self._links.lend(until) as link:
-            return self._patiently(lambda: link.pipe(list(commands)), link, until)
+        until = self.until()
+        self.ready(until)
+        with self.links.lend(until) as link:
+            return self.patiently(lambda: link.pipe(list(commands)), link, until)
 
     @property
-    def _caps(self) -> tuple[int, int]:
+    def caps(self) -> tuple[int, int]:
         """Of the dead set: the most jobs, and the longest to keep one, ms."""
         return self.settings.dead_max, ms(self.settings.dead_age)
 
-    def _read(self, command: tuple[Any, ...], link: Link | None) -> Any:
+    def one(self, command: tuple[Any, ...], link: Link | None) -> Any:
         return self.read(command)[0] if link is None else link.call(*command)
 
-    def _patiently(self, attempt: Callable[[], T], link: Link, until: float) -> T:
+    def patiently(self, attempt: Callable[[], T], link: Link, until: float) -> T:
         """Tries once, and again after weather, with growing pauses of random length, until patience is over."""
         unknown = False
         for pause in pauses():
@@ -197,7 +199,7 @@ class Base:
                 unknown = unknown or (is_lost(error) and link.asked)
                 link.close()
                 if not is_transient(error) or time.monotonic() + pause > until:
-                    failure = explained(error, self._address, unknown=unknown)
+                    failure = explained(error, self.address, unknown=unknown)
                 else:
                     self._say_away(error, until)
                     if is_lost(error):
@@ -213,12 +215,12 @@ class Base:
         now = time.monotonic()
         if now - self._said_at > SAID:
             self._said_at = now
-            log.warning("%s; trying again for up to %.0f s", explained(error, self._address), until - now)
+            log.warning("%s; trying again for up to %.0f s", explained(error, self.address), until - now)
 
-    def _wait(self, lists: tuple[str, ...], seconds: float) -> bool:
+    def wait(self, lists: tuple[str, ...], seconds: float) -> bool:
         """Block for a wake-up token: a hint only, so that an error is no more than a wait that was in vain."""
-        self._ready(self._until())
-        waiters = self._waiters.get(lists[0]) or self._waiters.setdefault(lists[0], Links(self._address, most=WAITERS))
+        self.ready(self.until())
+        waiters = self._waiters.get(lists[0]) or self._waiters.setdefault(lists[0], Links(self.address, most=WAITERS))
         until = time.monotonic() + seconds
         # Thousands of greenlets may wait: a few of them do so in Redis, the others for their turn.
         link = waiters.borrow_within(min(seconds, threading.TIMEOUT_MAX))
@@ -229,7 +231,7 @@ class Base:
             return link.call("BRPOP", *lists, seconds) is not None
         except REDIS_ERRORS as error:
             link.close()
-            failure = None if is_transient(error) else explained(error, self._address)
+            failure = None if is_transient(error) else explained(error, self.address)
         finally:
             if len(self._waiters) > KEPT:
                 link.close()

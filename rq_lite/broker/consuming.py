@@ -12,9 +12,10 @@ from redis.exceptions import OutOfMemoryError
 from rq_lite import events
 from rq_lite.broker import events as emit
 from rq_lite.broker import keys
-from rq_lite.broker.base import T, firsts, flat, ms
+from rq_lite.broker.base import Core, T, firsts, flat, ms
 from rq_lite.broker.link import LONGEST_BLOCK, Link
 from rq_lite.broker.producing import Producing
+from rq_lite.broker.reading import Reading
 from rq_lite.broker.replies import Acks, Taken
 from rq_lite.broker.scripts import Code
 from rq_lite.broker.transient import REDIS_ERRORS
@@ -24,19 +25,22 @@ from rq_lite.model.outcome import Finished
 MARKS = 1000  # of cancelled jobs that are read at once
 
 
-class Consuming(Producing):
+class Consuming:
     """Leases, taking and settling; what settles may also put (callbacks)."""
+
+    def __init__(self, core: Core, reads: Reading, puts: Producing) -> None:
+        self._core, self._reads, self._puts = core, reads, puts
 
     def register(self, queue: str, consumer: str, *, link: Link | None = None) -> None:
         """Begin (or begin anew) the lease without which nothing can be taken."""
         key = keys.of(queue)
         with events.span("register", link, queue=queue, consumer=consumer):
-            self._run("register", (key.consumers, key.meta), consumer, ms(self.settings.lease), link=link)
+            self._core.run("register", (key.consumers, key.meta), consumer, ms(self._core.settings.lease), link=link)
 
     def exchange(self, consumer: str, lanes: Sequence[Acks], want: int, link: Link) -> list[Taken]:
         """Ack what is done and take up to `want` jobs, from the lanes in their order; an answer for each."""
         names: list[str] = []
-        args: list[Any] = [consumer, want, self.portion]
+        args: list[Any] = [consumer, want, self._core.portion]
         for queue, acks in lanes:
             key = keys.of(queue)
             names += (
@@ -48,7 +52,7 @@ class Consuming(Producing):
         if events.subscribers:
             emit.exchange_begins(consumer, lanes, want, link)
         try:
-            reply = self._run("exchange", tuple(names), *args, link=link)
+            reply = self._core.run("exchange", tuple(names), *args, link=link)
             replies = [Taken(Code(code), *rest) for code, *rest in reply]
             for lane, taken in zip(lanes, replies, strict=True):
                 if taken.jobs == [None]:
@@ -65,7 +69,7 @@ class Consuming(Producing):
         key = keys.of(queue)
         names = (key.meta, key.consumers, key.suspects, key.inflight(consumer))
         with events.span("take", link, consumer=consumer, queue=queue) as facts:
-            code, tag, job = self._run("isolate", names, consumer, self.portion, link=link)
+            code, tag, job = self._core.run("isolate", names, consumer, self._core.portion, link=link)
             if tag and job is None:
                 ((tag, job),) = self._owned(queue, consumer, [tag], link) or [(0, b"")]
             facts["jobs"] = [(tag, emit.id_of(job))] if tag else []
@@ -77,7 +81,9 @@ class Consuming(Producing):
         names = (
             key.inflight(consumer), key.dead, key.dead_index, key.meta, key.pending, key.scheduled, key.drained,
         )  # fmt: skip
-        return self._settle("bury", queue, consumer, firsts(reports), names, *self._caps, *flat(reports), link=link)
+        return self._settle(
+            "bury", queue, consumer, firsts(reports), names, *self._core.caps, *flat(reports), link=link
+        )
 
     def retry(self, queue: str, consumer: str, delays: Sequence[tuple[int, int]], link: Link | None = None) -> int:
         """Let deliveries (tag, delay in ms) run again later, charged an attempt; how many were not ours."""
@@ -90,7 +96,15 @@ class Consuming(Producing):
         key = keys.of(queue)
         names = (key.inflight(consumer), key.scheduled, key.meta, key.alarm)
         return self._settle(
-            "park", queue, consumer, firsts(unknown), names, ms(self.settings.park), consumer, *flat(unknown), link=link
+            "park",
+            queue,
+            consumer,
+            firsts(unknown),
+            names,
+            ms(self._core.settings.park),
+            consumer,
+            *flat(unknown),
+            link=link,
         )
 
     def drop(self, queue: str, consumer: str, jobs: Sequence[tuple[int, str]], link: Link | None = None) -> int:
@@ -116,7 +130,7 @@ class Consuming(Producing):
         ]  # fmt: skip
         for its in map(keys.of, targets):
             names += (its.pending, its.meta, its.bell)
-        args: list[Any] = [*self._caps]
+        args: list[Any] = [*self._core.caps]
         for tag, end in ends:
             args += (tag, end.ttl, end.state, end.detail, end.report, len(end.puts))
             for target, entry in end.puts:
@@ -126,10 +140,10 @@ class Consuming(Producing):
 
     def _make_known(self, queue: str, link: Link | None) -> None:
         """A queue that callbacks go to may be new. At maxmemory it is made known later: jobs must be able to end."""
-        if queue not in self._known:
+        if queue not in self._core.known:
             with contextlib.suppress(OutOfMemoryError, BrokerOutOfMemory):
-                self.declare(queue, link=link)
-                self._known.add(queue)
+                self._puts.declare(queue, link=link)
+                self._core.known.add(queue)
 
     def crashed(
         self, queue: str, consumer: str, deaths: Sequence[tuple[int, str, str]], link: Link | None = None
@@ -142,7 +156,7 @@ class Consuming(Producing):
         )  # fmt: skip
         deaths = sorted(deaths)
         return self._settle(
-            "crashed", queue, consumer, [tag for tag, *_ in deaths], names, consumer, *self._caps,
+            "crashed", queue, consumer, [tag for tag, *_ in deaths], names, consumer, *self._core.caps,
             *(part for death in deaths for part in death), link=link,
         )  # fmt: skip
 
@@ -160,12 +174,12 @@ class Consuming(Producing):
         """One of the scripts that end a delivery; how many of the tags were no longer the consumer's."""
         name = "give_back" if verb == "give_back" else "settle"
         with events.span(name, link, queue=queue, consumer=consumer, verb=verb, tags=tags, **told) as facts:
-            facts["stale"] = stale = int(self._run(verb, names, *args, link=link)[2])
+            facts["stale"] = stale = int(self._core.run(verb, names, *args, link=link)[2])
         return stale
 
     def inflight(self, queue: str, consumer: str, link: Link | None = None) -> set[int]:
         """The delivery tags that this consumer owns according to Redis."""
-        return {int(tag) for tag in self._read(("HKEYS", keys.of(queue).inflight(consumer)), link)}
+        return {int(tag) for tag in self._core.one(("HKEYS", keys.of(queue).inflight(consumer)), link)}
 
     def booked(
         self, queue: str, consumer: str, tags: Sequence[int], link: Link | None = None
@@ -179,7 +193,7 @@ class Consuming(Producing):
         return found
 
     def _owned(self, queue: str, consumer: str, tags: Sequence[int], link: Link | None) -> list[tuple[int, bytes]]:
-        jobs = self.values(keys.of(queue).inflight(consumer), tags, link)
+        jobs = self._reads.values(keys.of(queue).inflight(consumer), tags, link)
         return [(tag, job) for tag, job in zip(tags, jobs, strict=True) if job is not None]
 
     def progress(
@@ -191,13 +205,13 @@ class Consuming(Producing):
         """
         key = keys.of(queue)
         names = (key.inflight(consumer), key.progress, key.job(job_id), key.meta)
-        self._run("progress", names, job_id, tag, head, detail, link=link)
+        self._core.run("progress", names, job_id, tag, head, detail, link=link)
 
     def marked(self, queue: str, ids: Sequence[str], link: Link | None = None) -> set[str]:
         """Which of these jobs were cancelled and are to be dropped."""
         if not ids:
             return set()
-        scores = self._read(("ZMSCORE", keys.of(queue).cancelled, *ids), link)
+        scores = self._core.one(("ZMSCORE", keys.of(queue).cancelled, *ids), link)
         return {job_id for job_id, score in zip(ids, scores, strict=True) if score is not None}
 
     def marks(self, queue: str, since: bytes, link: Link) -> set[str]:
@@ -214,7 +228,7 @@ class Consuming(Producing):
 
     def cancels(self, queue: str, link: Link | None = None) -> bytes:
         """When a job was last cancelled, as in `Taken`."""
-        return self._read(("HGET", keys.of(queue).meta, "cancels"), link) or b""
+        return self._core.one(("HGET", keys.of(queue).meta, "cancels"), link) or b""
 
     def wait_call(self, queues: Sequence[str], consumer: str, link: Link) -> tuple[str, str] | None:
         """Wait up to two seconds for a job that this consumer is to interrupt: its queue and id."""
@@ -236,7 +250,7 @@ class Consuming(Producing):
 
     def patiently(self, step: Callable[[], T], link: Link, patience: float | None = None) -> T:
         """Try a step that uses a link of the caller's own again after weather; raises BrokerError as others do."""
-        return self._patiently(step, link, self._until(patience))
+        return self._core.patiently(step, link, self._core.until(patience))
 
     def ring(self, queue: str, link: Link) -> None:
         """Hand a wake-up on that came to one who has no room."""

@@ -9,7 +9,7 @@ from typing import Any
 from rq_lite import events
 from rq_lite.broker import events as emit
 from rq_lite.broker import keys
-from rq_lite.broker.base import blank, ms
+from rq_lite.broker.base import Core, blank, ms
 from rq_lite.broker.link import Link
 from rq_lite.broker.reading import Reading
 from rq_lite.broker.replies import Feed, Put
@@ -38,8 +38,11 @@ def before_put() -> Iterator[None]:
         raise BrokerUnavailable(f"{error}; nothing was put", outcome="not put") from None
 
 
-class Producing(Reading):
+class Producing:
     """Making queues known, putting, and the marks of feeds."""
+
+    def __init__(self, core: Core, reads: Reading) -> None:
+        self._core, self._reads = core, reads
 
     def declare(
         self,
@@ -58,15 +61,15 @@ class Producing(Reading):
         """
         key = keys.of(queue)
         # A queue that is listed needs no write: at maxmemory a worker must be able to start and drain it.
-        if not self._read(("SISMEMBER", keys.QUEUES, queue), link):
-            self._read(("SADD", keys.QUEUES, queue), link)
-        defaults = (self.settings.maxsize, self.settings.maxbytes)
+        if not self._core.one(("SISMEMBER", keys.QUEUES, queue), link):
+            self._core.one(("SADD", keys.QUEUES, queue), link)
+        defaults = (self._core.settings.maxsize, self._core.settings.maxbytes)
         with events.span("declare", None, queue=queue):
             names = (key.meta, key.pending, key.scheduled)
             named = (*map(blank, (maxsize, maxbytes)), *defaults, order, blank(headroom))
-            reply = self._run("declare", names, *named, link=link)
-        if queue in self._tracked:  # Redis may have lost it
-            self._read(("HSET", key.meta, "tracked", 1), link)
+            reply = self._core.run("declare", names, *named, link=link)
+        if queue in self._core.tracked:  # Redis may have lost it
+            self._core.one(("HSET", key.meta, "tracked", 1), link)
         _, jobs, size, found = reply
         in_force = found.decode(errors="replace")
         if order not in ("", in_force):
@@ -95,17 +98,17 @@ class Producing(Reading):
         Repeating it after a lost answer never adds a job twice. Raises BrokerUnavailable when patience is over;
         its `outcome` is "not put", or "unknown" when an answer was lost.
         """
-        until = self._until(patience)
+        until = self._core.until(patience)
         with before_put():
-            self._ready(until)
-            link = self._links.borrow(until)
+            self._core.ready(until)
+            link = self._core.links.borrow(until)
         try:
-            assert self._scripts is not None
-            script = self._scripts["put"]
+            assert self._core.scripts is not None
+            script = self._core.scripts["put"]
             key = keys.of(queue)
             link.sequence += 1
             names = [key.pending, key.scheduled, key.meta, key.bell, key.room, key.producer(link.producer), key.alarm]
-            remember = max(REMEMBER, 2 * ms(self.settings.patience if patience is None else patience))
+            remember = max(REMEMBER, 2 * ms(self._core.settings.patience if patience is None else patience))
             args = [
                 link.sequence,
                 remember,
@@ -126,7 +129,7 @@ class Producing(Reading):
 
             return self._put(link, queue, entries, origin, send, until)
         finally:
-            self._links.give_back(link)
+            self._core.links.give_back(link)
 
     def _put(
         self,
@@ -152,7 +155,7 @@ class Producing(Reading):
             return put
 
         try:
-            return self._patiently(attempt, link, until)
+            return self._core.patiently(attempt, link, until)
         except BrokerUnavailable as error:
             unknown = error.outcome == "unknown"
             outcome = "unknown" if unknown else "not put"
@@ -164,10 +167,10 @@ class Producing(Reading):
 
     def expect_tracked(self, queue: str) -> None:
         """Before jobs are put of which somebody wants to hear: a purge has to tell them. Once for each queue."""
-        if queue not in self._tracked:
+        if queue not in self._core.tracked:
             with before_put():
-                self.read(("HSET", keys.of(queue).meta, "tracked", 1))
-            self._tracked.add(queue)
+                self._core.read(("HSET", keys.of(queue).meta, "tracked", 1))
+            self._core.tracked.add(queue)
 
     def watch(self, queue: str, client: str, ids: Sequence[str]) -> list[bytes]:
         """Hear how jobs (at most 1000) end, in this client's inbox, for an hour unless it asks again.
@@ -175,43 +178,43 @@ class Producing(Reading):
         For each what its result is (as JSON) if it has ended, "+" if that is large (see `result`), or "".
         """
         meta = keys.of(queue).meta
-        results: list[bytes] = self._sized(
-            lambda link: self._run("watch", (meta,), client, WATCHED, self.portion, *ids, link=link)[1], None
+        results: list[bytes] = self._reads.sized(
+            lambda link: self._core.run("watch", (meta,), client, WATCHED, self._core.portion, *ids, link=link)[1], None
         )
         return results
 
     def result(self, queue: str, job_id: str) -> bytes | None:
         """How a tracked job has ended, as JSON; None if it has not, or its result was not kept until now."""
-        return self.text(keys.of(queue).result(job_id))
+        return self._reads.text(keys.of(queue).result(job_id))
 
     def progress_of(self, queue: str, job_id: str) -> bytes | None:
         """How far this job says it is, as JSON; None: it has not said so, or does not run."""
-        found: bytes | None = self.read(("HGET", keys.of(queue).job(job_id), "progress"))[0]
+        found: bytes | None = self._core.read(("HGET", keys.of(queue).job(job_id), "progress"))[0]
         return found
 
     def is_running(self, queue: str, job_id: str) -> bool:
         """Whether a consumer has this tracked job just now."""
         key = keys.of(queue)
-        consumer, tag = self.read(("HMGET", key.job(job_id), "consumer", "tag"))[0]
+        consumer, tag = self._core.read(("HMGET", key.job(job_id), "consumer", "tag"))[0]
         if consumer is None or tag is None:
             return False
-        return bool(self.read(("HEXISTS", key.inflight(consumer.decode()), tag))[0])
+        return bool(self._core.read(("HEXISTS", key.inflight(consumer.decode()), tag))[0])
 
     def size(self, queue: str) -> tuple[int, bool]:
         """How many jobs wait (pending and scheduled), and whether a put would have to."""
         key = keys.of(queue)
-        reply = self._run("size", (key.pending, key.scheduled, key.meta))
+        reply = self._core.run("size", (key.pending, key.scheduled, key.meta))
         return reply[1], reply[2] == 1
 
     def wait_room(self, queue: str, seconds: float) -> bool:
         """Wait until the queue may have room; False after the time (about 2 s at most), or after weather."""
-        return self._wait((keys.of(queue).room,), seconds)
+        return self._core.wait((keys.of(queue).room,), seconds)
 
     def feed(self, queue: str, name: str) -> dict[str, str]:
         """The marks of a feed: field to value; empty for one that was never used."""
         key, found, cursor = keys.of(queue).feed(checked_name(name, "feed")), {}, b"0"
         while True:
-            cursor, flat = self.read(("HSCAN", key, cursor, "COUNT", MARKS))[0]
+            cursor, flat = self._core.read(("HSCAN", key, cursor, "COUNT", MARKS))[0]
             found.update({flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)})
             if cursor == b"0":
                 return found
@@ -224,5 +227,5 @@ class Producing(Reading):
         moved = 0
         for i in range(0, len(moves), MARKS):
             flat = [text for move in moves[i : i + MARKS] for text in move]
-            moved += self._run("mark", (keys.of(queue).feed(name),), *flat)[1]
+            moved += self._core.run("mark", (keys.of(queue).feed(name),), *flat)[1]
         return moved

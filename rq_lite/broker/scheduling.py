@@ -8,6 +8,7 @@ from typing import NamedTuple
 from rq_lite import events
 from rq_lite.broker import events as emit
 from rq_lite.broker import keys
+from rq_lite.broker.base import Core
 from rq_lite.broker.link import LONGEST_BLOCK, Link
 from rq_lite.broker.reading import Reading
 from rq_lite.broker.scripts import Code
@@ -23,8 +24,11 @@ class Planned(NamedTuple):
     last: int | None = None  # the last slot that was fired
 
 
-class Planning(Reading):
+class Scheduling:
     """Definitions and slots, and the alarm that tells supervisors to look again."""
+
+    def __init__(self, core: Core, reads: Reading) -> None:
+        self._core, self._reads = core, reads
 
     def plan(self, name: str, known: bytes, definition: bytes, slot: int | None) -> bool:
         """Write a definition (b"": remove it) in place of the one that is `known` (b"": none), due next at `slot`.
@@ -34,7 +38,7 @@ class Planning(Reading):
         """
         names = (keys.SCHEDULES, keys.SCHEDULES_DUE, keys.SCHEDULES_LAST)
         with events.span("plan", None, schedule=name):
-            reply = self._run("plan", names, name, known, definition, "" if slot is None else slot)
+            reply = self._core.run("plan", names, name, known, definition, "" if slot is None else slot)
         return bool(reply[0] == Code.OK)
 
     def fire(self, schedule: Planned, queue: str, entries: Sequence[bytes], upcoming: int, last: int | None) -> bool:
@@ -50,7 +54,7 @@ class Planning(Reading):
         said = ("" if last is None else last, *entries)
         jobs = [emit.id_of(entry) for entry in entries] if events.subscribers else []
         with events.span("fire", None, queue=queue, jobs=jobs, unbounded=True) as facts:
-            reply = self._run("fire", names, schedule.name, schedule.definition, schedule.slot, upcoming, *said)
+            reply = self._core.run("fire", names, schedule.name, schedule.definition, schedule.slot, upcoming, *said)
             if reply[0] != Code.OK:
                 facts["jobs"] = []
         if reply[0] == Code.CLOSED:
@@ -59,21 +63,23 @@ class Planning(Reading):
 
     def clock(self) -> int:
         """What Redis' clock says, in ms."""
-        seconds, micros = self.read(("TIME",))[0]
+        seconds, micros = self._core.read(("TIME",))[0]
         return int(seconds) * 1000 + int(micros) // 1000
 
     def planned(self, name: str) -> Planned | None:
         """The schedule of this name."""
-        definition, slot, last = self.read(
+        definition, slot, last = self._core.read(
             ("HGET", keys.SCHEDULES, name), ("ZSCORE", keys.SCHEDULES_DUE, name), ("HGET", keys.SCHEDULES_LAST, name)
         )
         return None if definition is None else Planned(name, definition, int(slot or 0), last and int(last))
 
     def all_planned(self) -> list[Planned]:
         """All schedules, the next one first."""
-        due, last = self.read(("ZRANGE", keys.SCHEDULES_DUE, 0, -1, "WITHSCORES"), ("HGETALL", keys.SCHEDULES_LAST))
+        due, last = self._core.read(
+            ("ZRANGE", keys.SCHEDULES_DUE, 0, -1, "WITHSCORES"), ("HGETALL", keys.SCHEDULES_LAST)
+        )
         fired = dict(zip(last[::2], last[1::2], strict=True))
-        known = self.values(keys.SCHEDULES, due[::2])
+        known = self._reads.values(keys.SCHEDULES, due[::2])
         return [
             Planned(name.decode(), definition, int(slot), int(fired[name]) if name in fired else None)
             for name, slot, definition in zip(due[::2], due[1::2], known, strict=True)
@@ -82,11 +88,11 @@ class Planning(Reading):
 
     def due(self) -> tuple[int, list[Planned], int | None]:
         """What Redis' clock says; the schedules that are due by it; when the next of the others will be."""
-        clock, flat = self.read(("TIME",), ("ZRANGE", keys.SCHEDULES_DUE, 0, -1, "WITHSCORES"))
+        clock, flat = self._core.read(("TIME",), ("ZRANGE", keys.SCHEDULES_DUE, 0, -1, "WITHSCORES"))
         now = int(clock[0]) * 1000 + int(clock[1]) // 1000
         found = [(name, int(slot)) for name, slot in zip(flat[::2], flat[1::2], strict=True)]
         names = [name for name, slot in found if slot <= now]
-        known = self.values(keys.SCHEDULES, names)
+        known = self._reads.values(keys.SCHEDULES, names)
         due = [Planned(name.decode(), text or b"", at) for (name, at), text in zip(found, known, strict=False)]
         return now, due, next((slot for _, slot in found[len(names) :]), None)
 
@@ -95,7 +101,7 @@ class Planning(Reading):
     def sound_alarm(self, queue: str) -> None:
         """Let a supervisor of this queue look what is due, now."""
         alarm = keys.of(queue).alarm
-        self.read(("LPUSH", alarm, 1), ("LTRIM", alarm, 0, 0))
+        self._core.read(("LPUSH", alarm, 1), ("LTRIM", alarm, 0, 0))
 
     def wait_alarm(self, queues: Sequence[str], seconds: float, link: Link) -> str | None:
         """Wait until something is due before all that was known, at most so long; the queue whose alarm rang."""

@@ -160,7 +160,7 @@ def ask(place: UsersRedis, choices: Choices, db: int, restart_command: str | Non
     """Say what will be done, and go on only if that is right."""
     does = f"put {choices.jobs:,} jobs on a queue {queue.name!r}, run them here, remove what is left"
     if choices.restarts:
-        does += f"; restart it {choices.restarts} times by {place.broker.veiled(repr(restart_command))}"
+        does += f"; restart it {choices.restarts} times by {place.broker.core.veiled(repr(restart_command))}"
     text = f"Redis at {place.broker.shown}, database {db} (empty): {does}. Go on?"
     try:
         click.confirm(text, abort=True, err=True)

@@ -58,7 +58,7 @@ class OwnRedis:
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
         time.sleep(away)
-        self.broker.revive()
+        self.broker.core.revive()
         self._write_at_once()
 
     def leave(self, _queue: str) -> None:
@@ -74,7 +74,7 @@ class UsersRedis:
     def __init__(self, url: str, settings: Settings, database: int, command: str | None) -> None:
         self._command = command
         self.broker = Broker(with_database(url, database), settings=settings).open()
-        self._named = self.broker.veiled(repr(command))
+        self._named = self.broker.core.veiled(repr(command))
         count = self.broker.read(("DBSIZE",))[0]
         if count:
             self.broker.close()
@@ -97,7 +97,7 @@ class UsersRedis:
         if ended.returncode:
             said = (ended.stderr or ended.stdout).strip() or "nothing"
             raise RestartFailed(
-                self.broker.veiled(f"{self._named} ended with exit code {ended.returncode} and said: {said}")
+                self.broker.core.veiled(f"{self._named} ended with exit code {ended.returncode} and said: {said}")
             )
         if self._run_id_after_restart() == before:
             raise RestartFailed(f"{self._named} has not restarted Redis at {self.broker.shown}: it is still the same")

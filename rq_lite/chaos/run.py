@@ -99,7 +99,7 @@ class Watch:
                 continue
             if self._steps and state.done + state.failed >= self._steps[0].at:
                 self._inject(self._steps.pop(0))
-            elif not self._steps and self._crew.put and self._place.broker.unfinished(queue.name)[0] == 0:
+            elif not self._steps and self._crew.put and self._place.broker.tends.unfinished(queue.name)[0] == 0:
                 break
             time.sleep(TICK)
         self._look(last=True)

@@ -63,7 +63,7 @@ def consumers(broker: Broker, host: str | None) -> set[str]:
     found = {
         consumer
         for queue in status.queues(broker)
-        for consumer, left in broker.consumers(queue).items()
+        for consumer, left in broker.tends.consumers(queue).items()
         if left > 0 and not surely_dead(consumer)  # one that was killed leaves its lease behind
     }
     if host is None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import click
 import msgspec
 
-from rq_lite.admin import dead, jobs
+from rq_lite.admin import dead, jobs, operate
 from rq_lite.admin.jobs import Found, Search
 from rq_lite.broker import Broker, Cancelled
 from rq_lite.cli import jobs_view as view
@@ -144,7 +144,7 @@ def look(broker: Broker, queues: list[str], job_id: str) -> Look:
     found = [search.job for search in searches if search.job is not None]
     results = []
     if not found:
-        results = [(queue, result) for queue in queues if (result := broker.result(queue, job_id)) is not None]
+        results = [(queue, result) for queue in queues if (result := broker.puts.result(queue, job_id)) is not None]
     return Look(found, results, sum(search.unseen for search in searches))
 
 
@@ -152,11 +152,11 @@ def told(broker: Broker, job: Found, now: float) -> list[tuple[str, str]]:
     """What Redis knows of it beside the job itself."""
     lines = []
     if job.id is not None:
-        if (said := broker.progress_of(job.queue, job.id)) is not None:
+        if (said := broker.puts.progress_of(job.queue, job.id)) is not None:
             lines.append(("progress", view.progress(said, now)))
-        if broker.marked(job.queue, [job.id]):
+        if broker.takes.marked(job.queue, [job.id]):
             lines.append(("cancelled", "it is to be dropped, or interrupted"))
-        if (result := broker.result(job.queue, job.id)) is not None:
+        if (result := broker.puts.result(job.queue, job.id)) is not None:
             lines.append(("result", shortened(text_of(result))))
     return lines
 
@@ -210,7 +210,7 @@ def cancel_in(broker: Broker, queue: str, job_id: str, search: Search, problems:
     if found is not None and found.buried is not None:
         problems.append(f"job {job_id!r} of {queue!r} is buried: `rq-lite dead purge {view.name(found)}` drops it")
         return
-    done = broker.cancel(queue, job_id)
+    done = operate.cancel(broker, queue, job_id)
     if done is Cancelled.UNKNOWN:
         problems.append(missing(job_id, 0, [queue]))
     elif done is Cancelled.MARKED and found is None and not search.unseen:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 import msgspec
 
+from rq_lite.admin import operate
 from rq_lite.cli.common import open_broker, private_option, settings_from, url_option
 from rq_lite.cli.progress import shown
 from rq_lite.client.app import find_task
@@ -179,7 +180,7 @@ def ready_task(given: Given, settings: Settings) -> Task[Any, Any]:
     defaults.use(settings, open_broker(settings, quiet=given.quiet))
     task.queue.declare()
     if given.maxsize is not None:
-        task.queue.broker.configure(task.queue.name, maxsize=given.maxsize)
+        operate.configure(task.queue.broker, task.queue.name, maxsize=given.maxsize)
     return task
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import click
 
-from rq_lite.admin import status
+from rq_lite.admin import operate, status
 from rq_lite.broker import Broker
 from rq_lite.checks import MOST
 from rq_lite.cli.common import known_queue, open_broker, plural, settings_from, url_option
@@ -50,7 +50,7 @@ def set_bound(name: str, maxsize: int | None, maxbytes: int | None, headroom: st
         if number is not None and not 0 <= number <= MOST:
             raise UsageError(f"{option} must be 0 (no bound) to {MOST:,}, not {number}")
     with opened(name, url) as broker:
-        broker.configure(name, maxsize, maxbytes, beyond)
+        operate.configure(broker, name, maxsize, maxbytes, beyond)
         now = status.states(broker, [name])[name]
     jobs = f"{now.maxsize:,} jobs" if now.maxsize else "no bound in jobs"
     size = f"{now.maxbytes:,} bytes" if now.maxbytes else "no bound in bytes"
@@ -72,7 +72,7 @@ def headroom_of(text: str) -> int:
 @url_option
 def pause(name: str, url: str | None) -> None:
     """Take nothing more from queue NAME; running jobs go on, and so do puts, up to the bound."""
-    change(name, url, Broker.pause, "paused")
+    change(name, url, operate.pause, "paused")
 
 
 @command.command()
@@ -80,7 +80,7 @@ def pause(name: str, url: str | None) -> None:
 @url_option
 def resume(name: str, url: str | None) -> None:
     """Undo a pause."""
-    change(name, url, Broker.resume, "not paused")
+    change(name, url, operate.resume, "not paused")
 
 
 @command.command(short_help="Let nobody put into it any more.")
@@ -93,8 +93,8 @@ def shutdown(name: str, immediate: bool, yes: bool, url: str | None) -> None:
     with opened(name, url) as broker:
         if immediate:
             ask("shutdown --immediate", broker, name, yes)
-        count = broker.shutdown(name, immediate=immediate)
-        left = broker.size(name)[0]
+        count = operate.shutdown(broker, name, immediate=immediate)
+        left = broker.puts.size(name)[0]
     outcome = f"{count:,} job{plural(count)} dropped" if immediate else waiting(left)
     click.echo(f"queue {name!r} is shut down; {outcome}")
 
@@ -104,7 +104,7 @@ def shutdown(name: str, immediate: bool, yes: bool, url: str | None) -> None:
 @url_option
 def reopen(name: str, url: str | None) -> None:
     """Undo a shutdown."""
-    change(name, url, Broker.reopen, "open")
+    change(name, url, operate.reopen, "open")
 
 
 @command.command(short_help="Drop what waits in it.")
@@ -115,7 +115,7 @@ def purge(name: str, yes: bool, url: str | None) -> None:
     """Drop every job of queue NAME that waits or is scheduled; running ones go on."""
     with opened(name, url) as broker:
         ask("purge", broker, name, yes)
-        count = broker.purge(name)
+        count = operate.purge(broker, name)
     click.echo(f"queue {name!r}: {count:,} job{plural(count)} dropped")
 
 
@@ -123,7 +123,7 @@ def change(name: str, url: str | None, step: Callable[[Broker, str], object], no
     """Take a step with the queue, and say what it is now."""
     with opened(name, url) as broker:
         step(broker, name)
-        count = broker.size(name)[0]
+        count = broker.puts.size(name)[0]
     click.echo(f"queue {name!r} is {now}; {waiting(count)}")
 
 
@@ -133,7 +133,7 @@ def ask(what: str, broker: Broker, name: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UsageError(f"{what} asks before it drops jobs, and there is no terminal to ask on: say --yes")
-    count = broker.size(name)[0]
+    count = broker.puts.size(name)[0]
     click.confirm(f"queue {name!r}: drop {count:,} job{plural(count)} for good?", abort=True, err=True)
 
 

@@ -65,7 +65,8 @@ def list_schedules(as_json: bool, url: str | None) -> None:
     """
     with opened(url, quiet=as_json) as broker:
         known = [
-            (planned, from_json(planned.name, planned.definition, broker.opened)) for planned in broker.all_planned()
+            (planned, from_json(planned.name, planned.definition, broker.core.opened))
+            for planned in broker.plans.all_planned()
         ]
     if as_json:
         for planned, schedule in known:
@@ -163,7 +164,7 @@ def add(
         schedule = made(broker, when, task, queue, args, kwargs)
         if not schedules.write(broker, name, schedule):
             raise UsageError(f"schedule {name!r} is the app's own; choose another name, or change it there")
-        planned = broker.planned(name)
+        planned = broker.plans.planned(name)
     upcoming = "" if planned is None else f"; next: {shown(planned.slot, schedule)}"
     click.echo(f"schedule {name!r}: {schedule.shown}{upcoming}")
 
@@ -208,9 +209,9 @@ def remove(names: tuple[str, ...], url: str | None) -> None:
         found = [known(broker, name) for name in dict.fromkeys(names)]
         for planned in found:
             current: Planned | None = planned
-            while current is not None and not broker.plan(current.name, current.definition, b"", None):
-                current = broker.planned(planned.name)
-            schedule = from_json(planned.name, planned.definition, broker.opened)
+            while current is not None and not broker.plans.plan(current.name, current.definition, b"", None):
+                current = broker.plans.planned(planned.name)
+            schedule = from_json(planned.name, planned.definition, broker.core.opened)
             comes_back = schedule is not None and schedule.origin == "app"
             note = "; it is an app's own, and comes back when a worker with it begins" if comes_back else ""
             click.echo(f"schedule {planned.name!r} is removed{note}")
@@ -223,19 +224,21 @@ def run(name: str, url: str | None) -> None:
     """Put the job of schedule NAME once, now; its slots stay as they are."""
     with opened(url) as broker:
         planned = known(broker, name)
-        schedule = from_json(name, planned.definition, broker.opened)
+        schedule = from_json(name, planned.definition, broker.core.opened)
         if schedule is None:
             way_out = ": set the RQ_LITE_SECRET it was added with, or add it again" if unsigned(planned) else ""
             raise UsageError(f"schedule {name!r} is {trouble(planned)}{way_out}")
         job_id = new_id()
-        Queue(schedule.queue, broker=broker).put_entries([schedule.entry(job_id, broker.seal)], Options(), wait=0.0)
+        Queue(schedule.queue, broker=broker).put_entries(
+            [schedule.entry(job_id, broker.core.seal)], Options(), wait=0.0
+        )
     click.echo(f"schedule {name!r}: job {job_id} is put on queue {schedule.queue!r}")
 
 
 def known(broker: Broker, name: str) -> Planned:
     """The schedule of this name; raises UsageError with those there are."""
-    planned = broker.planned(name)
+    planned = broker.plans.planned(name)
     if planned is None:
-        names = ", ".join(one_line(one.name) for one in broker.all_planned()) or "none yet"
+        names = ", ".join(one_line(one.name) for one in broker.plans.all_planned()) or "none yet"
         raise UsageError(f"unknown schedule {name!r}; there is {names}")
     return planned

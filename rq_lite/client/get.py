@@ -203,7 +203,7 @@ class Lane:
         with self._guard:
             if any(self._held.values()) or self._ready:
                 return
-        code, tag, entry = self._surely(lambda: self.broker.isolate(self.queue, self._consumer, self._link))
+        code, tag, entry = self._surely(lambda: self.broker.takes.isolate(self.queue, self._consumer, self._link))
         if code is Code.OK and tag:
             self._arrived([(tag, entry)])
 
@@ -211,7 +211,7 @@ class Lane:
         found, none = [], []
         for tag, entry in jobs:
             try:
-                message = decode(self.broker.opened(self.queue, entry))[0]
+                message = decode(self.broker.core.opened(self.queue, entry))[0]
                 if not message.task and len(message.args) != 1 and ITEM not in message.kwargs:
                     raise Undecodable("neither a task's name nor an item")
                 found.append(Held(self, tag, message))
@@ -224,7 +224,7 @@ class Lane:
                 self._news.notify(len(found))
         if none:
             self._seldom.warn("undecodable", f"queue {self.queue!r}: buried {len(none)} entries that are no job")
-            self._surely(lambda: self.broker.bury(self.queue, self._consumer, none, self._link))
+            self._surely(lambda: self.broker.takes.bury(self.queue, self._consumer, none, self._link))
 
     def _wait(self, seconds: float, drained: bool) -> None:
         """Until perhaps there is something; one thread waits for the bell, the others for that one."""
@@ -237,7 +237,7 @@ class Lane:
                 return
             self._listening = True
         try:
-            self.broker.wait_item(self.queue, min(seconds, BLOCK), self._ear, drained=drained)
+            self.broker.takes.wait_item(self.queue, min(seconds, BLOCK), self._ear, drained=drained)
         except REDIS_ERRORS:
             self._ear.close()
             time.sleep(random.uniform(0.02, min(seconds, 0.5)))
@@ -262,7 +262,7 @@ class Lane:
         """Whether somebody else has an item that may come back."""
         with self._guard:
             own = sum(not held.lost for held in self._held.get(_me.token, ()))
-        return self.broker.unfinished(self.queue)[0] > own
+        return self.broker.tends.unfinished(self.queue)[0] > own
 
     # -- settling
 
@@ -318,7 +318,7 @@ class Lane:
             if dropped:
                 buried = [(held.tag, report.report)]
                 with self._letting_go([held.tag]):
-                    self._surely(lambda: self.broker.bury(self.queue, self._consumer, buried, self._link))
+                    self._surely(lambda: self.broker.takes.bury(self.queue, self._consumer, buried, self._link))
 
     def give_all_back(self, patience: float | None = None) -> None:
         """What was got here and is not settled, what was taken for threads that are no more, what was to go back."""
@@ -385,12 +385,14 @@ class Lane:
 
     def _give_back(self, tags: list[int], patience: float | None = None) -> None:
         with self._letting_go(tags):
-            self._surely(lambda: self.broker.give_back(self.queue, self._consumer, tags, link=self._link), patience)
+            self._surely(
+                lambda: self.broker.takes.give_back(self.queue, self._consumer, tags, link=self._link), patience
+            )
 
     def _exchange(self, want: int, patience: float | None = None) -> Taken:
         def attempt() -> Taken:
             sent = self._acks[:]
-            reply = self.broker.exchange(self._consumer, [Acks(self.queue, sent)], want, self._link)[0]
+            reply = self.broker.takes.exchange(self._consumer, [Acks(self.queue, sent)], want, self._link)[0]
             with self._guard:
                 del self._acks[: len(sent)]
             return reply
@@ -416,7 +418,7 @@ class Lane:
             if self._left and patience is None:
                 raise Left
             if not self._registered:
-                self.broker.register(self.queue, self._consumer, link=self._link)
+                self.broker.takes.register(self.queue, self._consumer, link=self._link)
                 self._registered = True
             if self._unsure:
                 self._reconcile()
@@ -426,7 +428,7 @@ class Lane:
             return reply
 
         try:
-            return self.broker.patiently(step, self._link, patience)
+            return self.broker.takes.patiently(step, self._link, patience)
         except BaseException:  # also a thread that is interrupted while the answer is on its way
             self._link.close()
             raise
@@ -436,7 +438,7 @@ class Lane:
 
     def _reconcile(self) -> None:
         """Learn what we own: what came in an answer that was lost is there for who waits; what is lost is marked."""
-        owned = self.broker.inflight(self.queue, self._consumer, self._link)
+        owned = self.broker.takes.inflight(self.queue, self._consumer, self._link)
         with self._guard:
             self._acks = [tag for tag in self._acks if tag in owned]
             here = [held for those in self._held.values() for held in those]
@@ -446,8 +448,8 @@ class Lane:
             known = {*self._acks, *self._going, *(held.tag for held in (*here, *self._ready) if not held.lost)}
         strangers = sorted(owned - known)
         if strangers:
-            self.broker.heed_limit(self._link)
-        found = self.broker.booked(self.queue, self._consumer, strangers, self._link)
+            self.broker.reads.heed_limit(self._link)
+        found = self.broker.takes.booked(self.queue, self._consumer, strangers, self._link)
         self._unsure = False
         self._audit_at = time.monotonic() + AUDIT
         if found:
@@ -479,7 +481,7 @@ class Lane:
             try:
                 self.give_all_back(LAST)
                 with self._talk:
-                    self.broker.patiently(self._forget, self._link, LAST)
+                    self.broker.takes.patiently(self._forget, self._link, LAST)
             except RqLiteError:
                 tell = False
         with self._talk:
@@ -490,7 +492,7 @@ class Lane:
         return tell
 
     def _forget(self) -> None:
-        self.broker.reclaim(self.queue, self._consumer, certain=True, death=ENDED, link=self._link)
+        self.broker.tends.reclaim(self.queue, self._consumer, certain=True, death=ENDED, link=self._link)
 
     def begin_anew(self) -> None:
         """In a forked child, which has nothing of what its parent holds, and none of its connections."""

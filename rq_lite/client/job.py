@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from rq_lite.admin import operate
 from rq_lite.broker import Broker, Cancelled
 from rq_lite.client.current import Progress
 from rq_lite.client.defaults import defaults
@@ -181,7 +182,7 @@ class Job(Future[Any]):
 
     def running(self) -> bool:
         """Whether a consumer has it just now."""
-        return not self.done() and self.broker.is_running(self.queue, self.id)
+        return not self.done() and self.broker.puts.is_running(self.queue, self.id)
 
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
@@ -194,7 +195,7 @@ class Job(Future[Any]):
         """
         if self.result_ttl is not None and self.done():
             return super().cancelled()
-        done = self.broker.cancel(self.queue, self.id, interrupt=interrupt)
+        done = operate.cancel(self.broker, self.queue, self.id, interrupt=interrupt)
         if done is Cancelled.REMOVED and self.result_ttl is not None:
             self.hear(CANCELLED)  # its end is on its way, and known already
             with contextlib.suppress(Exception):
@@ -206,7 +207,7 @@ class Job(Future[Any]):
         """How far it says that it is (see `current_job`); None when it has not said so."""
         if self.result_ttl is not None and (self.done() or self._progress is not None):
             return self._progress
-        told = self.broker.progress_of(self.queue, self.id)
+        told = self.broker.puts.progress_of(self.queue, self.id)
         return None if told is None else progress_in(told)
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:

@@ -116,7 +116,7 @@ def put_patiently(
                 raise full(queue, reply, origin.hint if patience or not origin.waits else "")
             origin.wait()
             with progress.wait() if progress is not None else nullcontext():
-                woken = queue.broker.wait_room(queue.name, left)
+                woken = queue.broker.puts.wait_room(queue.name, left)
             if progress is not None and not woken:
                 progress.look(queue)
             queue.check_open()
@@ -132,7 +132,7 @@ def step(
 ) -> Put:
     """One put, after making the queue known where Redis does not know it."""
     for _ in range(3):
-        reply = queue.broker.put(
+        reply = queue.broker.puts.put(
             queue.name,
             entries,
             delay=max(0, round(options.delay * 1000)),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 import msgspec
 
-from rq_lite.admin import status
+from rq_lite.admin import operate, status
 from rq_lite.broker import Broker, Feed, keys
 from rq_lite.broker.link import LONGEST_BLOCK
 from rq_lite.broker.producing import before_put
@@ -117,7 +117,7 @@ class Queue:
     @cached_property
     def seal(self) -> Callable[[bytes], bytes] | None:
         """What signs the JSON of its jobs, if there is a secret."""
-        signer = self.broker.signer
+        signer = self.broker.core.signer
         return None if signer is None else partial(signer.seal, self.name)
 
     def forget_settings(self) -> None:
@@ -225,7 +225,7 @@ class Queue:
 
     def _declare(self, order: str = "") -> tuple[int, int]:
         named = self._declared
-        return self.broker.declare(self.name, named.maxsize, named.maxbytes, order, headroom=named.headroom)
+        return self.broker.puts.declare(self.name, named.maxsize, named.maxbytes, order, headroom=named.headroom)
 
     # -- items, as in the standard library
 
@@ -328,11 +328,11 @@ class Queue:
         Workers go on until nothing is left. `reopen` undoes it.
         """
         self._declare()
-        self.broker.shutdown(self.name, immediate=immediate)
+        operate.shutdown(self.broker, self.name, immediate=immediate)
 
     def reopen(self) -> None:
         """Undo a shutdown."""
-        self.broker.reopen(self.name)
+        operate.reopen(self.broker, self.name)
 
     @property
     def maxsize(self) -> int:
@@ -344,7 +344,7 @@ class Queue:
     def maxsize(self, number: int) -> None:
         bound = self._bound(number)
         self._declare()
-        self.broker.configure(self.name, bound)
+        operate.configure(self.broker, self.name, bound)
 
     def _bound(self, number: int) -> int:
         """In jobs; below 0 it is none, as in the standard library."""
@@ -383,7 +383,7 @@ class Queue:
 
     def qsize(self) -> int:
         """How many jobs wait (pending and scheduled)."""
-        waiting = self.broker.size(self.name)[0]
+        waiting = self.broker.puts.size(self.name)[0]
         lane = leases.known(self.broker, self.name) if self._ahead else None
         return waiting if lane is None else waiting + lane.ready
 
@@ -393,22 +393,22 @@ class Queue:
 
     def full(self) -> bool:
         """Whether a put would have to wait now."""
-        return self.broker.size(self.name)[1]
+        return self.broker.puts.size(self.name)[1]
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until every job is finished: acked, or buried. False if that took longer than `timeout` s."""
         wait = seconds(True, timeout)
         until = None if wait is None else time.monotonic() + wait
-        while self.broker.unfinished(self.name)[0] > 0:
+        while self.broker.tends.unfinished(self.name)[0] > 0:
             left = LONGEST_BLOCK if until is None else until - time.monotonic()
             if left <= 0:
                 return False
-            self.broker.wait_drained(self.name, left)
+            self.broker.tends.wait_drained(self.name, left)
         return True
 
     def clear(self) -> int:
         """Drop every job that waits or is scheduled; how many. Running ones go on."""
-        return self.broker.purge(self.name)
+        return operate.purge(self.broker, self.name)
 
 
 class LifoQueue(Queue):

@@ -141,7 +141,7 @@ class Reader:
     def _ask(self, queue: str, ids: Sequence[str]) -> None:
         """Watch, and hand out what is there. What Redis is not there for is the reader's to try again."""
         try:
-            results = self._broker.watch(queue, self.client, ids)
+            results = self._broker.puts.watch(queue, self.client, ids)
             for job_id, result in zip(ids, results, strict=True):
                 if result:
                     self._tell(queue, job_id, b"" if result == b"+" else result)
@@ -157,7 +157,7 @@ class Reader:
         """Hand a result to those who wait for it; an empty one is large, and to be fetched."""
         key = (queue, job_id)
         if not result and key in self._waiters:
-            result = self._broker.result(queue, job_id) or b'{"state":"expired"}'
+            result = self._broker.puts.result(queue, job_id) or b'{"state":"expired"}'
         passing = is_passing(result)
         with self._lock:
             waiters = list(self._waiters.get(key, ())) if passing else self._waiters.pop(key, [])
@@ -194,7 +194,7 @@ class Reader:
                 if self._stopped.is_set():
                     break
                 self._all_are_due()
-                self._seldom.warn("redis", f"Redis: {self._broker.veiled(str(error))}; results are waited for")
+                self._seldom.warn("redis", f"Redis: {self._broker.core.veiled(str(error))}; results are waited for")
                 time.sleep(random.uniform(0.05, 1.0))
             except RqLiteError as error:
                 self._seldom.warn("results", f"results are waited for, but: {error}")

@@ -37,28 +37,28 @@ def declare(broker: Broker, tasks: Iterable[Task[Any, Any]]) -> None:
 
 def remove_own(broker: Broker, names: Collection[str]) -> None:
     """Those of these names that an app has written; what is changed by others meanwhile stays."""
-    for planned in broker.all_planned():
-        schedule = from_json(planned.name, planned.definition, broker.opened) if planned.name in names else None
+    for planned in broker.plans.all_planned():
+        schedule = from_json(planned.name, planned.definition, broker.core.opened) if planned.name in names else None
         if schedule is None or schedule.origin != "app":
             continue
-        if broker.plan(planned.name, planned.definition, b"", None):
+        if broker.plans.plan(planned.name, planned.definition, b"", None):
             log.info("schedule %s is removed: the app's task has none any more", one_line(planned.name))
 
 
 def write(broker: Broker, name: str, schedule: Schedule) -> bool:
     """Whether the name is free for it: not if it is an operator's and this is an app's, or the reverse."""
-    wanted = to_json(name, schedule, broker.seal)
+    wanted = to_json(name, schedule, broker.core.seal)
     for _ in range(TRIES):
-        known = broker.planned(name)
+        known = broker.plans.planned(name)
         if known is not None and known.definition == wanted:
             return True
-        before = from_json(name, known.definition, broker.opened) if known is not None else None
+        before = from_json(name, known.definition, broker.core.opened) if known is not None else None
         if before is not None and before.origin != schedule.origin:
             return False
         keeps = before is not None and before.same_times(schedule)
-        slot = None if keeps else schedule.after(broker.clock())
-        if broker.plan(name, known.definition if known else b"", wanted, slot):
-            broker.sound_alarm(schedule.queue)
+        slot = None if keeps else schedule.after(broker.plans.clock())
+        if broker.plans.plan(name, known.definition if known else b"", wanted, slot):
+            broker.plans.sound_alarm(schedule.queue)
             return True
     log.warning("schedule %s is changed by others all the time", one_line(name))
     return True

@@ -259,7 +259,7 @@ class Task(AnyTask, Generic[P, R]):
         if seal is not None:
             entry = seal(entry)
         if tracked and defaults.instead is None:
-            self.queue.broker.expect_tracked(self.queue.name)
+            self.queue.broker.puts.expect_tracked(self.queue.name)
         if priority is not None or tracked:
             entry = marked(entry, job_id, priority=priority, tracked=tracked)
         if len(entry) > self.queue.settings.max_payload:

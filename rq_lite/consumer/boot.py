@@ -120,7 +120,7 @@ def prepare(plan: ConsumerConfig, reports: int, board: Board, signals: Signals, 
     through_weather(plan, lambda: declare_schedules(weights, broker))
     elsewhere = Pools(Setup(settings=plan.settings, app=plan.app, number=plan.number, queues=list(weights)))
     executor = Executor(
-        registry.tasks, name, elsewhere, verbose=plan.verbose, signer=broker.signer,
+        registry.tasks, name, elsewhere, verbose=plan.verbose, signer=broker.core.signer,
         max_result=plan.settings.max_result, seldom=seldom,
     )  # fmt: skip
     run = watched(executor.run, name) if events.subscribers else executor.run
@@ -206,7 +206,7 @@ def declare(queue: str, broker: Broker) -> int:
     """Its bound. A full Redis may not be able to keep one: that must not stop those who drain the other queues."""
     own = registry.queues.get(queue)
     try:
-        return own.declare()[0] if own is not None else broker.declare(queue)[0]
+        return own.declare()[0] if own is not None else broker.puts.declare(queue)[0]
     except BrokerOutOfMemory:
         log.warning("queue %r is new and cannot be made known: Redis is at its maxmemory", queue)
         return broker.settings.maxsize

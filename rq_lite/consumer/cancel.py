@@ -61,7 +61,7 @@ class Cancellations:
             else:
                 self._slots.feed(lane, number - 1, [job])
         # A mark may be gone meanwhile: somebody has requeued the job.
-        marked = self._broker.marked(lane.queue, [name for _, name, _ in doubtful], self._link)
+        marked = self._broker.takes.marked(lane.queue, [name for _, name, _ in doubtful], self._link)
         for number, name, job in doubtful:
             if name in marked:
                 self._dropped(lane, number, Dropped(name))
@@ -71,7 +71,7 @@ class Cancellations:
 
     def look(self, lane: Lane) -> None:
         """Without a reply to an exchange that would tell whether there are new marks."""
-        self.learn(lane, self._broker.cancels(lane.queue, self._link))
+        self.learn(lane, self._broker.takes.cancels(lane.queue, self._link))
 
     def learn(self, lane: Lane, cancels: bytes) -> None:
         """Which jobs were cancelled since the last look, if any; those that run here are interrupted."""
@@ -80,7 +80,7 @@ class Cancellations:
         # All of them: at first, when Redis has lost some (a failover), and now and then: most are of jobs long done.
         anew = not lane.cancels or int(cancels) < int(lane.cancels) or len(lane.marks) > MARKS
         known = set(lane.marks)
-        found = self._broker.marks(lane.queue, b"" if anew else lane.cancels, self._link)
+        found = self._broker.takes.marks(lane.queue, b"" if anew else lane.cancels, self._link)
         if anew:
             lane.marks -= known  # what was called meanwhile stays
         lane.marks |= found
@@ -102,9 +102,9 @@ class Cancellations:
                     self._busy.clear()
                     continue
                 try:
-                    call = self._broker.wait_call(queues, name, link)
+                    call = self._broker.takes.wait_call(queues, name, link)
                     # It may be an old one, of before the job was requeued: the mark would be gone then.
-                    found = self._broker.marked(call[0], [call[1]], link) if call is not None else set()
+                    found = self._broker.takes.marked(call[0], [call[1]], link) if call is not None else set()
                 except REDIS_ERRORS:
                     link.close()
                     gevent.sleep(random.uniform(0.05, 1.0))

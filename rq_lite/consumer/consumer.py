@@ -159,10 +159,12 @@ class Consumer:
             if not tags:
                 continue
             try:
-                self._broker.give_back(lane.queue, self.name, tags, link=self._link)
+                self._broker.takes.give_back(lane.queue, self.name, tags, link=self._link)
             except REDIS_ERRORS as error:
                 self._link.close()
-                log.warning("Redis: %s; jobs that will be reclaimed: %d", self._broker.veiled(str(error)), len(tags))
+                log.warning(
+                    "Redis: %s; jobs that will be reclaimed: %d", self._broker.core.veiled(str(error)), len(tags)
+                )
 
     # -- the exchange
 
@@ -229,7 +231,7 @@ class Consumer:
         self._hungry.clear()
         lanes = [self._lanes[queue] for queue in self._order()] if want else acking
         sent = [lane.acks[:MOST] for lane in lanes]
-        replies = self._broker.exchange(
+        replies = self._broker.takes.exchange(
             self.name, [Acks(lane.queue, acks) for lane, acks in zip(lanes, sent, strict=True)], want, self._link
         )
         came = 0
@@ -240,7 +242,7 @@ class Consumer:
             if code is Code.NOLEASE:
                 if self._declare is not None:
                     self._declare(lane.queue)  # it may be that Redis has lost everything
-                self._broker.register(lane.queue, self.name, link=self._link)
+                self._broker.takes.register(lane.queue, self.name, link=self._link)
                 continue
             self._cancelling.learn(lane, cancels)
             if jobs:
@@ -269,7 +271,7 @@ class Consumer:
 
     def _register(self) -> None:
         for queue in self._order.queues:
-            self._broker.register(queue, self.name, link=self._link)
+            self._broker.takes.register(queue, self.name, link=self._link)
         self._registered = True
 
     def _settle_others(self, lane: Lane) -> None:
@@ -281,19 +283,19 @@ class Consumer:
         dropped = [(tag, outcome.job) for tag, outcome in batch if isinstance(outcome, Dropped)]
         stale = 0
         if dropped:
-            stale += self._broker.drop(lane.queue, self.name, dropped, self._link)
+            stale += self._broker.takes.drop(lane.queue, self.name, dropped, self._link)
             lane.marks.difference_update(job for _, job in dropped)
         if reports:
-            stale += self._broker.bury(lane.queue, self.name, reports, self._link)
+            stale += self._broker.takes.bury(lane.queue, self.name, reports, self._link)
         if delays:
-            stale += self._broker.retry(lane.queue, self.name, delays, self._link)
+            stale += self._broker.takes.retry(lane.queue, self.name, delays, self._link)
         if unknown:
-            stale += self._broker.park(lane.queue, self.name, unknown, self._link)
+            stale += self._broker.takes.park(lane.queue, self.name, unknown, self._link)
         if deaths:
-            stale += self._broker.crashed(lane.queue, self.name, deaths, self._link)
+            stale += self._broker.takes.crashed(lane.queue, self.name, deaths, self._link)
         ends = [(tag, outcome) for tag, outcome in batch if isinstance(outcome, Finished)]
         for some in portions(ends):
-            stale += self._broker.finish(lane.queue, self.name, some, self._link)
+            stale += self._broker.takes.finish(lane.queue, self.name, some, self._link)
         del lane.others[: len(batch)]
         if stale:
             self._note_stale(lane, stale)
@@ -312,7 +314,7 @@ class Consumer:
             self._link.close()
             self._doubt = None
             lasts = "" if is_transient(error) else " (will not pass by itself)"
-            self._seldom.warn("redis", f"Redis: {self._broker.veiled(str(error))}{lasts}")
+            self._seldom.warn("redis", f"Redis: {self._broker.core.veiled(str(error))}{lasts}")
             gevent.sleep(pause)
             if self._leaving and self._slots.idle and not any(lane.finished for lane in self._lanes.values()):
                 return False
@@ -350,7 +352,7 @@ class Consumer:
             self._cancelling.look(lane)
         held = self._slots.held()
         for lane in self._lanes.values():
-            owned = self._broker.inflight(lane.queue, self.name, self._link)
+            owned = self._broker.takes.inflight(lane.queue, self.name, self._link)
             lane.forget_all_but(owned)
             if anew and (count := self._slots.disown(lane, owned)):
                 self._seldom.warn(
@@ -365,8 +367,8 @@ class Consumer:
 
     def _adopt(self, lane: Lane, tags: list[int]) -> None:
         """Run jobs that were booked on us by an answer that was lost."""
-        self._broker.heed_limit(self._link)
-        found = self._broker.booked(lane.queue, self.name, tags, self._link)
+        self._broker.reads.heed_limit(self._link)
+        found = self._broker.takes.booked(lane.queue, self.name, tags, self._link)
         for tag, job in found:
             self._cancelling.feed(lane, tag - 1, [job])
         self._seldom.warn("lost", f"queue {lane.queue!r}: an answer was lost; {len(found)} jobs in it begin now")
@@ -380,9 +382,9 @@ class Consumer:
             while True:
                 self._hungry.wait()
                 try:
-                    rang = self._broker.wait_bell(queues, BLOCK * random.uniform(0.8, 1.2), link)
+                    rang = self._broker.takes.wait_bell(queues, BLOCK * random.uniform(0.8, 1.2), link)
                     if rang is not None and self._slots.room <= 0:
-                        self._broker.ring(rang, link)
+                        self._broker.takes.ring(rang, link)
                         continue
                 except REDIS_ERRORS as error:
                     self._doubt = error
@@ -401,9 +403,9 @@ class SuspectConsumer(Consumer):
         if not want or not self._slots.idle:
             return going_on
         for lane in self._lanes.values():
-            code, tag, job = self._broker.isolate(lane.queue, self.name, self._link)
+            code, tag, job = self._broker.takes.isolate(lane.queue, self.name, self._link)
             if code is Code.NOLEASE:
-                self._broker.register(lane.queue, self.name, link=self._link)
+                self._broker.takes.register(lane.queue, self.name, link=self._link)
                 return True
             if tag:
                 self._cancelling.look(lane)

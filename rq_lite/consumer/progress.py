@@ -109,11 +109,11 @@ class ProgressReporter:
         for key, told in list(self._told.items()):
             now, latest = time.monotonic(), told.latest
             if not told.runs:
-                self._broker.progress(told.queue, self._consumer, told.id, told.tag, told.head, b"", link)
+                self._broker.takes.progress(told.queue, self._consumer, told.id, told.tag, told.head, b"", link)
                 del self._told[key]
             elif latest is not None and now >= told.due:
                 told.due = now + PACE
                 detail = encode(latest)[1:-1]
-                self._broker.progress(told.queue, self._consumer, told.id, told.tag, told.head, detail, link)
+                self._broker.takes.progress(told.queue, self._consumer, told.id, told.tag, told.head, detail, link)
                 if told.latest is latest:
                     told.latest = None

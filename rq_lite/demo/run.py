@@ -61,7 +61,7 @@ def run(choices: Choices, settings: Settings, show: Callable[[Sample], None]) ->
             if len(parts) == 1 and (producer.has_met_the_bound or producer.finished):
                 parts.append(Worker(choices, folder, broker, name))
                 stack.callback(parts[-1].stop)
-            if producer.finished and broker.unfinished(name)[0] == 0:
+            if producer.finished and broker.tends.unfinished(name)[0] == 0:
                 show(watcher.look(last=True))
                 return watcher.summary(choices, website.counts())
             time.sleep(TICK)

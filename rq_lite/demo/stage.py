@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from rq_lite.admin import operate
 from rq_lite.broker import Broker, keys
 from rq_lite.demo import app
 from rq_lite.demo.facts import Choices
@@ -46,8 +47,8 @@ def redis(settings: Settings, url: str | None, folder: Path) -> Iterator[tuple[B
 def forget(broker: Broker, queue: str) -> None:
     """Remove a queue that nobody else knows; its worker has ended."""
     key = keys.of(queue)
-    left = [key.inflight(consumer) for consumer in broker.consumers(queue)]
-    broker.purge(queue)
+    left = [key.inflight(consumer) for consumer in broker.tends.consumers(queue)]
+    operate.purge(broker, queue)
     names = [key.meta, key.consumers, key.bell, key.room, key.drained, key.dead, key.dead_index, *left]
     broker.read(("SREM", keys.QUEUES, queue), ("DEL", *names))
 

@@ -47,7 +47,7 @@ class Alarm:
             try:
                 if self._link is None:
                     self._link = self._broker.link()
-                queue = self._broker.wait_alarm(self._queues, BLOCK, self._link)
+                queue = self._broker.plans.wait_alarm(self._queues, BLOCK, self._link)
             except (*REDIS_ERRORS, RqLiteError):
                 if self._link is not None:
                     self._link.close()

@@ -33,7 +33,7 @@ def fire_due(broker: Broker, queues: Collection[str], complain: Complain = aloud
     """
     tried = 0
     while tried < AT_A_TIME:
-        now, due, upcoming = broker.due()
+        now, due, upcoming = broker.plans.due()
         before = tried
         for planned in due:
             if tried < AT_A_TIME:
@@ -53,17 +53,17 @@ def fire(broker: Broker, planned: Planned, now: int, queues: Collection[str], co
         return False
     if said.queue not in queues:
         return False
-    schedule = from_json(planned.name, planned.definition, broker.opened)
+    schedule = from_json(planned.name, planned.definition, broker.core.opened)
     if schedule is None:
         complain(f"schedule {name}", f"schedule {name} is not signed with this worker's secret: it waits")
         return False
     try:
-        slots, entries, upcoming = jobs_of(planned, schedule, now, broker.seal)
+        slots, entries, upcoming = jobs_of(planned, schedule, now, broker.core.seal)
     except Exception as error:  # one that anybody may have written must not hold up the others
         complain(f"schedule {name}", f"schedule {name} makes no job: {type(error).__name__}: {error}: it waits")
         return False
     try:
-        done = broker.fire(planned, schedule.queue, entries, upcoming, slots[-1] if slots else None)
+        done = broker.plans.fire(planned, schedule.queue, entries, upcoming, slots[-1] if slots else None)
     except ShutDown:
         return False  # meant so by somebody: no reason to complain
     if done:

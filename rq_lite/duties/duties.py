@@ -76,7 +76,7 @@ class Duties:
     ):
         # No second try within a chore: the next one comes soon enough, and an outage must not become a storm.
         self._broker = Broker(broker.url, settings=msgspec.structs.replace(broker.settings, patience=0.0), quiet=True)
-        self._revive = broker.revive
+        self._revive = broker.core.revive
         self._worker = worker_id
         self._facts = {**facts, "host": socket.gethostname(), "pid": os.getpid()}
         self._drained = drained
@@ -174,7 +174,7 @@ class Duties:
                         one.due = max(one.due, time.monotonic() + AGAIN * random.uniform(1.0, 1.5))
         self._try_again()
         self._seldom.flush(at_once=True)
-        self._guarded(lambda: self._broker.unannounce(self._worker))
+        self._guarded(lambda: self._broker.tends.unannounce(self._worker))
         self._broker.close()
 
     def _guarded(self, chore: Callable[[], None]) -> bool:
@@ -204,7 +204,7 @@ class Duties:
 
     def _renew(self) -> None:
         self._renewed = time.monotonic()
-        found = [self._broker.renew(name, sorted(self._reaper.living)) for name in self._queues]
+        found = [self._broker.tends.renew(name, sorted(self._reaper.living)) for name in self._queues]
         self.suspects = sum(one.suspects for one in found)
         self._tell_paused({name for name, one in zip(self._queues, found, strict=True) if one.paused})
         if not any(one.waiting for one in found):
@@ -225,7 +225,7 @@ class Duties:
             self._renew()
 
     def _announce(self) -> None:
-        self._broker.announce(
+        self._broker.tends.announce(
             self._worker, {**self._facts, "consumers": len(self._reaper.living)}, self._broker.settings.lease
         )
 
@@ -243,7 +243,7 @@ class Duties:
     def _promote_of(self, name: str, until: float) -> float:
         """When the next of this queue's scheduled jobs is due; now, where there is no time for all."""
         while True:
-            moved, left = self._broker.promote(name, BATCH)
+            moved, left = self._broker.tends.promote(name, BATCH)
             now = time.monotonic()
             if moved < BATCH or now > until:
                 return now + (PROMOTE if left is None else left)
@@ -258,7 +258,7 @@ class Duties:
     def _look_whether_drained(self) -> None:
         """Parked jobs don't count: this worker cannot run them, and would wait for ever."""
         assert self._drained is not None
-        if all(left <= parked for left, parked in map(self._broker.unfinished, self._queues)):
+        if all(left <= parked for left, parked in map(self._broker.tends.unfinished, self._queues)):
             self._drained()
 
     def _look_for_cancelled(self) -> None:
@@ -279,7 +279,7 @@ class Duties:
 
     def _trim(self) -> None:
         for name in self._queues:
-            while self._broker.trim(name):
+            while self._broker.tends.trim(name):
                 pass
 
     def _log_stuck(self, consumer: str, headline: str, stack: str, blamed: tuple[str, int] | None) -> None:
@@ -287,9 +287,9 @@ class Duties:
         count = 0
         with contextlib.suppress(RqLiteError):
             for name in self._queues:
-                tags = sorted(self._broker.inflight(name, consumer), key=lambda tag: ((name, tag) != blamed, tag))
+                tags = sorted(self._broker.takes.inflight(name, consumer), key=lambda tag: ((name, tag) != blamed, tag))
                 count += len(tags)
-                entries = self._broker.booked(name, consumer, tags[: NAMED - len(named)])
+                entries = self._broker.takes.booked(name, consumer, tags[: NAMED - len(named)])
                 named += [id_of(entry) or "(no job)" for _, entry in entries]
         more = f" and {count - len(named)} more" if count > len(named) else ""
         log.error("%s; its jobs: %s%s\n%s", headline, one_line(", ".join(named)) or "unknown", more, stack)

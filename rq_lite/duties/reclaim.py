@@ -63,14 +63,14 @@ class Reclaimer:
 
     def _end_job(self, end: ConsumerEnd, name: str, tag: int) -> None:
         """A job that its consumer was killed for: another attempt, or the dead set."""
-        for _, entry in self._broker.booked(name, end.consumer, [tag]):
+        for _, entry in self._broker.takes.booked(name, end.consumer, [tag]):
             try:
-                message, attempts, crashes = decode(self._broker.opened(name, entry))
+                message, attempts, crashes = decode(self._broker.core.opened(name, entry))
             except Undecodable:
                 continue  # whoever runs it next buries it
-            if self._broker.marked(name, [message.id]):
+            if self._broker.takes.marked(name, [message.id]):
                 log.error("job %s: cancelled, and ended with its consumer", one_line(message.id))
-                self._broker.drop(name, end.consumer, [(tag, message.id)])
+                self._broker.takes.drop(name, end.consumer, [(tag, message.id)])
                 continue
             failure = Failure(f"JobTimeout: {end.death.how}", end.death.where)
             outcome, line = decide(
@@ -78,26 +78,26 @@ class Reclaimer:
             )
             log.error("%s", one_line(line))
             if isinstance(outcome, Retried):
-                self._broker.retry(name, end.consumer, [(tag, outcome.delay)])
+                self._broker.takes.retry(name, end.consumer, [(tag, outcome.delay)])
                 continue
-            puts = completion.Puts(lambda task: end.tasks.get(task, RetryPolicy(0)).says, self._broker.seal)
+            puts = completion.Puts(lambda task: end.tasks.get(task, RetryPolicy(0)).says, self._broker.core.seal)
             settled = completion.buried(message, name, attempts + crashes + 1, failure, outcome, puts)
             if isinstance(settled, Buried):
-                self._broker.bury(name, end.consumer, [(tag, settled.report)])
+                self._broker.takes.bury(name, end.consumer, [(tag, settled.report)])
             else:
-                self._broker.finish(name, end.consumer, [(tag, settled)])
+                self._broker.takes.finish(name, end.consumer, [(tag, settled)])
 
     def _name_culprit(self, end: ConsumerEnd, queues: Sequence[str]) -> None:
         """Say which job brought its consumer down: the one that is blamed, or the only one that it had."""
         suspected = [end.blamed] if end.blamed is not None else [
-            (name, tag) for name in queues for tag in self._broker.inflight(name, end.consumer)
+            (name, tag) for name in queues for tag in self._broker.takes.inflight(name, end.consumer)
         ]  # fmt: skip
         if len(suspected) != 1:
             return
         ((name, tag),) = suspected
-        for _, entry in self._broker.booked(name, end.consumer, [tag]):
+        for _, entry in self._broker.takes.booked(name, end.consumer, [tag]):
             with contextlib.suppress(Undecodable):
-                message, _, crashes = decode(self._broker.opened(name, entry))
+                message, _, crashes = decode(self._broker.core.opened(name, entry))
                 what = (
                     "buried as poison"
                     if crashes + 1 >= POISON
@@ -111,7 +111,9 @@ class Reclaimer:
     def _reclaim(self, name: str, consumer: str, death: Death, *, certain: bool) -> int:
         """How many of its jobs are suspects now."""
         total = cursor = buried = suspects = 0
-        while step := self._broker.reclaim(name, consumer, certain=certain, death=death, most=BATCH, cursor=cursor):
+        while step := self._broker.tends.reclaim(
+            name, consumer, certain=certain, death=death, most=BATCH, cursor=cursor
+        ):
             total, cursor = total + step.moved, step.cursor
             buried, suspects = buried + step.buried, suspects + step.suspects
             self._between()
@@ -132,7 +134,7 @@ class Reclaimer:
         """Whose lease has ended, or who is no more on this machine, at two looks in a row."""
         dead = {}
         for name in queues:
-            for consumer, left in self._broker.consumers(name).items():
+            for consumer, left in self._broker.tends.consumers(name).items():
                 if consumer in self.living:
                     continue
                 gone = surely_dead(consumer)
@@ -150,6 +152,6 @@ class Reclaimer:
         return sum(
             self._reclaim(name, consumer, GONE, certain=True)
             for name in queues
-            for consumer in self._broker.consumers(name)
+            for consumer in self._broker.tends.consumers(name)
             if consumer not in self.own and surely_dead(consumer)
         )

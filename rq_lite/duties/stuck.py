@@ -31,7 +31,7 @@ class StuckJobs:
     def look(self, broker: Broker) -> None:
         """One question per queue, and more only if anything was cancelled there since the last look."""
         for queue in self._jobs:
-            newest = broker.cancels(queue)
+            newest = broker.takes.cancels(queue)
             if newest != self._newest.get(queue, b""):
                 found = dict.fromkeys(self._marked(broker, queue), time.monotonic())
                 self.cancelled = {**found, **self.cancelled}
@@ -41,13 +41,13 @@ class StuckJobs:
         if queue not in self._ids:
             self._ids[queue] = dict(self._read_ids(broker, queue))
         ids = self._ids[queue]
-        marked = broker.marked(queue, list(ids.values()))
+        marked = broker.takes.marked(queue, list(ids.values()))
         return [job for job, name in ids.items() if name in marked]
 
     def _read_ids(self, broker: Broker, queue: str) -> Iterator[tuple[Running, str]]:
         jobs = {job.tag: job for job in self._jobs[queue]}
         tags = sorted(jobs)
         for first in range(0, len(tags), STEP):
-            for tag, entry in broker.booked(queue, self.consumer, tags[first : first + STEP]):
+            for tag, entry in broker.takes.booked(queue, self.consumer, tags[first : first + STEP]):
                 if name := id_in(entry):
                     yield jobs[tag], name

@@ -116,7 +116,7 @@ class Feeder:
             self._queue.put_entries(entries, self._options, feed=mark, progress=self.progress)
             at = batch[-1][1].position
         if resume is not None and source.position != at:  # blank or skipped lines at the end
-            self._queue.broker.mark_feed(self._queue.name, resume, [(POSITION, at, source.position)])
+            self._queue.broker.puts.mark_feed(self._queue.name, resume, [(POSITION, at, source.position)])
 
     def _jobs(self, source: Source, typed: bool) -> Iterator[tuple[bytes, Item, int] | None]:
         """Entries; the item of each, and how much of the source is put with it."""
@@ -150,11 +150,11 @@ class Feeder:
     def _recognize(self, resume: str, file: Path) -> None:
         """Keep what tells this file from others. Taken of a short file it says little: renewed as the file grows."""
         known = self._checked(resume, file).get(FINGERPRINT, "")
-        if not self._queue.broker.mark_feed(self._queue.name, resume, [(FINGERPRINT, known, fingerprint(file))]):
+        if not self._queue.broker.puts.mark_feed(self._queue.name, resume, [(FINGERPRINT, known, fingerprint(file))]):
             self._recognize(resume, file)  # another producer has begun it meanwhile, maybe with another file
 
     def _marks(self, name: str) -> dict[str, str]:
-        return self._queue.broker.feed(self._queue.name, name)
+        return self._queue.broker.puts.feed(self._queue.name, name)
 
     # -- a folder
 
@@ -200,7 +200,7 @@ class Feeder:
                 moves.append((package, mark, GONE + mark))
             elif now - since.setdefault(package, now) > keep:
                 moves.append((package, mark, ""))
-        if moves and self._queue.broker.mark_feed(self._queue.name, feed, moves) < len(moves):
+        if moves and self._queue.broker.puts.mark_feed(self._queue.name, feed, moves) < len(moves):
             return self._marks(feed)
         after = {**marks, **{package: mark for package, _, mark in moves}}
         return {package: mark for package, mark in after.items() if mark}

@@ -362,7 +362,7 @@ class Supervisor:
             f"rq-lite {self._version} worker, pid {os.getpid()}\n"
             f"  queues     {bounds}\n"
             f"  consumers  {self._procs} processes × {slots} greenlets = {self._procs * slots:,} slots\n"
-            f"  redis      {self._broker.shown} (version {'.'.join(map(str, self._broker.version))})\n"
+            f"  redis      {self._broker.shown} (version {'.'.join(map(str, self._broker.core.version))})\n"
             f"  stop       Ctrl-C or SIGTERM; running jobs have {self._grace:g} s",
             file=sys.stderr,
             flush=True,

@@ -172,7 +172,7 @@ def run(job: PutJob, queue: Queue, entry: bytes) -> tuple[Ran, Message]:
     while True:
         attempt += 1
         # Decoded anew each time: what an attempt did to its arguments, the next does not see.
-        message = decode(queue.broker.opened(queue.name, entry))[0]
+        message = decode(queue.broker.core.opened(queue.name, entry))[0]
         try:
             args, kwargs = arguments_of(message)
             value = call(task, args, kwargs, current(message, task, attempt, said))
@@ -197,7 +197,9 @@ def current(message: Message, task: Task[Any, Any], attempt: int, said: list[Pro
 def ended(ran: Ran, message: Message, queue: Queue) -> Finished:
     """What a worker would tell Redis of it."""
     task = registry.tasks[message.task]
-    puts = completion.Puts(lambda name: registry.tasks[name].says if name in registry.tasks else {}, queue.broker.seal)
+    puts = completion.Puts(
+        lambda name: registry.tasks[name].says if name in registry.tasks else {}, queue.broker.core.seal
+    )
     if ran.error is None:
         text = completion.encoded(message, ran.value, task.arguments, queue.settings.max_result)
         return completion.done(message, queue.name, ran.attempts, text, puts)

@@ -106,7 +106,7 @@ def forget_settings() -> None:
 
 def emptied(server: Broker) -> Broker:
     """The same Redis, empty, for one who knows nothing of it yet; begun again if a test has stopped it."""
-    server.open().revive()
+    server.open().core.revive()
     server.read(("FLUSHALL",))
     return Broker(settings=msgspec.structs.replace(server.settings, url=server.url))
 

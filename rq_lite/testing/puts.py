@@ -110,14 +110,14 @@ def entries(broker: Broker, queue: str) -> tuple[list[bytes], list[tuple[bytes, 
 def is_job(broker: Broker, queue: str, entry: bytes) -> bool:
     """Whether a worker would have to do with it: plain items are for `Queue.get`."""
     try:
-        return bool(decode(broker.opened(queue, entry))[0].task)
+        return bool(decode(broker.core.opened(queue, entry))[0].task)
     except Undecodable:
         return True
 
 
 def job_of(queue: Queue, entry: bytes, *, delay: float = 0.0, at: datetime | None = None) -> PutJob:
     """An entry as it was put. Raises Undecodable for what a worker would bury at once."""
-    message = decode(queue.broker.opened(queue.name, entry))[0]
+    message = decode(queue.broker.core.opened(queue.name, entry))[0]
     args, kwargs = arguments_of(message)
     return PutJob(
         id=message.id,

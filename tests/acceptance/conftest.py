@@ -127,8 +127,8 @@ class Lab:
         )
 
     def put_raw(self, *entries: bytes, queue: str = "work") -> None:
-        self.broker.declare(queue)
-        assert self.broker.put(queue, entries).accepted == len(entries)
+        self.broker.puts.declare(queue)
+        assert self.broker.puts.put(queue, entries).accepted == len(entries)
 
     def state(self, queue: str = "work") -> QueueState:
         return status.states(self.broker, [queue])[queue]

@@ -35,7 +35,7 @@ class Flow:
         self.producer.send_signal(signal.SIGINT)
         said = self.producer.communicate(timeout=60)[1]
         assert self.producer.returncode == 130, said
-        until(lambda: self.lab.broker.unfinished("work")[0] == 0, "everything is drained")
+        until(lambda: self.lab.broker.tends.unfinished("work")[0] == 0, "everything is drained")
         assert self.worker.stop() == 0
         assert Counter(self.lab.seen("done")) == Counter(map(str, range(self.lab.put_so_far())))
         assert late or self.lab.state().stale == 0

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from rq_lite.admin import status
+from rq_lite.admin import operate, status
 from rq_lite.broker import keys
 from rq_lite.cli import cli
 from tests.acceptance.conftest import APP, Lab
@@ -52,10 +52,10 @@ def test_both_put_run_and_list_only_their_own(lab: Lab, theirs: Any) -> None:
     their_queue = rq.Queue("reports", connection=theirs)
     job = their_queue.enqueue("operator.add", 40, 2)
     lab.put("do", "ours")
-    lab.broker.declare("high")
-    lab.broker.pause("high")
+    lab.broker.puts.declare("high")
+    operate.pause(lab.broker, "high")
     lab.put("do_high", "waits", queue="high")
-    lab.broker.plan("nightly", b"", b"{}", 1 << 50)
+    lab.broker.plans.plan("nightly", b"", b"{}", 1 << 50)
     worker = lab.work("-q", "work", "-q", "high")
     lab.until_seen("done", 1)
     until(lambda: status.workers(lab.broker), "our worker is announced")

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from rq_lite.admin import operate
 from rq_lite.client.current import Progress
 from rq_lite.client.job import Job
 from rq_lite.model.message import VERSION, Message, decode, encode, marked, new_id
@@ -120,7 +121,7 @@ def test_results_are_the_same(cpu: Cpu, kind: str) -> None:
 
 @each_kind
 def test_jobs_may_put_jobs(cpu: Cpu, kind: str) -> None:
-    cpu.lab.broker.configure("work", maxsize=2)
+    operate.configure(cpu.lab.broker, "work", maxsize=2)
     cpu.put(f"spread_{kind}", 5)
     cpu.drain()
     assert cpu.errors() == []
@@ -323,7 +324,7 @@ def test_poison_is_buried_after_three_engines_and_its_neighbours_never_notice(cp
     assert Counter(cpu.lab.seen("begun")) == {**dict.fromkeys("01234", 1), how: 3}
     cpu.lab.open_gate()
     cpu.lab.until_seen("done", 5)
-    until(lambda: cpu.lab.broker.unfinished("work")[0] == 0, "all is done")
+    until(lambda: cpu.lab.broker.tends.unfinished("work")[0] == 0, "all is done")
     assert worker.stop() == 0
     assert cpu.lab.broker.read(("HGET", "rq:{work}:meta", "crashed")) == [b"3"]
     assert (cpu.lab.state().done, cpu.lab.state().reclaimed) == (5, 0)
@@ -411,7 +412,7 @@ def test_a_job_that_is_cancelled_ends_and_its_place_goes_on(cpu: Cpu, kind: str)
     cpu.lab.until_seen("begun", 1)
     until(lambda: cpu.lab.state().inflight == 2, "the second waits in its slot")
     for job in (waiting, running):
-        cpu.lab.broker.cancel("work", job)
+        operate.cancel(cpu.lab.broker, "work", job)
         assert cpu.ending(job) == {"state": "cancelled"}
     cpu.put(f"away_{kind}", "next")
     cpu.lab.until_seen("done", 1)
@@ -427,7 +428,7 @@ def test_a_job_that_swallows_being_cancelled_ends_with_its_engine_alone(cpu: Cpu
     job = cpu.tracked("swallow_long_process", 1)
     cpu.lab.until_seen("begun", 2)
     before = cpu.consumers(worker)
-    cpu.lab.broker.cancel("work", job)
+    operate.cancel(cpu.lab.broker, "work", job)
     assert cpu.ending(job) == {"state": "cancelled"}
     assert cpu.consumers(worker) == before
     cpu.lab.open_gate()

@@ -28,7 +28,7 @@ def test_poison_is_buried_after_three_deaths_and_its_neighbours_are_done(lab: La
     until(lambda: how in lab.seen("begun"), "the poison runs")
     lab.open_gate()
     until(lambda: lab.state().dead == 1, "the poison is buried")
-    until(lambda: lab.broker.unfinished("work")[0] == 0, "everything else is done")
+    until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "everything else is done")
     assert worker.stop() == 0
     assert set(map(str, range(NEIGHBOURS))) <= set(lab.seen("done"))
     assert lab.seen("begun").count(how) == 3
@@ -71,7 +71,7 @@ def test_innocent_suspects_run_alone_and_are_done(lab: Lab) -> None:
     assert lab.state().suspects == 2  # one of them runs, alone
     lab.open_gate()
     lab.until_seen("done", 3)
-    until(lambda: lab.broker.unfinished("work")[0] == 0, "all is done")
+    until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "all is done")
     until(lambda: len(children(worker.pid)) == 2, "only the consumer and the guard are left")
     assert worker.stop() == 0
     assert sorted(lab.seen("done")) == ["1", "2", "3"]
@@ -92,7 +92,7 @@ def test_a_job_that_holds_the_loop_is_ended_with_its_consumer_and_its_neighbours
     assert " in hog" in dead.report["traceback"]
     until(lambda: len(lab.seen("begun")) == 2 * NEIGHBOURS + 1, "the neighbours run again")
     lab.open_gate()
-    until(lambda: lab.broker.unfinished("work")[0] == 0, "they are done")
+    until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "they are done")
     assert worker.stop() == 0
     assert (lab.state().dead, lab.state().done) == (1, NEIGHBOURS)
     assert "(out of memory?)" not in worker.said
@@ -173,8 +173,8 @@ def test_a_stuck_consumer_is_reported_once_with_its_stack_and_jobs(lab: Lab, how
     assert worker.said.count("is stuck") == 1
     line = next(line for line in worker.said.splitlines() if "is stuck" in line)
     named = line.partition("its jobs: ")[2].split(", ")
-    (consumer,) = lab.broker.consumers("work")
-    entries = lab.broker.booked("work", consumer, range(1, 10))
+    (consumer,) = lab.broker.tends.consumers("work")
+    entries = lab.broker.takes.booked("work", consumer, range(1, 10))
     ids = {decode(entry)[0].task.rpartition(":")[2]: decode(entry)[0].id for _, entry in entries}
     culprit_first = [ids["hog"], ids["hold"]]
     if "(it shows no stack" in worker.said:  # on a busy machine it comes too late to tell the culprit

@@ -10,6 +10,7 @@ from typing import Any
 import click
 import pytest
 
+from rq_lite.admin import operate
 from rq_lite.broker import keys
 from rq_lite.cli.common import duration
 from rq_lite.cli.dead_view import ran_for
@@ -38,7 +39,7 @@ YESTERDAY = round(time.time() * 1000) - 86_400_000
 
 def bury(lab: Lab, *ids: str, queue: str = "work", **report: Any) -> None:
     """Jobs in the dead set as a worker left them yesterday; each is younger than the one before."""
-    lab.broker.declare(queue)
+    lab.broker.puts.declare(queue)
     key = keys.of(queue)
     for job_id in ids:
         tag = lab.broker.read(("HINCRBY", key.meta, "tag", 1))[0]
@@ -226,7 +227,7 @@ def test_ids_that_repeat_are_all_meant(lab: Lab) -> None:
 
 def test_requeue_respects_the_bound(lab: Lab) -> None:
     bury(lab, *"abcde")
-    lab.broker.configure("work", 3)
+    operate.configure(lab.broker, "work", 3)
     said = dead(lab, "requeue", "--all", code=4)
     out, error = said.splitlines()
     assert out == "queue 'work': 3 jobs requeued, 2 left"
@@ -240,7 +241,7 @@ def test_requeue_respects_the_bound(lab: Lab) -> None:
 def test_requeue_waits_for_room(lab: Lab) -> None:
     lab.put("do", *range(3))
     bury(lab, *"abcde", task=f"{APP}:do")
-    lab.broker.configure("work", 3)
+    operate.configure(lab.broker, "work", 3)
     waits = lab.commands.start("dead", "requeue", "--all", "--wait", "60")
     lab.until_blocked(1)
     worker = lab.work()
@@ -253,7 +254,7 @@ def test_requeue_waits_for_room(lab: Lab) -> None:
 def test_a_queue_that_is_full_keeps_no_other_waiting(lab: Lab) -> None:
     bury(lab, "a", "b")
     bury(lab, "h", queue="high")
-    lab.broker.configure("work", 1)
+    operate.configure(lab.broker, "work", 1)
     said = dead(lab, "requeue", "--all", "--wait", "0.01", code=4)
     assert "queue 'work': 1 job requeued, 1 left\n" in said
     assert "queue 'high': 1 job requeued\n" in said
@@ -261,7 +262,7 @@ def test_a_queue_that_is_full_keeps_no_other_waiting(lab: Lab) -> None:
 
 def test_a_job_that_never_fits_is_named(lab: Lab) -> None:
     bury(lab, "x" * 200, "b")
-    lab.broker.configure("work", maxbytes=100)
+    operate.configure(lab.broker, "work", maxbytes=100)
     said = dead(lab, "requeue", "--all", code=1)
     assert said.startswith("queue 'work': 1 job requeued, 1 left\n")
     assert said.endswith("1 job left in the dead set: larger than its maxbytes, 100\n")

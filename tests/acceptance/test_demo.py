@@ -162,7 +162,7 @@ def test_a_redis_that_was_named_is_left_as_it_was(demo: Demo) -> None:
     settings = Settings(home=str(demo.temporary.parent / "redis"))
     broker = Broker(settings=settings, quiet=True).open()
     try:
-        broker.declare("mine")
+        broker.puts.declare("mine")
         before = {key: broker.read(("TTL", key))[0] for key in broker.read(("KEYS", "*"))[0]}
         code, out, _ = demo.run(*SMALL, "--json", "--url", broker.url)
         assert code == 0

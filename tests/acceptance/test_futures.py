@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from rq_lite import Executor, Job, JobFailed, as_completed, events, gather
+from rq_lite.admin import operate
 from rq_lite.broker import Broker, keys
 from rq_lite.broker.base import WITH_FLAGS
 from rq_lite.broker.scripts import load
@@ -57,7 +58,7 @@ def put_count(lab: Lab, queue: str) -> int:
 
 
 def drained(lab: Lab) -> None:
-    until(lambda: not any(lab.broker.unfinished(queue)[0] for queue in ("work", "news")), "all is done")
+    until(lambda: not any(lab.broker.tends.unfinished(queue)[0] for queue in ("work", "news")), "all is done")
 
 
 def test_the_words_of_an_error_arrive_as_they_were_said(lab: Lab, ends: Any) -> None:
@@ -84,7 +85,7 @@ def test_results_errors_and_callbacks(lab: Lab, ends: Any) -> None:
     assert dead.report["error"] == "ValueError: no 3"
     assert quiet.result_ttl is None
     # The callback's id is derived, and its own wishes are those of its task.
-    assert lab.broker.result("news", f"{bad.id}.failure") is not None
+    assert lab.broker.puts.result("news", f"{bad.id}.failure") is not None
     assert undocumented(lab.broker) == []
 
 
@@ -128,7 +129,7 @@ def test_a_job_killed_for_its_hard_limit_tells_it(lab: Lab, ends: Any) -> None:
     until(lambda: lab.seen("told"), "the callback runs")
     assert lab.seen("told")[0].startswith("failed [1] None 1 JobTimeout")
     # Put by the supervisor, which knows no app, and all the same as its task says.
-    until(lambda: lab.broker.result("news", f"{job.id}.failure"), "the callback's result is kept")
+    until(lambda: lab.broker.puts.result("news", f"{job.id}.failure"), "the callback's result is kept")
 
 
 def test_a_job_may_wait_for_others(lab: Lab, ends: Any) -> None:
@@ -163,7 +164,7 @@ def test_an_executor_runs_tasks_and_registered_functions(lab: Lab, ends: Any) ->
         unknown = executor.submit(math.comb, 4, 2)
         until(lambda: lab.state().parked == 1, "it is parked: no app registers it")
         assert not unknown.done()
-        lab.broker.purge("work")
+        operate.purge(lab.broker, "work")
 
 
 # -- faults
@@ -186,7 +187,7 @@ def test_around_the_step_that_ends_jobs(lab: Lab, ends: Any, tmp_path: Path, mom
         worker.wait()
         lab.work("-q", "work", app=APP)
     assert gather(*jobs, timeout=60) == [n * n for n in range(12)]
-    until(lambda: lab.broker.unfinished("work")[0] == 0, "all is done")
+    until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "all is done")
     assert put_count(lab, "news") == lab.state().done == 12
     lab.work("-q", "news", app=APP)
     until(lambda: len(lab.seen("got")) == 12, "the callbacks run")
@@ -195,7 +196,7 @@ def test_around_the_step_that_ends_jobs(lab: Lab, ends: Any, tmp_path: Path, mom
 @pytest.mark.parametrize("script", ["finish", "exchange"])
 def test_lost_replies_of_a_worker_change_nothing(lab: Lab, ends: Any, proxy: Proxy, script: str) -> None:
     lab.broker.open()
-    needle = load(flags=lab.broker.version >= WITH_FLAGS)[script].digest
+    needle = load(flags=lab.broker.core.version >= WITH_FLAGS)[script].digest
     worker = lab.work("-q", "work", "--greenlets", "3", "--url", proxy.url, app=APP)
     worker.says("ready")
     jobs = []
@@ -205,7 +206,7 @@ def test_lost_replies_of_a_worker_change_nothing(lab: Lab, ends: Any, proxy: Pro
         until_swallowed(proxy, lost)
         proxy.calm()
         assert gather(*jobs, timeout=60) == [n * n for n in range(5)] * lost
-    until(lambda: lab.broker.unfinished("work")[0] == 0, "all is done")
+    until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "all is done")
     assert put_count(lab, "news") == lab.state().done == 15
     assert lab.state().stale == 0
 
@@ -239,7 +240,7 @@ def test_callbacks_are_neither_lost_nor_doubled_when_consumers_are_killed_at_ran
             if consumers:
                 os.kill(chance.choice(consumers), signal.SIGKILL)
     assert gather(*jobs, timeout=60) == [n * n for n in range(400)]
-    until(lambda: lab.broker.unfinished("work")[0] == 0, "all is done")
+    until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "all is done")
     assert put_count(lab, "news") == lab.state().done == 400
     assert lab.broker.read(("LLEN", keys.of("news").pending))[0] == 400
 
@@ -293,12 +294,12 @@ def test_at_maxmemory_a_job_ends_though_nobody_can_make_its_callbacks_queue_know
     full = lab_at(private())
     full.app = APP
     use(full.broker)
-    full.broker.declare("work")
+    full.broker.puts.declare("work")
     ends.square.put(3)
     full.broker.read(("SREM", keys.QUEUES, "news"), ("DEL", keys.of("news").meta))
     with at_maxmemory(full.broker):
         worker = full.work("-q", "work", app=APP)
-        until(lambda: full.broker.unfinished("work")[0] == 0, "the job has ended")
+        until(lambda: full.broker.tends.unfinished("work")[0] == 0, "the job has ended")
         assert worker.stop() == 0
     assert full.state().reclaimed == 0
     assert full.drain(app=APP).process.returncode == 0
@@ -320,7 +321,7 @@ def test_a_job_ends_with_its_callbacks_when_redis_is_back(
     away.open_gate()
     worker.says("Redis: ")
     server.start(*DURABLE)
-    until(lambda: away.broker.unfinished("work")[0] == 0, "the job has ended")
+    until(lambda: away.broker.tends.unfinished("work")[0] == 0, "the job has ended")
     assert worker.stop() == 0
     assert "fault of the consumer" not in worker.said
     assert away.seen("begun") == ["3"]

@@ -144,8 +144,8 @@ def test_an_item_that_kills_three_getters_is_buried(lab: Lab, items: Queue, gett
 
 
 def reclaimed(lab: Lab) -> bool:
-    for consumer in lab.broker.consumers("items"):
-        lab.broker.reclaim("items", consumer, certain=True)
+    for consumer in lab.broker.tends.consumers("items"):
+        lab.broker.tends.reclaim("items", consumer, certain=True)
     return lab.state("items").inflight == 0
 
 
@@ -199,7 +199,7 @@ def test_a_queue_can_be_handed_to_a_process(lab: Lab, items: Queue, method: str)
     assert items.join(30)
     assert sorted(results.get() for _ in range(60)) == [[i, i * i] for i in range(60)]
     assert lab.state("items").stale == 0
-    assert len(lab.broker.consumers("items")) == 1, "the children have said goodbye"
+    assert len(lab.broker.tends.consumers("items")) == 1, "the children have said goodbye"
 
 
 def hold_one(items: Queue) -> None:

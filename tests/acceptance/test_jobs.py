@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-from rq_lite.admin import jobs
+from rq_lite.admin import jobs, operate
 from rq_lite.broker import keys
 from rq_lite.model.message import VERSION, Message, encode, marked
 from rq_lite.model.states import State
@@ -18,9 +18,9 @@ EVIL = "[red]\x1b[2J\u202e\r\nfake\x00"
 
 
 def put(lab: Lab, task: str, *ids: str, queue: str = "work", delay: int = 0, **fields: Any) -> None:
-    lab.broker.declare(queue)
+    lab.broker.puts.declare(queue)
     entries = [encode(Message(VERSION, each, f"{APP}:{task}", [each], **fields)) for each in ids]
-    assert lab.broker.put(queue, entries, delay=delay).accepted == len(ids)
+    assert lab.broker.puts.put(queue, entries, delay=delay).accepted == len(ids)
 
 
 def run(lab: Lab, *arguments: str, code: int = 0) -> str:
@@ -104,7 +104,7 @@ def test_how_far_it_is_and_how_it_ended(lab: Lab) -> None:
     found = json.loads(lab.commands.run("status", "--json").stdout)
     assert [(one["id"], one["done"], one["total"]) for one in found["queues"]["work"]["progress"]] == [("w", 100, 200)]
     lab.open_gate()
-    until(lambda: lab.broker.result("work", "w"), "it ends")
+    until(lambda: lab.broker.puts.result("work", "w"), "it ends")
     assert 'state      ended: done\nresult     {"state":"done","value":null}\n' in run(lab, "show", "w")
     until(lambda: "50%" not in lab.commands.run("status").stdout, "status has nothing to say of it any more")
 
@@ -122,7 +122,7 @@ def test_cancelling(lab: Lab) -> None:
         "job p1 of 'work': removed: it will never run\njob s of 'work': removed: it will never run\n"
     )
     assert run(lab, "cancel", "r") == "job r of 'work': it runs, and is being interrupted\n"
-    until(lambda: lab.broker.unfinished("work")[0] == 0, "all has ended")
+    until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "all has ended")
     assert lab.seen("done") == ["p2"]
     assert "no job 'r' in queue 'work'" in run(lab, "cancel", "r", "-q", "work", code=1)
     assert "no job 'r' in 4 queues: it has ended, or never was" in run(lab, "cancel", "r", code=1)
@@ -131,11 +131,11 @@ def test_cancelling(lab: Lab) -> None:
 
 
 def test_a_job_too_far_off_to_be_found_is_cancelled_where_the_queue_is_named(lab: Lab) -> None:
-    lab.broker.declare("work")
-    lab.broker.configure("work", 0)
+    lab.broker.puts.declare("work")
+    operate.configure(lab.broker, "work", 0)
     for first in range(0, 20_500, 500):
         put(lab, "do", *(f"{n:05}" for n in range(first, first + 500)))
-    lab.broker.declare("other")
+    lab.broker.puts.declare("other")
     far = "10250"
     told = run(lab, "cancel", far, code=1)
     assert "500 that wait further than 10,000 from both ends were not looked at; name the queue with -q" in told
@@ -150,7 +150,7 @@ def test_retrying(lab: Lab) -> None:
     everywhere(lab)
     lab.open_gate()
     assert run(lab, "retry", "s", "d") == "job s of 'work': due now\njob d of 'work': waits again\n"
-    until(lambda: lab.broker.unfinished("work")[0] == 0, "all has ended")
+    until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "all has ended")
     assert "s" in lab.seen("done")
     assert lab.seen("begun").count("d") == 2
     assert "no job 's'" in run(lab, "retry", "s", code=1)
@@ -159,7 +159,7 @@ def test_retrying(lab: Lab) -> None:
 def test_there_must_be_something_to_retry_and_room_for_it(lab: Lab) -> None:
     everywhere(lab)
     assert "job 'p1' of 'work' is pending: there is nothing to retry" in run(lab, "retry", "p1", code=1)
-    lab.broker.configure("work", 3)
+    operate.configure(lab.broker, "work", 3)
     assert run(lab, "retry", "d", code=4).endswith(
         "; 1 job left in the dead set (`rq-lite dead requeue d -q work --wait SECONDS` waits for room)\n"
     )
@@ -167,7 +167,7 @@ def test_there_must_be_something_to_retry_and_room_for_it(lab: Lab) -> None:
 
 
 def test_bad_usage(lab: Lab) -> None:
-    lab.broker.declare("work")
+    lab.broker.puts.declare("work")
     assert "unknown queue 'nope'; there is work" in run(lab, "list", "nope", code=2)
     assert "nowhere" in run(lab, "list", "--state", "nowhere", code=2)
     assert run(lab, "list", "--page", "0", code=2)

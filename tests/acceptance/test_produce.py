@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
+from rq_lite.admin import operate
 from rq_lite.broker import keys
 from tests.acceptance.conftest import Lab
 from tests.conftest import DURABLE, Server, each_server, until
@@ -149,12 +150,12 @@ def test_on_a_pipe_a_plain_line_comes_now_and_then(lab: Lab) -> None:
 
 
 def test_who_waits_for_room_in_a_paused_queue_is_told(lab: Lab) -> None:
-    lab.broker.declare("work", 2)
-    lab.broker.pause("work")
+    lab.broker.puts.declare("work", 2)
+    operate.pause(lab.broker, "work")
     producer = lab.producer("number", "--count", "5")
     assert producer.stderr is not None
     assert "queue 'work' is full and paused: `rq-lite queue resume work`" in producer.stderr.readline()
-    lab.broker.resume("work")
+    operate.resume(lab.broker, "work")
     producer.send_signal(signal.SIGINT)
     producer.communicate(timeout=60)
 
@@ -162,7 +163,7 @@ def test_who_waits_for_room_in_a_paused_queue_is_told(lab: Lab) -> None:
 def test_a_producer_says_that_redis_is_away(private: Callable[..., Server], lab_at: Callable[[Server], Lab]) -> None:
     server = private("--appendonly", "yes")
     lab = lab_at(server)
-    lab.broker.declare("work", 0)
+    lab.broker.puts.declare("work", 0)
     producer = lab.producer("number", "--count", "1000000", "--rate", "50")
     until(lambda: lab.put_so_far() > 0, "something is put")
     server.kill()

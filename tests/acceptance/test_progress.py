@@ -7,6 +7,7 @@ import json
 import pytest
 
 from rq_lite import current_job
+from rq_lite.admin import operate
 from rq_lite.broker import keys
 from rq_lite.client.current import Progress
 from rq_lite.client.job import Job
@@ -73,7 +74,7 @@ def test_cancelling_by_the_handle(lab: Lab) -> None:
     assert done.cancel() is False
     assert not done.cancelled()
     never = Job(id="never put", queue="work", task="t", broker=lab.broker)
-    until(lambda: lab.broker.unfinished("work")[0] == 0, "nothing runs")
+    until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "nothing runs")
     assert never.cancel() is False
 
 
@@ -86,7 +87,7 @@ def test_also_off_the_loop(lab: Lab, where: str) -> None:
     job = Job(id="e", queue="work", task="t", broker=lab.broker)
     until(lambda: job.progress == Progress(7, 8, "half of e"), "the last is written")
     lab.open_gate()
-    until(lambda: lab.broker.unfinished("work")[0] == 0, "it ends")
+    until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "it ends")
     until(lambda: job.progress is None, "nothing is left")
 
 
@@ -95,8 +96,8 @@ def test_what_runs_off_the_loop_is_cancelled_like_any_other(lab: Lab, where: str
     lab.put_raw(encode(Message(VERSION, "e", f"{APP}:last_in_{where}", ["e"])))
     worker = lab.work("--greenlets", "2")
     (run,) = lab.until_seen("begun", 1)
-    lab.broker.cancel("work", "e")
-    until(lambda: lab.broker.unfinished("work")[0] == 0, "it ends")
+    operate.cancel(lab.broker, "work", "e")
+    until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "it ends")
     state = lab.state()
     assert (state.cancelled, state.done, state.dead, state.reclaimed) == (1, 0, 0, 0)
     if where == "process":

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from rq_lite.admin import operate
 from rq_lite.broker import Broker
 from rq_lite.client.defaults import DEFAULT, defaults
 from rq_lite.client.job import Job
@@ -49,19 +50,19 @@ def test_a_crawl_that_finds_more_than_its_bound_loses_no_page(lab: Lab) -> None:
 
 @pytest.mark.usefixtures("here")
 def test_producers_wait_while_jobs_hold_a_queue_above_its_bound(lab: Lab) -> None:
-    lab.broker.pause("rows")
+    operate.pause(lab.broker, "rows")
     brings.import_all.put(3_000)
-    lab.broker.resume("rows")
+    operate.resume(lab.broker, "rows")
     worker = lab.work("-q", "rows", "--greenlets", "1", app=APP)
     until(lambda: lab.state("rows").over, "it is over its bound")
-    lab.broker.pause("rows")
+    operate.pause(lab.broker, "rows")
     state = lab.state("rows")
     assert state.over_by.keys() == {f"{APP}:import_all"}
     shown = lab.commands.run("status", "rows").stdout
     assert re.search(rf"[\d,]+ jobs over its bound: put by running jobs of {APP}:import_all \([\d,]+\)", shown)
     with lab.commands.start("produce", "--task", f"{APP}:store", "--count", "3") as producer:
         lab.until_blocked(1)
-        lab.broker.resume("rows")
+        operate.resume(lab.broker, "rows")
         assert producer.wait(60) == 0
     until(lambda: lab.state("rows").done == 3_004, "all is done")
     assert worker.stop() == 0
@@ -93,7 +94,7 @@ def test_headroom_refuses_what_a_job_puts_beyond_it(lab: Lab) -> None:
     with pytest.raises(JobFailed, match=r"in a job whose own worker serves this queue.*headroom") as caught:
         job.result(60)
     assert caught.value.type == "QueueFull"
-    until(lambda: lab.broker.unfinished("narrow")[0] == 0, "what was put is done")
+    until(lambda: lab.broker.tends.unfinished("narrow")[0] == 0, "what was put is done")
     assert lab.state("narrow").put == 1 + 15
     assert "any number" not in lab.commands.run("queue", "set", "narrow", "--headroom", "50").stdout
     assert lab.state("narrow").headroom == 50

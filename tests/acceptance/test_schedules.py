@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rq_lite.admin import operate
 from rq_lite.broker import Broker
 from rq_lite.model.schedule import job_id
 from tests.acceptance.conftest import Lab
@@ -70,7 +71,7 @@ def test_a_worker_that_waits_hears_of_a_new_schedule_at_once(lab: Lab, commands:
     added = commands.run("schedule", "add", "s", "--task", f"{APP}:greet", "--every", "1s", "--args", '["Ada"]')
     assert added.returncode == 0, added.stderr
     until(lambda: lab.state().put >= 2, "two slots are fired")
-    planned = lab.broker.planned("s")
+    planned = lab.broker.plans.planned("s")
     assert planned is not None
     assert planned.last is not None
     assert planned.last % 1000 == 0
@@ -79,7 +80,7 @@ def test_a_worker_that_waits_hears_of_a_new_schedule_at_once(lab: Lab, commands:
 def test_a_task_of_another_program_is_named_with_its_queue(lab: Lab, commands: Commands) -> None:
     refused = commands.run("schedule", "add", "s", "--task", "shop:bill", "-q", "nowhere", "--every", "5m")
     assert (refused.returncode, refused.stderr) == (2, "rq-lite: unknown queue 'nowhere'; there is none yet\n")
-    lab.broker.declare("bills")
+    lab.broker.puts.declare("bills")
     for arguments, number in (("[1]", 1), ("[2]", 2)):  # the second replaces the first
         done = commands.run(
             "schedule", "add", "s", "--task", "shop:bill", "-q", "bills", "--every", "5m", "--args", arguments
@@ -113,7 +114,7 @@ def test_what_cannot_be_added(commands: Commands, broker: Broker, options: tuple
     assert what in done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
-    assert broker.all_planned() == []
+    assert broker.plans.all_planned() == []
 
 
 def test_unknown_names(commands: Commands, lab: Lab) -> None:
@@ -132,7 +133,7 @@ def test_an_apps_own_is_not_replaced_by_hand(lab: Lab, commands: Commands) -> No
 
 
 def test_a_schedule_of_a_later_version_is_listed_all_the_same(lab: Lab, commands: Commands) -> None:
-    lab.broker.plan("new", b"", b'{"v":9}', 1)
+    lab.broker.plans.plan("new", b"", b'{"v":9}', 1)
     assert commands.run("schedule", "list").stdout == "new\t(not understood by this version)" + "\t-" * 6 + "\n"
     assert listed(commands) == [{"name": "new", "definition": '{"v":9}'}]
     assert commands.run("schedule", "run", "new").returncode == 2
@@ -140,12 +141,12 @@ def test_a_schedule_of_a_later_version_is_listed_all_the_same(lab: Lab, commands
 
 
 def test_a_schedule_that_is_not_signed_with_this_secret_is_called_so(lab: Lab, commands: Commands) -> None:
-    lab.broker.declare("work")
+    lab.broker.puts.declare("work")
     assert commands.run(
         "schedule", "add", "s", "--task", "t", "-q", "work", "--every", "1h"
     ).returncode == 0  # fmt: skip
     lab.environment["RQ_LITE_SECRET"] = "the key of these tests"
-    lab.broker.plan("new", b"", b'{"v":9}', 1)
+    lab.broker.plans.plan("new", b"", b'{"v":9}', 1)
     new, known = (line.split("\t")[:2] for line in commands.run("schedule", "list").stdout.splitlines())
     assert new == ["new", "(not understood by this version)"]
     assert known == ["s", "(not signed with this secret)"]
@@ -162,26 +163,26 @@ def test_sighup_removes_the_schedule_that_a_task_has_lost(lab: Lab) -> None:
     file = lab.folder / "shrinking.py"
     file.write_text(app.format(", every=3600"))
     worker = lab.work(app="shrinking")
-    until(lambda: lab.broker.planned("t"), "the schedule is there")
+    until(lambda: lab.broker.plans.planned("t"), "the schedule is there")
     file.write_text(app.format(""))
     worker.signal(signal.SIGHUP)
-    until(lambda: lab.broker.planned("t") is None, "it is gone")
+    until(lambda: lab.broker.plans.planned("t") is None, "it is gone")
 
 
 def test_what_was_missed_is_made_up_for_after_a_restart(lab: Lab) -> None:
     """The schedule's last worker was killed hours ago."""
     lab.work(app=APP).says(" ready (pid ")
-    until(lambda: lab.broker.planned("yearly"), "the schedules are there")
+    until(lambda: lab.broker.plans.planned("yearly"), "the schedules are there")
     lab.end()
-    known = lab.broker.planned("tick")
+    known = lab.broker.plans.planned("tick")
     assert known is not None
     slot = known.slot - 3_600_000
-    assert lab.broker.plan("tick", known.definition, known.definition, slot)
+    assert lab.broker.plans.plan("tick", known.definition, known.definition, slot)
     before = lab.put_so_far()
-    lab.broker.pause("work")
+    operate.pause(lab.broker, "work")
     lab.work(app=APP)
     until(lambda: lab.put_so_far() > before, "it is fired")
-    planned = lab.broker.planned("tick")
+    planned = lab.broker.plans.planned("tick")
     assert planned is not None
     assert planned.last is not None
     ids = [job_id("tick", slot + n * 1000) for n in range(3600)]

@@ -22,6 +22,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from rq_lite.admin import operate
 from rq_lite.admin import status as inspection
 from rq_lite.admin.status import QueueState
 from rq_lite.broker import Broker, keys
@@ -147,9 +148,9 @@ def test_the_table_shows_queues_workers_and_what_to_look_at(
     commands: Commands, task: Task[[int], int], broker: Broker
 ) -> None:
     task.put_many(range(5))
-    broker.pause("q")
-    broker.declare("wide", 0)
-    broker.announce("w", {"host": "box", "pid": 77, "queues": "q", "procs": 4, "slots": 200, "since": 1}, 60)
+    operate.pause(broker, "q")
+    broker.puts.declare("wide", 0)
+    broker.tends.announce("w", {"host": "box", "pid": 77, "queues": "q", "procs": 4, "slots": 200, "since": 1}, 60)
     result = commands.run("status")
     assert result.returncode == 0
     row = next(line.split() for line in result.stdout.splitlines() if line.split()[:1] == ["q"])
@@ -163,9 +164,9 @@ def test_the_table_shows_queues_workers_and_what_to_look_at(
 
 def test_only_the_named_queues_and_their_workers(commands: Commands, broker: Broker) -> None:
     for name in ("a", "b"):
-        broker.declare(name)
+        broker.puts.declare(name)
         facts: dict[str, str | int] = {"host": f"serves-{name}", "pid": 1, "queues": name}
-        broker.announce(name, facts, 60)
+        broker.tends.announce(name, facts, 60)
     shown = commands.run("status", "b").stdout
     assert "serves-b" in shown
     assert "serves-a" not in shown
@@ -173,12 +174,12 @@ def test_only_the_named_queues_and_their_workers(commands: Commands, broker: Bro
 
 
 def test_names_of_others_cannot_write_on_the_terminal(commands: Commands, broker: Broker) -> None:
-    broker.declare("q")
+    broker.puts.declare("q")
     evil = "[red]\x1b[2J\u202e\r\nfake"
     broker.read(("HSET", keys.of("q").meta, f"unknown:{evil}", "1 [bold]w\x07", "parked", 1))
     # A name that was cut in the middle of a character, as the script does with long ones.
     broker.read(("HSET", keys.of("q").meta, b"unknown:\xc3", "1 w"))
-    broker.announce("w", {"host": evil, "pid": evil, "queues": f"q,{evil}"}, 60)
+    broker.tends.announce("w", {"host": evil, "pid": evil, "queues": f"q,{evil}"}, 60)
     broker.read(("SADD", keys.QUEUES, "no {queue} \x1b[2J"))
     for arguments in (["status"], ["status", "q"]):
         shown = commands.run(*arguments)
@@ -257,7 +258,7 @@ def test_watch_with_json_is_an_object_a_line(commands: Commands, queue: Queue) -
 )
 def test_an_unknown_queue_is_refused_and_not_made(commands: Commands, broker: Broker, arguments: list[str]) -> None:
     for name in ("mails", "q"):
-        broker.declare(name)
+        broker.puts.declare(name)
     result = commands.run(*arguments)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "rq-lite: unknown queue 'typo'; there is mails, q\n"
@@ -360,16 +361,16 @@ def test_health_follows_the_worker(commands: Commands, tmp_path: Path, queue: Qu
 
 
 def test_health_tells_this_host_from_others(commands: Commands, broker: Broker, queue: Queue) -> None:
-    broker.register("q", OTHER_HOST)
+    broker.takes.register("q", OTHER_HOST)
     assert commands.run("health").returncode == 1
     anywhere = commands.run("health", "--any")
     assert (anywhere.returncode, anywhere.stdout) == (0, "1 consumer on any host\n")
-    broker.register(queue.name, str(mine()))
+    broker.takes.register(queue.name, str(mine()))
     assert commands.run("health").returncode == 0
 
 
 def test_a_lease_that_ended_is_no_health(commands: Commands, broker: Broker, queue: Queue) -> None:
-    broker.register(queue.name, str(mine()))
+    broker.takes.register(queue.name, str(mine()))
     broker.read(
         ("ZADD", keys.of("q").consumers, 1, str(mine())), ("ZREMRANGEBYSCORE", keys.of("q").consumers, 2, "inf")
     )
@@ -379,11 +380,11 @@ def test_a_lease_that_ended_is_no_health(commands: Commands, broker: Broker, que
 def test_who_was_killed_is_no_health_though_the_lease_goes_on(commands: Commands, broker: Broker, queue: Queue) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     alive = str(mine()._replace(pid=child.pid, start=start_of(child.pid) or ""))
-    broker.register("q", alive)
+    broker.takes.register("q", alive)
     assert commands.run("health").returncode == 0
     child.communicate()
     assert commands.run("health", "--any").returncode == 1
-    broker.reclaim("q", alive, certain=True)
+    broker.tends.reclaim("q", alive, certain=True)
 
 
 def test_health_is_bad_without_redis(commands: Commands, tmp_path: Path) -> None:

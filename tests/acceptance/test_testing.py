@@ -161,8 +161,8 @@ def test_drain_runs_what_waits_and_says_what_was_buried(rq_redis: Broker, write:
 def test_a_worker_checks_signatures_with_this_process_s_secret(write: Any, app: str, tmp_path: Path) -> None:
     with isolated(secret="a secret for this test") as broker:
         write.put(str(tmp_path / "signed"), "a")
-        forged = broker.opened("letters", write.encoded((str(tmp_path / "forged"), "a"), {}, "forged"))
-        broker.put("letters", [forged])
+        forged = broker.core.opened("letters", write.encoded((str(tmp_path / "forged"), "a"), {}, "forged"))
+        broker.puts.put("letters", [forged])
         (dead,) = drain(app)
     assert dead.error.startswith("refused: not signed")
     assert (tmp_path / "signed").read_text() == "a"

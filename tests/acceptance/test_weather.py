@@ -124,7 +124,7 @@ def test_in_a_black_hole_everybody_gives_up_after_a_while(lab: Lab, proxy: Proxy
     with proxy.freeze():
         since = time.monotonic()
         with pytest.raises(BrokerUnavailable, match="Timeout") as caught:
-            impatient.put("other", [entry(1)])
+            impatient.puts.put("other", [entry(1)])
         until(lambda: "Timeout" in flow.worker.said, "the worker gave up", 2 * ANSWER - (time.monotonic() - since))
     assert caught.value.outcome == "unknown"
     impatient.close()
@@ -183,7 +183,7 @@ def test_a_put_that_arrives_late_is_not_done_twice(
 ) -> None:
     """Its producer has repeated it meanwhile over another connection, and gone on."""
     monkeypatch.setattr(address, "ANSWER", 0.3)
-    broker.declare("q")
+    broker.puts.declare("q")
     through = Broker(proxy.url, settings=Settings(url=proxy.url)).open()
     with proxy.freeze(present=True):
         put(through, 1)
@@ -198,8 +198,8 @@ def test_a_put_that_arrives_late_is_not_done_twice(
 
 @pytest.mark.parametrize("way", ["requests", "replies"])
 def test_an_exchange_that_is_cut_anywhere_is_done_or_not_done(broker: Broker, proxy: Proxy, way: Way) -> None:
-    broker.declare("q")
-    broker.register("q", "c")
+    broker.puts.declare("q")
+    broker.takes.register("q", "c")
     through = Broker(proxy.url, settings=broker.settings)
     link = through.link()
     size = length_of_an_exchange(broker, through, proxy, way)
@@ -210,13 +210,13 @@ def test_an_exchange_that_is_cut_anywhere_is_done_or_not_done(broker: Broker, pr
             take(through, link, 1)
         assert is_transient(caught.value)
         link.close()
-        owned = through.inflight("q", "c", link)
+        owned = through.takes.inflight("q", "c", link)
         assert len(owned) + len(waiting(broker)) == 1
         # Cut behind its last byte, or in its reply, it was done.
         assert len(owned) == (way == "replies" or offset == size)
         (tag,) = owned or (0,)
         take(through, link, 1 - len(owned), [tag] if owned else [])
-        take(through, link, 0, list(through.inflight("q", "c", link)))
+        take(through, link, 0, list(through.takes.inflight("q", "c", link)))
     assert proxy.counters.cut == size + 1
     link.close()
     through.close()
@@ -240,7 +240,7 @@ def test_a_put_that_is_cut_anywhere_is_done_once(
     broker: Broker, proxy: Proxy, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(random, "uniform", lambda *_: 0.0)  # no pause before each of so many repetitions
-    broker.declare("q", 0)
+    broker.puts.declare("q", 0)
     through = Broker(proxy.url, settings=Settings(url=proxy.url)).open()
     put(through, 0)
     before = getattr(proxy.counters, way)
@@ -319,7 +319,7 @@ def test_a_full_redis_refuses_puts_and_is_drained(
         lab.until_seen("done", 1)
         with pytest.raises(BrokerOutOfMemory):
             lab.put("do", "more")
-        until(lambda: lab.broker.unfinished("work")[0] == 0, "everything is drained")
+        until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "everything is drained")
         assert worker.stop() == 0
     assert Counter(lab.seen("done")) == Counter(map(str, range(300)))
     assert len(lab.dead()) == 20
@@ -348,7 +348,7 @@ def test_a_replica_takes_over(
     worker.says("read only replica")
     proxy.retarget(new.url)
     assert producer.wait(60) == 0, producer.communicate()[1]
-    until(lambda: lab_after.broker.unfinished("work")[0] == 0, "everything is drained")
+    until(lambda: lab_after.broker.tends.unfinished("work")[0] == 0, "everything is drained")
     assert worker.stop() == 0
     assert Counter(lab.seen("done")) == Counter(map(str, range(60))) + Counter(map(str, range(5)))
     assert "Traceback" not in worker.said
@@ -360,7 +360,7 @@ def test_a_put_to_a_replica_waits_until_it_takes_over(private: Callable[..., Ser
     server = private("--port", str(port), *REPLICATED, program=program)
     direct, patient = server.broker(), Broker(server.url, settings=Settings(url=server.url))
     with closing(direct), closing(patient), threads() as pool:
-        direct.declare("q")
+        direct.puts.declare("q")
         follow(server, nobody)
         future = pool.submit(put, patient, 1)
         until(lambda: failed_scripts(direct) >= 3 or future.done(), "the put is tried again")
@@ -398,7 +398,7 @@ def test_the_first_put_of_a_process_waits_for_redis_like_any_other(
     private: Callable[..., Server],
 ) -> None:
     server = private(*DURABLE)
-    server.broker().declare("q")
+    server.broker().puts.declare("q")
     server.kill()
     first = Broker(server.url, settings=Settings(url=server.url))
     with closing(first), threads() as pool:
@@ -411,7 +411,7 @@ def test_the_first_put_of_a_process_waits_for_redis_like_any_other(
 
 @pytest.mark.parametrize("sent", [False, True])
 def test_a_producer_that_gives_up_says_what_it_knows(broker: Broker, proxy: Proxy, sent: bool) -> None:
-    broker.declare("q")
+    broker.puts.declare("q")
     through = Broker(proxy.url, settings=Settings(url=proxy.url, patience=0.3)).open()
     put(through, 0)  # Redis knows the script from now on
     through.close()  # else the request may have gone out over a connection that is open

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from rq_lite.admin import operate
 from rq_lite.broker import Acks, Broker
 from rq_lite.model.message import VERSION, Message, encode
 from tests.acceptance.conftest import APP, Lab, children
@@ -65,16 +66,16 @@ def test_a_line_per_job_is_logged_when_asked_for(lab: Lab) -> None:
 
 def test_a_worker_says_that_a_queue_is_paused_and_when_it_is_not_any_more(lab: Lab) -> None:
     lab.put("do", 1)
-    lab.broker.pause("work")
+    operate.pause(lab.broker, "work")
     worker = lab.work("--burst")
     worker.says("queue 'work' is paused, nothing of it is taken: `rq-lite queue resume work`")
-    lab.broker.resume("work")
+    operate.resume(lab.broker, "work")
     lab.until_seen("done", 1)
     assert worker.wait() == 0
-    lab.broker.pause("work")
+    operate.pause(lab.broker, "work")
     worker = lab.work()
     worker.says("is paused")
-    lab.broker.resume("work")
+    operate.resume(lab.broker, "work")
     worker.says("queue 'work' is taken from again")
     assert worker.stop() == 0
     assert worker.said.count("paused") == 1
@@ -255,8 +256,8 @@ def test_jobs_of_a_machine_that_died_run_again_when_its_leases_have_ended(lab: L
     lab.put("do", 1, 2, 3)
     with_short_leases = Broker(lab.broker.url, settings=msgspec.structs.replace(lab.broker.settings, lease=1.0))
     elsewhere, link = "elsewhere.0123456789ab:1:1:0123456789abcdef", lab.broker.link()
-    with_short_leases.register("work", elsewhere)
-    (taken,) = lab.broker.exchange(elsewhere, [Acks("work", [])], 2, link)
+    with_short_leases.takes.register("work", elsewhere)
+    (taken,) = lab.broker.takes.exchange(elsewhere, [Acks("work", [])], 2, link)
     link.close()
     with_short_leases.close()
     assert len(taken.jobs) == 2

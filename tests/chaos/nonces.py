@@ -70,7 +70,7 @@ class Caller:
 
 def heir(broker: Broker) -> bool:
     """Whether a link reaches the second in line, when the first is killed in the moment it is given back."""
-    links = Links(broker._address, most=1)
+    links = Links(broker.core.address, most=1)
     link = links.borrow()
     first, second = gevent.spawn(links.borrow), gevent.spawn(links.borrow)
     gevent.sleep(0.01)
@@ -83,7 +83,7 @@ def heir(broker: Broker) -> bool:
 def main(calls: int, seed: int) -> None:
     chance = random.Random(seed)
     broker = Broker().open()
-    broker._links = Links(broker._address, most=LINKS)
+    broker.core.links = Links(broker.core.address, most=LINKS)
     callers = [Caller(broker, number, random.Random(chance.random())) for number in range(GREENLETS)]
     alive = [gevent.spawn(caller.live) for caller in callers]
     while count["calls"] < calls:

@@ -87,7 +87,7 @@ class Scene:
         for worker in self.workers:
             worker.wait()
         self.use(self.calm)
-        if any(self.lab.broker.unfinished(queue)[0] for queue in self.queues):
+        if any(self.lab.broker.tends.unfinished(queue)[0] for queue in self.queues):
             self.work("--burst").wait()
 
     def judge(self, *, dead: int = 0) -> None:
@@ -111,9 +111,9 @@ def leave_behind(scene: Scene, count: int) -> None:
     """Jobs in flight of a consumer of this machine that is no more."""
     lab = scene.lab
     gone = str(mine()._replace(start="1"))
-    lab.broker.register("work", gone)
+    lab.broker.takes.register("work", gone)
     link = lab.broker.link()
-    (taken,) = lab.broker.exchange(gone, [Acks("work", [])], count, link)
+    (taken,) = lab.broker.takes.exchange(gone, [Acks("work", [])], count, link)
     link.close()
     assert len(taken.jobs) == count
 
@@ -186,7 +186,7 @@ def test_of_a_consumer_that_finds_what_it_never_heard_of(scene: Scene, moment: s
     scene.arm(moment, action)
     worker = scene.work()
     until(lambda: lab.state().consumers, "the consumer is registered")
-    (consumer,) = lab.broker.consumers("work")
+    (consumer,) = lab.broker.tends.consumers("work")
     link = lab.broker.link()
     numbers: list[int] = []
     taken: list[bytes] = []
@@ -195,10 +195,10 @@ def test_of_a_consumer_that_finds_what_it_never_heard_of(scene: Scene, moment: s
             numbers.append(len(numbers))
             lab.put("do", numbers[-1])
             # As if a take of its own had done this, and the answer had been lost.
-            taken = lab.broker.exchange(consumer, [Acks("work", [])], 1, link)[0].jobs
+            taken = lab.broker.takes.exchange(consumer, [Acks("work", [])], 1, link)[0].jobs
     lab.broker.read(("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
     until(lambda: scene.reached, "the moment comes")
-    until(lambda: lab.broker.unfinished("work")[0] == 0 or worker.process.poll() is not None, "all is done")
+    until(lambda: lab.broker.tends.unfinished("work")[0] == 0 or worker.process.poll() is not None, "all is done")
     worker.signal(signal.SIGTERM)
     scene.rest()
     scene.judge()

@@ -42,7 +42,7 @@ def do(kind: str, lab: Lab, worker: Worker, chance: random.Random) -> None:
 def test_whatever_ends_a_worker_loses_nothing_and_leaves_nothing_behind(
     lab: Lab, chance: random.Random, long: bool, tell: Tell
 ) -> None:
-    lab.broker.declare("work", 0)  # what a round leaves behind may pile up
+    lab.broker.puts.declare("work", 0)  # what a round leaves behind may pile up
     rounds = [KINDS[number % len(KINDS)] for number in range(100 if long else len(KINDS))]
     chance.shuffle(rounds)
     ends: dict[str, list[float]] = {kind: [] for kind in KINDS}

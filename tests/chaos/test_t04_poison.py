@@ -22,7 +22,7 @@ def test_poisons_end_in_the_dead_set_and_all_their_neighbours_are_done(lab: Lab,
     until(lambda: {*poisons} & {*lab.seen("begun")}, "a poison has run")
     lab.open_gate()
     until(lambda: lab.state().dead == len(poisons), "the poisons are buried")
-    until(lambda: lab.broker.unfinished("work")[0] == 0, "everything else is done")
+    until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "everything else is done")
     assert worker.stop() == 0
     runs = Counter(what for what in lab.seen("begun") if what in poisons)
     deaths = worker.said.count("was killed by") + worker.said.count("ended with exit code")

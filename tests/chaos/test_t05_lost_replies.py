@@ -24,7 +24,7 @@ OF_CRASHES = ("reclaim", "isolate")
 
 def digest(lab: Lab, name: str) -> str:
     """What only calls of this script have in them, once Redis knows it."""
-    script = scripts.load(flags=lab.broker.version >= (7, 0))[name]
+    script = scripts.load(flags=lab.broker.core.version >= (7, 0))[name]
     lab.broker.read(("SCRIPT", "LOAD", script.text))
     return script.digest
 
@@ -73,7 +73,7 @@ def test_a_lost_reply_to_any_script_changes_nothing(lab: Lab, proxy: Proxy, long
 
 def ended(lab: Lab, rounds: int, poisons: int = 0) -> None:
     parked = STRANGE * rounds
-    until(lambda: lab.broker.unfinished("work") == (parked, parked), "all but the parked are done")
+    until(lambda: lab.broker.tends.unfinished("work") == (parked, parked), "all but the parked are done")
     assert (lab.state().done, lab.state().failed) == (JOBS * rounds, FAILING * rounds + poisons)
 
 

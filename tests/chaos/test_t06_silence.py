@@ -48,7 +48,7 @@ class Caller:
         while not self._over.wait(0.01):
             began = time.monotonic()
             try:
-                broker.put("other", [entry(1)])
+                broker.puts.put("other", [entry(1)])
             except BrokerUnavailable:
                 self.failed += 1
             self.longest = max(self.longest, time.monotonic() - began)
@@ -73,7 +73,7 @@ def silences(flow: Flow, lengths: list[float], silence: Callable[[], contextlib.
 
 def test_black_holes_of_any_length(lab: Lab, proxy: Proxy, chance: random.Random, long: bool, tell: Tell) -> None:
     lengths = [chance.uniform(0.1, 12.0) for _ in range(10)] if long else [0.5]
-    lab.broker.declare("other", 0)
+    lab.broker.puts.declare("other", 0)
     flow = Flow(lab, proxy.url)
     caller = Caller(proxy.url)
     try:
@@ -152,7 +152,7 @@ def test_packets_vanish(
     server = private("--port", "6379", "--bind", far.there, "--protected-mode", "no", program=str(program))
     url = f"redis://{far.there}:6379"
     lab = lab_at(server)
-    lab.broker.declare("other", 0)
+    lab.broker.puts.declare("other", 0)
     flow, caller = Flow(lab, url), Caller(url)
     lengths = [1.0, 4.0, 8.0, 20.0]
     try:

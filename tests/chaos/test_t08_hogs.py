@@ -31,7 +31,7 @@ def test_a_hog_keeps_its_lease_and_nothing_runs_twice(lab: Lab, long: bool, tell
     thief = lab.work("--greenlets", "100", "--stall", "60", app=APP)
     least = LEASE
     while lab.state().inflight or lab.state().pending:
-        least = min(least, *lab.broker.consumers("work").values())
+        least = min(least, *lab.broker.tends.consumers("work").values())
         time.sleep(0.05)
     assert [busy.stop(), thief.stop()] == [0, 0]
     assert Counter(lab.seen("done")) == Counter([*HOGS, *map(str, range(100))])
@@ -77,7 +77,7 @@ def test_a_worker_that_stood_still_is_fenced_off(lab: Lab, long: bool, tell: Tel
         lab.until_seen("begun", (2 * number + 2) * SLOTS)
         time.sleep(max(0.0, until_late - time.monotonic()))
         lab.open_gate()
-        until(lambda: lab.broker.unfinished("work")[0] == 0, "the heir has done them")
+        until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "the heir has done them")
         tell_all(family, signal.SIGCONT)
         late_results(lab, sleeper, (number + 1) * SLOTS)
         assert [sleeper.stop(), heir.stop()] == [0, 0]

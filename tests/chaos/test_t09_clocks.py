@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rq_lite.admin import status
+from rq_lite.admin import operate, status
 from rq_lite.broker import Broker
 from rq_lite.duties.reclaim import Reclaimer
 from rq_lite.model.schedule import job_id
@@ -71,11 +71,11 @@ def test_wrong_clocks_end_no_lease_and_change_no_order(
     least = LEASE
     clock = now_ms(lab.broker)
     while now_ms(lab.broker) < clock + (20 if long else 1.5) * LEASE * 1000:
-        leases = lab.broker.consumers("work").values()
+        leases = lab.broker.tends.consumers("work").values()
         assert len(leases) == 3
         least = min(least, *leases)
     lab.open_gate()
-    until(lambda: lab.broker.unfinished("work")[0] == 0, "everything is done")
+    until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "everything is done")
     assert [worker.stop() for worker in workers] == [0, 0, 0]
     assert Counter(lab.seen("done")) == Counter([*map(str, range(50))] * 4 + [*map(str, range(10))])
     assert (lab.state().reclaimed, lab.state().stale) == (0, 0)
@@ -98,10 +98,10 @@ def test_a_delay_is_by_the_clock_of_redis(lab: Lab, at: Callable[[float], None])
 
 def test_a_jump_of_redis_clock_takes_nothing_from_who_renews(broker: Broker, tell: Tell) -> None:
     """All leases have ended at once; who lives has renewed by the second look, who is dead has not."""
-    broker.declare("q")
+    broker.puts.declare("q")
     link = broker.link()
     for consumer in ("alive", "dead"):
-        broker.register("q", consumer, link=link)
+        broker.takes.register("q", consumer, link=link)
         put(broker, *range(5))
         take(broker, link, 5, consumer=consumer)
     reaper = Reclaimer(broker, between=lambda: None)
@@ -113,27 +113,27 @@ def test_a_jump_of_redis_clock_takes_nothing_from_who_renews(broker: Broker, tel
         jump()
         reaper.reclaim_the_dead(["q"])
         assert counter(broker, "reclaimed") == 0
-        assert broker.renew("q", ["alive", "dead"]).leases == 2
+        assert broker.tends.renew("q", ["alive", "dead"]).leases == 2
         reaper.reclaim_the_dead(["q"])
     jump()
     reaper.reclaim_the_dead(["q"])
-    assert broker.renew("q", ["alive"]).leases == 1
+    assert broker.tends.renew("q", ["alive"]).leases == 1
     reaper.reclaim_the_dead(["q"])
     assert (counter(broker, "reclaimed"), counter(broker, "inflight")) == (5, 5)
-    assert set(broker.consumers("q")) == {"alive"}
+    assert set(broker.tends.consumers("q")) == {"alive"}
     link.close()
     tell("T9 six jumps of Redis' clock beyond all leases: 0 jobs taken from a consumer that renews")
 
 
 def test_slots_are_by_the_clock_of_redis(lab: Lab, at: Callable[[float], None]) -> None:
     """Supervisors that are an hour ahead and behind: no slot comes too early, late, or twice."""
-    first = (lab.broker.clock() // 1000 + 1) * 1000
+    first = (lab.broker.plans.clock() // 1000 + 1) * 1000
     plan(lab.broker, 1000, first)
-    lab.broker.pause("work")
+    operate.pause(lab.broker, "work")
     for shift in (HOUR, -HOUR, HOUR):
         at(shift)
         lab.work()
     until(lambda: len(fired(lab.broker)) >= 4, "four slots are fired")
     found = fired(lab.broker)
     assert found == [job_id("s", first + n * 1000) for n in range(len(found))]
-    assert first + (len(found) - 1) * 1000 <= lab.broker.clock()
+    assert first + (len(found) - 1) * 1000 <= lab.broker.plans.clock()

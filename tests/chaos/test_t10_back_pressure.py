@@ -53,25 +53,25 @@ def producers(lab: Lab, processes: int, batch: int, task: str) -> Iterator[list[
 
 def push(lab: Lab, total: int, *, processes: int, batch: int, task: str = "nothing") -> tuple[int, int, list[int]]:
     """Push so many in all: the deepest that a look from outside saw, and that a put saw; pushes by producer."""
-    lab.broker.declare("work", BOUND)
+    lab.broker.puts.declare("work", BOUND)
     seen = 0
     with producers(lab, processes, batch, task) as found:
         total += lab.put_so_far()
         while lab.put_so_far() < total:
-            seen = max(seen, lab.broker.size("work")[0])
+            seen = max(seen, lab.broker.puts.size("work")[0])
     pushes = [n for one in found for n in one["pushes"]]  # type: ignore[attr-defined]
     return seen, max(one["deepest"] for one in found), pushes  # type: ignore[type-var,return-value]
 
 
 def test_the_bound_holds_in_every_observation(lab: Lab, long: bool, tell: Tell) -> None:
     total = 1_000_000 if long else 20_000
-    lab.broker.declare("work", BOUND)
+    lab.broker.puts.declare("work", BOUND)
     worker = lab.work("--greenlets", "100", "-q", "work", app=APP)
     worker.says("ready")
     began = time.monotonic()
     seen, deepest, pushes = push(lab, total, processes=5 if long else 2, batch=20)
     took = time.monotonic() - began
-    until(lambda: lab.broker.unfinished("work")[0] == 0, "everything is drained")
+    until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "everything is drained")
     assert worker.stop() == 0
     state = lab.state()
     tell(
@@ -85,7 +85,7 @@ def test_the_bound_holds_in_every_observation(lab: Lab, long: bool, tell: Tell) 
 
 def test_producers_that_wait_are_served_in_turn(lab: Lab, long: bool, tell: Tell) -> None:
     total = 50_000 if long else 5000
-    lab.broker.declare("work", BOUND)
+    lab.broker.puts.declare("work", BOUND)
     # Jobs that take their time: where the queue is not full nobody waits, and the machine says whose turn it is.
     worker = lab.work("--greenlets", "20", "-q", "work", app=APP)
     worker.says("ready")
@@ -122,20 +122,20 @@ def test_with_nobody_who_consumes_a_put_fails_at_its_deadline(queue: Queue, tell
 
 
 def test_a_queue_that_feeds_itself_never_stands_still(lab: Lab, tell: Tell) -> None:
-    lab.broker.declare("chain", 2)
+    lab.broker.puts.declare("chain", 2)
     worker = lab.work("--greenlets", "4", "-q", "chain", app=APP)
     producer = lab.commands.start("produce", "--task", f"{APP}:link", "--count", f"{CHAIN}")
     assert producer.wait(60) == 0
     links = sum(n + 1 for n in range(CHAIN))
     lab.until_seen("done", links)
-    until(lambda: lab.broker.unfinished("chain")[0] == 0, "all chains have ended")
+    until(lambda: lab.broker.tends.unfinished("chain")[0] == 0, "all chains have ended")
     assert worker.stop() == 0
     assert (lab.state("chain").put, lab.state("chain").done) == (links, links)
     tell(f"T10 a queue of bound 2 that feeds itself: {links} jobs of {CHAIN} chains done")
 
 
 def test_producers_that_are_killed_while_they_wait_leave_nothing(lab: Lab, broker: Broker) -> None:
-    broker.declare("work", 5)
+    broker.puts.declare("work", 5)
     doomed = [lab.producer("do", "--count", "50", "--maxsize", "5") for _ in range(3)]
     until(lambda: blocked(broker) == 3, "they wait")
     for process in doomed:

@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 
+from rq_lite.admin import operate
 from rq_lite.broker import Broker
 from rq_lite.errors import BrokerUnavailable
 from rq_lite.model.message import VERSION, Message, encode
@@ -41,7 +42,7 @@ def put_until_gone(server: Server, first: int, enough: threading.Event, halfway:
         for number in range(first, 10**9):
             if number == first + halfway:
                 enough.set()
-            broker.put("work", [job(number)])
+            broker.puts.put("work", [job(number)])
     except BrokerUnavailable:
         return number
     finally:
@@ -62,7 +63,7 @@ def test_of_a_killed_redis_all_is_left_that_its_way_to_keep_data_promises(
 ) -> None:
     server = private(*KEEPING[keeping], program=program)
     lab = lab_at(server)
-    lab.broker.declare("work", 0)
+    lab.broker.puts.declare("work", 0)
     rounds = 10 if long else 1
     lost = total = 0
     for _ in range(rounds):
@@ -71,18 +72,18 @@ def test_of_a_killed_redis_all_is_left_that_its_way_to_keep_data_promises(
         killer.start()
         halfway = chance.randrange(100, 500)
         if keeping == "RDB":
-            lab.broker.put("work", [job(0)])
+            lab.broker.puts.put("work", [job(0)])
             lab.broker.read(("SAVE",))
         answered = put_until_gone(server, 1, enough, halfway)
         killer.join()
         server.start(*KEEPING[keeping])
-        lab.broker.declare("work", 0)
+        lab.broker.puts.declare("work", 0)
         there = {int(number) for number in lab.arguments()}
         # The one whose answer was lost may be there.
         assert there <= {*range(answered + 1)}
         lost += len({*range(1, answered)} - there)
         total += answered - 1
-        lab.broker.purge("work")
+        operate.purge(lab.broker, "work")
     tell(f"T12 kill -9 of redis {server_version(lab)}, {keeping}: {lost:,} of {total:,} puts lost in {rounds} rounds")
     # `everysec` puts a write off while the disk is slow: as a rule nothing is lost, and that is no promise of Redis.
     if keeping == "always":
@@ -98,7 +99,7 @@ def kill_when(server: Server, enough: threading.Event) -> None:
 
 
 def server_version(lab: Lab) -> str:
-    return ".".join(map(str, lab.broker.version))
+    return ".".join(map(str, lab.broker.core.version))
 
 
 @each_server
@@ -123,7 +124,7 @@ def test_after_a_cut_tail_everything_goes_on_by_itself(
         flow.goes_on(50)
     flow.producer.send_signal(signal.SIGINT)
     assert flow.producer.wait(60) == 130
-    until(lambda: lab.broker.unfinished("work")[0] == 0, "everything is drained")
+    until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "everything is drained")
     assert flow.worker.stop() == 0
     done = Counter(map(int, lab.seen("done")))
     lost = {*range(max(done))} - {*done}

@@ -166,7 +166,7 @@ def ended(flow: Flow, lab: Lab) -> tuple[int, int]:
     flow.producer.send_signal(signal.SIGINT)
     said = flow.producer.communicate(timeout=DEADLINE)[1]
     assert flow.producer.returncode == 130, said
-    until(lambda: lab.broker.unfinished("work")[0] == 0, "everything is drained")
+    until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "everything is drained")
     assert flow.worker.stop() == 0
     assert "Traceback" not in flow.worker.said + said
     done = Counter(map(int, lab.seen("done")))
@@ -185,7 +185,7 @@ def test_a_result_from_before_settles_no_delivery_from_after(
     ports = free_ports()
     old, new = (private("--port", str(port), *REPLICATED) for port in ports)
     before, after, proxy = lab_at(old), lab_at(new), proxy_to(old)
-    before.broker.declare("work")
+    before.broker.puts.declare("work")
     follow(new, ports[0])
     until_replicated(old, new)
     new.broker().read(("REPLICAOF", "NO", "ONE"))

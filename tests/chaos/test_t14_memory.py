@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from rq_lite.admin import operate
 from rq_lite.broker import Broker
 from rq_lite.errors import BrokerOutOfMemory
 from rq_lite.model.message import VERSION, Message, encode, new_id
@@ -29,7 +30,9 @@ def fill(broker: Broker, name: object) -> int:
     """Put jobs until Redis refuses; how many were put. Each put that was answered is there."""
     for count in range(10_000):
         try:
-            broker.put("work", [encode(Message(VERSION, new_id(), f"{APP}:row", [f"{name}-{count}-{FILLING}", 0]))])
+            broker.puts.put(
+                "work", [encode(Message(VERSION, new_id(), f"{APP}:row", [f"{name}-{count}-{FILLING}", 0]))]
+            )
         except BrokerOutOfMemory:
             return count
     raise AssertionError("it was never full")
@@ -40,8 +43,8 @@ def test_a_redis_that_fills_up_is_drained_and_goes_on(
     private: Private, lab_at: Callable[[Server], Lab], program: str, long: bool, tell: Tell
 ) -> None:
     lab = lab_at(private(program=program))
-    lab.broker.declare("work", 0)
-    lab.broker.pause("work")
+    lab.broker.puts.declare("work", 0)
+    operate.pause(lab.broker, "work")
     worker = lab.work("--greenlets", "20")
     worker.says("ready")
     total, longest = 0, 0.0
@@ -55,13 +58,13 @@ def test_a_redis_that_fills_up_is_drained_and_goes_on(
         assert "Traceback" not in said
         since = time.monotonic()
         # Even to end a pause needs no memory.
-        lab.broker.resume("work")
-        until(lambda: lab.broker.unfinished("work")[0] == 0, "everything is drained")
+        operate.resume(lab.broker, "work")
+        until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "everything is drained")
         longest = max(longest, time.monotonic() - since)
         total += count
         lab.put("do", f"after {round_}")
         until(lambda: lab.seen("done")[-1].startswith("after"), "puts work again")
-        lab.broker.pause("work")
+        operate.pause(lab.broker, "work")
     assert worker.stop() == 0
     rows = Counter(what for what in lab.seen("done") if FILLING in what)
     assert (sum(rows.values()), set(rows.values())) == (total, {1})

@@ -34,7 +34,7 @@ def alone(private: Private) -> Iterator[tuple[Server, Broker]]:
     """A server whose time nobody else uses, with queue "q"."""
     server = private()
     broker = server.broker().open()
-    broker.declare("q", 0)
+    broker.puts.declare("q", 0)
     yield server, broker
     broker.close()
 
@@ -103,7 +103,7 @@ def test_the_jobs_of_the_dead_are_reclaimed_in_short_steps(
             left, cursor = 1, 0
             while left:
                 with reclaims.one():
-                    step = broker.reclaim("q", consumer, certain=False, most=reclaim.BATCH, cursor=cursor)
+                    step = broker.tends.reclaim("q", consumer, certain=False, most=reclaim.BATCH, cursor=cursor)
                 assert step is not None
                 left, cursor = step.left, step.cursor
                 if len(reclaims.cpu) % 10 == 0:
@@ -135,7 +135,7 @@ def test_jobs_that_are_due_all_at_once_are_promoted_in_short_steps(
         promoted = duties.BATCH
         while promoted == duties.BATCH:
             with promotes.one():
-                promoted = broker.promote("q", duties.BATCH)[0]
+                promoted = broker.tends.promote("q", duties.BATCH)[0]
             if len(promotes.cpu) % 10 == 0:
                 others.run(broker, OWN_WORK)
         assert length(broker, KEY.pending) == count
@@ -149,7 +149,7 @@ def test_jobs_that_are_due_all_at_once_are_promoted_in_short_steps(
 def test_a_long_queue_is_no_slower(alone: tuple[Server, Broker], chance: random.Random, long: bool, tell: Tell) -> None:
     server, broker = alone
     count, rounds = (1_000_000, 1000) if long else (100_000, 200)
-    broker.register("q", "c")
+    broker.takes.register("q", "c")
     in_batches(broker, 1000, lambda some: ("LPUSH", KEY.pending, *map(entry, some)))
     before = served(server, broker, rounds, chance)
     in_batches(broker, count - 1000, lambda some: ("LPUSH", KEY.pending, *map(entry, some)))
@@ -172,13 +172,13 @@ def served(server: Server, broker: Broker, rounds: int, chance: random.Random) -
     acks: list[int] = []
     for _ in range(rounds):
         with exchanges.one():
-            (taken,) = broker.exchange("c", [Acks("q", acks)], 200, link)
+            (taken,) = broker.takes.exchange("c", [Acks("q", acks)], 200, link)
         acks = list(range(taken.tag + 1, taken.tag + 1 + len(taken.jobs)))
         batch = [entry(chance.randrange(10**6)) for _ in range(200)]
         with puts.one():
-            broker.put("q", batch)
+            broker.puts.put("q", batch)
         with states.one():
             status.states(broker, ["q"])
-    broker.exchange("c", [Acks("q", acks)], 0, link)
+    broker.takes.exchange("c", [Acks("q", acks)], 0, link)
     link.close()
     return exchanges, puts, states

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rq_lite.admin import operate
 from rq_lite.broker import Broker, keys
 from rq_lite.model.message import as_is, decode
 from rq_lite.model.schedule import Schedule, job_id, to_json
@@ -28,8 +29,8 @@ def scene(lab: Lab, tmp_path: Path) -> Scene:
 
 def plan(broker: Broker, every: int, slot: int) -> None:
     schedule = Schedule(every=every, queue="work", task=f"{APP}:do", args=["slot"], missed="all")
-    broker.declare("work")
-    assert broker.plan("s", b"", to_json("s", schedule, as_is), slot)
+    broker.puts.declare("work")
+    assert broker.plans.plan("s", b"", to_json("s", schedule, as_is), slot)
 
 
 def fired(broker: Broker) -> list[str]:
@@ -45,7 +46,7 @@ def more_fired(broker: Broker, than: int) -> bool:
 @pytest.mark.parametrize("moment", around("fire"))
 def test_of_a_worker_that_fires(scene: Scene, moment: str, action: str) -> None:
     lab = scene.lab
-    slot = lab.broker.clock() // HOUR * HOUR
+    slot = lab.broker.plans.clock() // HOUR * HOUR
     plan(lab.broker, HOUR, slot)
     scene.arm(moment, action)
     worker = scene.work("--burst")
@@ -53,7 +54,7 @@ def test_of_a_worker_that_fires(scene: Scene, moment: str, action: str) -> None:
     scene.rest()
     scene.work("--burst").wait()
     scene.judge()
-    planned = lab.broker.planned("s")
+    planned = lab.broker.plans.planned("s")
     assert planned is not None
     assert planned.last == slot
     assert lab.state().put == 1
@@ -73,7 +74,7 @@ def test_of_a_consumer_that_writes_its_apps_schedules(scene: Scene, moment: str,
         scene.use(scene.calm)
         lab.work(app=RECURRING)
     lab.until_seen("ticks", 2)
-    assert sorted(planned.name for planned in lab.broker.all_planned()) == ["tick", "yearly"]
+    assert sorted(planned.name for planned in lab.broker.plans.all_planned()) == ["tick", "yearly"]
 
 
 def test_each_slot_is_fired_once_while_supervisors_come_and_go(
@@ -81,9 +82,9 @@ def test_each_slot_is_fired_once_while_supervisors_come_and_go(
 ) -> None:
     """Three workers on a paused queue; with each slot one of them is killed, and another begins."""
     slots, every = (60, 1000) if long else (5, 1000)
-    first = (lab.broker.clock() // every + 1) * every
+    first = (lab.broker.plans.clock() // every + 1) * every
     plan(lab.broker, every, first)
-    lab.broker.pause("work")
+    operate.pause(lab.broker, "work")
     workers = [lab.work() for _ in range(3)]
     killed = 0
     while killed < slots:
@@ -97,7 +98,7 @@ def test_each_slot_is_fired_once_while_supervisors_come_and_go(
     for worker in workers:
         worker.signal(signal.SIGKILL)
         worker.wait()
-    planned = lab.broker.planned("s")
+    planned = lab.broker.plans.planned("s")
     assert planned is not None
     assert planned.last is not None
     assert fired(lab.broker) == [job_id("s", slot) for slot in range(first, planned.last + 1, every)]

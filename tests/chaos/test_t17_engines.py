@@ -30,7 +30,7 @@ def test_nothing_is_lost_and_nothing_accepted_twice_when_engines_are_killed(
     history.mkdir()
     harness = events.History(history, "harness")
     events.subscribers[:] = [events.History(history, "producer")]
-    lab.broker.declare("work", 0)  # all of them wait at the beginning
+    lab.broker.puts.declare("work", 0)  # all of them wait at the beginning
     for first in range(0, jobs, 500):
         lab.put("compute", *range(first, min(first + 500, jobs)), app=APP)
     events.subscribers.clear()
@@ -41,7 +41,7 @@ def test_nothing_is_lost_and_nothing_accepted_twice_when_engines_are_killed(
         wanted = "runtime.boot" if number % 6 == 5 else "runtime.engine"
         kill(chance.choice(until(partial(below, worker.pid, wanted), "there is one to kill")))
         harness("fault", None, {"kind": "kill", "inflight": 4 if wanted == "runtime.boot" else 1})
-    until(lambda: lab.broker.unfinished("work")[0] == 0, "all is done", seconds=600)
+    until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "all is done", seconds=600)
     assert worker.stop() == 0
     left = list(children(worker.pid))
     harness("final", None, {"queues": {"work": at_rest(lab.broker, "work")}, "processes": left})

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from rq_lite.admin import operate
 from rq_lite.broker import Acks, Broker, Cancelled, Link, Put, Taken, keys
 from rq_lite.model.message import VERSION, Message, decode, encode
 from tests.conftest import until
@@ -25,7 +26,7 @@ def number_of(raw: bytes) -> int:
 
 
 def put(broker: Broker, *numbers: int, **options: Any) -> Put:
-    return broker.put("q", [entry(number) for number in numbers], **options)
+    return broker.puts.put("q", [entry(number) for number in numbers], **options)
 
 
 def put_by_hand(
@@ -39,11 +40,11 @@ def put_by_hand(
 ) -> list[Any]:
     """The reply of the script to producer "p": `again` as Broker.put repeats it after a lost answer."""
     names = (KEY.pending, KEY.scheduled, KEY.meta, KEY.bell, KEY.room, KEY.producer("p"), KEY.alarm)
-    return broker._run("put", names, sequence, 60_000, 2 * again, delay, 0, len(numbers), *map(entry, numbers))
+    return broker.core.run("put", names, sequence, 60_000, 2 * again, delay, 0, len(numbers), *map(entry, numbers))
 
 
 def take(broker: Broker, link: Link, want: int, acks: Sequence[int] = (), consumer: str = "c") -> Taken:
-    return broker.exchange(consumer, [Acks("q", list(acks))], want, link)[0]
+    return broker.takes.exchange(consumer, [Acks("q", list(acks))], want, link)[0]
 
 
 def took(broker: Broker, link: Link, want: int, consumer: str = "c") -> list[int]:
@@ -52,12 +53,12 @@ def took(broker: Broker, link: Link, want: int, consumer: str = "c") -> list[int
 
 
 def cancel(broker: Broker, number: int) -> Cancelled:
-    return broker.cancel("q", f"{number:08}")
+    return operate.cancel(broker, "q", f"{number:08}")
 
 
 def reclaim(broker: Broker, *, certain: bool, consumer: str = "c", most: int = 500) -> tuple[int, int]:
     """How many jobs of the consumer were reclaimed, and how many are left."""
-    step = broker.reclaim("q", consumer, certain=certain, most=most)
+    step = broker.tends.reclaim("q", consumer, certain=certain, most=most)
     assert step is not None, "it is alive"
     return step.moved, step.left
 
@@ -70,7 +71,7 @@ def suspects(broker: Broker) -> list[tuple[int, tuple[int, int]]]:
 
 def owned(broker: Broker, queue: str, consumer: str, link: Link) -> dict[int, bytes]:
     """What a consumer has in flight: delivery tag to entry."""
-    return dict(broker.booked(queue, consumer, sorted(broker.inflight(queue, consumer, link)), link))
+    return dict(broker.takes.booked(queue, consumer, sorted(broker.takes.inflight(queue, consumer, link)), link))
 
 
 def waiting(broker: Broker) -> list[int]:

@@ -82,7 +82,7 @@ def test_others_keys_are_out_of_reach(broker: Broker, worker: Broker) -> None:
 def test_every_script_may_run(broker: Broker, worker: Broker) -> None:
     with closing(worker.link()) as link:
         run_every_script(worker, link)
-    worker.unannounce("w")
+    worker.tends.unannounce("w")
     assert denied(broker) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rq_lite.admin import operate
 from rq_lite.broker import Acks, Broker, Cancelled, Code, Link
 from rq_lite.model.message import VERSION, Message, encode, marked
 from tests.conftest import until
@@ -31,8 +32,8 @@ from tests.redis.steps import (
 
 @pytest.fixture(autouse=True)
 def declared(broker: Broker, link: Link) -> None:
-    broker.declare("q", 0, 0)
-    broker.register("q", "c", link=link)
+    broker.puts.declare("q", 0, 0)
+    broker.takes.register("q", "c", link=link)
 
 
 def marks(broker: Broker) -> list[bytes]:
@@ -70,9 +71,9 @@ def test_a_scheduled_job_is_removed_and_counted(broker: Broker, number: int) -> 
 def test_a_parked_job_is_parked_no_more(broker: Broker, link: Link) -> None:
     put(broker, 1)
     take(broker, link, 1)
-    broker.park("q", "c", [(1, "t")], link)
+    broker.takes.park("q", "c", [(1, "t")], link)
     assert cancel(broker, 1) is Cancelled.REMOVED
-    assert broker.unfinished("q") == (0, 0)
+    assert broker.tends.unfinished("q") == (0, 0)
 
 
 def test_a_suspect_is_removed(broker: Broker, link: Link) -> None:
@@ -80,18 +81,18 @@ def test_a_suspect_is_removed(broker: Broker, link: Link) -> None:
     for _ in range(2):
         take(broker, link, 2)
         reclaim(broker, certain=True)
-        broker.register("q", "c", link=link)
+        broker.takes.register("q", "c", link=link)
     assert [number for number, _ in suspects(broker)] == [1, 2]
     assert cancel(broker, 2) is Cancelled.REMOVED
     assert [number for number, _ in suspects(broker)] == [1]
     assert counter(broker, "suspects") == 1
-    assert broker.unfinished("q")[0] == 1
+    assert broker.tends.unfinished("q")[0] == 1
 
 
 def test_a_retried_job_is_removed_with_its_header(broker: Broker, link: Link) -> None:
     put(broker, 1)
     take(broker, link, 1)
-    broker.retry("q", "c", [(1, 60_000)], link)
+    broker.takes.retry("q", "c", [(1, 60_000)], link)
     assert cancel(broker, 1) is Cancelled.REMOVED
     assert counter(broker, "bytes") == 0
 
@@ -99,7 +100,7 @@ def test_a_retried_job_is_removed_with_its_header(broker: Broker, link: Link) ->
 def test_only_the_id_itself_counts_not_another_job_that_mentions_it(broker: Broker, link: Link) -> None:
     foreign = b'{"args":[{"id":"00000001"}],"v":1,"task":"t","id":"00000002"}'
     mentions = encode(Message(VERSION, "00000003", "t", ["00000001", {"id": "00000001"}]))
-    broker.put("q", [foreign, mentions, entry(1)])
+    broker.puts.put("q", [foreign, mentions, entry(1)])
     assert cancel(broker, 1) is Cancelled.REMOVED
     assert waiting(broker) == [2, 3]
     assert cancel(broker, 2) is Cancelled.REMOVED
@@ -108,23 +109,25 @@ def test_only_the_id_itself_counts_not_another_job_that_mentions_it(broker: Brok
 
 @pytest.mark.parametrize("job_id", ['a "quoted" one', "größe", "back\\slash", "[a-z]%d+", "tab\t"])
 def test_ids_that_somebody_made_up(broker: Broker, job_id: str) -> None:
-    broker.put("q", [entry(1), encode(Message(VERSION, job_id, "t"))])
-    assert broker.cancel("q", job_id) is Cancelled.REMOVED
+    broker.puts.put("q", [entry(1), encode(Message(VERSION, job_id, "t"))])
+    assert operate.cancel(broker, "q", job_id) is Cancelled.REMOVED
     assert waiting(broker) == [1]
 
 
 def test_what_is_no_job_is_passed_over(broker: Broker) -> None:
-    broker.put("q", [b'garbage "00000001"', b'{"00000001"', b"\x00" * 2000, entry(1)])
+    broker.puts.put("q", [b'garbage "00000001"', b'{"00000001"', b"\x00" * 2000, entry(1)])
     assert cancel(broker, 1) is Cancelled.REMOVED
     assert broker.read(("LLEN", KEY.pending))[0] == 3
 
 
 def test_who_waits_for_room_or_for_the_end_hears_of_it(broker: Broker, link: Link) -> None:
-    broker.configure("q", 1)
+    operate.configure(broker, "q", 1)
     put(broker, 1, 2)
     assert counter(broker, "wanted") == 1
     with threads() as pool:
-        ends = [started_waiting(broker, pool, call, "q", 2) for call in (broker.wait_room, broker.wait_drained)]
+        ends = [
+            started_waiting(broker, pool, call, "q", 2) for call in (broker.puts.wait_room, broker.tends.wait_drained)
+        ]
         assert cancel(broker, 1) is Cancelled.REMOVED
         assert [end.result() for end in ends] == [True, True]
 
@@ -133,14 +136,14 @@ def test_who_waits_for_room_or_for_the_end_hears_of_it(broker: Broker, link: Lin
 
 
 def test_a_job_that_runs_is_marked_and_every_living_consumer_is_called(broker: Broker, link: Link) -> None:
-    broker.register("q", "d", link=link)
+    broker.takes.register("q", "d", link=link)
     broker.read(("ZADD", KEY.consumers, 1, "long gone"))
     put(broker, 1)
     take(broker, link, 1)
     assert cancel(broker, 1) is Cancelled.MARKED
     assert marks(broker) == calls(broker) == calls(broker, "d") == [b"00000001"]
     assert calls(broker, "long gone") == []
-    assert broker.wait_call(["q"], "c", link) == ("q", "00000001")
+    assert broker.takes.wait_call(["q"], "c", link) == ("q", "00000001")
     assert owned(broker, "q", "c", link) == {1: entry(1)}
 
 
@@ -150,7 +153,7 @@ def test_a_call_wakes_who_waits_for_it(broker: Broker, link: Link) -> None:
     other = broker.link()
     with threads() as pool:
         before = blocked(broker)
-        call = pool.submit(broker.wait_call, ["other", "q"], "c", other)
+        call = pool.submit(broker.takes.wait_call, ["other", "q"], "c", other)
         until(lambda: blocked(broker) > before, "it waits")
         cancel(broker, 1)
         assert call.result() == ("q", "00000001")
@@ -158,8 +161,8 @@ def test_a_call_wakes_who_waits_for_it(broker: Broker, link: Link) -> None:
 
 
 def test_one_that_tells_where_it_runs_has_only_that_consumer_called(broker: Broker, link: Link) -> None:
-    broker.register("q", "d", link=link)
-    broker.put("q", [marked(entry(1), "00000001", tracked=True)])
+    broker.takes.register("q", "d", link=link)
+    broker.puts.put("q", [marked(entry(1), "00000001", tracked=True)])
     taken = take(broker, link, 1)
     key = KEY.job("00000001")
     broker.read(("HSET", key, "consumer", "c", "tag", taken.tag + 1), ("PEXPIRE", key, 60_000))
@@ -170,17 +173,17 @@ def test_one_that_tells_where_it_runs_has_only_that_consumer_called(broker: Brok
 def test_who_waits_for_a_tracked_job_hears_that_it_was_cancelled(broker: Broker, link: Link) -> None:
     for number in (1, 2):
         job = encode(Message(VERSION, f"{number:08}", "t", result_ttl=60))
-        broker.put("q", [marked(job, f"{number:08}", tracked=True)])
-    assert broker.watch("q", "me", ["00000001", "00000002"]) == [b"", b""]
+        broker.puts.put("q", [marked(job, f"{number:08}", tracked=True)])
+    assert broker.puts.watch("q", "me", ["00000001", "00000002"]) == [b"", b""]
     assert cancel(broker, 2) is Cancelled.REMOVED
     taken = take(broker, link, 1)
     assert cancel(broker, 1) is Cancelled.INTERRUPTING
-    assert broker.drop("q", "c", [(taken.tag + 1, "00000001")], link) == 0
+    assert broker.takes.drop("q", "c", [(taken.tag + 1, "00000001")], link) == 0
     told = broker.read(("LRANGE", KEY.inbox("me"), 0, -1))[0]
     assert told == [b'00000001\n{"state":"cancelled"}', b'00000002\n{"state":"cancelled"}']
-    assert broker.result("q", "00000001") == broker.result("q", "00000002") == b'{"state":"cancelled"}'
+    assert broker.puts.result("q", "00000001") == broker.puts.result("q", "00000002") == b'{"state":"cancelled"}'
     assert cancel(broker, 1) is Cancelled.UNKNOWN
-    assert broker.drop("q", "c", [(taken.tag + 1, "00000001")], link) == 1
+    assert broker.takes.drop("q", "c", [(taken.tag + 1, "00000001")], link) == 1
     assert broker.read(("LLEN", KEY.inbox("me")))[0] == 2  # one ending each
 
 
@@ -200,16 +203,16 @@ def test_a_mark_is_told_with_the_next_take_and_never_twice_the_same(broker: Brok
     assert take(broker, link, 5).cancels == b""
     cancel(broker, 0)
     first = take(broker, link, 1).cancels
-    assert broker.marks("q", b"", link) == {"00000000"}
+    assert broker.takes.marks("q", b"", link) == {"00000000"}
     # Redis' clock steps back: what is marked now counts as later all the same.
     ahead = str(int(first) + 3_600_000).encode()
     broker.read(("HSET", KEY.meta, "cancels", ahead))
     cancel(broker, 1)
     second = take(broker, link, 1).cancels
     assert int(second) > int(ahead)
-    assert broker.marks("q", ahead, link) == {"00000001"}
-    assert broker.marked("q", ["00000000", "00000001", "00000002"], link) == {"00000000", "00000001"}
-    assert broker.marked("q", [], link) == set()
+    assert broker.takes.marks("q", ahead, link) == {"00000001"}
+    assert broker.takes.marked("q", ["00000000", "00000001", "00000002"], link) == {"00000000", "00000001"}
+    assert broker.takes.marked("q", [], link) == set()
 
 
 def test_marks_are_capped_by_number_and_age(broker: Broker, link: Link) -> None:
@@ -219,7 +222,7 @@ def test_marks_are_capped_by_number_and_age(broker: Broker, link: Link) -> None:
         pairs = [part for n in range(first, first + 1050) for part in (2_000_000_000_000 + n, f"x{n}")]
         broker.read(("ZADD", KEY.cancelled, *pairs))
     broker.read(("ZADD", KEY.cancelled, 1, "old"))
-    broker.trim("q")
+    broker.tends.trim("q")
     assert broker.read(("ZCARD", KEY.cancelled))[0] == 10_000
     assert broker.read(("ZSCORE", KEY.cancelled, "old"))[0] is None
     assert cancel(broker, 1) is Cancelled.MARKED
@@ -250,7 +253,7 @@ def test_a_dropped_delivery_is_gone_and_its_mark_too(broker: Broker, link: Link)
     put(broker, 1, 2)
     take(broker, link, 2)
     cancel(broker, 1)
-    assert broker.drop("q", "c", [(1, "00000001")], link) == 0
+    assert broker.takes.drop("q", "c", [(1, "00000001")], link) == 0
     assert owned(broker, "q", "c", link) == {2: entry(2)}
     assert (counter(broker, "cancelled"), counter(broker, "inflight")) == (1, 1)
     assert marks(broker) == []
@@ -260,17 +263,17 @@ def test_dropping_the_last_wakes_who_waits_for_the_end(broker: Broker, link: Lin
     put(broker, 1)
     take(broker, link, 1)
     with threads() as pool:
-        end = started_waiting(broker, pool, broker.wait_drained, "q", 2)
-        broker.drop("q", "c", [(1, "00000001")], link)
+        end = started_waiting(broker, pool, broker.tends.wait_drained, "q", 2)
+        broker.takes.drop("q", "c", [(1, "00000001")], link)
         assert end.result() is True
 
 
 def test_a_drop_that_arrives_again_changes_nothing_and_is_stale(broker: Broker, link: Link) -> None:
     put(broker, 1, 2)
     take(broker, link, 2)
-    broker.drop("q", "c", [(1, "00000001")], link)
+    broker.takes.drop("q", "c", [(1, "00000001")], link)
     before = everything(broker)
-    assert broker.drop("q", "c", [(1, "00000001")], link) == 1
+    assert broker.takes.drop("q", "c", [(1, "00000001")], link) == 1
     after = everything(broker)
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
     assert changed == {KEY.meta.encode()}
@@ -282,14 +285,14 @@ def test_a_drop_after_a_reclaim_is_stale_and_the_mark_holds_for_who_takes_it_nex
     take(broker, link, 1)
     cancel(broker, 1)
     reclaim(broker, certain=True)
-    assert broker.drop("q", "c", [(1, "00000001")], link) == 1
+    assert broker.takes.drop("q", "c", [(1, "00000001")], link) == 1
     assert marks(broker) == [b"00000001"]
     assert waiting(broker) == [1]
-    broker.register("q", "d", link=link)
+    broker.takes.register("q", "d", link=link)
     taken = take(broker, link, 1, consumer="d")
-    assert taken.cancels == broker.cancels("q", link)
-    assert broker.drop("q", "d", [(taken.tag + 1, "00000001")], link) == 0
-    assert broker.unfinished("q")[0] == 0
+    assert taken.cancels == broker.takes.cancels("q", link)
+    assert broker.takes.drop("q", "d", [(taken.tag + 1, "00000001")], link) == 0
+    assert broker.tends.unfinished("q")[0] == 0
 
 
 def test_cancelling_again_after_a_reclaim_removes_it(broker: Broker, link: Link) -> None:
@@ -315,10 +318,10 @@ def test_a_requeued_job_is_wanted_again(broker: Broker, link: Link) -> None:
     take(broker, link, 2)
     cancel(broker, 1)
     cancel(broker, 2)
-    broker.bury("q", "c", [(1, b"{}")], link)
-    assert broker.requeue("q", [1]).moved == 1
+    broker.takes.bury("q", "c", [(1, b"{}")], link)
+    assert operate.requeue(broker, "q", [1]).moved == 1
     assert marks(broker) == [b"00000002"]
-    assert broker.marked("q", ["00000001"]) == set()
+    assert broker.takes.marked("q", ["00000001"]) == set()
 
 
 def test_cancelling_goes_on_at_maxmemory(broker: Broker, link: Link) -> None:
@@ -327,12 +330,12 @@ def test_cancelling_goes_on_at_maxmemory(broker: Broker, link: Link) -> None:
     with at_maxmemory(broker):
         assert cancel(broker, 3) is Cancelled.REMOVED
         assert cancel(broker, 1) is Cancelled.MARKED
-        assert broker.drop("q", "c", [(1, "00000001")], link) == 0
+        assert broker.takes.drop("q", "c", [(1, "00000001")], link) == 0
 
 
 def test_a_cancel_repeated_after_a_lost_answer_does_no_more(broker: Broker, link: Link) -> None:
     put_by_hand(broker, 1, [1, 2])
-    broker.exchange("c", [Acks("q", [])], 1, link)
+    broker.takes.exchange("c", [Acks("q", [])], 1, link)
     assert cancel(broker, 1) is cancel(broker, 1) is Cancelled.MARKED
     assert len(marks(broker)) == 1
     assert cancel(broker, 2) is Cancelled.REMOVED

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import gevent
 import pytest
 import redis
 
-from rq_lite.admin import status
+from rq_lite.admin import operate, status
 from rq_lite.broker import Acks, Broker, Cancelled, Link, Taken
+from rq_lite.broker.consuming import Consuming
 from rq_lite.broker.deliveries import Lane, Order
 from rq_lite.consumer import consumer as module
 from rq_lite.consumer.consumer import Consumer
@@ -26,7 +27,20 @@ def board(slots: int) -> Board:
     return Board(new_file(size(slots)), slots)
 
 
-class CutAtRegister(Broker):
+T = TypeVar("T", bound=Consuming)
+
+
+class Changed(Broker, Generic[T]):
+    """The same Redis, of which a test changes what consumers do with it."""
+
+    takes: T
+
+    def __init__(self, like: Broker, takes: type[T]) -> None:
+        super().__init__(like.url, settings=like.settings)
+        self.takes = takes(self.core, self.reads, self.puts)
+
+
+class CutAtRegister(Consuming):
     """The connection is lost at the first registration."""
 
     cut = False
@@ -39,9 +53,9 @@ class CutAtRegister(Broker):
 
 
 def test_a_connection_lost_at_the_start_is_weather_like_later(broker: Broker) -> None:
-    broken = CutAtRegister(broker.url, settings=broker.settings)
-    broken.declare("q")
-    broken.put("q", [b"{job}"])
+    broken = Changed(broker, CutAtRegister)
+    broken.puts.declare("q")
+    broken.puts.put("q", [b"{job}"])
     ran: list[bytes] = []
 
     def run(slot: Slot[Lane], entry: bytes) -> Outcome:
@@ -53,22 +67,22 @@ def test_a_connection_lost_at_the_start_is_weather_like_later(broker: Broker) ->
     consumer = Consumer(broken, "c", order, board(2), run, grace=1.0)
     consumer.run()
     broken.close()
-    assert broken.cut
+    assert broken.takes.cut
     assert ran == [b"{job}"]
-    assert broker.unfinished("q")[0] == 0
+    assert broker.tends.unfinished("q")[0] == 0
 
 
 def test_what_is_cancelled_while_it_waits_for_a_slot_never_starts(broker: Broker) -> None:
     """Taken, and called off before a slot has begun with it: another job of the same take does that."""
-    broker.declare("q")
+    broker.puts.declare("q")
     entries = [encode(Message(VERSION, each, "t")) for each in ("a", "b", "c")]
-    broker.put("q", entries)
+    broker.puts.put("q", entries)
     ran: list[bytes] = []
 
     def run(slot: Slot[Lane], entry: bytes) -> Outcome:
         ran.append(entry)
         if entry == entries[0]:
-            assert broker.cancel("q", "b") is Cancelled.MARKED
+            assert operate.cancel(broker, "q", "b") is Cancelled.MARKED
             lane = slot.lane
             assert lane is not None
             consumer._cancelling.interrupt(lane, ["b"])  # as when the call is heard
@@ -81,11 +95,11 @@ def test_what_is_cancelled_while_it_waits_for_a_slot_never_starts(broker: Broker
     consumer.run()
     assert ran == [entries[0], entries[2]]
     assert status.states(broker, ["q"])["q"].cancelled == 1
-    assert broker.unfinished("q")[0] == 0
+    assert broker.tends.unfinished("q")[0] == 0
     assert broker.read(("EXISTS", "rq:{q}:cancelled"))[0] == 0
 
 
-class Counted(Broker):
+class Counted(Consuming):
     """How often the consumer has asked for jobs."""
 
     exchanges = 0
@@ -94,22 +108,23 @@ class Counted(Broker):
         self.exchanges += 1
         return super().exchange(consumer, lanes, want, link)
 
-    def wait_call(self, queues: Sequence[str], consumer: str, link: Link) -> None:
+    def wait_call(self, queues: Sequence[str], consumer: str, link: Link) -> tuple[str, str] | None:
         gevent.sleep(0.1)  # sockets are not patched here, and would block the loop
+        return None
 
 
 def test_jobs_that_come_without_having_been_asked_for_are_no_reason_to_hurry(broker: Broker) -> None:
     """A take that was held up on its way is done when all slots are busy: there are more jobs than slots."""
-    counted = Counted(broker.url, settings=broker.settings)
-    counted.declare("q")
-    counted.put("q", [b"{1}", b"{2}", b"{3}"])
+    counted = Changed(broker, Counted)
+    counted.puts.declare("q")
+    counted.puts.put("q", [b"{1}", b"{2}", b"{3}"])
     ran: list[bytes] = []
 
     def run(slot: Slot[Lane], entry: bytes) -> Outcome:
         ran.append(entry)
         if entry == b"{1}":
             with closing(broker.link()) as late:
-                broker.exchange("c", [Acks("q", [])], 2, late)
+                broker.takes.exchange("c", [Acks("q", [])], 2, late)
             consumer._audit_at = 0.0
             consumer._news.set()
             gevent.sleep(0.5)
@@ -121,8 +136,8 @@ def test_jobs_that_come_without_having_been_asked_for_are_no_reason_to_hurry(bro
     consumer.run()
     counted.close()
     assert sorted(ran) == [b"{1}", b"{2}", b"{3}"]
-    assert broker.unfinished("q")[0] == 0
-    assert counted.exchanges < 20
+    assert broker.tends.unfinished("q")[0] == 0
+    assert counted.takes.exchanges < 20
 
 
 class NeverRegisters(Broker):
@@ -149,31 +164,43 @@ def test_who_never_got_through_can_be_stopped(broker: Broker) -> None:
     assert broken.tries == 2
 
 
-class GoesAway(Broker):
+class Unheard(Consuming):
+    """No call and no bell comes; sockets are not patched here, and would block the loop."""
+
+    def wait_call(self, queues: Sequence[str], consumer: str, link: Link) -> tuple[str, str] | None:
+        gevent.sleep(0.1)
+        return None
+
+    def wait_bell(self, queues: Sequence[str], seconds: float, link: Link) -> str | None:
+        gevent.sleep(0.1)
+        return None
+
+
+class GoesAway(Changed[Unheard]):
     """Redis, until it is away."""
 
     away = False
     tries = 0
+
+    def __init__(self, like: Broker, takes: type[Unheard] = Unheard) -> None:
+        super().__init__(like, takes)
+        run, one = self.core.run, self.core.one
+
+        def tried_run(*args: Any, **options: Any) -> list[Any]:
+            self._meanwhile()
+            return run(*args, **options)
+
+        def tried_one(command: tuple[Any, ...], link: Link | None) -> Any:
+            self._meanwhile()
+            return one(command, link)
+
+        self.core.run, self.core.one = tried_run, tried_one  # type: ignore[method-assign]
 
     def _meanwhile(self) -> None:
         if self.away:
             self.tries += 1
             assert self.tries < 20, "it does not stop"
             raise redis.ConnectionError("away")
-
-    def _run(self, name: str, keys_: tuple[str, ...], *args: Any, link: Link | None = None) -> list[Any]:
-        self._meanwhile()
-        return super()._run(name, keys_, *args, link=link)
-
-    def _read(self, command: tuple[Any, ...], link: Link | None) -> Any:
-        self._meanwhile()
-        return super()._read(command, link)
-
-    def wait_call(self, queues: Sequence[str], consumer: str, link: Link) -> None:
-        gevent.sleep(0.1)  # nobody calls; sockets are not patched here, and would block the loop
-
-    def wait_bell(self, queues: Sequence[str], seconds: float, link: Link) -> None:
-        gevent.sleep(0.1)
 
 
 @pytest.fixture
@@ -182,9 +209,9 @@ def consumer_that(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     monkeypatch.setattr(module, "AUDIT", 0.001)
 
     def make(run: Callable[[GoesAway, Consumer], None], grace: float) -> tuple[GoesAway, Consumer]:
-        broken = GoesAway(broker.url, settings=broker.settings)
-        broken.declare("q")
-        broken.put("q", [b"{job}"])
+        broken = GoesAway(broker)
+        broken.puts.declare("q")
+        broken.puts.put("q", [b"{job}"])
 
         def once(slot: Slot[Lane], entry: bytes) -> Outcome:
             run(broken, consumer)
@@ -206,7 +233,7 @@ def test_a_stop_does_not_wait_for_a_redis_that_is_away(
     broken, consumer = consumer_that(run, grace=1000.0)
     consumer.run()
     broken.close()
-    assert len(broker.inflight("q", "c")) == 1  # to be reclaimed
+    assert len(broker.takes.inflight("q", "c")) == 1  # to be reclaimed
 
 
 def test_with_redis_away_jobs_have_their_grace_time_and_are_told(
@@ -230,24 +257,25 @@ def test_with_redis_away_jobs_have_their_grace_time_and_are_told(
     assert seconds >= 0.2
 
 
-class Deaf(GoesAway):
+class LosesTheBell(Unheard):
     """Who listens loses its connection, once."""
 
     lost = False
 
-    def wait_bell(self, queues: Sequence[str], seconds: float, link: Link) -> None:
+    def wait_bell(self, queues: Sequence[str], seconds: float, link: Link) -> str | None:
         gevent.sleep(0.01)
         if not self.lost:
             self.lost = True
             raise redis.TimeoutError("nobody answers")
+        return None
 
 
 def test_when_who_listens_is_cut_off_the_exchange_connects_anew(
     broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its own connection may be as dead, and it would take as long again to find that out."""
-    deaf = Deaf(broker.url, settings=broker.settings)
-    deaf.declare("q")
+    deaf = Changed(broker, LosesTheBell)
+    deaf.puts.declare("q")
     closed: list[bool] = []
 
     def run(slot: Slot[Lane], entry: bytes) -> Outcome:
@@ -258,10 +286,10 @@ def test_when_who_listens_is_cut_off_the_exchange_connects_anew(
     close = consumer._link.close
 
     def told() -> None:
-        closed.append(deaf.lost)
+        closed.append(deaf.takes.lost)
         close()
         if len(closed) == 1:
-            broker.put("q", [b"{job}"])
+            broker.puts.put("q", [b"{job}"])
 
     consumer._link.close = told  # type: ignore[method-assign]
     with caplog.at_level("INFO"):
@@ -269,15 +297,15 @@ def test_when_who_listens_is_cut_off_the_exchange_connects_anew(
     deaf.close()
     assert closed[0]
     assert [record.message for record in caplog.records] == ["Redis: nobody answers", "Redis answers again"]
-    assert broker.unfinished("q")[0] == 0
+    assert broker.tends.unfinished("q")[0] == 0
 
 
 def test_the_end_of_many_runs_is_told_before_the_consumer_ends(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of more than fit into one step."""
     monkeypatch.setattr(module, "MOST", 2)
-    there = GoesAway(broker.url, settings=broker.settings)
-    there.declare("q")
-    there.put("q", [b"{%d}" % number for number in range(5)])
+    there = GoesAway(broker)
+    there.puts.declare("q")
+    there.puts.put("q", [b"{%d}" % number for number in range(5)])
     begun: list[bytes] = []
 
     def run(slot: Slot[Lane], entry: bytes) -> Outcome:
@@ -291,29 +319,29 @@ def test_the_end_of_many_runs_is_told_before_the_consumer_ends(broker: Broker, m
     consumer = Consumer(there, "c", Order({"q": 1.0}, strict=True), board(5), run, grace=10.0)
     consumer.run()
     there.close()
-    assert broker.inflight("q", "c") == set()
+    assert broker.takes.inflight("q", "c") == set()
     assert status.states(broker, ["q"])["q"].retried == 5
 
 
-class OldCall(GoesAway):
+class CalledOnce(Unheard):
     """A call that came before the job was requeued, which took its mark."""
 
     called = False
 
-    def wait_call(self, queues: Sequence[str], consumer: str, link: Link) -> tuple[str, str] | None:  # type: ignore[override]
+    def wait_call(self, queues: Sequence[str], consumer: str, link: Link) -> tuple[str, str] | None:
         gevent.sleep(0.01)
         self.called, first = True, not self.called
         return ("q", "x") if first else None
 
 
 def test_an_old_call_does_not_cancel_a_job_that_was_requeued(broker: Broker) -> None:
-    old = OldCall(broker.url, settings=broker.settings)
-    old.declare("q")
-    old.put("q", [encode(Message(VERSION, "x", "t"))])
+    old = Changed(broker, CalledOnce)
+    old.puts.declare("q")
+    old.puts.put("q", [encode(Message(VERSION, "x", "t"))])
 
     def run(slot: Slot[Lane], entry: bytes) -> Outcome:
         slot.deadline = time.monotonic_ns() + 60 * SECOND
-        while not old.called:
+        while not old.takes.called:
             gevent.sleep(0.01)
         gevent.sleep(0.1)
         slot.deadline = NEVER

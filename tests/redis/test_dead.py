@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from rq_lite.admin import dead, status
+from rq_lite.admin import dead, operate, status
 from rq_lite.admin.dead import Buried, Filter, Requeue
 from rq_lite.broker import Acks, Broker, Code, Link, keys
 from tests.conftest import Server
@@ -40,8 +40,8 @@ REPORT = {
 @pytest.fixture(autouse=True)
 def declared(broker: Broker, link: Link) -> None:
     """The queue "q" of bound 10, and its consumer "c"."""
-    broker.declare("q", 10, 0)
-    broker.register("q", "c", link=link)
+    broker.puts.declare("q", 10, 0)
+    broker.takes.register("q", "c", link=link)
 
 
 def bury(broker: Broker, link: Link, *entries: bytes, report: bytes = b"{}", queue: str = "q") -> list[int]:
@@ -49,8 +49,8 @@ def bury(broker: Broker, link: Link, *entries: bytes, report: bytes = b"{}", que
     tags = []
     for raw in entries:
         broker.read(("RPUSH", keys.of(queue).pending, raw), ("HINCRBY", keys.of(queue).meta, "bytes", len(raw)))
-        tags.append(broker.exchange("c", [Acks(queue, [])], 1, link)[0].tag + 1)
-        assert broker.bury(queue, "c", [(tags[-1], report)], link) == 0
+        tags.append(broker.takes.exchange("c", [Acks(queue, [])], 1, link)[0].tag + 1)
+        assert broker.takes.bury(queue, "c", [(tags[-1], report)], link) == 0
     return tags
 
 
@@ -129,12 +129,12 @@ def test_what_is_buried_or_dropped_while_one_reads_disturbs_nothing(
     reading = dead.buried(broker, "q")
     seen = [next(reading).tag]
     bury(broker, link, *map(entry, range(20, 25)))
-    broker.forget("q", [tags[0], tags[7]])
+    operate.forget(broker, "q", [tags[0], tags[7]])
     assert seen + [job.tag for job in reading] == tags[:0:-1]
 
 
 def test_large_jobs_are_not_read_all_at_once(broker: Broker, link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
-    broker.portion = 250
+    broker.core.portion = 250
     tags = bury(broker, link, *(b"x" * size for size in (100, 100, 1000, 10, 200, 300)))
     sizes: list[int] = []
     call = Link.call
@@ -184,39 +184,39 @@ def test_filters(broker: Broker, link: Link, wanted: dict[str, Any], expected: s
 def test_a_requeued_job_waits_at_the_end_as_on_its_first_day(broker: Broker, link: Link) -> None:
     tags = bury(broker, link, b"2.1" + entry(1), entry(2), b"1.0{\x00}", GARBAGE)
     put(broker, 9)
-    reply = broker.requeue("q", tags)
+    reply = operate.requeue(broker, "q", tags)
     assert (reply.code, reply.seen, reply.moved, reply.full, reply.size) == (Code.OK, 4, 4, 0, 5)
     assert headers(broker) == [entry(9), entry(1), entry(2), b"{\x00}", GARBAGE]
     assert counter(broker, "bytes") == sum(map(len, headers(broker))) == reply.bytes
     assert (counter(broker, "requeued"), counter(broker, "failed")) == (4, 4)
     assert broker.read(("EXISTS", KEY.dead, KEY.dead_index))[0] == 0
     assert length(broker, KEY.bell) == 5
-    assert broker.unfinished("q")[0] == 5
+    assert broker.tends.unfinished("q")[0] == 5
 
 
 def test_poison_that_is_requeued_runs_as_any_other(broker: Broker, link: Link) -> None:
     (tag,) = bury(broker, link, b"0.3" + entry(1))
-    broker.requeue("q", [tag])
+    operate.requeue(broker, "q", [tag])
     assert took(broker, link, 1) == [1]
 
 
 def test_as_many_as_fit_are_requeued_in_their_order(broker: Broker, link: Link) -> None:
     tags = bury(broker, link, *map(entry, range(1, 6)))
     put(broker, *range(10, 18))
-    reply = broker.requeue("q", tags)
+    reply = operate.requeue(broker, "q", tags)
     assert (reply.seen, reply.moved, reply.full, reply.size, reply.maxsize) == (2, 2, 1, 10, 10)
     assert waiting(broker)[-2:] == [1, 2]
     assert sorted(found(broker)) == tags[2:]
     before = everything(broker)
-    assert broker.requeue("q", tags[2:])[1:5] == (0, 0, 0, 1)
+    assert operate.requeue(broker, "q", tags[2:])[1:5] == (0, 0, 0, 1)
     assert everything(broker) == before
 
 
 def test_the_bound_in_bytes_counts_what_is_put_back(broker: Broker, link: Link) -> None:
     tags = bury(broker, link, b"1.0" + entry(1), b"x" * 5 * SIZE, entry(2), entry(3))
-    broker.configure("q", maxbytes=3 * SIZE)
+    operate.configure(broker, "q", maxbytes=3 * SIZE)
     put(broker, 9)
-    reply = broker.requeue("q", tags)
+    reply = operate.requeue(broker, "q", tags)
     # The one that can never fit holds up nobody.
     assert (reply.seen, reply.moved, reply.oversized, reply.full) == (3, 2, 1, 1)
     assert (reply.bytes, reply.maxbytes) == (3 * SIZE, 3 * SIZE)
@@ -226,13 +226,13 @@ def test_the_bound_in_bytes_counts_what_is_put_back(broker: Broker, link: Link) 
 def test_scheduled_jobs_count_against_a_requeue(broker: Broker, link: Link) -> None:
     tags = bury(broker, link, entry(1))
     put(broker, *range(10), delay=3_600_000)
-    assert broker.requeue("q", tags)[1:5] == (0, 0, 0, 1)
+    assert operate.requeue(broker, "q", tags)[1:5] == (0, 0, 0, 1)
 
 
 def test_a_tag_twice_or_of_nobody_moves_nothing_twice(broker: Broker, link: Link) -> None:
     (tag,) = bury(broker, link, entry(1))
-    assert broker.requeue("q", [tag, tag, 999])[1:5] == (3, 1, 0, 0)
-    assert broker.requeue("q", [tag])[1:5] == (1, 0, 0, 0)
+    assert operate.requeue(broker, "q", [tag, tag, 999])[1:5] == (3, 1, 0, 0)
+    assert operate.requeue(broker, "q", [tag])[1:5] == (1, 0, 0, 0)
     assert waiting(broker) == [1]
     assert counter(broker, "requeued") == 1
 
@@ -241,7 +241,7 @@ def test_a_queue_without_a_bound_is_said_to_be_undeclared(broker: Broker, link: 
     tags = bury(broker, link, entry(1))
     broker.read(("HDEL", KEY.meta, "maxsize"))
     before = everything(broker)
-    assert broker.requeue("q", tags).code is Code.UNDECLARED
+    assert operate.requeue(broker, "q", tags).code is Code.UNDECLARED
     assert everything(broker) == before
     Requeue("q", tags).run(broker)  # which declares it
     assert waiting(broker) == [1]
@@ -249,7 +249,7 @@ def test_a_queue_without_a_bound_is_said_to_be_undeclared(broker: Broker, link: 
 
 def test_a_script_moves_a_megabyte_or_two_and_leaves_the_rest_for_the_next_call(broker: Broker, link: Link) -> None:
     tags = bury(broker, link, *(b"%d" % number * 400_000 for number in range(4)))
-    reply = broker.requeue("q", tags)
+    reply = operate.requeue(broker, "q", tags)
     assert (reply.seen, reply.moved, reply.full) == (3, 3, 0)
     assert broker.read(("HEXISTS", KEY.meta, "wanted"))[0] == 0
     step = Requeue("q", tags)
@@ -258,7 +258,7 @@ def test_a_script_moves_a_megabyte_or_two_and_leaves_the_rest_for_the_next_call(
 
 
 def test_thousands_are_requeued_and_forgotten_in_batches(broker: Broker, link: Link) -> None:
-    broker.configure("q", maxsize=1500)
+    operate.configure(broker, "q", maxsize=1500)
     fill = [("HSET", KEY.dead, tag, b"{}\n" + entry(tag)) for tag in range(1, 2501)]
     broker.read(*fill, *(("ZADD", KEY.dead_index, tag, tag) for tag in range(1, 2501)))
     step = Requeue("q", range(1, 2501))
@@ -272,15 +272,15 @@ def test_thousands_are_requeued_and_forgotten_in_batches(broker: Broker, link: L
 
 def test_requeuing_at_maxmemory_goes_on(broker: Broker, link: Link) -> None:
     tags = bury(broker, link, *map(entry, range(4)))
-    broker.configure("q", maxsize=2)
+    operate.configure(broker, "q", maxsize=2)
     with at_maxmemory(broker):
-        assert broker.requeue("q", tags)[1:5] == (2, 2, 0, 1)
-        broker.configure("q")  # nobody waits for room: the script's first write is a note that somebody does
-        assert broker.requeue("q", tags[2:])[1:5] == (0, 0, 0, 1)
+        assert operate.requeue(broker, "q", tags)[1:5] == (2, 2, 0, 1)
+        operate.configure(broker, "q")  # nobody waits for room: the script's first write is a note that somebody does
+        assert operate.requeue(broker, "q", tags[2:])[1:5] == (0, 0, 0, 1)
         step = Requeue("q", tags[2:])
         step.run(broker)
-        assert broker.forget("q", tags[2:3]) == 1
-        assert broker.trim("q") == 0
+        assert operate.forget(broker, "q", tags[2:3]) == 1
+        assert broker.tends.trim("q") == 0
     assert waiting(broker) == [0, 1]
     assert len(step.left) == 2
 
@@ -312,9 +312,9 @@ def test_without_a_wait_or_after_it_the_rest_is_left(broker: Broker, link: Link)
 
 def test_a_woken_requeue_rings_on_where_room_remains(broker: Broker, link: Link) -> None:
     tags = bury(broker, link, entry(1), entry(2))
-    broker.requeue("q", tags[:1])
+    operate.requeue(broker, "q", tags[:1])
     assert length(broker, KEY.room) == 0
-    broker.requeue("q", tags[1:], woken=True)
+    operate.requeue(broker, "q", tags[1:], woken=True)
     assert length(broker, KEY.room) == 1
 
 
@@ -325,7 +325,7 @@ def test_a_requeue_and_a_producer_that_wait_both_get_their_room(broker: Broker, 
     with threads() as pool:
         over = started_waiting(broker, pool, step.run, broker, 30.0)
         assert put_by_hand(broker, 1, [99])[1] == 0
-        producer = started_waiting(broker, pool, broker.wait_room, "q", 30.0)
+        producer = started_waiting(broker, pool, broker.puts.wait_room, "q", 30.0)
         took(broker, link, 10)
         over.result(30)
         assert producer.result(30)
@@ -337,11 +337,11 @@ def test_a_requeue_and_a_producer_that_wait_both_get_their_room(broker: Broker, 
 
 def test_what_is_forgotten_is_gone_and_counted_as_purged(broker: Broker, link: Link) -> None:
     tags = bury(broker, link, entry(1), entry(2), entry(3))
-    assert broker.forget("q", [*tags[:2], tags[0], 999]) == 2
+    assert operate.forget(broker, "q", [*tags[:2], tags[0], 999]) == 2
     assert found(broker) == tags[2:]
     assert broker.read(("ZCARD", KEY.dead_index), ("HLEN", KEY.dead)) == [1, 1]
     assert (counter(broker, "purged"), counter(broker, "dropped")) == (2, 0)
-    assert broker.forget("q", tags[:2]) == 0
+    assert operate.forget(broker, "q", tags[:2]) == 0
 
 
 def test_the_caps_hold_although_nothing_is_buried(server: Server, broker: Broker, link: Link) -> None:
@@ -349,11 +349,11 @@ def test_the_caps_hold_although_nothing_is_buried(server: Server, broker: Broker
     for position, tag in enumerate(tags):
         aged(broker, tag, 6000 - 1000 * position)
     narrow = server.broker(dead_max=4, dead_age=4500)
-    assert (narrow.trim("q"), narrow.trim("q")) == (2, 0)
+    assert (narrow.tends.trim("q"), narrow.tends.trim("q")) == (2, 0)
     assert found(broker) == tags[:1:-1]
     narrow.close()
     narrower = server.broker(dead_max=1)
-    assert narrower.trim("q") == 3
+    assert narrower.tends.trim("q") == 3
     narrower.close()
     assert found(broker) == tags[5:]
     assert counter(broker, "dropped") == 5
@@ -362,9 +362,9 @@ def test_the_caps_hold_although_nothing_is_buried(server: Server, broker: Broker
 
 
 def test_two_queues_with_the_same_tags_and_ids_do_not_mix(broker: Broker, link: Link) -> None:
-    broker.declare("r", 10, 0)
-    broker.register("r", "c", link=link)
+    broker.puts.declare("r", 10, 0)
+    broker.takes.register("r", "c", link=link)
     assert bury(broker, link, entry(1)) == bury(broker, link, entry(1), queue="r") == [1]
-    broker.requeue("r", [1])
+    operate.requeue(broker, "r", [1])
     assert [number_of(job.entry) for job in dead.buried(broker, "q")] == [1]
     assert list(dead.buried(broker, "r")) == []

@@ -29,8 +29,8 @@ def gone() -> str:
 @pytest.fixture
 def duties(broker: Broker, link: Link, gone: str) -> Iterator[Duties]:
     """Of a worker that knows queue "q", where the consumer has left two jobs."""
-    broker.declare("q", 1000, 0)
-    broker.register("q", gone, link=link)
+    broker.puts.declare("q", 1000, 0)
+    broker.takes.register("q", gone, link=link)
     put(broker, 1, 2)
     take(broker, link, 2, consumer=gone)
     made = Duties(broker, "w", {}, None)
@@ -69,11 +69,11 @@ def test_an_own_consumer_that_died_is_left_to_whoever_knows_who_is_to_blame(
 
 def test_between_the_dead_there_is_time_for_the_living(broker: Broker) -> None:
     """However many have died, each with a few jobs only."""
-    broker.declare("q", 1000, 0)
+    broker.puts.declare("q", 1000, 0)
     dead = [f"dead{number}" for number in range(3)]
     for number, consumer in enumerate(dead):
         with closing(broker.link()) as link:
-            broker.register("q", consumer, link=link)
+            broker.takes.register("q", consumer, link=link)
             put(broker, number)
             take(broker, link, 1, consumer=consumer)
     broker.read(("ZADD", KEY.consumers, *[word for consumer in dead for word in (1, consumer)]))

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from rq_lite.admin import operate
 from rq_lite.broker import Broker, base
 from rq_lite.cli import cli
 from rq_lite.embedded import server as embedded
@@ -378,7 +379,7 @@ def test_a_producer_that_waits_for_room_starts_it_anew(home: Path, settings: Set
     until(lambda: b" cmd=brpop " in broker.read(("CLIENT", "LIST"))[0], "it waits")
     os.kill(keeper_pid(home), signal.SIGKILL)
     until(lambda: embedded.status(settings).pid not in (None, old), "there is another server")
-    broker.purge("q")
+    operate.purge(broker, "q")
     producer.report()
     broker.close()
     producer.leave()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from rq_lite.admin import operate
 from rq_lite.broker import Acks, Broker, Code, Link, keys
 from tests.conftest import Server, until
 from tests.redis.steps import KEY, counter, entry, everything, length, number_of, owned, put, take, took, waiting
@@ -12,8 +13,8 @@ from tests.redis.steps import KEY, counter, entry, everything, length, number_of
 
 @pytest.fixture(autouse=True)
 def declared(broker: Broker, link: Link) -> None:
-    broker.declare("q", 100, 0)
-    broker.register("q", "c", link=link)
+    broker.puts.declare("q", 100, 0)
+    broker.takes.register("q", "c", link=link)
 
 
 # -- taking
@@ -41,7 +42,7 @@ def test_an_empty_entry_that_was_pushed_by_hand_can_be_taken_too(broker: Broker,
 
 
 def test_two_consumers_get_different_jobs_and_tags(broker: Broker, link: Link) -> None:
-    broker.register("q", "d", link=link)
+    broker.takes.register("q", "d", link=link)
     put(broker, 1, 2)
     mine, other = take(broker, link, 1), take(broker, link, 1, consumer="d")
     assert mine.jobs != other.jobs
@@ -50,7 +51,7 @@ def test_two_consumers_get_different_jobs_and_tags(broker: Broker, link: Link) -
 
 
 def test_a_take_from_an_empty_queue_is_empty_and_clears_the_bell(broker: Broker, link: Link) -> None:
-    broker.ring("q", link)
+    broker.takes.ring("q", link)
     assert take(broker, link, 5) == (Code.OK, 0, 0, [], b"", -1)
     assert length(broker, KEY.bell) == 0
 
@@ -65,13 +66,13 @@ def test_the_bytes_of_taken_jobs_are_no_longer_counted(broker: Broker, link: Lin
 
 def test_several_queues_are_served_in_their_order_with_one_want(broker: Broker, link: Link) -> None:
     for name in ("a", "b"):
-        broker.declare(name, 100)
-        broker.register(name, "c", link=link)
-        broker.put(name, [entry(1), entry(2), entry(3)])
-    replies = broker.exchange("c", [Acks("b", []), Acks("a", [])], 4, link)
+        broker.puts.declare(name, 100)
+        broker.takes.register(name, "c", link=link)
+        broker.puts.put(name, [entry(1), entry(2), entry(3)])
+    replies = broker.takes.exchange("c", [Acks("b", []), Acks("a", [])], 4, link)
     assert [len(reply.jobs) for reply in replies] == [3, 1]
     assert number_of(replies[1].jobs[0]) == 1
-    (b, a) = broker.exchange("c", [Acks("b", [1, 2]), Acks("a", [1])], 0, link)
+    (b, a) = broker.takes.exchange("c", [Acks("b", [1, 2]), Acks("a", [1])], 0, link)
     assert (b.stale, a.stale) == (0, 0)
     assert set(owned(broker, "b", "c", link)) == {3}
     assert owned(broker, "a", "c", link) == {}
@@ -89,7 +90,7 @@ def test_an_ack_removes_the_delivery_and_is_counted(broker: Broker, link: Link) 
 
 
 def test_an_ack_of_what_is_not_ours_changes_nothing_but_is_counted(broker: Broker, link: Link) -> None:
-    broker.register("q", "d", link=link)
+    broker.takes.register("q", "d", link=link)
     put(broker, 1, 2)
     take(broker, link, 1)
     take(broker, link, 1, consumer="d")
@@ -108,7 +109,7 @@ def test_the_same_ack_again_is_stale(broker: Broker, link: Link) -> None:
 
 
 def test_a_thousand_acks_and_a_thousand_jobs_go_through_one_call(broker: Broker, link: Link) -> None:
-    broker.configure("q", maxsize=0)
+    operate.configure(broker, "q", maxsize=0)
     for start in (0, 1000):
         put(broker, *range(start, start + 1000))
     first = take(broker, link, 1000)
@@ -120,7 +121,7 @@ def test_a_thousand_acks_and_a_thousand_jobs_go_through_one_call(broker: Broker,
 
 
 def test_five_thousand_deliveries_of_one_consumer_are_kept_and_acked(broker: Broker, link: Link) -> None:
-    broker.configure("q", maxsize=0)
+    operate.configure(broker, "q", maxsize=0)
     for start in range(0, 5000, 1000):
         put(broker, *range(start, start + 1000))
     tags = list(range(1, 5001))
@@ -145,34 +146,34 @@ def test_whose_lease_is_over_takes_nothing_but_still_acks(server: Server, broker
     put(broker, 1, 2)
     take(broker, link, 1)
     brief = Broker(server.url, settings=msgspec.structs.replace(broker.settings, lease=1.0))
-    brief.register("q", "c")
-    until(lambda: broker.consumers("q")["c"] <= 0, "the lease is over")
+    brief.takes.register("q", "c")
+    until(lambda: broker.tends.consumers("q")["c"] <= 0, "the lease is over")
     reply = take(broker, link, 1, acks=[1])
     brief.close()
     assert (reply.code, reply.stale, reply.jobs) == (Code.NOLEASE, 0, [])
     assert waiting(broker) == [2]
     assert counter(broker, "done") == 1
-    broker.register("q", "c", link=link)
+    broker.takes.register("q", "c", link=link)
     assert took(broker, link, 1) == [2]
 
 
 def test_a_lease_is_prolonged_only_for_whom_is_listed(broker: Broker) -> None:
     broker.read(("ZADD", KEY.consumers, 1, "c"))
-    assert broker.consumers("q")["c"] < 0
-    assert broker.renew("q", ["c", "stranger"]).leases == 1
-    assert list(broker.consumers("q")) == ["c"]
-    assert 0 < broker.consumers("q")["c"] <= broker.settings.lease
+    assert broker.tends.consumers("q")["c"] < 0
+    assert broker.tends.renew("q", ["c", "stranger"]).leases == 1
+    assert list(broker.tends.consumers("q")) == ["c"]
+    assert 0 < broker.tends.consumers("q")["c"] <= broker.settings.lease
 
 
 def test_a_paused_queue_gives_nothing_and_still_settles(broker: Broker, link: Link) -> None:
     put(broker, 1, 2)
     take(broker, link, 1)
-    broker.pause("q")
+    operate.pause(broker, "q")
     reply = take(broker, link, 5, acks=[1])
     assert (reply.code, reply.stale, reply.jobs) == (Code.OK, 0, [])
     assert counter(broker, "done") == 1
     assert put(broker, 3).accepted == 1
-    broker.resume("q")
+    operate.resume(broker, "q")
     assert took(broker, link, 5) == [2, 3]
 
 
@@ -200,14 +201,14 @@ def test_a_take_that_empties_the_queue_clears_the_bell(broker: Broker, link: Lin
 
 
 def test_waiting_for_the_bell_names_the_queue_that_rang(broker: Broker, link: Link) -> None:
-    broker.declare("other", 10)
-    broker.put("other", [entry(1)])
-    assert broker.wait_bell(["q", "other"], 2.0, link) == "other"
-    assert broker.wait_bell(["q", "other"], 0.01, link) is None
+    broker.puts.declare("other", 10)
+    broker.puts.put("other", [entry(1)])
+    assert broker.takes.wait_bell(["q", "other"], 2.0, link) == "other"
+    assert broker.takes.wait_bell(["q", "other"], 0.01, link) is None
 
 
 def test_room_is_rung_when_as_many_fit_as_were_wanted_and_not_before(broker: Broker, link: Link) -> None:
-    broker.configure("q", maxsize=20)
+    operate.configure(broker, "q", maxsize=20)
     broker.read(("DEL", KEY.room))
     put(broker, *range(20))
     put(broker, *range(20, 40))  # refused: wants a quarter of the queue
@@ -221,7 +222,7 @@ def test_room_is_rung_when_as_many_fit_as_were_wanted_and_not_before(broker: Bro
 
 
 def test_the_least_that_anybody_wants_counts(broker: Broker, link: Link) -> None:
-    broker.configure("q", maxsize=20)
+    operate.configure(broker, "q", maxsize=20)
     broker.read(("DEL", KEY.room))
     put(broker, *range(20))
     put(broker, *range(20, 40))
@@ -250,7 +251,7 @@ def test_a_producer_that_fills_the_queue_does_not_ring_on(broker: Broker, link: 
 
 
 def test_room_for_bytes_is_rung_when_they_are_taken(broker: Broker, link: Link) -> None:
-    broker.configure("q", maxsize=0, maxbytes=2 * len(entry(0)))
+    operate.configure(broker, "q", maxsize=0, maxbytes=2 * len(entry(0)))
     broker.read(("DEL", KEY.room))
     put(broker, 1, 2)
     assert put(broker, 3).accepted == 0
@@ -275,11 +276,11 @@ def test_keys_of_a_queue_lie_in_one_slot() -> None:
 
 
 def test_an_empty_queue_rings_even_who_wants_more_than_fits(broker: Broker, link: Link) -> None:
-    broker.configure("q", maxsize=20)
+    operate.configure(broker, "q", maxsize=20)
     broker.read(("DEL", KEY.room))
     put(broker, *range(20))
     put(broker, *range(20, 40))  # wants five
-    broker.declare("q", 3)
+    broker.puts.declare("q", 3)
     take(broker, link, 19)
     assert length(broker, KEY.room) == 0
     take(broker, link, 1)
@@ -288,7 +289,7 @@ def test_an_empty_queue_rings_even_who_wants_more_than_fits(broker: Broker, link
 
 def test_bytes_that_were_pushed_by_hand_are_not_owed(broker: Broker, link: Link) -> None:
     """They were never counted, so taking them makes no more room than there is."""
-    broker.configure("q", maxsize=0, maxbytes=2 * len(entry(0)))
+    operate.configure(broker, "q", maxsize=0, maxbytes=2 * len(entry(0)))
     broker.read(*(("LPUSH", keys.of("q").pending, entry(number)) for number in range(6)))
     took(broker, link, 5)
     assert put(broker, 6, 7, 8).accepted == 2

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from rq_lite.admin import operate
 from rq_lite.broker import Broker
+from rq_lite.broker.producing import Producing
 from rq_lite.client.queue import Queue
 from rq_lite.client.task import Task
 from rq_lite.errors import QueueFull, SourceError
@@ -153,7 +155,7 @@ def test_the_mark_of_a_package_that_is_gone_goes_after_a_while(
         for seconds in (0.0, 1.0, 60.0, 62.0, 63.0):
             clock[0] = seconds
             yield nothing
-            marks.append(broker.feed("q", "w"))
+            marks.append(broker.puts.feed("q", "w"))
 
     watched.produce(looks)
     assert [len(each) for each in marks] == [1, 1, 1, 0, 0]
@@ -168,14 +170,14 @@ def test_a_feed_that_is_begun_by_two_at_once_belongs_to_one_file(
     one.write_text("a\n")
     other.write_text("b\n")
     task = queue.task(name="t")(lambda line: None)
-    mark_feed = Broker.mark_feed
+    mark_feed = Producing.mark_feed
 
-    def late(self: Broker, queue: str, name: str, moves: Any) -> int:
+    def late(self: Producing, queue: str, name: str, moves: Any) -> int:
         monkeypatch.undo()
         feed_all(task, other)
         return mark_feed(self, queue, name, moves)
 
-    monkeypatch.setattr(Broker, "mark_feed", late)
+    monkeypatch.setattr(Producing, "mark_feed", late)
     with pytest.raises(SourceError, match="is not the file that feed 'r' was begun with"):
         feed_all(task, one)
     assert broker.read(("HGET", KEY.meta, "put"))[0] == b"1"
@@ -191,9 +193,9 @@ def test_the_end_of_a_source_does_not_set_a_feed_back(
     feed_all(task, file)
     with file.open("a") as out:
         out.write("\n")
-    mark_feed = Broker.mark_feed
+    mark_feed = Producing.mark_feed
 
-    def late(self: Broker, queue: str, name: str, moves: Any) -> int:
+    def late(self: Producing, queue: str, name: str, moves: Any) -> int:
         if moves[0][0] == "position":
             monkeypatch.undo()
             with file.open("a") as out:
@@ -201,7 +203,7 @@ def test_the_end_of_a_source_does_not_set_a_feed_back(
             feed_all(task, file)
         return mark_feed(self, queue, name, moves)
 
-    monkeypatch.setattr(Broker, "mark_feed", late)
+    monkeypatch.setattr(Producing, "mark_feed", late)
     feed_all(task, file)
     feed_all(task, file)
     assert broker.read(("HGET", KEY.meta, "put"))[0] == b"2"
@@ -219,7 +221,7 @@ def test_a_feed_of_a_file_that_was_rewritten_puts_no_piece_of_a_line(
 ) -> None:
     """Its first bytes, which tell one file from another, are the same."""
     queue = Queue("q", maxsize=0)
-    broker.configure("q", maxsize=0)
+    operate.configure(broker, "q", maxsize=0)
     file = tmp_path / "numbers.txt"
     lines = [f"{number}\n" for number in range(500_000, 500_900)]
     file.write_text("".join(lines[:800]))
@@ -230,10 +232,10 @@ def test_a_feed_of_a_file_that_was_rewritten_puts_no_piece_of_a_line(
         [*lines[:750], "0" * 6 + "\n", *lines[751:]],  # at the end of one
     ):
         file.write_text("".join(rewritten))
-        before = broker.feed("q", "r")["position"]
+        before = broker.puts.feed("q", "r")["position"]
         with pytest.raises(SourceError, match="was changed before the place where the feed stopped, after line 800"):
             feed_all(task, file)
-        assert broker.feed("q", "r")["position"] == before
+        assert broker.puts.feed("q", "r")["position"] == before
     file.write_text("".join(lines))
     feed_all(task, file)
     entries = broker.read(("LRANGE", KEY.pending, 0, -1))[0]
@@ -252,7 +254,7 @@ def test_a_feed_that_stopped_within_a_batch_goes_on_there(queue: Queue, broker: 
     with pytest.raises(SourceError, match="was changed"):
         feed_all(task, file)
     file.write_text(text)  # nothing of the other one was kept
-    broker.configure("q", maxsize=0)
+    operate.configure(broker, "q", maxsize=0)
     feed_all(task, file)
     entries = broker.read(("LRANGE", KEY.pending, 0, -1))[0]
     assert [decode(entry)[0].kwargs["a"] for entry in reversed(entries)] == [f"{number}\n" for number in range(30)]

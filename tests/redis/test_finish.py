@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rq_lite.admin import operate
 from rq_lite.broker import Broker, Death, Link, keys
 from rq_lite.model.message import VERSION, Message, decode, entry_of
 from rq_lite.model.outcome import Finished
@@ -30,8 +31,8 @@ NEXT = keys.of("next")
 
 @pytest.fixture(autouse=True)
 def declared(broker: Broker, link: Link) -> None:
-    broker.declare("q", 1000, 0)
-    broker.register("q", "c", link=link)
+    broker.puts.declare("q", 1000, 0)
+    broker.takes.register("q", "c", link=link)
 
 
 def tracked(number: int, *, callbacks: bool = False, ttl: float | None = 60.0) -> bytes:
@@ -41,7 +42,7 @@ def tracked(number: int, *, callbacks: bool = False, ttl: float | None = 60.0) -
 
 def taken(broker: Broker, link: Link, *entries: bytes) -> list[int]:
     """Put and taken: the delivery tags."""
-    broker.put("q", entries)
+    broker.puts.put("q", entries)
     reply = take(broker, link, len(entries))
     assert len(reply.jobs) == len(entries)
     return list(range(reply.tag + 1, reply.tag + 1 + len(entries)))
@@ -56,7 +57,7 @@ def failed(puts: Any = ()) -> Finished:
 
 
 def result(broker: Broker, number: int) -> Any:
-    found = broker.result("q", f"{number:08}")
+    found = broker.puts.result("q", f"{number:08}")
     return None if found is None else json.loads(found)
 
 
@@ -82,19 +83,19 @@ def test_a_tracked_job_says_who_has_it_and_a_plain_one_leaves_no_trace(broker: B
     (tag,) = taken(broker, link, tracked(1))
     assert about(broker, 1).items() >= {("consumer", "c"), ("tag", str(tag))}
     assert broker.read(("PTTL", KEY.job("00000001")))[0] > 0
-    assert broker.is_running("q", "00000001")
-    broker.give_back("q", "c", [tag])
-    assert not broker.is_running("q", "00000001")
+    assert broker.puts.is_running("q", "00000001")
+    broker.takes.give_back("q", "c", [tag])
+    assert not broker.puts.is_running("q", "00000001")
 
 
 def test_a_suspect_says_who_has_it(broker: Broker, link: Link) -> None:
-    broker.put("q", [b"0.1" + tracked(1).removeprefix(b"0.0")])
+    broker.puts.put("q", [b"0.1" + tracked(1).removeprefix(b"0.0")])
     take(broker, link, 1)
-    broker.reclaim("q", "c", certain=True)
-    broker.register("q", "c", link=link)
-    _, tag, _ = broker.isolate("q", "c", link)
+    broker.tends.reclaim("q", "c", certain=True)
+    broker.takes.register("q", "c", link=link)
+    _, tag, _ = broker.takes.isolate("q", "c", link)
     assert about(broker, 1)["tag"] == str(tag)
-    assert broker.is_running("q", "00000001")
+    assert broker.puts.is_running("q", "00000001")
 
 
 # -- finish
@@ -102,8 +103,8 @@ def test_a_suspect_says_who_has_it(broker: Broker, link: Link) -> None:
 
 def test_the_result_is_kept_and_pushed_to_all_who_watch(broker: Broker, link: Link) -> None:
     (tag,) = taken(broker, link, tracked(1))
-    assert [broker.watch("q", client, ["00000001"]) for client in ("me", "you")] == [[b""], [b""]]
-    assert broker.finish("q", "c", [(tag, done('"x"'))], link) == 0
+    assert [broker.puts.watch("q", client, ["00000001"]) for client in ("me", "you")] == [[b""], [b""]]
+    assert broker.takes.finish("q", "c", [(tag, done('"x"'))], link) == 0
     expected = {"state": "done", "value": "x"}
     assert result(broker, 1) == expected
     assert inbox(broker, "me") == inbox(broker, "you") == [("00000001", expected)]
@@ -116,65 +117,65 @@ def test_the_result_is_kept_and_pushed_to_all_who_watch(broker: Broker, link: Li
 
 def test_who_asks_after_the_end_hears_at_once(broker: Broker, link: Link) -> None:
     tags = taken(broker, link, tracked(1), tracked(2))
-    broker.finish("q", "c", [(tags[0], done())], link)
-    assert broker.watch("q", "me", ["00000001", "00000002"]) == [b'{"state":"done","value":1}', b""]
+    broker.takes.finish("q", "c", [(tags[0], done())], link)
+    assert broker.puts.watch("q", "me", ["00000001", "00000002"]) == [b'{"state":"done","value":1}', b""]
     assert inbox(broker) == []
 
 
 def test_large_results_are_not_pushed_and_not_sent_by_the_hundred(broker: Broker, link: Link) -> None:
     tags = taken(broker, link, *map(tracked, range(4)))
     ids = [f"{number:08}" for number in range(4)]
-    broker.watch("q", "me", ids)
+    broker.puts.watch("q", "me", ids)
     large = json.dumps("x" * 400_000)
-    broker.finish("q", "c", [(tag, done(large)) for tag in tags], link)
+    broker.takes.finish("q", "c", [(tag, done(large)) for tag in tags], link)
     assert inbox(broker) == [(one, None) for one in ids]
-    assert [len(found) > 400_000 or found for found in broker.watch("q", "me", ids)] == [True, b"+", b"+", b"+"]
+    assert [len(found) > 400_000 or found for found in broker.puts.watch("q", "me", ids)] == [True, b"+", b"+", b"+"]
 
 
 def test_without_a_ttl_nothing_is_kept_but_those_who_wait_hear_of_it(broker: Broker, link: Link) -> None:
     (tag,) = taken(broker, link, tracked(1, ttl=None, callbacks=True))
-    broker.watch("q", "me", ["00000001"])
-    broker.finish("q", "c", [(tag, Finished("done", b"", 0, b""))], link)
+    broker.puts.watch("q", "me", ["00000001"])
+    broker.takes.finish("q", "c", [(tag, Finished("done", b"", 0, b""))], link)
     assert result(broker, 1) is None
     assert inbox(broker) == [("00000001", {"state": "done"})]
 
 
 def test_a_failed_job_is_buried_in_the_same_step(broker: Broker, link: Link) -> None:
     (tag,) = taken(broker, link, tracked(1))
-    broker.watch("q", "me", ["00000001"])
-    broker.finish("q", "c", [(tag, failed())], link)
+    broker.puts.watch("q", "me", ["00000001"])
+    broker.takes.finish("q", "c", [(tag, failed())], link)
     assert result(broker, 1) == {"state": "failed", "error": {"type": "E"}}
     assert broker.read(("HGET", KEY.dead, tag))[0] == b'{"error":"E"}\n' + tracked(1)
     assert (counter(broker, "failed"), counter(broker, "done")) == (1, 0)
 
 
 def test_callbacks_wait_in_their_queues_from_the_same_step_on_whatever_the_bound(broker: Broker, link: Link) -> None:
-    broker.declare("next", 1, 0)
+    broker.puts.declare("next", 1, 0)
     callback = entry_of(Message(VERSION, "callback", "t", [1]), bytes)
     tags = taken(broker, link, tracked(1, callbacks=True), tracked(2, callbacks=True))
     ends = [(tags[0], done(puts=[("next", callback), ("q", callback)])), (tags[1], failed(puts=[("next", callback)]))]
-    assert broker.finish("q", "c", ends, link) == 0
+    assert broker.takes.finish("q", "c", ends, link) == 0
     assert broker.read(("LRANGE", NEXT.pending, 0, -1))[0] == [callback] * 2
     assert broker.read(("LRANGE", KEY.pending, 0, -1))[0] == [callback]
     assert [int(n) for n in broker.read(("HMGET", NEXT.meta, "put", "bytes"))[0]] == [2, 2 * len(callback)]
     assert length(broker, NEXT.bell) == 2
-    assert broker.unfinished("q")[0] == 1
+    assert broker.tends.unfinished("q")[0] == 1
     assert length(broker, KEY.drained) == 0
 
 
 def test_a_queue_of_callbacks_that_nobody_has_used_is_made_known(broker: Broker, link: Link) -> None:
     (tag,) = taken(broker, link, tracked(1, callbacks=True))
-    broker.finish("q", "c", [(tag, done(puts=[("next", tracked(5))]))], link)
+    broker.takes.finish("q", "c", [(tag, done(puts=[("next", tracked(5))]))], link)
     assert broker.read(("SISMEMBER", keys.QUEUES, "next"), ("HGET", NEXT.meta, "tracked")) == [1, b"1"]
 
 
 def test_a_repeated_finish_changes_nothing(broker: Broker, link: Link) -> None:
     tags = taken(broker, link, tracked(1), tracked(2))
-    broker.watch("q", "me", ["00000001"])
+    broker.puts.watch("q", "me", ["00000001"])
     ends = [(tags[0], done(puts=[("next", tracked(5))])), (tags[1], failed())]
-    broker.finish("q", "c", ends, link)
+    broker.takes.finish("q", "c", ends, link)
     before = everything(broker)
-    assert broker.finish("q", "c", ends, link) == 2
+    assert broker.takes.finish("q", "c", ends, link) == 2
     after = everything(broker)
     assert {key for key in after if before.get(key) != after[key]} == {KEY.meta.encode()}
     assert counter(broker, "stale") == 2
@@ -182,38 +183,38 @@ def test_a_repeated_finish_changes_nothing(broker: Broker, link: Link) -> None:
 
 def test_who_lost_the_job_ends_nothing(broker: Broker, link: Link) -> None:
     (tag,) = taken(broker, link, tracked(1))
-    broker.watch("q", "me", ["00000001"])
-    broker.reclaim("q", "c", certain=True)
-    assert broker.finish("q", "c", [(tag, done(puts=[("next", tracked(5))]))], link) == 1
+    broker.puts.watch("q", "me", ["00000001"])
+    broker.tends.reclaim("q", "c", certain=True)
+    assert broker.takes.finish("q", "c", [(tag, done(puts=[("next", tracked(5))]))], link) == 1
     assert (result(broker, 1), inbox(broker), length(broker, NEXT.pending)) == (None, [], 0)
     assert about(broker, 1)["watch:me"] == "1"  # the next run is waited for
 
 
 def test_a_retried_job_is_still_waited_for(broker: Broker, link: Link) -> None:
     (tag,) = taken(broker, link, tracked(1))
-    broker.watch("q", "me", ["00000001"])
-    broker.retry("q", "c", [(tag, 1)], link)
-    until(lambda: broker.promote("q")[0], "it is due")
+    broker.puts.watch("q", "me", ["00000001"])
+    broker.takes.retry("q", "c", [(tag, 1)], link)
+    until(lambda: broker.tends.promote("q")[0], "it is due")
     reply = take(broker, link, 1)
     assert reply.jobs == [b"1.0" + tracked(1).removeprefix(b"0.0")]
-    broker.finish("q", "c", [(reply.tag + 1, done())], link)
+    broker.takes.finish("q", "c", [(reply.tag + 1, done())], link)
     assert [state for _, state in inbox(broker)] == [{"state": "done", "value": 1}]
 
 
 def test_at_maxmemory_jobs_still_end(broker: Broker, link: Link) -> None:
     (tag,) = taken(broker, link, tracked(1))
-    broker.declare("next")
+    broker.puts.declare("next")
     with at_maxmemory(broker):
-        assert broker.watch("q", "me", ["00000001"]) == [b""]
-        assert broker.finish("q", "c", [(tag, done(puts=[("next", tracked(5))]))], link) == 0
+        assert broker.puts.watch("q", "me", ["00000001"]) == [b""]
+        assert broker.takes.finish("q", "c", [(tag, done(puts=[("next", tracked(5))]))], link) == 0
     assert (len(inbox(broker)), length(broker, NEXT.pending)) == (1, 1)
 
 
 def test_an_inbox_that_nobody_empties_has_a_cap_and_an_end(broker: Broker, link: Link) -> None:
     (tag,) = taken(broker, link, tracked(1))
-    broker.watch("q", "me", ["00000001"])
+    broker.puts.watch("q", "me", ["00000001"])
     link.pipe([("LPUSH", KEY.inbox("me"), *[b"x"] * 1000)] * 101)
-    broker.finish("q", "c", [(tag, done())], link)
+    broker.takes.finish("q", "c", [(tag, done())], link)
     assert length(broker, KEY.inbox("me")) == 100_000
     assert broker.read(("PTTL", KEY.inbox("me")))[0] > 0
 
@@ -221,7 +222,7 @@ def test_an_inbox_that_nobody_empties_has_a_cap_and_an_end(broker: Broker, link:
 def test_to_watch_does_not_shorten_what_is_known_of_a_job(broker: Broker, link: Link) -> None:
     taken(broker, link, tracked(1))
     long = broker.read(("PTTL", KEY.job("00000001")))[0]
-    broker.watch("q", "me", ["00000001", "unheard"])
+    broker.puts.watch("q", "me", ["00000001", "unheard"])
     assert broker.read(("PTTL", KEY.job("00000001")))[0] > long - 60_000
     assert 0 < broker.read(("PTTL", KEY.job("unheard")))[0] <= 3_600_000
 
@@ -232,8 +233,8 @@ def test_to_watch_does_not_shorten_what_is_known_of_a_job(broker: Broker, link: 
 def unread(broker: Broker, link: Link, entry: bytes, error: str) -> int:
     """The entry, taken and buried with this error while somebody waits for job 1; its delivery tag."""
     (tag,) = taken(broker, link, entry)
-    broker.watch("q", "me", ["00000001"])
-    assert broker.bury("q", "c", [(tag, json.dumps({"id": None, "task": None, "error": error}).encode())]) == 0
+    broker.puts.watch("q", "me", ["00000001"])
+    assert broker.takes.bury("q", "c", [(tag, json.dumps({"id": None, "task": None, "error": error}).encode())]) == 0
     return tag
 
 
@@ -268,16 +269,16 @@ def test_the_end_of_what_nobody_can_read_is_kept_for_an_hour(broker: Broker, lin
 
 def test_a_burial_that_came_too_late_tells_nobody(broker: Broker, link: Link) -> None:
     (tag,) = taken(broker, link, tracked(1))
-    broker.watch("q", "me", ["00000001"])
-    broker.give_back("q", "c", [tag])
-    assert broker.bury("q", "c", [(tag, b'{"error":"refused: x"}')]) == 1
+    broker.puts.watch("q", "me", ["00000001"])
+    broker.takes.give_back("q", "c", [tag])
+    assert broker.takes.bury("q", "c", [(tag, b'{"error":"refused: x"}')]) == 1
     assert (result(broker, 1), inbox(broker)) == (None, [])
 
 
 def test_what_nobody_waits_for_is_buried_without_a_trace(broker: Broker, link: Link) -> None:
     put(broker, 1)
     tag = take(broker, link, 1).tag + 1
-    broker.bury("q", "c", [(tag, b"a report that nobody reads")])
+    broker.takes.bury("q", "c", [(tag, b"a report that nobody reads")])
     assert broker.read(("KEYS", KEY.result("*")), ("KEYS", KEY.job("*"))) == [[], []]
 
 
@@ -285,15 +286,15 @@ def test_what_nobody_waits_for_is_buried_without_a_trace(broker: Broker, link: L
 
 
 def died(broker: Broker, link: Link, times: int, raw: bytes) -> None:
-    broker.put("q", [raw])
+    broker.puts.put("q", [raw])
     for number in range(times):
-        assert take(broker, link, 1).jobs if number < 2 else broker.isolate("q", "c", link)[1]
-        broker.reclaim("q", "c", certain=True, death=Death("killed by signal 9", "all", "stack"))
-        broker.register("q", "c", link=link)
+        assert take(broker, link, 1).jobs if number < 2 else broker.takes.isolate("q", "c", link)[1]
+        broker.tends.reclaim("q", "c", certain=True, death=Death("killed by signal 9", "all", "stack"))
+        broker.takes.register("q", "c", link=link)
 
 
 def test_poison_is_told_to_who_waits(broker: Broker, link: Link) -> None:
-    broker.watch("q", "me", ["00000001"])
+    broker.puts.watch("q", "me", ["00000001"])
     died(broker, link, 3, tracked(1))
     error = result(broker, 1)["error"]
     assert error["type"] == "poison"
@@ -307,35 +308,35 @@ def test_poison_with_callbacks_waits_for_who_puts_them(broker: Broker, link: Lin
     died(broker, link, 3, tracked(1, callbacks=True))
     assert suspects(broker) == [(1, (0, 3))]
     assert (counter(broker, "failed"), result(broker, 1)) == (0, None)
-    assert broker.unfinished("q")[0] == 1
+    assert broker.tends.unfinished("q")[0] == 1
 
 
 def test_purge_tells_who_waits(broker: Broker, link: Link) -> None:
-    broker.expect_tracked("q")
-    broker.watch("q", "me", ["00000001", "00000002", "00000003"])
+    broker.puts.expect_tracked("q")
+    broker.puts.watch("q", "me", ["00000001", "00000002", "00000003"])
     died(broker, link, 2, tracked(3))
-    broker.configure("q", maxsize=0)
+    operate.configure(broker, "q", maxsize=0)
     for first in (1000, 2000, 3000):
         put(broker, *range(first, first + 830))
-    broker.put("q", [tracked(1)])
-    broker.put("q", [tracked(2)], delay=60_000)
+    broker.puts.put("q", [tracked(1)])
+    broker.puts.put("q", [tracked(2)], delay=60_000)
     put(broker, *range(10, 20), delay=60_000)
-    assert broker.purge("q") == 2490 + 10 + 3
+    assert operate.purge(broker, "q") == 2490 + 10 + 3
     assert sorted(inbox(broker)) == [(f"{n:08}", {"state": "cancelled"}) for n in (1, 2, 3)]
     assert result(broker, 2) == {"state": "cancelled"}
     assert [counter(broker, name) for name in ("bytes", "suspects", "parked", "purged")] == [0, 0, 0, 2503]
-    assert (waiting(broker), broker.unfinished("q")[0], length(broker, KEY.bell)) == ([], 0, 0)
+    assert (waiting(broker), broker.tends.unfinished("q")[0], length(broker, KEY.bell)) == ([], 0, 0)
 
 
 def test_a_requeued_job_is_asked_for_anew(broker: Broker, link: Link) -> None:
     (tag,) = taken(broker, link, tracked(1))
-    broker.finish("q", "c", [(tag, failed())], link)
-    broker.requeue("q", [tag])
+    broker.takes.finish("q", "c", [(tag, failed())], link)
+    operate.requeue(broker, "q", [tag])
     assert result(broker, 1) is None
-    assert broker.watch("q", "me", ["00000001"]) == [b""]
+    assert broker.puts.watch("q", "me", ["00000001"]) == [b""]
     reply = take(broker, link, 1)
     assert reply.jobs == [tracked(1)]
-    broker.finish("q", "c", [(reply.tag + 1, done())], link)
+    broker.takes.finish("q", "c", [(reply.tag + 1, done())], link)
     assert inbox(broker) == [("00000001", {"state": "done", "value": 1})]
 
 
@@ -344,6 +345,6 @@ def test_a_job_without_its_mark_ends_all_the_same(broker: Broker, link: Link) ->
     raw = tracked(1).removeprefix(b"0.0#00000001")
     (tag,) = taken(broker, link, raw)
     assert decode(raw)[0].result_ttl == 60
-    assert broker.finish("q", "c", [(tag, done(puts=[("next", raw)]))], link) == 0
+    assert broker.takes.finish("q", "c", [(tag, done(puts=[("next", raw)]))], link) == 0
     assert number_of(broker.read(("LINDEX", NEXT.pending, 0))[0]) == 1
     assert counter(broker, "done") == 1

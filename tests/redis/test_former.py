@@ -30,7 +30,7 @@ def told(server: Server, caplog: pytest.LogCaptureFixture, **options: Any) -> li
     caplog.clear()
     with closing(Broker(server.url, settings=Settings(url=server.url, patience=0.1), **options)) as made:
         made.open()
-        made.declare("q")
+        made.puts.declare("q")
         assert put(made, 1).code is Code.OK
     return [record.getMessage() for record in caplog.records]
 
@@ -117,7 +117,7 @@ def test_the_look_costs_once_and_no_job(server: Server, broker: Broker) -> None:
         broker.read(("CONFIG", "RESETSTAT"))
         made.open()
         assert {name: count for name, count in sent(broker).items() if name != "client"} == {"sscan": 1, "exists": 3}
-        made.declare("q")
+        made.puts.declare("q")
         for number in range(5):
             put(made, number)
         found = sent(broker)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from rq_lite import BadArgument, Empty, Full, JobFailed, LifoQueue, PriorityQueue, Queue, ShutDown, UsageError, events
+from rq_lite.admin import operate
 from rq_lite.broker import Acks, Broker, Link
 from rq_lite.client import leases  # fmt: skip
 from rq_lite.client.defaults import defaults
@@ -27,10 +28,10 @@ from tests.redis.steps import KEY, counter, length, started_waiting, threads
 @pytest.fixture
 def others(broker: Broker, link: Link) -> Callable[[int], list[int]]:
     """Takes as somebody else does: the tags that came."""
-    broker.register("q", "other", link=link)
+    broker.takes.register("q", "other", link=link)
 
     def take(want: int) -> list[int]:
-        taken = broker.exchange("other", [Acks("q", [])], want, link)[0]
+        taken = broker.takes.exchange("other", [Acks("q", [])], want, link)[0]
         return list(range(taken.tag + 1, taken.tag + 1 + len(taken.jobs)))
 
     return take
@@ -256,7 +257,7 @@ def test_what_the_process_holds_goes_back_in_its_order(queue: Queue, broker: Bro
         queue.put(i)
     assert [queue.get(), queue.get()] == [0, 1]
     leases.leave()
-    assert broker.consumers("q") == {}
+    assert broker.tends.consumers("q") == {}
     assert [queue.get() for _ in range(4)] == [0, 1, 2, 3]
 
 
@@ -356,7 +357,7 @@ def test_close_ends_the_puts_that_wait(queue: Queue, broker: Broker) -> None:
 def test_closing_what_was_only_put_into_makes_no_consumer(queue: Queue, broker: Broker) -> None:
     queue.put(1)
     queue.close()
-    assert (broker.consumers("q"), leases._here.lessees) == ({}, {})
+    assert (broker.tends.consumers("q"), leases._here.lessees) == ({}, {})
 
 
 class Held:
@@ -401,7 +402,7 @@ def test_what_goes_back_while_the_process_leaves_is_no_death(
             else:
                 (lane.give_back if how == "give back" else partial(lane.bury, error=ValueError("unreadable")))(held)
         leaving.result(30)
-    assert (queue.qsize(), inflight(broker), broker.consumers("q")) == (2, 0, {})
+    assert (queue.qsize(), inflight(broker), broker.tends.consumers("q")) == (2, 0, {})
     assert counter(broker, "reclaimed") == 0
     assert [queue.get(), queue.get()] == [1, 2]
 
@@ -409,12 +410,12 @@ def test_what_goes_back_while_the_process_leaves_is_no_death(
 def test_who_waits_while_all_goes_back_begins_anew(queue: Queue, broker: Broker) -> None:
     with threads() as pool:
         waiting = started_waiting(broker, pool, queue.get)
-        (before,) = until(lambda: broker.consumers("q"), "it has a lease")
+        (before,) = until(lambda: broker.tends.consumers("q"), "it has a lease")
         leases.leave()
-        until(lambda: broker.consumers("q").keys() - {before}, "it has another lease")
+        until(lambda: broker.tends.consumers("q").keys() - {before}, "it has another lease")
         queue.put(1)
         assert waiting.result(30) == 1
-    assert len(broker.consumers("q")) == 1
+    assert len(broker.tends.consumers("q")) == 1
 
 
 @pytest.mark.parametrize(
@@ -437,7 +438,7 @@ def test_a_first_get_when_no_thread_can_be_started(
         with pytest.raises((UsageError, RuntimeError), match=told):
             queue.get()
     leases.leave()
-    assert broker.consumers("q") == {}
+    assert broker.tends.consumers("q") == {}
 
 
 def test_an_item_whose_lease_was_lost_is_no_error(
@@ -445,8 +446,8 @@ def test_an_item_whose_lease_was_lost_is_no_error(
 ) -> None:
     queue.put("a")
     queue.get()
-    (mine,) = set(broker.consumers("q")) - {"other"}
-    assert broker.reclaim("q", mine, certain=True)
+    (mine,) = set(broker.tends.consumers("q")) - {"other"}
+    assert broker.tends.reclaim("q", mine, certain=True)
     assert len(others(5)) == 1
     queue.task_done()
     assert "after their lease had ended" in caplog.text
@@ -459,8 +460,8 @@ def test_an_item_whose_lease_was_lost_is_no_error(
 def test_a_lost_lease_is_seen_when_the_next_item_is_got(queue: Queue, broker: Broker) -> None:
     queue.put("a")
     queue.get()
-    (mine,) = broker.consumers("q")
-    broker.reclaim("q", mine, certain=True)
+    (mine,) = broker.tends.consumers("q")
+    broker.tends.reclaim("q", mine, certain=True)
     assert queue.get() == "a", "it waits again"
     queue.task_done()  # of the first: known to be lost
     queue.task_done()
@@ -470,15 +471,15 @@ def test_a_lost_lease_is_seen_when_the_next_item_is_got(queue: Queue, broker: Br
 def test_the_lease_is_renewed(queue: Queue, broker: Broker) -> None:
     queue.put("a")
     queue.get()
-    (mine,) = broker.consumers("q")
+    (mine,) = broker.tends.consumers("q")
     broker.read(("ZADD", KEY.consumers, 1, mine))
-    until(lambda: broker.consumers("q")[mine] > 20, "it is prolonged")
+    until(lambda: broker.tends.consumers("q")[mine] > 20, "it is prolonged")
 
 
 def test_the_items_of_a_dead_getter_are_reclaimed_by_another(queue: Queue, broker: Broker, link: Link) -> None:
     queue.put("a")
-    broker.register("q", "dead", link=link)
-    broker.exchange("dead", [Acks("q", [])], 1, link)
+    broker.takes.register("q", "dead", link=link)
+    broker.takes.exchange("dead", [Acks("q", [])], 1, link)
     broker.read(("ZADD", KEY.consumers, 1, "dead"))
     assert queue.get(timeout=60) == "a"
 
@@ -486,9 +487,9 @@ def test_the_items_of_a_dead_getter_are_reclaimed_by_another(queue: Queue, broke
 def test_a_suspect_is_got_when_nothing_else_waits(queue: Queue, broker: Broker, link: Link) -> None:
     queue.put("killer")
     for _ in range(2):
-        broker.register("q", "dead", link=link)
-        broker.exchange("dead", [Acks("q", [])], 1, link)
-        broker.reclaim("q", "dead", certain=True)
+        broker.takes.register("q", "dead", link=link)
+        broker.takes.exchange("dead", [Acks("q", [])], 1, link)
+        broker.tends.reclaim("q", "dead", certain=True)
     assert length(broker, KEY.suspects) == 1
     queue.put("usual")
     assert queue.get(timeout=60) == "usual"
@@ -503,9 +504,9 @@ def test_a_suspect_is_got_although_others_always_wait(
     queue.maxsize = 0
     queue.put("killer")
     for _ in range(2):
-        broker.register("q", "dead", link=link)
-        broker.exchange("dead", [Acks("q", [])], 1, link)
-        broker.reclaim("q", "dead", certain=True)
+        broker.takes.register("q", "dead", link=link)
+        broker.takes.exchange("dead", [Acks("q", [])], 1, link)
+        broker.tends.reclaim("q", "dead", certain=True)
 
     def got() -> bool:
         queue.put("usual")
@@ -519,7 +520,9 @@ def test_a_suspect_is_got_although_others_always_wait(
 
 
 def test_what_is_no_job_is_buried_and_the_next_is_got(queue: Queue, broker: Broker) -> None:
-    broker.put("q", [b"garbage", b'{"v":1,"id":"x","task":"","args":[1,2]}', b'{"v":1,"id":"y","task":"","args":[3]}'])
+    broker.puts.put(
+        "q", [b"garbage", b'{"v":1,"id":"x","task":"","args":[1,2]}', b'{"v":1,"id":"y","task":"","args":[3]}']
+    )
     assert queue.get() == 3
     assert broker.read(("HLEN", KEY.dead))[0] == 2
 
@@ -658,10 +661,10 @@ def test_an_immediate_shutdown_drops_what_waits_and_ends_a_join(queue: Queue, br
 def test_a_put_that_was_done_before_the_shutdown_is_answered_as_it_was(queue: Queue, broker: Broker) -> None:
     names = (KEY.pending, KEY.scheduled, KEY.meta, KEY.bell, KEY.room, KEY.producer("p"))
     put = (1, 60_000, 0, 0, 0, 1, b'{"v":1,"id":"x","task":"","args":[1]}')
-    assert broker._run("put", names, *put)[:2] == [0, 1]
-    broker.shutdown("q")
-    assert broker._run("put", names, *put)[:2] == [0, 1]
-    assert broker._run("put", names, 2, *put[1:]) == [-6]
+    assert broker.core.run("put", names, *put)[:2] == [0, 1]
+    operate.shutdown(broker, "q")
+    assert broker.core.run("put", names, *put)[:2] == [0, 1]
+    assert broker.core.run("put", names, 2, *put[1:]) == [-6]
 
 
 def test_a_loop_ends_when_the_queue_is_shut_down_and_empty(queue: Queue, broker: Broker) -> None:
@@ -686,7 +689,7 @@ def test_a_loop_waits_for_what_others_may_give_back(
     queue.shutdown()
     with threads() as pool:
         loop = started_waiting(broker, pool, lambda: [*queue])
-        broker.give_back("q", "other", tags)
+        broker.takes.give_back("q", "other", tags)
         assert loop.result(60) == ["ours", "theirs"]
 
 
@@ -725,7 +728,7 @@ def test_the_lowest_priority_comes_first(queue: Queue, broker: Broker) -> None:
     numbers: list[Any] = [3, float("inf"), None, -1.5, 3, float("-inf"), 1e300, 0, True, 2**70]
     for i, number in enumerate(numbers):
         ranked.put([i], priority=number)
-    assert (ranked.qsize(), ranked.full(), broker.size("ranked")) == (10, False, (10, False))
+    assert (ranked.qsize(), ranked.full(), broker.puts.size("ranked")) == (10, False, (10, False))
     assert [ranked.get()[0] for _ in numbers] == [5, 3, 2, 7, 8, 0, 4, 9, 6, 1]
     leases.leave()
     assert ranked.get() == [5]
@@ -768,10 +771,10 @@ def test_a_retry_keeps_its_priority(queue: Queue, broker: Broker) -> None:
     ranked.put("urgent", priority=-1)
     ranked.put("usual")
     assert ranked.get() == "urgent"
-    (mine,) = broker.consumers("ranked")
-    (tag,) = broker.inflight("ranked", mine)
-    broker.retry("ranked", mine, [(tag, 1)])
-    until(lambda: broker.promote("ranked")[0] or broker.size("ranked")[0] == 2, "it is due")
+    (mine,) = broker.tends.consumers("ranked")
+    (tag,) = broker.takes.inflight("ranked", mine)
+    broker.takes.retry("ranked", mine, [(tag, 1)])
+    until(lambda: broker.tends.promote("ranked")[0] or broker.puts.size("ranked")[0] == 2, "it is due")
     until(lambda: broker.read(("ZCARD", "rq:{ranked}:scheduled"))[0] == 0, "it waits")
     assert [ranked.get(), ranked.get()] == ["urgent", "usual"]
 
@@ -807,7 +810,7 @@ def test_a_forged_priority_harms_nobody(queue: Queue, broker: Broker) -> None:
     ranked = PriorityQueue("ranked")
     ranked.declare()
     body = b'{"v":1,"id":"x","task":"","args":["forged"]}'
-    broker.put("ranked", [b"0.0@abc" + body, b"0.0@nan" + body, b"0.0@" + body])
+    broker.puts.put("ranked", [b"0.0@abc" + body, b"0.0@nan" + body, b"0.0@" + body])
     ranked.put("own", priority=-1)
     assert ranked.get() == "own"
     assert ranked.qsize() == 3
@@ -851,7 +854,7 @@ def test_a_pickle_that_nobody_signed_is_never_read(signing: Broker, broker: Brok
     anything = Queue("anything", pickle=True, broker=signing)
     anything.declare()
     pickled = base64.b64encode(pickle.dumps(Trap())).decode()
-    broker.put("anything", [b'{"v":1,"id":"x","task":"","kwargs":{"pickle":"%s"}}' % pickled.encode()])
+    broker.puts.put("anything", [b'{"v":1,"id":"x","task":"","kwargs":{"pickle":"%s"}}' % pickled.encode()])
     anything.put("own")
     assert anything.get() == "own"
     assert broker.read(("HLEN", "rq:{anything}:dead"))[0] == 1
@@ -959,7 +962,7 @@ def test_what_a_lost_reply_brought_goes_back_when_the_process_leaves(
         leaving.result(30)
         assert waiting.result(60) == "a", "by a new lease"
         # While the thread that got it lives.
-        assert (counter(broker, "reclaimed"), inflight(broker), len(broker.consumers("q"))) == (0, 1, 1)
+        assert (counter(broker, "reclaimed"), inflight(broker), len(broker.tends.consumers("q"))) == (0, 1, 1)
 
 
 @pytest.mark.parametrize("settling", ["exchange", "give_back"])
@@ -978,7 +981,7 @@ def test_a_lost_reply_to_what_settles_changes_nothing(
         proxy.calm()
         waiting.result(30)
     done = settling == "exchange"
-    assert (inflight(broker), counter(broker, "done"), broker.size("q")[0]) == (0, int(done), 1 if done else 2)
+    assert (inflight(broker), counter(broker, "done"), broker.puts.size("q")[0]) == (0, int(done), 1 if done else 2)
     assert Queue("q", broker=broker).get() == ("b" if done else "a")
 
 
@@ -988,9 +991,9 @@ def test_a_lost_reply_to_the_isolation_of_a_suspect_loses_it_not(
     queue, proxy = rude(server)
     queue.put("killer")
     for _ in range(2):
-        broker.register("q", "dead", link=link)
-        broker.exchange("dead", [Acks("q", [])], 1, link)
-        broker.reclaim("q", "dead", certain=True)
+        broker.takes.register("q", "dead", link=link)
+        broker.takes.exchange("dead", [Acks("q", [])], 1, link)
+        broker.tends.reclaim("q", "dead", certain=True)
     with proxy.swallow_replies(script_digest(broker, "isolate")):
         pool = ThreadPoolExecutor(1)
         waiting = pool.submit(queue.get, True, 60)
@@ -1034,7 +1037,7 @@ def test_a_loop_goes_on_through_bad_weather(
 
 def script_digest(broker: Broker, name: str) -> str:
     """What only calls of this script have in them, once Redis knows it."""
-    assert broker._scripts is not None
-    script = broker._scripts[name]
+    assert broker.core.scripts is not None
+    script = broker.core.scripts[name]
     broker.read(("SCRIPT", "LOAD", script.text))
     return script.digest

@@ -14,8 +14,8 @@ from tests.redis.steps import put, take
 
 @pytest.fixture(autouse=True)
 def declared(broker: Broker, link: Link) -> None:
-    broker.declare("q", 1000, 0)
-    broker.register("q", "c", link=link)
+    broker.puts.declare("q", 1000, 0)
+    broker.takes.register("q", "c", link=link)
 
 
 def test_a_job_that_is_taken_while_one_looks_for_it_is_found(

@@ -57,8 +57,8 @@ def test_what_goes_back_is_not_found_again_by_a_look_at_what_is_owned(queue: Que
             assert lane.ready == 0
         future.result(30)
     assert lane.ready == 0
-    assert broker.size("q")[0] == (how == "give back")
-    assert broker.inflight("q", lane._consumer) == set()
+    assert broker.puts.size("q")[0] == (how == "give back")
+    assert broker.takes.inflight("q", lane._consumer) == set()
 
 
 def give_back(queue: Queue, held: Held) -> None:
@@ -84,8 +84,8 @@ def test_what_goes_back_over_a_broken_connection_is_not_found_again(
     lane._link.drop()
     let_go(queue, held)
     assert lane.ready == 0
-    assert broker.size("q")[0] == (let_go is not bury)
-    assert broker.inflight("q", lane._consumer) == set()
+    assert broker.puts.size("q")[0] == (let_go is not bury)
+    assert broker.takes.inflight("q", lane._consumer) == set()
 
 
 def test_what_was_taken_ahead_goes_back_once_over_a_broken_connection(broker: Broker) -> None:
@@ -97,7 +97,7 @@ def test_what_was_taken_ahead_goes_back_once_over_a_broken_connection(broker: Br
     assert lane.ready == 2
     lane._link.drop()
     lane._return_spare()
-    assert (lane.ready, broker.size("q")[0]) == (0, 2)
+    assert (lane.ready, broker.puts.size("q")[0]) == (0, 2)
 
 
 def test_task_done_settles_nothing_of_a_thread_that_has_ended(queue: Queue, broker: Broker) -> None:
@@ -131,13 +131,13 @@ def test_brokers_with_other_settings_share_nothing(broker: Broker) -> None:
     assert plain.get() == 1
     plain.task_done()
     signed.put("a")
-    broker.put("signed", [encode(Message(VERSION, "x", "", ["unsigned"]))])
+    broker.puts.put("signed", [encode(Message(VERSION, "x", "", ["unsigned"]))])
     assert signed.get(timeout=10) == "a"
     with pytest.raises(Empty):
         signed.get(timeout=0.1)
-    assert (broker.size("signed")[0], len(broker.inflight("signed", signed._lane._consumer))) == (0, 1)
+    assert (broker.puts.size("signed")[0], len(broker.takes.inflight("signed", signed._lane._consumer))) == (0, 1)
     signed.close()
-    assert broker.size("signed")[0] == 1
+    assert broker.puts.size("signed")[0] == 1
     plain.put(2)
     assert plain.get(timeout=10) == 2
     leases.leave()
@@ -152,7 +152,7 @@ def test_brokers_with_the_same_settings_are_one_consumer_and_each_can_close(brok
         assert queue.get() == 1
     assert one._lane._consumer == other._lane._consumer
     other.close()
-    assert (broker.size("one")[0], broker.size("other")[0]) == (0, 1)
+    assert (broker.puts.size("one")[0], broker.puts.size("other")[0]) == (0, 1)
     leases.leave()
     twin.close()
 
@@ -186,14 +186,14 @@ def test_a_get_that_is_cut_short_after_it_has_chosen_leaves_its_item_to_the_next
     for item in "abc":
         queue.put(item)
     lane = queue._lane
-    take, back = lane._take, broker.give_back
+    take, back = lane._take, broker.takes.give_back
     monkeypatch.setattr(lane, "_take", lambda _: take(2))  # more than was asked for, as when a lost answer is found
 
     def fail(*_: object, **__: object) -> None:
-        monkeypatch.setattr(broker, "give_back", back)
+        monkeypatch.setattr(broker.takes, "give_back", back)
         raise error
 
-    monkeypatch.setattr(broker, "give_back", fail)
+    monkeypatch.setattr(broker.takes, "give_back", fail)
     got = []
     with contextlib.suppress(Cut):
         got.append(queue.get())
@@ -220,7 +220,7 @@ def test_a_fork_has_nothing_of_what_its_parent_has_got(queue: Queue, broker: Bro
                 os._exit(1)
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
-        assert (item, broker.size("q")[0]) == ("a", 0)
+        assert (item, broker.puts.size("q")[0]) == ("a", 0)
     assert (counter(broker, "done"), counter(broker, "stale")) == (1, 0)
 
 

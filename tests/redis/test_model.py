@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 )
 from msgspec.structs import replace
 
+from rq_lite.admin import operate
 from rq_lite.broker import Broker, Cancelled, Code, Death
 from rq_lite.broker.scheduling import Planned
 from rq_lite.model.message import decode, marked
@@ -41,7 +42,7 @@ class Model(RuleBasedStateMachine):
         super().__init__()
         self.link = self.broker.link()
         self.broker.read(("FLUSHALL",))
-        self.broker.declare("q", 20, 0, self.order)
+        self.broker.puts.declare("q", 20, 0, self.order)
         self.jobs = self.sequence = self.incarnations = 0
         self.maxsize, self.maxbytes, self.paused = 20, 0, False
         self.planned = False
@@ -67,7 +68,7 @@ class Model(RuleBasedStateMachine):
         name = f"c{slot}.{self.incarnations}"
         self.consumers = {**getattr(self, "consumers", {}), slot: name}
         self.inflight[name] = {}
-        self.broker.register("q", name, link=self.link)
+        self.broker.takes.register("q", name, link=self.link)
 
     def waiting(self) -> int:
         return len(self.pending) + len(self.scheduled)
@@ -125,7 +126,7 @@ class Model(RuleBasedStateMachine):
             self.pending = self.pending[len(reply.jobs) :]
         name = self.consumers[0]
         for tag in sorted(self.inflight[name])[:buried]:
-            assert self.broker.bury("q", name, [(tag, b"{}")], self.link) == 0
+            assert self.broker.takes.bury("q", name, [(tag, b"{}")], self.link) == 0
             self.dead[tag] = self.inflight[name].pop(tag)
             self.counters["failed"] += 1
 
@@ -160,13 +161,13 @@ class Model(RuleBasedStateMachine):
         raw = entry(self.jobs)
         self.jobs += 1
         seen = Planned("s", b"{}", self.jobs)
-        assert self.broker.plan("s", b"{}" if self.planned else b"", b"{}", seen.slot)
+        assert self.broker.plans.plan("s", b"{}" if self.planned else b"", b"{}", seen.slot)
         self.planned = True
         if late:
-            assert not self.broker.fire(seen._replace(slot=seen.slot - 1), "q", [raw], 1, None)
-            assert not self.broker.fire(seen._replace(definition=b"[]"), "q", [raw], 1, None)
-        assert self.broker.fire(seen, "q", [raw], LATER, seen.slot)
-        assert not self.broker.fire(seen, "q", [raw], LATER, seen.slot)
+            assert not self.broker.plans.fire(seen._replace(slot=seen.slot - 1), "q", [raw], 1, None)
+            assert not self.broker.plans.fire(seen._replace(definition=b"[]"), "q", [raw], 1, None)
+        assert self.broker.plans.fire(seen, "q", [raw], LATER, seen.slot)
+        assert not self.broker.plans.fire(seen, "q", [raw], LATER, seen.slot)
         self.arrive([raw])
         self.counters["put"] += 1
 
@@ -188,7 +189,7 @@ class Model(RuleBasedStateMachine):
     @rule(slot=st.integers(0, SLOTS - 1), delay=st.sampled_from([1, LATER]), data=st.data())
     def retry(self, slot: int, delay: int, data: Any) -> None:
         name, tags, found = self.settled(slot, data)
-        stale = self.broker.retry("q", name, [(tag, delay) for tag in tags], self.link)
+        stale = self.broker.takes.retry("q", name, [(tag, delay) for tag in tags], self.link)
         assert stale == len(tags) - len(found)
         kind = "later" if delay == LATER else "soon"
         self.scheduled |= dict.fromkeys((charged(raw, 1, 0) for raw in found), kind)
@@ -198,7 +199,7 @@ class Model(RuleBasedStateMachine):
     @rule(slot=st.integers(0, SLOTS - 1), data=st.data())
     def park(self, slot: int, data: Any) -> None:
         name, tags, found = self.settled(slot, data)
-        assert self.broker.park("q", name, [(tag, "t") for tag in tags], self.link) == len(tags) - len(found)
+        assert self.broker.takes.park("q", name, [(tag, "t") for tag in tags], self.link) == len(tags) - len(found)
         self.scheduled |= dict.fromkeys(found, "parked")
 
     @precondition(lambda self: any(self.inflight.values()))
@@ -206,7 +207,7 @@ class Model(RuleBasedStateMachine):
     def bury(self, slot: int, data: Any) -> None:
         before = dict(self.inflight[self.consumers[slot]])
         name, tags, found = self.settled(slot, data)
-        assert self.broker.bury("q", name, [(tag, b"{}") for tag in tags], self.link) == len(tags) - len(found)
+        assert self.broker.takes.bury("q", name, [(tag, b"{}") for tag in tags], self.link) == len(tags) - len(found)
         self.dead |= {tag: before[tag] for tag in tags if tag in before}
         self.counters["failed"] += len(found)
 
@@ -223,7 +224,7 @@ class Model(RuleBasedStateMachine):
             put += callbacks if tag in before else []
             puts = [("q", raw) for raw in callbacks]
             ends.append((tag, Finished("failed" if given_up else "done", b"", 0, b"{}" if given_up else b"", puts)))
-        assert self.broker.finish("q", name, ends, self.link) == len(tags) - len(found)
+        assert self.broker.takes.finish("q", name, ends, self.link) == len(tags) - len(found)
         self.arrive(put)
         self.counters["put"] += len(put)
         self.counters["failed" if given_up else "done"] += len(found)
@@ -235,7 +236,7 @@ class Model(RuleBasedStateMachine):
     def give_back(self, slot: int, data: Any) -> None:
         before = dict(self.inflight[self.consumers[slot]])
         name, tags, found = self.settled(slot, data)
-        assert self.broker.give_back("q", name, tags) == len(tags) - len(found)
+        assert self.broker.takes.give_back("q", name, tags) == len(tags) - len(found)
         self.to_head([before[tag] for tag in sorted(tags) if tag in before])
 
     @precondition(lambda self: any(self.inflight.values()))
@@ -244,7 +245,9 @@ class Model(RuleBasedStateMachine):
         """The processes of some jobs die, and the consumer lives to tell."""
         before = dict(self.inflight[self.consumers[slot]])
         name, tags, found = self.settled(slot, data)
-        assert self.broker.crashed("q", name, [(tag, "d", "") for tag in tags], self.link) == len(tags) - len(found)
+        assert self.broker.takes.crashed("q", name, [(tag, "d", "") for tag in tags], self.link) == len(tags) - len(
+            found
+        )
         after = {tag: charged(before[tag], 0, 1) for tag in sorted(tags) if tag in before}
         poison = {tag: raw for tag, raw in after.items() if crashes(raw) >= 3}
         self.dead |= poison
@@ -255,7 +258,7 @@ class Model(RuleBasedStateMachine):
     @rule(slot=st.integers(0, SLOTS - 1))
     def isolate(self, slot: int) -> None:
         name = self.consumers[slot]
-        code, tag, raw = self.broker.isolate("q", name, self.link)
+        code, tag, raw = self.broker.takes.isolate("q", name, self.link)
         expected = b"" if self.paused or not self.suspects else self.suspects.pop(0)
         assert (code, raw) == (Code.OK, expected)
         if expected:
@@ -271,7 +274,7 @@ class Model(RuleBasedStateMachine):
         after = {tag: charged(raw, 0, 1) if tag in blamed else raw for tag, raw in held.items()}
         poison = {tag: raw for tag, raw in after.items() if tag in blamed and crashes(raw) >= 3}
         lone = [tag for tag, raw in after.items() if tag not in poison and crashes(raw) >= 2]
-        step = self.broker.reclaim("q", name, certain=True, death=death)
+        step = self.broker.tends.reclaim("q", name, certain=True, death=death)
         assert step == (len(held), 0, 0, len(lone), len(poison))
         self.dead |= poison
         self.to_head([raw for tag, raw in sorted(after.items()) if tag not in poison])
@@ -309,12 +312,12 @@ class Model(RuleBasedStateMachine):
         before = everything(self.broker)
         stale = {
             "ack": lambda: take(self.broker, self.link, 0, gone, consumer=name).stale,
-            "retry": lambda: self.broker.retry("q", name, [(tag, 1) for tag in gone], self.link),
-            "bury": lambda: self.broker.bury("q", name, [(tag, b"{}") for tag in gone], self.link),
-            "park": lambda: self.broker.park("q", name, [(tag, "t") for tag in gone], self.link),
-            "give_back": lambda: self.broker.give_back("q", name, gone),
-            "drop": lambda: self.broker.drop("q", name, [(tag, "nobody") for tag in gone], self.link),
-            "crashed": lambda: self.broker.crashed("q", name, [(tag, "d", "") for tag in gone], self.link),
+            "retry": lambda: self.broker.takes.retry("q", name, [(tag, 1) for tag in gone], self.link),
+            "bury": lambda: self.broker.takes.bury("q", name, [(tag, b"{}") for tag in gone], self.link),
+            "park": lambda: self.broker.takes.park("q", name, [(tag, "t") for tag in gone], self.link),
+            "give_back": lambda: self.broker.takes.give_back("q", name, gone),
+            "drop": lambda: self.broker.takes.drop("q", name, [(tag, "nobody") for tag in gone], self.link),
+            "crashed": lambda: self.broker.takes.crashed("q", name, [(tag, "d", "") for tag in gone], self.link),
         }[verb]()
         assert stale == len(gone)
         self.counters["stale"] += stale
@@ -334,11 +337,11 @@ class Model(RuleBasedStateMachine):
         self.broker.read(("ZADD", KEY.consumers, now_ms(self.broker) + distance, name))
         if forward:
             assert take(self.broker, self.link, 5, consumer=name).code is Code.NOLEASE
-            self.broker.register("q", name, link=self.link)
+            self.broker.takes.register("q", name, link=self.link)
         else:
-            assert self.broker.reclaim("q", name, certain=False) is None
-            assert self.broker.renew("q", [name]).leases == 1
-        assert self.broker.consumers("q")[name] > 0
+            assert self.broker.tends.reclaim("q", name, certain=False) is None
+            assert self.broker.tends.renew("q", [name]).leases == 1
+        assert self.broker.tends.consumers("q")[name] > 0
 
     # -- duties and operators
 
@@ -348,7 +351,7 @@ class Model(RuleBasedStateMachine):
         order = scheduled(self.broker)
         due = [(raw, score) for raw, score in order if self.scheduled[raw] == "soon"]
         until(lambda: now_ms(self.broker) >= due[-1][1], "the jobs are due")
-        moved, _ = self.broker.promote("q", most)
+        moved, _ = self.broker.tends.promote("q", most)
         assert moved == min(most, len(due))
         for raw, _ in due[:moved]:
             del self.scheduled[raw]
@@ -362,7 +365,7 @@ class Model(RuleBasedStateMachine):
             if self.scheduled[raw] == "parked":
                 name = next(m for m in self.broker.read(("ZRANGE", KEY.scheduled, 0, -1))[0] if m.endswith(b"|" + raw))
                 self.broker.read(("ZADD", KEY.scheduled, "XX", 0, name))
-                assert self.broker.promote("q", 1)[0] == 1
+                assert self.broker.tends.promote("q", 1)[0] == 1
                 del self.scheduled[raw]
                 self.promoted(raw)
 
@@ -378,7 +381,7 @@ class Model(RuleBasedStateMachine):
         before = dict(self.inflight[self.consumers[slot]])
         name, tags, found = self.settled(slot, data)
         jobs = [(tag, id_of(before[tag]) if tag in before else "somebody's") for tag in tags]
-        assert self.broker.drop("q", name, jobs, self.link) == len(tags) - len(found)
+        assert self.broker.takes.drop("q", name, jobs, self.link) == len(tags) - len(found)
         self.marks -= {id_of(raw) for raw in found}
         self.counters["cancelled"] += len(found)
 
@@ -397,13 +400,13 @@ class Model(RuleBasedStateMachine):
         else:
             expected = Cancelled.MARKED if held else Cancelled.UNKNOWN
             self.marks |= {id_of(raw)} if held else set()
-        assert self.broker.cancel("q", id_of(raw)) is expected
+        assert operate.cancel(self.broker, "q", id_of(raw)) is expected
 
     @precondition(lambda self: self.waiting() + len(self.suspects) > 2)
     @rule()
     def purge(self) -> None:
         purged = self.waiting() + len(self.suspects)
-        assert self.broker.purge("q") == purged
+        assert operate.purge(self.broker, "q") == purged
         self.counters["purged"] += purged
         self.pending, self.scheduled, self.suspects = [], {}, []
 
@@ -427,7 +430,7 @@ class Model(RuleBasedStateMachine):
                     self.marks.discard(id_of(raw))
                     del self.dead[tag]
             seen.append(tag)
-        reply = self.broker.requeue("q", tags, woken=woken)
+        reply = operate.requeue(self.broker, "q", tags, woken=woken)
         assert reply[:6] == (Code.OK, len(seen), len(moved), oversized, full, self.waiting())
         self.counters["requeued"] += len(moved)
 
@@ -436,7 +439,7 @@ class Model(RuleBasedStateMachine):
     def forget(self, data: Any) -> None:
         tags = data.draw(st.lists(st.sampled_from([*sorted(self.dead), 10**9]), min_size=1, max_size=5))
         forgotten = {tag for tag in tags if self.dead.pop(tag, None)}
-        assert self.broker.forget("q", tags) == len(forgotten)
+        assert operate.forget(self.broker, "q", tags) == len(forgotten)
         self.counters["purged"] += len(forgotten)
 
     @precondition(lambda self: self.dead)
@@ -445,7 +448,7 @@ class Model(RuleBasedStateMachine):
         oldest_first = list(map(int, self.broker.read(("ZRANGE", KEY.dead_index, 0, -1))[0]))
         over = oldest_first[: max(0, len(oldest_first) - keep)]
         narrow = Broker(self.broker.url, settings=replace(self.broker.settings, dead_max=keep))
-        assert narrow.trim("q") == len(over)
+        assert narrow.tends.trim("q") == len(over)
         narrow.close()
         for tag in over:
             del self.dead[tag]
@@ -453,12 +456,12 @@ class Model(RuleBasedStateMachine):
 
     @rule()
     def pause_or_resume(self) -> None:
-        (self.broker.resume if self.paused else self.broker.pause)("q")
+        (operate.resume if self.paused else operate.pause)(self.broker, "q")
         self.paused = not self.paused
 
     @rule(maxsize=st.sampled_from([0, 1, 5, 20]), maxbytes=st.sampled_from([0, 0, 300, 1500]))
     def configure(self, maxsize: int, maxbytes: int) -> None:
-        self.broker.configure("q", maxsize, maxbytes)
+        operate.configure(self.broker, "q", maxsize, maxbytes)
         self.maxsize, self.maxbytes = maxsize, maxbytes
 
     # -- what must hold
@@ -496,11 +499,11 @@ class Model(RuleBasedStateMachine):
             "parked": list(self.scheduled.values()).count("parked"),
         }
         assert {name: int(meta.get(name, 0)) for name in expected} == expected
-        assert self.broker.unfinished("q")[0] == self.waiting() + expected["inflight"] + len(self.suspects)
+        assert self.broker.tends.unfinished("q")[0] == self.waiting() + expected["inflight"] + len(self.suspects)
 
     @invariant()
     def only_living_consumers_own_jobs_and_no_key_is_strange(self) -> None:
-        assert set(self.broker.consumers("q")) == set(self.inflight)
+        assert set(self.broker.tends.consumers("q")) == set(self.inflight)
         assert undocumented(self.broker) == []
 
     @invariant()

@@ -15,13 +15,13 @@ from tests.redis.steps import KEY, everything, put, take
 
 @pytest.fixture(autouse=True)
 def declared(broker: Broker, link: Link) -> None:
-    broker.declare("q", 0, 0)
-    broker.register("q", "c", link=link)
+    broker.puts.declare("q", 0, 0)
+    broker.takes.register("q", "c", link=link)
 
 
 def say(broker: Broker, link: Link, number: int, tag: int, detail: bytes, consumer: str = "c") -> None:
     head = b'"consumer":"%s","tag":%d' % (consumer.encode(), tag)
-    broker.progress("q", consumer, f"{number:08}", tag, head, detail, link)
+    broker.takes.progress("q", consumer, f"{number:08}", tag, head, detail, link)
 
 
 def shown(broker: Broker) -> dict[str, Any]:
@@ -44,12 +44,12 @@ def test_it_is_written_for_status_and_for_who_asks(broker: Broker, link: Link) -
 
 def test_who_waits_hears_of_it_and_then_of_the_end(broker: Broker, link: Link) -> None:
     job = encode(Message(VERSION, "00000001", "t", result_ttl=60))
-    broker.put("q", [marked(job, "00000001", tracked=True)])
+    broker.puts.put("q", [marked(job, "00000001", tracked=True)])
     take(broker, link, 1)
-    broker.watch("q", "me", ["00000001"])
+    broker.puts.watch("q", "me", ["00000001"])
     say(broker, link, 1, 1, b'"done":3')
     assert broker.read(("LRANGE", KEY.inbox("me"), 0, -1))[0] == [b'00000001\n{"state":"progress","done":3}']
-    broker.drop("q", "c", [(1, "00000001")], link)
+    broker.takes.drop("q", "c", [(1, "00000001")], link)
     assert broker.read(("LINDEX", KEY.inbox("me"), 0))[0] == b'00000001\n{"state":"cancelled"}'
 
 
@@ -77,13 +77,13 @@ def test_the_end_of_an_earlier_run_leaves_a_later_one_alone(broker: Broker, link
     put(broker, 1)
     take(broker, link, 1)
     say(broker, link, 1, 1, b'"done":9')
-    broker.give_back("q", "c", [1])
-    broker.register("q", "d", link=link)
+    broker.takes.give_back("q", "c", [1])
+    broker.takes.register("q", "d", link=link)
     take(broker, link, 1, consumer="d")
     say(broker, link, 1, 2, b'"done":1', consumer="d")
     say(broker, link, 1, 1, b"")
     assert shown(broker)["00000001"]["done"] == 1
-    assert broker.progress_of("q", "00000001") is not None
+    assert broker.puts.progress_of("q", "00000001") is not None
 
 
 def test_status_shows_twenty_at_most_and_who_is_silent_makes_room(broker: Broker, link: Link) -> None:
@@ -92,7 +92,7 @@ def test_status_shows_twenty_at_most_and_who_is_silent_makes_room(broker: Broker
     for number in range(25):
         say(broker, link, number, number + 1, b'"done":1')
     assert len(shown(broker)) == 20
-    assert broker.progress_of("q", "00000024") is not None
+    assert broker.puts.progress_of("q", "00000024") is not None
     broker.read(("HSET", KEY.progress, "00000003", b'{"tag":4,"done":1,"at":1}'))
     say(broker, link, 29, 30, b'"done":1')
     assert len(shown(broker)) == 20

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.exceptions import AuthenticationError, BusyLoadingError, OutOfMemoryError, ResponseError
 
-from rq_lite.admin import status
+from rq_lite.admin import operate, status
 from rq_lite.broker import Broker, Code, Feed, Link, base, keys
 from rq_lite.broker import link as connection
 from rq_lite.broker.address import Address
@@ -46,8 +46,8 @@ def state(broker: Broker) -> status.QueueState:
 @pytest.fixture(autouse=True)
 def declared(broker: Broker, link: Link) -> None:
     """The queue "q" of bound 10, and its consumer "c"."""
-    broker.declare("q", 10, 0)
-    broker.register("q", "c", link=link)
+    broker.puts.declare("q", 10, 0)
+    broker.takes.register("q", "c", link=link)
 
 
 # -- order and bounds
@@ -76,7 +76,7 @@ def test_a_full_queue_accepts_nothing(broker: Broker) -> None:
 
 
 def test_the_bound_in_bytes_counts_the_encoded_jobs(broker: Broker) -> None:
-    broker.configure("q", maxbytes=3 * SIZE + 5)
+    operate.configure(broker, "q", maxbytes=3 * SIZE + 5)
     reply = put(broker, 1, 2, 3, 4, 5)
     assert reply.accepted == 3
     assert reply.bytes == counter(broker, "bytes") == 3 * SIZE
@@ -85,7 +85,7 @@ def test_the_bound_in_bytes_counts_the_encoded_jobs(broker: Broker) -> None:
 
 
 def test_a_queue_without_bounds_takes_what_comes(broker: Broker) -> None:
-    broker.configure("q", maxsize=0, maxbytes=0)
+    operate.configure(broker, "q", maxsize=0, maxbytes=0)
     for start in range(0, 3000, 1000):
         assert put(broker, *range(start, start + 1000)).accepted == 1000
     assert waiting(broker) == list(range(3000))
@@ -93,7 +93,7 @@ def test_a_queue_without_bounds_takes_what_comes(broker: Broker) -> None:
 
 def test_a_lowered_bound_drops_nothing_and_admits_nothing(broker: Broker) -> None:
     put(broker, *range(8))
-    broker.configure("q", maxsize=5)
+    operate.configure(broker, "q", maxsize=5)
     assert put(broker, 9).accepted == 0
     assert waiting(broker) == list(range(8))
 
@@ -103,7 +103,7 @@ def test_a_lowered_bound_drops_nothing_and_admits_nothing(broker: Broker) -> Non
 
 @pytest.mark.parametrize("maxbytes", [0, 3 * SIZE])
 def test_what_a_job_puts_into_a_queue_of_its_own_worker_goes_beyond_the_bound(broker: Broker, maxbytes: int) -> None:
-    broker.configure("q", maxbytes=maxbytes)
+    operate.configure(broker, "q", maxbytes=maxbytes)
     fit = put(broker, *range(10)).accepted
     assert put(broker, *range(fit, 2000), origin="over app:feed").accepted == 2000 - fit
     assert waiting(broker) == list(range(2000))
@@ -111,33 +111,33 @@ def test_what_a_job_puts_into_a_queue_of_its_own_worker_goes_beyond_the_bound(br
 
 
 def test_headroom_is_how_far_such_puts_may_go(broker: Broker) -> None:
-    broker.declare("q", 10, 0, headroom=3)
+    broker.puts.declare("q", 10, 0, headroom=3)
     assert put(broker, *range(20), origin="over app:feed").accepted == 13
     assert put(broker, 20, origin="over app:feed").accepted == 0
-    broker.configure("q", headroom=4)
+    operate.configure(broker, "q", headroom=4)
     assert put(broker, 13, 14, origin="over app:feed").accepted == 1
-    broker.configure("q", headroom=-1)
+    operate.configure(broker, "q", headroom=-1)
     assert put(broker, *range(14, 100), origin="over app:feed").accepted == 86
 
 
 def test_an_operators_headroom_stands_until_a_program_names_another(broker: Broker) -> None:
-    broker.declare("q", 10, 0, headroom=3)
-    broker.configure("q", headroom=0)
-    broker.declare("q", 10, 0, headroom=3)
+    broker.puts.declare("q", 10, 0, headroom=3)
+    operate.configure(broker, "q", headroom=0)
+    broker.puts.declare("q", 10, 0, headroom=3)
     assert put(broker, *range(20), origin="over app:feed").accepted == 10
-    broker.declare("q", 10, 0, headroom=5)
+    broker.puts.declare("q", 10, 0, headroom=5)
     assert put(broker, *range(10, 20), origin="over app:feed").accepted == 5
 
 
 def test_a_program_that_names_headroom_starts_after_an_operator_has_removed_it(broker: Broker) -> None:
-    broker.declare("q", 10, 0, headroom=3)
-    broker.configure("q", headroom=-1)
-    broker.declare("q", 10, 0, headroom=3)
+    broker.puts.declare("q", 10, 0, headroom=3)
+    operate.configure(broker, "q", headroom=-1)
+    broker.puts.declare("q", 10, 0, headroom=3)
     assert put(broker, *range(20), origin="over app:feed").accepted == 20
 
 
 def test_a_put_that_headroom_refuses_waits_for_nothing(broker: Broker) -> None:
-    broker.declare("q", 10, 0, headroom=3)
+    broker.puts.declare("q", 10, 0, headroom=3)
     put(broker, *range(20), origin="over app:feed")
     assert broker.read(("HGET", KEY.meta, "wanted"))[0] is None
     put(broker, 20)
@@ -154,7 +154,7 @@ def test_by_whom_a_queue_is_over_its_bound_is_known_until_it_is_so_the_next_time
     assert (state(broker).over, state(broker).over_by) == (0, {})
     put(broker, *range(5), origin="over app:later")
     assert (state(broker).over, state(broker).over_by) == (3, {"app:later": 5})
-    broker.configure("q", maxsize=0, maxbytes=SIZE)
+    operate.configure(broker, "q", maxsize=0, maxbytes=SIZE)
     assert (state(broker).over, state(broker).over_bytes) == (0, state(broker).bytes - SIZE)
 
 
@@ -182,7 +182,7 @@ def test_many_producers_never_exceed_the_bound(broker: Broker) -> None:
 
 
 def test_a_job_larger_than_maxbytes_is_refused_for_good(queue: Queue, broker: Broker) -> None:
-    broker.configure("q", maxbytes=SIZE - 1)
+    operate.configure(broker, "q", maxbytes=SIZE - 1)
     with pytest.raises(PayloadTooLarge, match="never fits its maxbytes"):
         queue.put_entries([entry(1)], Options(wait=None))
     assert waiting(broker) == []
@@ -227,7 +227,7 @@ def test_a_put_is_remembered_for_a_while_only(broker: Broker) -> None:
 def test_a_put_repeats_itself_when_the_answer_is_lost(server: Server) -> None:
     """The connection is cut when Redis has done its work: nothing is put twice, and nobody notices."""
     broker = Broker(server.url, settings=Settings(url=server.url)).open()
-    with broker._links.lend() as link:
+    with broker.core.links.lend() as link:
         call, cuts = link.call, [1]
 
         def cut(*command: Any) -> Any:
@@ -253,14 +253,14 @@ def test_what_was_refused_is_not_put_by_a_request_that_comes_late(broker: Broker
     if refuse == "full":
         put(broker, *range(10))
     elif refuse == "closed":
-        broker.shutdown("q")
+        operate.shutdown(broker, "q")
     else:
         broker.read(("DEL", KEY.meta))
     refused = {"full": [Code.OK, 0], "closed": [Code.CLOSED], "unknown": [Code.UNDECLARED]}
     assert put_by_hand(broker, 1, [11], again=True)[:2] == refused[refuse]
-    broker.declare("q", 10, 0)
-    broker.reopen("q")
-    broker.purge("q")
+    broker.puts.declare("q", 10, 0)
+    operate.reopen(broker, "q")
+    operate.purge(broker, "q")
     assert put_by_hand(broker, 1, [11])[:2] == [Code.OK, 0]
     assert put_by_hand(broker, 2, [12])[:2] == [Code.OK, 1]
     assert waiting(broker) == [12]
@@ -269,7 +269,7 @@ def test_what_was_refused_is_not_put_by_a_request_that_comes_late(broker: Broker
 def test_a_purge_that_comes_late_leaves_what_was_put_since(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its sender gave it up, and sent it again."""
     put(broker, 1)
-    run, sent = broker._run, []
+    run, sent = broker.core.run, []
 
     def late(name: str, keys_: tuple[str, ...], *args: Any, **link: Any) -> list[Any]:
         if name == "purge":
@@ -278,8 +278,8 @@ def test_a_purge_that_comes_late_leaves_what_was_put_since(broker: Broker, monke
                 args = (args[0], args[1] - 60_000)
         return run(name, keys_, *args, **link)
 
-    monkeypatch.setattr(broker, "_run", late)
-    assert broker.purge("q") == 1
+    monkeypatch.setattr(broker.core, "run", late)
+    assert operate.purge(broker, "q") == 1
     assert len(sent) == 2  # the first was refused
     assert waiting(broker) == []
 
@@ -304,7 +304,7 @@ def test_when_it_gives_up_a_put_says_what_is_known_of_it(
     """Once an answer was lost, what is answered to the next try does not tell whether the first one was done."""
     monkeypatch.setattr(base, "pauses", lambda: iter([0.0, 0.0, 10.0]))
     left = iter([*errors, errors[-1], errors[-1]])
-    with broker._links.lend() as link:
+    with broker.core.links.lend() as link:
         link.call("PING")
 
         def fail(*_: Any) -> Any:
@@ -314,7 +314,7 @@ def test_when_it_gives_up_a_put_says_what_is_known_of_it(
     with pytest.raises(BrokerUnavailable) as caught:
         put(broker, 1, patience=1.0)
     assert caught.value.outcome == outcome
-    broker._links.close()
+    broker.core.links.close()
 
 
 @pytest.mark.parametrize("kind", [Queue, LifoQueue])
@@ -345,19 +345,19 @@ def test_many_who_wait_for_a_redis_that_is_away_wait_together(monkeypatch: pytes
 
 def test_patience_holds_for_who_waits_for_a_connection(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "ANSWER", 0.01)
-    broker._links = connection.Links(broker._address, most=1)
-    with broker._links.lend(), pytest.raises(BrokerUnavailable, match="all 1 connections wait for it") as caught:
+    broker.core.links = connection.Links(broker.core.address, most=1)
+    with broker.core.links.lend(), pytest.raises(BrokerUnavailable, match="all 1 connections wait for it") as caught:
         put(broker, 1, patience=0.01)
     assert caught.value.outcome == "not put"
     put(broker, 2, patience=0.01)
     assert waiting(broker) == [2]
-    broker._links.close()
+    broker.core.links.close()
 
 
 def test_a_fork_while_a_first_connection_is_made_makes_its_own(server: Server) -> None:
     """Whoever holds the lock is not there."""
     made = server.broker()
-    with made._opening:
+    with made.core._opening:
         child = os.fork()
         if not child:
             try:
@@ -406,9 +406,9 @@ def test_equal_delayed_jobs_stay_two(broker: Broker) -> None:
 
 
 def test_delayed_jobs_of_one_put_come_out_in_their_order(broker: Broker, link: Link) -> None:
-    broker.configure("q", maxsize=200)
+    operate.configure(broker, "q", maxsize=200)
     put(broker, *range(120), delay=1)  # their numbers have one, two and three digits
-    until(lambda: broker.promote("q")[0] or length(broker, KEY.pending), "the jobs are due")
+    until(lambda: broker.tends.promote("q")[0] or length(broker, KEY.pending), "the jobs are due")
     assert took(broker, link, 200) == list(range(120))
 
 
@@ -423,19 +423,19 @@ def test_a_delayed_put_that_is_repeated_adds_nothing(broker: Broker) -> None:
 
 def test_a_feed_moves_with_the_jobs(broker: Broker) -> None:
     assert put(broker, 1, 2, feed=Feed("f", "at", "", ["10", "20"])).accepted == 2
-    assert broker.feed("q", "f") == {"at": "20"}
+    assert broker.puts.feed("q", "f") == {"at": "20"}
 
 
 def test_a_feed_moves_as_far_as_jobs_were_accepted(broker: Broker) -> None:
     put(broker, *range(8))
     assert put(broker, 8, 9, 10, 11, feed=Feed("f", "at", "", ["1", "2", "3", "4"])).accepted == 2
-    assert broker.feed("q", "f") == {"at": "2"}
+    assert broker.puts.feed("q", "f") == {"at": "2"}
 
 
 def test_a_feed_stays_where_it_is_when_nothing_was_accepted(broker: Broker) -> None:
     put(broker, *range(10))
     assert put(broker, 10, feed=Feed("f", "at", "", ["1"])).accepted == 0
-    assert broker.feed("q", "f") == {}
+    assert broker.puts.feed("q", "f") == {}
 
 
 @pytest.mark.parametrize("expected", ["", "19", "200"])
@@ -447,27 +447,27 @@ def test_a_feed_that_was_moved_leaves_everything_untouched(broker: Broker, expec
 
 
 def test_a_feed_mark_is_set_read_and_forgotten(broker: Broker) -> None:
-    assert broker.mark_feed("q", "f", [("a", "", "1"), ("b", "", "2")]) == 2
-    assert broker.feed("q", "f") == {"a": "1", "b": "2"}
-    assert broker.mark_feed("q", "f", [("a", "1", ""), ("b", "2", "3"), ("c", "", "")]) == 3
-    assert broker.feed("q", "f") == {"b": "3"}
+    assert broker.puts.mark_feed("q", "f", [("a", "", "1"), ("b", "", "2")]) == 2
+    assert broker.puts.feed("q", "f") == {"a": "1", "b": "2"}
+    assert broker.puts.mark_feed("q", "f", [("a", "1", ""), ("b", "2", "3"), ("c", "", "")]) == 3
+    assert broker.puts.feed("q", "f") == {"b": "3"}
     many = [(str(i), "", "x") for i in range(1000)]
-    assert broker.mark_feed("q", "f", many) == 1000
-    assert len(broker.feed("q", "f")) == 1001
+    assert broker.puts.mark_feed("q", "f", many) == 1000
+    assert len(broker.puts.feed("q", "f")) == 1001
 
 
 def test_a_feed_mark_that_another_has_moved_is_left_alone(broker: Broker) -> None:
-    broker.mark_feed("q", "f", [("a", "", "1"), ("b", "", "2")])
+    broker.puts.mark_feed("q", "f", [("a", "", "1"), ("b", "", "2")])
     moves = [("a", "", "9"), ("a", "0", ""), ("b", "2", "3"), ("c", "1", "9"), ("c", "1", "")]
-    assert broker.mark_feed("q", "f", moves) == 1
-    assert broker.feed("q", "f") == {"a": "1", "b": "3"}
+    assert broker.puts.mark_feed("q", "f", moves) == 1
+    assert broker.puts.feed("q", "f") == {"a": "1", "b": "3"}
 
 
 # -- the bell
 
 
 def test_the_bell_has_a_token_for_each_new_job_up_to_a_cap(broker: Broker) -> None:
-    broker.configure("q", maxsize=500)
+    operate.configure(broker, "q", maxsize=500)
     put(broker, 1, 2, 3)
     assert length(broker, KEY.bell) == 3
     put(broker, *range(4, 300))
@@ -491,27 +491,27 @@ def test_at_maxmemory_the_queue_drains(broker: Broker, link: Link) -> None:
     """Everything that a worker does with jobs goes on, so that there is room again one day."""
     put(broker, *range(10))
     with at_maxmemory(broker):
-        broker.register("q", "d", link=link)
-        assert broker.renew("q", ["c", "d"]).leases == 2
+        broker.takes.register("q", "d", link=link)
+        assert broker.tends.renew("q", ["c", "d"]).leases == 2
         first = take(broker, link, 8)
         tags = [first.tag + 1 + index for index in range(len(first.jobs))]
         assert take(broker, link, 0, acks=tags[:1]).stale == 0
-        assert broker.bury("q", "c", [(tags[1], b"{}")], link) == 0
-        assert broker.retry("q", "c", [(tags[2], 1)], link) == 0
-        assert broker.park("q", "c", [(tags[3], "t")], link) == 0
-        assert broker.give_back("q", "c", tags[4:6]) == 0
+        assert broker.takes.bury("q", "c", [(tags[1], b"{}")], link) == 0
+        assert broker.takes.retry("q", "c", [(tags[2], 1)], link) == 0
+        assert broker.takes.park("q", "c", [(tags[3], "t")], link) == 0
+        assert broker.takes.give_back("q", "c", tags[4:6]) == 0
         assert reclaim(broker, certain=True) == (2, 0)
-        until(lambda: broker.promote("q")[0], "the retried job is due")
-        assert broker.unfinished("q") == (8, 1)
-        broker.configure("q", maxsize=20)
-        broker.resume("q")
-        assert broker.purge("q") == 8
+        until(lambda: broker.tends.promote("q")[0], "the retried job is due")
+        assert broker.tends.unfinished("q") == (8, 1)
+        operate.configure(broker, "q", maxsize=20)
+        operate.resume(broker, "q")
+        assert operate.purge(broker, "q") == 8
     assert counter(broker, "done") == counter(broker, "failed") == 1
 
 
 def test_at_maxmemory_a_worker_can_start_on_a_queue_that_is_known(queue: Queue, broker: Broker) -> None:
     with at_maxmemory(broker):
         assert queue.declare() == (10, 0)
-        assert broker.declare("q") == (10, 0)
-        broker.announce("w", {"host": "h"}, 60)
+        assert broker.puts.declare("q") == (10, 0)
+        broker.tends.announce("w", {"host": "h"}, 60)
     assert broker.read(("HGETALL", keys.worker("w")))[0] == [b"host", b"h"]

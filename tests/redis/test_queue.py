@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from rq_lite.admin import status
+from rq_lite.admin import operate, status
 from rq_lite.broker import REDIS_ERRORS, Broker, Link, base, keys
 from rq_lite.client import origin
 from rq_lite.client.defaults import DEFAULT, defaults
@@ -90,7 +90,7 @@ def test_jobs_have_different_ids(task: AnyTask) -> None:
 
 
 def test_put_waits_until_a_take_makes_room(task: AnyTask, broker: Broker, link: Link, pool: ThreadPoolExecutor) -> None:
-    broker.register("q", "c", link=link)
+    broker.takes.register("q", "c", link=link)
     task.put_many(range(10))
     future = started_waiting(broker, pool, task.put, 10)
     assert not future.done()
@@ -102,7 +102,7 @@ def test_put_waits_until_a_take_makes_room(task: AnyTask, broker: Broker, link: 
 def test_many_producers_that_wait_all_get_in(
     task: AnyTask, broker: Broker, link: Link, pool: ThreadPoolExecutor
 ) -> None:
-    broker.register("q", "c", link=link)
+    broker.takes.register("q", "c", link=link)
     task.put_many(range(10))
     futures = [started_waiting(broker, pool, task.put, 10 + i) for i in range(6)]
     take(broker, link, 10)
@@ -139,7 +139,7 @@ def test_the_error_of_a_full_queue_says_how_full_and_that_nobody_consumes(task: 
 
 
 def test_the_error_of_a_full_queue_counts_who_consumes(task: AnyTask, broker: Broker) -> None:
-    broker.register("q", "c")
+    broker.takes.register("q", "c")
     task.put_many(range(10))
     with pytest.raises(QueueFull) as caught:
         task.put_nowait(10)
@@ -163,18 +163,18 @@ def test_whatever_ends_put_many_says_how_many_were_put(
     queue = Queue("q", maxsize=room, broker=broker)
     queue.declare()
     add = queue.task(name="add")(print)
-    put = broker.put
+    put = broker.puts.put
 
     def fail(*args: Any, **options: Any) -> Any:
-        if broker.size("q")[0] == room:
+        if broker.puts.size("q")[0] == room:
             raise BrokerOutOfMemory("full")
         return put(*args, **options)
 
-    monkeypatch.setattr(broker, "put", fail)
-    monkeypatch.setattr(broker, "wait_room", lambda *_: True)
+    monkeypatch.setattr(broker.puts, "put", fail)
+    monkeypatch.setattr(broker.puts, "wait_room", lambda *_: True)
     with pytest.raises(BrokerOutOfMemory) as caught:
         add.put_many(range(1500))
-    assert caught.value.put == broker.size("q")[0] == room
+    assert caught.value.put == broker.puts.size("q")[0] == room
 
 
 def test_a_put_many_within_another_counts_for_itself(broker: Broker) -> None:
@@ -188,14 +188,14 @@ def test_a_put_many_within_another_counts_for_itself(broker: Broker) -> None:
 
     with pytest.raises(QueueFull) as caught:
         queue.put_many(items())
-    assert caught.value.put == broker.size("q")[0] == 2
+    assert caught.value.put == broker.puts.size("q")[0] == 2
 
 
 def test_an_argument_that_is_none_says_how_many_before_it_were_put(task: AnyTask, broker: Broker) -> None:
-    broker.configure("q", maxsize=0)
+    operate.configure(broker, "q", maxsize=0)
     with pytest.raises(BadArgument) as caught:
         task.put_many([*range(505), object(), 506])
-    assert caught.value.put == broker.size("q")[0] == 505
+    assert caught.value.put == broker.puts.size("q")[0] == 505
 
 
 @pytest.mark.usefixtures("whole")
@@ -212,7 +212,7 @@ def test_what_a_job_puts_into_a_queue_of_its_own_worker_neither_waits_nor_is_ref
         task.put(number)
     said = [record.getMessage() for record in caplog.records]
     assert [line.split(",")[0] for line in said[1:]] == ["queue 'q' holds 160 jobs"]
-    broker.configure("q", headroom=160)
+    operate.configure(broker, "q", headroom=160)
     with pytest.raises(QueueFull, match=r"170 jobs waiting.*in a job whose own worker serves this queue") as caught:
         task.using(wait=None).put_many(range(3))
     assert caught.value.put == 0
@@ -233,11 +233,11 @@ def test_a_job_waits_for_room_in_a_queue_that_its_worker_does_not_serve(
     with ThreadPoolExecutor(20) as pool:
         puts = [pool.submit(task.using(wait=60).put, number) for number in range(20)]
         until(lambda: status.states(broker, ["q"])["q"].blocked_jobs == 20, "all wait")
-        broker.configure("q", maxsize=0)
+        operate.configure(broker, "q", maxsize=0)
         for put in puts:
             put.result()
     until(lambda: status.states(broker, ["q"])["q"].blocked_jobs == 0, "none waits")
-    assert broker.size("q")[0] == 30
+    assert broker.puts.size("q")[0] == 30
 
 
 def test_connections_that_waited_for_room_in_many_queues_are_closed(broker: Broker) -> None:
@@ -245,7 +245,7 @@ def test_connections_that_waited_for_room_in_many_queues_are_closed(broker: Brok
         return len(broker.read(("CLIENT", "LIST"))[0].splitlines())
 
     for number in range(40):
-        assert not broker.wait_room(f"q{number}", 0.01)
+        assert not broker.puts.wait_room(f"q{number}", 0.01)
     assert clients() <= base.KEPT + 5
 
 
@@ -277,7 +277,7 @@ def test_put_many_reads_no_further_than_a_batch_ahead(
 ) -> None:
     small = server.broker(batch=4)
     monkeypatch.setattr(task.queue, "_broker", small)
-    broker.register("q", "c", link=link)
+    broker.takes.register("q", "c", link=link)
     read = 0
 
     def items() -> Iterator[int]:
@@ -302,7 +302,7 @@ def test_put_many_puts_in_order_whatever_the_batches(
 ) -> None:
     small = server.broker(batch=7)
     monkeypatch.setattr(task.queue, "_broker", small)
-    broker.configure("q", maxsize=0)
+    operate.configure(broker, "q", maxsize=0)
     assert task.put_many(range(100)) == 100
     assert numbers(broker) == list(range(100))
     small.close()
@@ -418,7 +418,7 @@ def test_options_that_cannot_be_are_refused(task: AnyTask, options: dict[str, An
 def test_join_returns_when_the_last_job_is_acked(
     task: AnyTask, broker: Broker, link: Link, pool: ThreadPoolExecutor
 ) -> None:
-    broker.register("q", "c", link=link)
+    broker.takes.register("q", "c", link=link)
     task.put(1)
     task.put(2)
     take(broker, link, 2)
@@ -442,19 +442,19 @@ def test_join_of_an_empty_queue_returns_at_once(queue: Queue) -> None:
 def test_join_does_not_ask_again_and_again_while_jobs_are_parked(
     task: AnyTask, broker: Broker, link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker.register("q", "c", link=link)
+    broker.takes.register("q", "c", link=link)
     task.put(1)
     take(broker, link, 1)
-    broker.park("q", "c", [(1, "t")], link)
+    broker.takes.park("q", "c", [(1, "t")], link)
     asked = 0
-    ask = broker.unfinished
+    ask = broker.tends.unfinished
 
     def counted(name: str) -> tuple[int, int]:
         nonlocal asked
         asked += 1
         return ask(name)
 
-    monkeypatch.setattr(broker, "unfinished", counted)
+    monkeypatch.setattr(broker.tends, "unfinished", counted)
     assert task.queue.join(timeout=0.2) is False
     assert asked < 10
 
@@ -465,15 +465,15 @@ def test_size_and_fullness(task: AnyTask, broker: Broker) -> None:
     task.put_many(range(9))
     task.using(delay=60).put(9)
     assert (queue.qsize(), queue.empty(), queue.full()) == (10, False, True)
-    broker.configure("q", maxsize=11)
+    operate.configure(broker, "q", maxsize=11)
     assert not queue.full()
-    broker.configure("q", maxsize=0, maxbytes=10)
+    operate.configure(broker, "q", maxsize=0, maxbytes=10)
     assert queue.full()
 
 
 def test_a_queue_that_is_full_of_bytes_says_so(task: AnyTask, broker: Broker) -> None:
     task.put(1)
-    broker.configure("q", maxsize=0, maxbytes=200)
+    operate.configure(broker, "q", maxsize=0, maxbytes=200)
     with pytest.raises(QueueFull, match=r"is full: 1 job waiting, \d+ bytes, maxbytes 200; ") as caught:
         task.put_nowait("x" * 60)
     assert 0 < caught.value.bytes < caught.value.maxbytes == 200
@@ -502,7 +502,7 @@ def test_a_queue_with_a_broker_of_its_own_uses_it(server: Any, queue: Queue, bro
 
 
 def test_an_operators_bound_stands_until_the_program_names_another(broker: Broker, queue: Queue) -> None:
-    broker.configure("q", maxsize=50)
+    operate.configure(broker, "q", maxsize=50)
     assert queue.declare() == (50, 0)
     assert Queue("q", maxsize=10).declare() == (50, 0)
     assert Queue("q").declare() == (50, 0)

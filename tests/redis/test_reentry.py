@@ -19,6 +19,7 @@ import redis
 
 import rq_lite
 from rq_lite import Executor
+from rq_lite.admin import operate
 from rq_lite.broker import Broker
 from rq_lite.broker import link as connection
 from rq_lite.client import leases
@@ -122,7 +123,7 @@ def test_a_put_at_any_step_of_a_put_is_put_once(wide: Queue, broker: Broker, kin
     put = puts(wide)[kind]
     outer, inner = Counted(put), Counted(put)
     struck_everywhere(outer, inner, 200)
-    assert broker.size("q")[0] == outer.times + inner.times == counter(broker, "put")
+    assert broker.puts.size("q")[0] == outer.times + inner.times == counter(broker, "put")
 
 
 @pytest.mark.parametrize("kind", ["task", "item"])
@@ -143,7 +144,7 @@ def test_a_put_at_any_line_of_the_first_put_of_a_process_is_put(server: Server, 
             break
     assert number > 100
     with contextlib.closing(server.broker()) as looking:
-        assert looking.size("q")[0] == total
+        assert looking.puts.size("q")[0] == total
 
 
 def test_a_put_while_its_thread_waits_for_room_is_put_or_refused(queue: Queue, broker: Broker) -> None:
@@ -163,30 +164,30 @@ def test_a_put_while_its_thread_waits_for_room_is_put_or_refused(queue: Queue, b
 
     struck_everywhere(outer, full, 200)
     assert refused
-    assert broker.size("q")[0] == 10
+    assert broker.puts.size("q")[0] == 10
 
 
 def test_a_put_while_the_connections_are_closed_is_put(wide: Queue, broker: Broker) -> None:
     inner = Counted(lambda: wide.put(1))
 
     def close() -> None:
-        broker._links.close()
+        broker.core.links.close()
 
     wide.put(1)
     struck_everywhere(close, inner, 10)
-    assert broker.size("q")[0] == 1 + inner.times
+    assert broker.puts.size("q")[0] == 1 + inner.times
 
 
 def test_a_put_that_finds_no_connection_but_those_below_it_says_so(
     wide: Queue, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "ANSWER", 0.001)
-    broker._links = connection.Links(broker._address, most=1)
+    broker.core.links = connection.Links(broker.core.address, most=1)
     failed: list[BrokerUnavailable] = []
 
     def inner() -> None:
         try:
-            broker.put("q", [b"{}"], patience=0.001)
+            broker.puts.put("q", [b"{}"], patience=0.001)
         except BrokerUnavailable as error:
             failed.append(error)
 
@@ -194,7 +195,7 @@ def test_a_put_that_finds_no_connection_but_those_below_it_says_so(
     struck_everywhere(outer, inner, 200)
     assert {error.outcome for error in failed} == {"not put"}
     assert "all 1 connections wait for it" in str(failed[0])
-    assert broker._links._pool.free[0] is not None
+    assert broker.core.links._pool.free[0] is not None
 
 
 # -- results and items
@@ -216,7 +217,7 @@ def test_a_wait_for_a_result_at_any_step_of_another_ends(wide: Queue, broker: Br
         assert not job.done()
 
     struck_everywhere(outer, ask, 500)
-    broker.purge("q")
+    operate.purge(broker, "q")
     for job in others:
         with pytest.raises(CancelledError):
             job.result(30)
@@ -259,7 +260,7 @@ def test_a_get_at_any_step_of_a_get_gets_or_says_why_not(wide: Queue, broker: Br
     assert "interrupts another one in the same thread" in refused[0]
     assert len(set(got)) == len(got)
     leases.leave()
-    assert counter(broker, "done") + broker.size("q")[0] == 12_000
+    assert counter(broker, "done") + broker.puts.size("q")[0] == 12_000
     assert counter(broker, "done") == len(got)
     assert counter(broker, "inflight") == 0
 
@@ -296,7 +297,7 @@ def test_signal_handlers_put_during_puts(
     while inner.times < 100 or outer.times < 500:
         outer()
     signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    assert broker.size("q")[0] == outer.times + inner.times
+    assert broker.puts.size("q")[0] == outer.times + inner.times
 
 
 def test_what_is_collected_during_puts_may_put(wide: Queue, broker: Broker) -> None:
@@ -319,7 +320,7 @@ def test_what_is_collected_during_puts_may_put(wide: Queue, broker: Broker) -> N
         gc.set_threshold(*before)
         gc.collect()
     assert inner.times == 300
-    assert broker.size("q")[0] == 600
+    assert broker.puts.size("q")[0] == 600
 
 
 def test_a_logging_handler_puts_what_a_put_logs(wide: Queue, broker: Broker) -> None:
@@ -333,7 +334,7 @@ def test_a_logging_handler_puts_what_a_put_logs(wide: Queue, broker: Broker) -> 
     logging.getLogger("rq_lite").addHandler(handler)
     try:
         wide.put("before")
-        for link in broker._links._pool.free:
+        for link in broker.core.links._pool.free:
             if link is not None:
                 link.drop()
         wide.put("after")
@@ -380,7 +381,7 @@ def test_what_is_put_at_exit_is_put(
     assert done.returncode == 0, done.stderr
     if "last" not in body:  # Python has taken itself apart by then: it may be put, or raise
         assert done.stderr == ""
-    assert broker.size("q")[0] >= 2
+    assert broker.puts.size("q")[0] >= 2
     assert "at exit" in list(drained(wide))
 
 
@@ -430,6 +431,6 @@ def test_signal_handlers_put_in_a_process_that_gevent_has_patched(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     count, raised, *kinds = done.stdout.rstrip().split(" ", 2)
-    assert broker.size("q")[0] == int(count), done.stdout
+    assert broker.puts.size("q")[0] == int(count), done.stdout
     assert int(raised) < int(count)
     assert kinds in ([], ["UsageError:loop"])

@@ -20,7 +20,9 @@ import pytest
 
 import rq_lite
 from rq_lite import BrokerUnavailable, Executor, Job, JobFailed, Queue, UsageError
+from rq_lite.admin import operate
 from rq_lite.broker import Broker, Link
+from rq_lite.broker.producing import Producing
 from rq_lite.client import job as job_module
 from rq_lite.client import results
 from rq_lite.client.task import Task
@@ -32,8 +34,8 @@ from tests.redis.steps import KEY, take
 
 @pytest.fixture
 def double(queue: Queue, broker: Broker, link: Link) -> Task[Any, Any]:
-    broker.configure("q", maxsize=0)
-    broker.register("q", "c", link=link)
+    operate.configure(broker, "q", maxsize=0)
+    broker.takes.register("q", "c", link=link)
 
     @queue.task(name="double", result_ttl=60)
     def double(n: int) -> int:
@@ -56,7 +58,7 @@ class Hand:
     def end(self, tags: list[int], state: str = "done", detail: str = '"value":1') -> None:
         report = b"{}" if state == "failed" else b""
         ends = [(tag, Finished(state, detail.encode(), 60_000, report)) for tag in tags]
-        assert self.broker.finish("q", "c", ends, self.link) == 0
+        assert self.broker.takes.finish("q", "c", ends, self.link) == 0
 
     def work(self) -> int:
         """Doubles everything that waits; how many."""
@@ -129,7 +131,7 @@ def test_an_error_comes_back_in_words(double: Any, hand: Hand) -> None:
 def test_a_purged_job_is_cancelled(double: Any, hand: Hand, broker: Broker) -> None:
     job, other = double.put(1), double.put(2)
     assert not job.done()
-    assert broker.purge("q") == 2
+    assert operate.purge(broker, "q") == 2
     with pytest.raises(CancelledError):
         job.result(30)
     assert job.cancelled()
@@ -170,7 +172,7 @@ def test_one_put_may_ask_for_a_result(queue: Queue, broker: Broker, link: Link) 
     def plain() -> None: ...
 
     job = plain.using(result_ttl=5).put()
-    broker.register("q", "c", link=link)
+    broker.takes.register("q", "c", link=link)
     hand = Hand(broker, link)
     hand.end([tag for tag, _ in hand.take()], detail='"value":null')
     assert job.result(30) is None
@@ -209,7 +211,7 @@ def test_a_result_is_restored_as_the_annotation_says(queue: Queue, broker: Broke
     @queue.task(name="pair", result_ttl=60)
     def pair() -> tuple[int, bytes]: ...  # type: ignore[empty-body]
 
-    broker.register("q", "c", link=link)
+    broker.takes.register("q", "c", link=link)
     job, odd = pair.put(), pair.put()
     hand = Hand(broker, link)
     first, second = [tag for tag, _ in hand.take()]
@@ -279,12 +281,12 @@ def test_a_second_queue_is_heard_of_at_once(double: Any, hand: Hand, broker: Bro
     first = double.put(1)
     assert not first.done()
     until(lambda: broker.read(("CLIENT", "LIST"))[0].count(b"cmd=brpop"), "the reader waits")
-    broker.declare("other")
-    broker.register("other", "c", link=link)
+    broker.puts.declare("other")
+    broker.takes.register("other", "c", link=link)
     second = double.onto(Queue("other", broker=broker), None).put(2)
     assert not second.done()
-    ((taken),) = broker.exchange("c", [rq_lite.broker.Acks("other", [])], 1, link)
-    broker.finish("other", "c", [(taken.tag + 1, Finished("done", b'"value":4', 1000, b""))], link)
+    ((taken),) = broker.takes.exchange("c", [rq_lite.broker.Acks("other", [])], 1, link)
+    broker.takes.finish("other", "c", [(taken.tag + 1, Finished("done", b'"value":4', 1000, b""))], link)
     assert second.result(30) == 4
 
 
@@ -414,7 +416,7 @@ def test_a_result_that_is_kept_no_more(
 ) -> None:
     job = double.put(3)
     assert not job.done()
-    monkeypatch.setattr(Broker, "result", lambda *_: None)
+    monkeypatch.setattr(Producing, "result", lambda *_: None)
     hand.end([tag for tag, _ in hand.take()], detail='"value":' + json.dumps("x" * 400_000))
     with pytest.raises(JobFailed, match="not kept"):
         job.result(30)

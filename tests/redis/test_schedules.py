@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rq_lite.admin import operate
 from rq_lite.broker import Broker, keys
 from rq_lite.client import schedules
 from rq_lite.client.queue import Queue
@@ -30,8 +31,8 @@ def schedule(**options: Any) -> Schedule:
 
 def plan(broker: Broker, name: str = "s", slot: int = 0, **options: Any) -> int:
     """A schedule that is due since its slot, in ms; by default one that has just come."""
-    slot = slot or broker.clock() // HOUR * HOUR
-    assert broker.plan(name, b"", to_json("s", schedule(**options), as_is), slot)
+    slot = slot or broker.plans.clock() // HOUR * HOUR
+    assert broker.plans.plan(name, b"", to_json("s", schedule(**options), as_is), slot)
     return slot
 
 
@@ -42,7 +43,7 @@ def jobs(broker: Broker) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def declared(broker: Broker) -> None:
-    broker.declare("q", 3)
+    broker.puts.declare("q", 3)
 
 
 # -- firing
@@ -52,7 +53,7 @@ def test_what_is_due_is_put_and_moves_on(broker: Broker) -> None:
     slot = plan(broker)
     cron.fire_due(broker, ["q"])
     assert jobs(broker) == [job_id("s", slot)]
-    now = broker.planned("s")
+    now = broker.plans.planned("s")
     assert now is not None
     assert (now.slot, now.last) == (slot + HOUR, slot)
     raw = broker.read(("LINDEX", KEY.pending, 0))[0]
@@ -60,11 +61,11 @@ def test_what_is_due_is_put_and_moves_on(broker: Broker) -> None:
 
 
 def test_what_is_not_due_is_left_alone(broker: Broker) -> None:
-    slot = plan(broker, slot=broker.clock() + 5000)
+    slot = plan(broker, slot=broker.plans.clock() + 5000)
     left = cron.fire_due(broker, ["q"])
     assert 4 < left <= 5
     assert jobs(broker) == []
-    assert broker.due()[1:] == ([], slot)
+    assert broker.plans.due()[1:] == ([], slot)
 
 
 def test_no_bound_refuses_it(broker: Broker) -> None:
@@ -79,7 +80,7 @@ def test_each_slot_is_fired_once_however_many_try_at_once(broker: Broker, server
     count = 20
     for number in range(count):
         plan(broker, f"s{number}")
-    now, due, _ = broker.due()
+    now, due, _ = broker.plans.due()
     brokers = [server.broker().open() for _ in range(8)]
     gate = threading.Barrier(8)
 
@@ -97,7 +98,7 @@ def test_each_slot_is_fired_once_however_many_try_at_once(broker: Broker, server
 
 def test_a_fire_that_is_sent_again_changes_nothing(broker: Broker) -> None:
     plan(broker)
-    now, (seen,), _ = broker.due()
+    now, (seen,), _ = broker.plans.due()
     cron.fire(broker, seen, now, ["q"])
     before = everything(broker)
     cron.fire(broker, seen, now, ["q"])
@@ -107,9 +108,9 @@ def test_a_fire_that_is_sent_again_changes_nothing(broker: Broker) -> None:
 def test_a_fire_whose_answer_is_lost_is_done_once(broker: Broker, proxy: Proxy) -> None:
     plan(broker)
     own = Broker(proxy.url, settings=broker.settings)
-    now, due, _ = own.due()
-    assert own._scripts is not None
-    proxy.swallow_replies(own._scripts["fire"].digest)
+    now, due, _ = own.plans.due()
+    assert own.core.scripts is not None
+    proxy.swallow_replies(own.core.scripts["fire"].digest)
     with pytest.raises(Exception, match="cannot be reached"):
         cron.fire(own, due[0], now, ["q"])
     proxy.calm()
@@ -121,8 +122,8 @@ def test_a_fire_whose_answer_is_lost_is_done_once(broker: Broker, proxy: Proxy) 
 
 def test_a_schedule_that_was_changed_meanwhile_is_not_fired_as_it_was(broker: Broker) -> None:
     plan(broker)
-    now, (seen,), _ = broker.due()
-    assert broker.plan("s", seen.definition, to_json("s", schedule(args=[8]), as_is), None)
+    now, (seen,), _ = broker.plans.due()
+    assert broker.plans.plan("s", seen.definition, to_json("s", schedule(args=[8]), as_is), None)
     cron.fire(broker, seen, now, ["q"])
     assert jobs(broker) == []
     cron.fire_due(broker, ["q"])
@@ -131,8 +132,8 @@ def test_a_schedule_that_was_changed_meanwhile_is_not_fired_as_it_was(broker: Br
 
 def test_a_schedule_that_was_removed_meanwhile_is_not_fired(broker: Broker) -> None:
     plan(broker)
-    now, (seen,), _ = broker.due()
-    assert broker.plan("s", seen.definition, b"", None)
+    now, (seen,), _ = broker.plans.due()
+    assert broker.plans.plan("s", seen.definition, b"", None)
     cron.fire(broker, seen, now, ["q"])
     assert jobs(broker) == []
     assert broker.read(("EXISTS", keys.SCHEDULES, keys.SCHEDULES_DUE, keys.SCHEDULES_LAST))[0] == 0
@@ -141,7 +142,7 @@ def test_a_schedule_that_was_removed_meanwhile_is_not_fired(broker: Broker) -> N
 @pytest.mark.parametrize(("missed", "fired"), [("skip", 0), ("once", 1), ("all", 5)])
 def test_missed_slots(broker: Broker, missed: str, fired: int) -> None:
     """Five were due, the last half an hour ago."""
-    now = broker.clock()
+    now = broker.plans.clock()
     latest = (now - HOUR // 2) // HOUR * HOUR
     # Slots are counted from 1970: let the last one be long over whatever the time is.
     every = HOUR if now - latest > 120_000 else HOUR + 600_000
@@ -151,31 +152,31 @@ def test_missed_slots(broker: Broker, missed: str, fired: int) -> None:
     cron.fire_due(broker, ["q"])
     assert len(jobs(broker)) == (fired if late or missed != "skip" else 1)
     assert jobs(broker) == [job_id("s", slot + n * every) for n in range(5)][5 - len(jobs(broker)) :]
-    planned = broker.planned("s")
+    planned = broker.plans.planned("s")
     assert planned is not None
     assert planned.slot == slot + 5 * every
 
 
 def test_a_clock_that_is_put_back_fires_no_slot_again(broker: Broker) -> None:
     """As if it had shown tomorrow for a moment: the schedule waits until that comes."""
-    slot = plan(broker, slot=broker.clock() // HOUR * HOUR + 24 * HOUR)
-    _, due, upcoming = broker.due()
+    slot = plan(broker, slot=broker.plans.clock() // HOUR * HOUR + 24 * HOUR)
+    _, due, upcoming = broker.plans.due()
     assert (due, upcoming) == ([], slot)
-    (seen,) = broker.all_planned()
+    (seen,) = broker.plans.all_planned()
     cron.fire(broker, seen, slot + 5, ["q"])
     cron.fire_due(broker, ["q"])
     assert jobs(broker) == [job_id("s", slot)]
 
 
 def test_a_definition_that_is_not_understood_holds_nobody_up(broker: Broker, caplog: Any) -> None:
-    broker.plan("broken", b"", b'{"v":9}', 1)
-    broker.plan("odd", b"", b'{"every":60000,"queue":"q","task":"t","job":{"no":"field"}}', 1)
+    broker.plans.plan("broken", b"", b'{"v":9}', 1)
+    broker.plans.plan("odd", b"", b'{"every":60000,"queue":"q","task":"t","job":{"no":"field"}}', 1)
     broker.read(("ZADD", keys.SCHEDULES_DUE, 2, "orphan"))
     plan(broker)
     assert cron.fire_due(broker, ["q"]) > 0, "they are not looked at all the time"
     assert len(jobs(broker)) == 1
     assert caplog.text.count("it waits") == 2 * 3  # a second look at what has moved on
-    assert [planned.name for planned in broker.due()[1]] == ["broken", "odd", "orphan"]
+    assert [planned.name for planned in broker.plans.due()[1]] == ["broken", "odd", "orphan"]
 
 
 def test_many_that_are_due_leave_other_duties_their_turn(broker: Broker) -> None:
@@ -191,8 +192,8 @@ def test_a_slot_that_comes_while_others_are_fired_is_not_slept_through(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The schedule's next slot is due before the first look has ended."""
-    slot = plan(broker, every=1000, slot=broker.clock() // 1000 * 1000 - 1000, missed="all")
-    looks = broker.due
+    slot = plan(broker, every=1000, slot=broker.plans.clock() // 1000 * 1000 - 1000, missed="all")
+    looks = broker.plans.due
     seen: list[int] = []
 
     def early() -> Any:
@@ -200,7 +201,7 @@ def test_a_slot_that_comes_while_others_are_fired_is_not_slept_through(
         seen.append(now)
         return (min(now, slot), due, upcoming) if len(seen) == 1 else (now, due, upcoming)
 
-    monkeypatch.setattr(broker, "due", early)
+    monkeypatch.setattr(broker.plans, "due", early)
     assert cron.fire_due(broker, ["q"]) <= 1
     assert jobs(broker)[:2] == [job_id("s", slot), job_id("s", slot + 1000)]
 
@@ -224,14 +225,14 @@ def test_where_nobody_works_nothing_is_put_and_nothing_is_forgotten(broker: Brok
 @pytest.mark.parametrize(("missed", "fired"), [("skip", 0), ("once", 1), ("all", 3)])
 def test_slots_of_a_queue_that_is_shut_down_are_missed_ones(broker: Broker, missed: str, fired: int) -> None:
     every = 2 * LATE
-    slot = plan(broker, missed=missed, every=every, slot=(broker.clock() // every - 2) * every)
-    broker.shutdown("q")
-    (seen,) = broker.due()[1]
+    slot = plan(broker, missed=missed, every=every, slot=(broker.plans.clock() // every - 2) * every)
+    operate.shutdown(broker, "q")
+    (seen,) = broker.plans.due()[1]
     late = slot + 2 * every + LATE + 1  # so long was nobody allowed to put
     assert cron.fire(broker, seen, late, ["q"]) is (missed == "skip"), "it waits, or is left out"
     assert cron.fire_due(broker, ["q"]) > 0, "it is not looked at all the time"
     assert (jobs(broker), counter(broker, "put"), length(broker, KEY.bell)) == ([], 0, 64)
-    broker.reopen("q")
+    operate.reopen(broker, "q")
     cron.fire(broker, seen, late, ["q"])
     assert jobs(broker) == [job_id("s", slot + n * every) for n in range(3)][3 - fired :]
 
@@ -248,7 +249,7 @@ def hourly(queue: Queue) -> Task[..., Any]:
 
 
 def planned(broker: Broker, name: str) -> tuple[Schedule, int]:
-    found = broker.planned(name)
+    found = broker.plans.planned(name)
     assert found is not None
     definition = from_json("s", found.definition, as_is)
     assert definition is not None
@@ -259,7 +260,7 @@ def test_an_apps_schedule_is_written_once(broker: Broker, hourly: Task[..., Any]
     schedules.declare(broker, [hourly])
     definition, slot = planned(broker, "hourly")
     assert (definition.task, definition.args, definition.every, definition.origin) == ("hourly", ["x"], HOUR, "app")
-    assert 0 < slot - broker.clock() <= HOUR
+    assert 0 < slot - broker.plans.clock() <= HOUR
     assert length(broker, KEY.alarm) == 1
     before = everything(broker)
     schedules.declare(broker, [hourly])
@@ -268,7 +269,7 @@ def test_an_apps_schedule_is_written_once(broker: Broker, hourly: Task[..., Any]
 
 def test_a_start_after_an_absence_does_not_forget_what_was_missed(broker: Broker, hourly: Task[..., Any]) -> None:
     schedules.declare(broker, [hourly])
-    missed = broker.clock() // HOUR * HOUR - 9 * HOUR
+    missed = broker.plans.clock() // HOUR * HOUR - 9 * HOUR
     broker.read(("ZADD", keys.SCHEDULES_DUE, missed, "hourly"))
     schedules.declare(broker, [hourly])
     assert planned(broker, "hourly")[1] == missed
@@ -291,7 +292,7 @@ def test_other_arguments_keep_the_slot_and_other_times_do_not(
     schedules.declare(broker, [again])
     definition, slot = planned(broker, "hourly")
     assert definition.cron == "0 0 1 1 *"
-    assert slot > broker.clock()
+    assert slot > broker.plans.clock()
 
 
 def test_a_task_that_has_lost_its_schedule_is_fired_no_more(
@@ -299,7 +300,7 @@ def test_a_task_that_has_lost_its_schedule_is_fired_no_more(
 ) -> None:
     schedules.declare(broker, [hourly])
     schedules.declare(broker, [])
-    assert broker.planned("hourly") is not None, "this app does not know the task: another one's may"
+    assert broker.plans.planned("hourly") is not None, "this app does not know the task: another one's may"
     caplog.set_level("INFO")
     plain = Task(hourly.function, queue, "hourly", hourly.policy)
     for _ in range(2):  # two consumers
@@ -307,16 +308,16 @@ def test_a_task_that_has_lost_its_schedule_is_fired_no_more(
         assert broker.read(("EXISTS", keys.SCHEDULES, keys.SCHEDULES_DUE, keys.SCHEDULES_LAST))[0] == 0
     assert caplog.text.count("schedule hourly is removed: the app's task has none any more") == 1
     schedules.declare(broker, [hourly])
-    assert planned(broker, "hourly")[1] > broker.clock()
+    assert planned(broker, "hourly")[1] > broker.plans.clock()
 
 
 @pytest.mark.parametrize("definition", [b'{"v":9}', to_json("s", schedule(origin="operator"), as_is)])
 def test_what_no_app_has_planned_stands_though_a_task_of_this_name_has_no_schedule(
     broker: Broker, queue: Queue, hourly: Task[..., Any], definition: bytes
 ) -> None:
-    broker.plan("hourly", b"", definition, HOUR)
+    broker.plans.plan("hourly", b"", definition, HOUR)
     schedules.declare(broker, [Task(hourly.function, queue, "hourly", hourly.policy)])
-    found = broker.planned("hourly")
+    found = broker.plans.planned("hourly")
     assert found is not None
     assert found.definition == definition
 
@@ -332,13 +333,13 @@ def test_what_an_operator_has_planned_under_the_name_stands(
 
 def test_a_plan_whose_answer_was_lost_is_found_done(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is answered with MOVED the second time; a look says that all is well."""
-    done = broker.plan
+    done = broker.plans.plan
 
     def twice(name: str, known: bytes, definition: bytes, slot: int | None) -> bool:
         assert done(name, known, definition, slot)
         return done(name, known, definition, slot)
 
-    monkeypatch.setattr(broker, "plan", twice)
+    monkeypatch.setattr(broker.plans, "plan", twice)
     assert schedules.write(broker, "s", schedule())
 
 
@@ -381,24 +382,24 @@ def alarm(broker: Broker) -> int:
 
 
 def test_the_alarm_rings_for_what_is_due_before_all_else(broker: Broker) -> None:
-    broker.configure("q", 0)
+    operate.configure(broker, "q", 0)
     assert [put(broker, 1, delay=60_000).accepted, alarm(broker)] == [1, 1]
     assert [put(broker, 2, delay=90_000).accepted, alarm(broker)] == [1, 0]
-    assert [put(broker, 3, at=broker.clock() + 30_000).accepted, alarm(broker)] == [1, 1]
+    assert [put(broker, 3, at=broker.plans.clock() + 30_000).accepted, alarm(broker)] == [1, 1]
     assert [put(broker, 4).accepted, alarm(broker)] == [1, 0]
 
 
 def test_the_alarm_rings_for_retried_and_parked_jobs(broker: Broker, link: Any) -> None:
-    broker.register("q", "c")
+    broker.takes.register("q", "c")
     put(broker, 1, 2, 3)
     first = take(broker, link, 3).tag + 1
-    broker.retry("q", "c", [(first, 90_000), (first + 1, 60_000)], link)
+    broker.takes.retry("q", "c", [(first, 90_000), (first + 1, 60_000)], link)
     assert alarm(broker) == 1
-    broker.park("q", "c", [(first + 2, "t")], link)  # 15 s
+    broker.takes.park("q", "c", [(first + 2, "t")], link)  # 15 s
     assert alarm(broker) == 1
     put(broker, 4)
     take(broker, link, 3)
-    broker.retry("q", "c", [(first + 3, 90_000)], link)
+    broker.takes.retry("q", "c", [(first + 3, 90_000)], link)
     assert alarm(broker) == 0
 
 
@@ -413,6 +414,6 @@ def test_a_supervisor_that_waits_hears_of_what_is_due_earlier(broker: Broker, mo
     put(broker, 2, delay=200)
     until(lambda: waiting(broker) == [2], "it was promoted")
     plan(broker)
-    broker.sound_alarm("q")
+    broker.plans.sound_alarm("q")
     until(lambda: len(jobs(broker)) == 2, "the schedule was fired")
     duties.stop()

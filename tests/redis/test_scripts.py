@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rq_lite.admin import operate
 from rq_lite.broker import Acks, Broker, Feed, Link, consuming, keys, producing, reading, scheduling, scripts, tending
 from rq_lite.broker.scheduling import Planned
 from rq_lite.broker.scripts import Code
@@ -127,41 +128,41 @@ def test_every_script_is_sent_the_keys_that_its_head_lists(
 
 
 def run_every_script(broker: Broker, link: Link) -> None:
-    broker.declare("q")
-    broker.announce("w", {"host": "h"}, 60)
+    broker.puts.declare("q")
+    broker.tends.announce("w", {"host": "h"}, 60)
     put(broker, 1)
     put(broker, 2, feed=Feed("f", "at", "", ["1"]))
-    broker.register("q", "c")
-    broker.renew("q", ["c"])
-    broker.exchange("c", [Acks("q", []), Acks("q", [])], 1, link)
+    broker.takes.register("q", "c")
+    broker.tends.renew("q", ["c"])
+    broker.takes.exchange("c", [Acks("q", []), Acks("q", [])], 1, link)
     steps: list[Callable[[], Any]] = [
-        lambda: broker.bury("q", "c", [(1, b"{}")], link),
-        lambda: broker.retry("q", "c", [(1, 1)], link),
-        lambda: broker.park("q", "c", [(1, "t")], link),
-        lambda: broker.give_back("q", "c", [1]),
-        lambda: broker.crashed("q", "c", [(1, "how", "where")], link),
-        lambda: broker.reclaim("q", "c", certain=True),
-        lambda: broker.isolate("q", "c", link),
-        lambda: broker.finish("q", "c", [(1, Finished("done", b"", 0, b""))], link),
-        lambda: broker.watch("q", "client", ["1"]),
-        lambda: broker.promote("q"),
-        lambda: broker.mark_feed("q", "f", [("at", "", "")]),
-        lambda: broker.configure("q", 5),
-        lambda: broker.resume("q"),
-        lambda: broker.unfinished("q"),
-        lambda: broker.requeue("q", [1]),
-        lambda: broker.forget("q", [1]),
-        lambda: broker.trim("q"),
-        lambda: broker.cancel("q", "some id"),
-        lambda: broker.progress("q", "c", "some id", 1, b'"tag":1', b'"done":1', link),
-        lambda: broker.drop("q", "c", [(1, "some id")]),
-        lambda: broker.purge("q"),
-        lambda: broker.plan("s", b"", b"{}", 1),
-        lambda: broker.fire(Planned("s", b"{}", 1), "q", [], 2, None),
-        lambda: broker.size("q"),
-        lambda: broker.shutdown("q"),
-        lambda: broker._in_pieces(KEY.inflight("c"), 9, link),
-        lambda: list(broker.window(KEY.pending, 0, 1)),
+        lambda: broker.takes.bury("q", "c", [(1, b"{}")], link),
+        lambda: broker.takes.retry("q", "c", [(1, 1)], link),
+        lambda: broker.takes.park("q", "c", [(1, "t")], link),
+        lambda: broker.takes.give_back("q", "c", [1]),
+        lambda: broker.takes.crashed("q", "c", [(1, "how", "where")], link),
+        lambda: broker.tends.reclaim("q", "c", certain=True),
+        lambda: broker.takes.isolate("q", "c", link),
+        lambda: broker.takes.finish("q", "c", [(1, Finished("done", b"", 0, b""))], link),
+        lambda: broker.puts.watch("q", "client", ["1"]),
+        lambda: broker.tends.promote("q"),
+        lambda: broker.puts.mark_feed("q", "f", [("at", "", "")]),
+        lambda: operate.configure(broker, "q", 5),
+        lambda: operate.resume(broker, "q"),
+        lambda: broker.tends.unfinished("q"),
+        lambda: operate.requeue(broker, "q", [1]),
+        lambda: operate.forget(broker, "q", [1]),
+        lambda: broker.tends.trim("q"),
+        lambda: operate.cancel(broker, "q", "some id"),
+        lambda: broker.takes.progress("q", "c", "some id", 1, b'"tag":1', b'"done":1', link),
+        lambda: broker.takes.drop("q", "c", [(1, "some id")]),
+        lambda: operate.purge(broker, "q"),
+        lambda: broker.plans.plan("s", b"", b"{}", 1),
+        lambda: broker.plans.fire(Planned("s", b"{}", 1), "q", [], 2, None),
+        lambda: broker.puts.size("q"),
+        lambda: operate.shutdown(broker, "q"),
+        lambda: broker.reads._in_pieces(KEY.inflight("c"), 9, link),
+        lambda: list(broker.reads.window(KEY.pending, 0, 1)),
     ]
     for step in steps:
         step()
@@ -179,7 +180,7 @@ def test_a_script_is_always_the_same_text(name: str) -> None:
 
 
 def test_two_brokers_of_one_redis_share_the_scripts(broker: Broker, server: Any) -> None:
-    broker.declare("q")
+    broker.puts.declare("q")
     put(broker, 1)
     cached = "number_of_cached_scripts"
 
@@ -195,8 +196,8 @@ def test_two_brokers_of_one_redis_share_the_scripts(broker: Broker, server: Any)
 
 
 def test_scripts_that_redis_forgot_are_sent_again(broker: Broker, link: Link) -> None:
-    broker.declare("q")
-    broker.register("q", "c", link=link)
+    broker.puts.declare("q")
+    broker.takes.register("q", "c", link=link)
     put(broker, 1)
     broker.read(("SCRIPT", "FLUSH"))
     put(broker, 2)
@@ -249,7 +250,7 @@ def test_the_protocol_names_every_field_of_meta_that_scripts_use() -> None:
 
 def test_an_entry_by_hand_is_taken(broker: Broker, link: Link) -> None:
     """As the protocol says: a plain LPUSH takes part."""
-    broker.declare("q")
-    broker.register("q", "c", link=link)
+    broker.puts.declare("q")
+    broker.takes.register("q", "c", link=link)
     broker.read(("LPUSH", KEY.pending, entry(5)))
     assert took(broker, link, 1) == [5]

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from rq_lite import Queue, Settings
-from rq_lite.admin import dead
+from rq_lite.admin import dead, operate
 from rq_lite.broker import Broker, Link, keys
 from rq_lite.client import schedules
 from rq_lite.client.defaults import defaults
@@ -28,15 +28,19 @@ TEXT = encode(Message(VERSION, "id-1", "t", ["x"]))
 @pytest.fixture
 def broker(server: Server, broker: Broker) -> Iterator[Broker]:
     signing = server.broker(secret="a secret for these tests", park=0).open()
-    signing.declare("q", 10)
-    signing.register("q", "c")
+    signing.puts.declare("q", 10)
+    signing.takes.register("q", "c")
     yield signing
     signing.close()
 
 
 def put(broker: Broker, *, tracked: bool = False) -> bytes:
-    entry = marked(broker.seal("q", TEXT), "id-1", priority=2.5, tracked=True) if tracked else broker.seal("q", TEXT)
-    assert broker.put("q", [entry]).accepted == 1
+    entry = (
+        marked(broker.core.seal("q", TEXT), "id-1", priority=2.5, tracked=True)
+        if tracked
+        else broker.core.seal("q", TEXT)
+    )
+    assert broker.puts.put("q", [entry]).accepted == 1
     return entry
 
 
@@ -44,7 +48,7 @@ def took(broker: Broker, link: Link) -> tuple[int, bytes]:
     """The delivery tag and the entry of the next job, once it can be taken."""
 
     def look() -> tuple[int, bytes] | None:
-        broker.promote("q", 100)
+        broker.tends.promote("q", 100)
         reply = take(broker, link, 1)
         return (reply.tag + 1, reply.jobs[0]) if reply.jobs else None
 
@@ -57,22 +61,22 @@ def test_through_every_transition(broker: Broker, link: Link, tracked: bool) -> 
     first = put(broker, tracked=tracked)
     tag, entry = took(broker, link)
     assert entry == first
-    broker.give_back("q", "c", [tag])
+    broker.takes.give_back("q", "c", [tag])
     tag, entry = took(broker, link)
     assert entry == first
-    broker.retry("q", "c", [(tag, 1)])
+    broker.takes.retry("q", "c", [(tag, 1)])
     tag, entry = took(broker, link)
     check(broker, entry, 1, 0)
-    broker.park("q", "c", [(tag, "t")], link)
+    broker.takes.park("q", "c", [(tag, "t")], link)
     tag, entry = took(broker, link)
     check(broker, entry, 1, 0)
     assert reclaim(broker, certain=True) == (1, 0)
-    broker.register("q", "c")
+    broker.takes.register("q", "c")
     tag, entry = took(broker, link)
     check(broker, entry, 1, 1)
     assert reclaim(broker, certain=True) == (1, 0)
-    broker.register("q", "c")
-    _, tag, entry = broker.isolate("q", "c", link)
+    broker.takes.register("q", "c")
+    _, tag, entry = broker.takes.isolate("q", "c", link)
     check(broker, entry, 1, 2)
     assert reclaim(broker, certain=True) == (1, 0)
     (job,) = dead.buried(broker, "q")
@@ -80,35 +84,35 @@ def test_through_every_transition(broker: Broker, link: Link, tracked: bool) -> 
     report = msgspec.json.decode(broker.read(("HGET", KEY.dead, job.tag))[0].partition(b"\n")[0])
     assert (report["id"], report["task"]) == ("id-1", "t"), "the script has read it, too"
     check(broker, job.entry, 1, 3)
-    broker.requeue("q", [job.tag])
-    broker.register("q", "c")
+    operate.requeue(broker, "q", [job.tag])
+    broker.takes.register("q", "c")
     tag, entry = took(broker, link)
     assert entry == first if not tracked else entry.removeprefix(b"0.0") == first.removeprefix(b"0.0")
-    broker.bury("q", "c", [(tag, b"{}")])
+    broker.takes.bury("q", "c", [(tag, b"{}")])
     assert [job.id for job in dead.buried(broker, "q")] == ["id-1"], "no report says it, but the job"
 
 
 def check(broker: Broker, entry: bytes, attempts: int, crashes: int) -> None:
-    opened = broker.opened("q", entry)
+    opened = broker.core.opened("q", entry)
     assert decode(opened) == decode(entry) == (decode(TEXT)[0], attempts, crashes)
     assert opened.endswith(TEXT)
-    assert entry[-64:] == broker.seal("q", TEXT)[-64:]
+    assert entry[-64:] == broker.core.seal("q", TEXT)[-64:]
 
 
 def test_a_job_that_is_moved_to_another_queue_is_refused(broker: Broker, link: Link) -> None:
-    broker.declare("other", 10)
-    broker.register("other", "c")
+    broker.puts.declare("other", 10)
+    broker.takes.register("other", "c")
     put(broker)
     broker.read(("RPOPLPUSH", KEY.pending, KEY.pending.replace("{q}", "{other}")))
     assert take(broker, link, 1).jobs == []
     (entry,) = broker.read(("LRANGE", KEY.pending.replace("{q}", "{other}"), 0, -1))[0]
     with pytest.raises(Refused, match="for another queue"):
-        broker.opened("other", entry)
+        broker.core.opened("other", entry)
 
 
 def test_a_delayed_put_is_signed(broker: Broker, link: Link) -> None:
-    broker.put("q", [broker.seal("q", TEXT)], delay=1)
-    assert broker.opened("q", took(broker, link)[1]) == TEXT
+    broker.puts.put("q", [broker.core.seal("q", TEXT)], delay=1)
+    assert broker.core.opened("q", took(broker, link)[1]) == TEXT
 
 
 # -- callbacks
@@ -118,15 +122,15 @@ def test_a_callback_is_signed_for_the_queue_it_goes_to(broker: Broker, link: Lin
     put(broker, tracked=True)
     tag, _ = took(broker, link)
     message = Message(VERSION, "id-1", "t", ["x"], then={"success": ["other", "a"], "done": ["q", "b"]})
-    puts = completion.Puts(lambda task: {"result_ttl": 5.0} if task == "b" else {}, broker.seal)
-    assert broker.finish("q", "c", [(tag, completion.done(message, "q", 1, b"7", puts))], link) == 0
+    puts = completion.Puts(lambda task: {"result_ttl": 5.0} if task == "b" else {}, broker.core.seal)
+    assert broker.takes.finish("q", "c", [(tag, completion.done(message, "q", 1, b"7", puts))], link) == 0
     (entry,) = broker.read(("LRANGE", keys.of("other").pending, 0, -1))[0]
-    assert decode(broker.opened("other", entry))[0].args == [7]
+    assert decode(broker.core.opened("other", entry))[0].args == [7]
     with pytest.raises(Refused):
-        broker.opened("q", entry)
+        broker.core.opened("q", entry)
     entry = took(broker, link)[1]
     assert entry.startswith(b"0.0#id-1.done{")
-    assert decode(broker.opened("q", entry))[0].task == "b"
+    assert decode(broker.core.opened("q", entry))[0].task == "b"
 
 
 # -- schedules
@@ -137,7 +141,7 @@ def schedule(**options: object) -> Schedule:
 
 
 def planned(broker: Broker, name: str) -> bytes:
-    found = broker.planned(name)
+    found = broker.plans.planned(name)
     assert found is not None
     return found.definition
 
@@ -153,7 +157,7 @@ def test_what_a_schedule_puts_is_signed(broker: Broker, link: Link, job: dict[st
     due_now(broker, "s")
     cron.fire_due(broker, ["q"])
     (entry,) = broker.read(("LRANGE", KEY.pending, 0, -1))[0]
-    assert decode(broker.opened("q", entry))[0].args == [7]
+    assert decode(broker.core.opened("q", entry))[0].args == [7]
 
 
 def test_a_schedule_that_somebody_else_wrote_is_not_fired(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
@@ -163,14 +167,14 @@ def test_a_schedule_that_somebody_else_wrote_is_not_fired(broker: Broker, caplog
         ("unsigned", encode(schedule())),
         ("altered", mine.replace(b"[7]", b"[8]")),
         ("copied", mine),  # under another name
-        ("a-job", broker.seal("q", encode(schedule()))),  # signed, but for a queue
+        ("a-job", broker.core.seal("q", encode(schedule()))),  # signed, but for a queue
     ):
-        assert broker.plan(name, b"", definition, 3_600_000)
+        assert broker.plans.plan(name, b"", definition, 3_600_000)
     cron.fire_due(broker, ["q"])
     assert broker.read(("LLEN", KEY.pending)) == [0]
     assert caplog.text.count("is not signed with this worker's secret: it waits") == 4
     assert cron.fire_due(broker, ["q"]) > 0, "they are not looked at all the time"
-    assert [planned.slot for planned in broker.all_planned() if planned.name != "mine"] == [3_600_000] * 4
+    assert [planned.slot for planned in broker.plans.all_planned() if planned.name != "mine"] == [3_600_000] * 4
 
 
 def test_a_schedule_of_others_with_another_secret_is_left_to_them(
@@ -188,22 +192,22 @@ def test_a_schedule_of_others_with_another_secret_is_left_to_them(
 
 def test_a_schedule_with_another_key_is_written_anew_and_keeps_its_slot(broker: Broker, server: Server) -> None:
     schedules.write(broker, "s", schedule())
-    before = broker.planned("s")
+    before = broker.plans.planned("s")
     newer = server.broker(secret="a newer key for these,a secret for these tests")
     schedules.write(newer, "s", schedule())
-    after = broker.planned("s")
+    after = broker.plans.planned("s")
     assert before is not None
     assert after is not None
     assert after.definition != before.definition
     assert after.slot == before.slot
-    assert from_json("s", before.definition, newer.opened) == from_json("s", after.definition, newer.opened)
+    assert from_json("s", before.definition, newer.core.opened) == from_json("s", after.definition, newer.core.opened)
     newer.close()
 
 
 def test_the_first_secret_signs_what_an_app_has_written_before(broker: Broker) -> None:
-    assert broker.plan("s", b"", encode(schedule()), 3_600_000)
+    assert broker.plans.plan("s", b"", encode(schedule()), 3_600_000)
     schedules.write(broker, "s", schedule())
-    assert planned(broker, "s") == to_json("s", schedule(), broker.seal)
+    assert planned(broker, "s") == to_json("s", schedule(), broker.core.seal)
 
 
 # -- the secret

@@ -17,8 +17,8 @@ MANY = 2 * STEP + 3
 @pytest.fixture(autouse=True)
 def taken(broker: Broker, link: Link) -> None:
     """Consumer "c" has many jobs of queue "q": number n by the delivery tag n."""
-    broker.declare("q", 1000, 0)
-    broker.register("q", "c", link=link)
+    broker.puts.declare("q", 1000, 0)
+    broker.takes.register("q", "c", link=link)
     put(broker, *range(1, MANY + 1))
     take(broker, link, MANY)
 

@@ -319,7 +319,7 @@ def test_a_task_that_nobody_knows_is_named(note: Task[..., None]) -> None:
 
 def test_a_signed_queue_looks_at_signatures(queue: Queue, note: Task[..., None]) -> None:
     entry = note.encoded(("x",), {}, "id")
-    assert entry.endswith(b"}") == (queue.broker.signer is None)
+    assert entry.endswith(b"}") == (queue.broker.core.signer is None)
 
 
 # -- recorded

@@ -1,0 +1,106 @@
+"""What operators do to queues and jobs; each is one script or command, safe to repeat after a lost answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rq_lite import events
+from rq_lite.broker import Broker, Cancelled, Code, Requeued, keys
+from rq_lite.broker.address import ANSWER
+from rq_lite.broker.base import blank, ms
+from rq_lite.model.message import encode
+
+PURGED = 1000  # jobs from each place in a step of a purge that has to tell somebody
+
+
+def configure(
+    broker: Broker, queue: str, maxsize: int | None = None, maxbytes: int | None = None, headroom: int | None = None
+) -> None:
+    """Set a queue's bound for everybody."""
+    key = keys.of(queue)
+    broker.core.run("configure", (key.meta, key.room), *map(blank, (maxsize, maxbytes, headroom)))
+
+
+def pause(broker: Broker, queue: str) -> None:
+    """Nothing more is taken; puts go on up to the bound."""
+    broker.core.read(("HSET", keys.of(queue).meta, "paused", 1))
+
+
+def resume(broker: Broker, queue: str) -> None:
+    """Undo a pause and wake the consumers."""
+    key = keys.of(queue)
+    broker.core.run("resume", (key.meta, key.pending, key.bell))
+
+
+def shutdown(broker: Broker, queue: str, *, immediate: bool = False) -> int:
+    """Nothing more is put, for everybody, until `reopen`; `immediate` drops what waits: how many jobs."""
+    key = keys.of(queue)
+    names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
+    _, dropped, left = broker.core.run("shutdown", names, PURGED if immediate else "")
+    return int(dropped) + (purge(broker, queue) if left else 0)
+
+
+def reopen(broker: Broker, queue: str) -> None:
+    """Undo a shutdown."""
+    broker.core.read(("HDEL", keys.of(queue).meta, "closed"))
+
+
+def purge(broker: Broker, queue: str) -> int:
+    """Drop everything that waits or is scheduled; how many jobs that were.
+
+    Jobs of which somebody wants to hear end as cancelled. Where there may be such it goes in steps, and takes what
+    is put meanwhile instead of the last of those that were there.
+    """
+    purged, left = _step(broker, queue)
+    most, gone = purged + left, purged
+    while left and gone and purged < most:
+        gone, left = _step(broker, queue)
+        purged += gone
+    return purged
+
+
+def _step(broker: Broker, queue: str) -> tuple[int, int]:
+    """A step: how many jobs are gone, and left. A request that arrives late does not touch what came since."""
+    key = keys.of(queue)
+    names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
+    while True:
+        (clock,) = broker.core.read(("TIME",))
+        code, *counts = broker.core.run(
+            "purge", names, PURGED, int(clock[0]) * 1000 + int(clock[1]) // 1000 + ms(ANSWER)
+        )
+        if code == Code.OK:
+            return int(counts[0]), int(counts[1])
+
+
+def cancel(broker: Broker, queue: str, job_id: str, *, interrupt: bool = True) -> Cancelled:
+    """Drop a job that waits, or interrupt it; what could be done. See docs/jobs.md.
+
+    Without `interrupt` a tracked job that somebody has taken is left alone.
+    Safe to repeat, but the second time a job that was removed is unknown.
+    """
+    key = keys.of(queue)
+    names = (
+        key.pending, key.scheduled, key.suspects, key.meta, key.consumers, key.room, key.drained, key.cancelled,
+        key.job(job_id), key.result(job_id),
+    )  # fmt: skip
+    return Cancelled(broker.core.run("cancel", names, job_id, encode(job_id), 0 if interrupt else 1)[1].decode())
+
+
+def requeue(broker: Broker, queue: str, tags: Sequence[int], *, woken: bool = False) -> Requeued:
+    """Let buried jobs, at most 500, wait again at the end of the queue, as many as fit.
+
+    Repeated after a lost answer it moves nothing twice, but what was moved then counts as no longer dead.
+    """
+    key = keys.of(queue)
+    names = (key.dead, key.dead_index, key.pending, key.scheduled, key.meta, key.bell, key.room, key.cancelled)
+    with events.span("requeue", None, queue=queue, tags=tags) as facts:
+        code, *figures = broker.core.run("requeue", names, int(woken), *tags)
+        reply = Requeued(Code(code), *figures)
+        facts["tags"] = tags[: reply.seen]
+    return reply
+
+
+def forget(broker: Broker, queue: str, tags: Sequence[int]) -> int:
+    """Drop buried jobs, at most 500 and at least one; how many there were."""
+    key = keys.of(queue)
+    return int(broker.core.run("forget", (key.dead, key.dead_index, key.meta), *tags)[1])
