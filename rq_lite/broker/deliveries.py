@@ -1,57 +1,43 @@
-"""The queues of a consumer: what has ended of each since Redis last heard of it, and in which order they are asked."""
+"""What a consumer has of one queue: what it has finished since Redis last heard of it, and what is on its way back."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 
 from rq_lite.model.outcome import Buried, Crashed, Dropped, Finished, Parked, Retried
-from rq_lite.process.board import LANE
 
 PORTION = 250  # jobs that end in one step with results or callbacks,
 HEAVY = 500_000  # or bytes of these
 
 
-class Lane:
-    """A queue, and what has finished of it since the last exchange."""
+class Deliveries:
+    """One queue's. Its owner appends to `acks` and `outcomes` at any time; only the session removes."""
 
-    def __init__(self, queue: str, number: int) -> None:
+    def __init__(self, queue: str, base: int = 0) -> None:
         self.queue = queue
-        self.base = number * LANE
+        self.base = base  # added to a tag it names the delivery on a consumer's board
         self.acks: list[int] = []
+        self.outcomes: list[tuple[int, Buried | Retried | Parked | Crashed | Dropped | Finished]] = []
+        self.leaving: set[int] = set()  # on their way back to the queue: to a reconcile these are not new
         self.highest = 0  # the last delivery tag that came with a take
-        self.others: list[tuple[int, Buried | Retried | Parked | Crashed | Dropped | Finished]] = []
         self.cancels = b""  # up to when the marks of cancelled jobs are known, as Redis told it
         self.marks: set[str] = set()  # jobs that may be cancelled: Redis is asked before one is dropped
 
     @property
     def finished(self) -> set[int]:
-        return {*self.acks, *(tag for tag, _ in self.others)}
+        return {*self.acks, *(tag for tag, _ in self.outcomes)}
 
     def forget_all_but(self, owned: set[int]) -> None:
         """What Redis has settled already, though its answer was lost."""
-        self.acks = [tag for tag in self.acks if tag in owned]
-        self.others = [(tag, outcome) for tag, outcome in self.others if tag in owned]
-
-
-class Order:
-    """In which order the queues are asked: as listed, or by chance in proportion to their weights."""
-
-    def __init__(self, weights: dict[str, float], *, strict: bool, chance: random.Random | None = None) -> None:
-        self._weights = weights
-        self._strict = strict or len(weights) == 1
-        self._chance = chance or random.Random()
-        self.queues = list(weights)
-
-    def __call__(self) -> list[str]:
-        if self._strict:
-            return self.queues
-        # Weighted order without replacement (Efraimidis and Spirakis 2006): the largest u^(1/w) goes first.
-        return sorted(self.queues, key=lambda queue: -(self._chance.random() ** (1 / self._weights[queue])))
+        # In place, and only what is there now: another thread may append meanwhile.
+        count = len(self.acks)
+        self.acks[:count] = [tag for tag in self.acks[:count] if tag in owned]
+        count = len(self.outcomes)
+        self.outcomes[:count] = [(tag, outcome) for tag, outcome in self.outcomes[:count] if tag in owned]
 
 
 def portions(ends: list[tuple[int, Finished]]) -> Iterator[list[tuple[int, Finished]]]:
-    """So many at once that Redis is not held up by it."""
+    """Parts of such a size that Redis is not held up by one."""
     some: list[tuple[int, Finished]] = []
     size = 0
     for tag, end in ends:

@@ -1,6 +1,11 @@
 """This process's part of one queue: what it has got with `Queue.get` and not settled yet.
 
-Threads that get at the same time ask Redis together: who is first takes for all that wait.
+    threads in `get` ──► Getter ──► Session ──► Redis
+                           │  ▲        │ took, adopt, disown
+                           ▼  └─ Shelf ◄
+                          Bell (waits when there is nothing)
+
+Threads that get at the same time ask Redis together: the first one takes for all that wait.
 """
 
 from __future__ import annotations
@@ -11,14 +16,17 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from rq_lite.broker import REDIS_ERRORS, Acks, Broker, Code, Death, Taken
+from rq_lite.broker import REDIS_ERRORS, Broker, Code, Taken
+from rq_lite.broker.deliveries import Deliveries
+from rq_lite.broker.session import Session
 from rq_lite.errors import QueueEmpty as Empty
 from rq_lite.errors import RqLiteError, ShutDown
 from rq_lite.logs import RateLimitedLog
 from rq_lite.model.message import ITEM, Message, Undecodable, decode
+from rq_lite.model.outcome import Buried
 from rq_lite.model.retry import Report
 from rq_lite.process.reentry import alone, interrupts
 
@@ -26,18 +34,15 @@ log = logging.getLogger("rq_lite.leasing")
 
 BLOCK = 1.5  # seconds a wait for the bell lasts; a wake-up that was lost heals after it
 PROMPT = 0.01  # seconds that a loop's settled items may wait to be told together, while more are here already
-NAP = 0.0005  # seconds that who takes ahead lets items gather, when they come one by one
-IDLE = 1.0  # seconds after which items that were taken ahead go back if nobody gets any more
-AUDIT = 10.0  # seconds between two looks at what Redis says we own; sooner after an error
-SOON = 2.0
-ISOLATE = 1.0  # seconds between two looks for suspects while others wait
+NAP = 0.0005  # seconds that a caller with `ahead` lets items gather, when they come one by one
+IDLE = 1.0  # seconds after which items that were taken ahead go back if no thread gets any more
+ISOLATE = 1.0  # seconds between two looks for suspects while other jobs wait
 LAST = 1.0  # seconds that Redis has at the end of the process to hear what goes back
-ENDED = Death("it has ended", charged="none")
 T = TypeVar("T")
 
 
 class _Me(threading.local):
-    """Who holds an item. Not the thread's number: the next thread may get the same one when this has ended."""
+    """Which thread holds an item. Not its number: the next thread may get the same one when this has ended."""
 
     def __init__(self) -> None:
         self.token = object()
@@ -46,52 +51,224 @@ class _Me(threading.local):
 _me = _Me()
 
 
-class Left(Exception):
-    """What was asked of a lane of which all went back meanwhile; another lane is to be had from `lane_of`."""
+class Closed(Exception):
+    """The getter has given all back meanwhile; `leases.getter_of` has another one."""
 
 
-class Held:
+class Delivery:
     """An item that this process has, on lease."""
 
-    __slots__ = ("lane", "lost", "message", "owner", "settled", "tag")
+    __slots__ = ("disowned", "getter", "lost", "message", "settled", "tag", "thread")
 
-    def __init__(self, lane: Lane, tag: int, message: Message) -> None:
-        self.lane = lane
+    def __init__(self, getter: Getter, tag: int, message: Message) -> None:
+        self.getter = getter
         self.tag = tag
         self.message = message
-        self.owner: object = None  # the thread that got it
+        self.thread: object = None  # the one that got it
         self.settled = False
-        self.lost = False  # its lease has ended: somebody else has it, or will have
+        self.lost = False  # its lease has ended: another consumer has it, or will have
+        self.disowned = False  # and its tag may be another job's: Redis is told nothing of it
 
 
-class Lane:
-    """This process's part of one queue. `_guard` is for what threads share; who holds `_talk` uses the link."""
+class Shelf:
+    """What is here of the queue: items that are ready for a thread, and those that threads have. It owns a session's.
 
-    def __init__(self, broker: Broker, consumer: str, queue: str, suspects: Callable[[], int]) -> None:
+    `guard` is held for each step; where a method is called without it, the method takes it.
+    """
+
+    def __init__(self, getter: Getter, consumer: str, guard: threading.RLock, arrived: Callable[[int], None]) -> None:
+        self._getter = getter
+        self._consumer = consumer
+        self.guard = guard
+        self._arrived = arrived  # how many are ready now that were not
+        self.ready: deque[Delivery] = deque()
+        self._held: dict[object, dict[Delivery, None]] = {}  # by the thread that got them, the oldest first
+        self._answer: Taken | None = None  # the last one
+
+    def pick(self) -> Delivery:
+        """The next one, for this thread."""
+        found = self.ready.popleft()
+        found.thread = thread = _me.token
+        own = self._held.get(thread)
+        if own is None:
+            own = self._held[thread] = {}
+        own[found] = None
+        return found
+
+    def drop(self, one: Delivery) -> bool:
+        """Whether it was here and not settled; now it is."""
+        if one.settled:
+            return False
+        one.settled = True
+        those = self._held.get(one.thread, {})
+        those.pop(one, None)
+        if not those:
+            self._held.pop(one.thread, None)
+        return True
+
+    def put_back(self, one: Delivery) -> None:
+        """Nothing has heard of it: it is the next one."""
+        if self.drop(one):
+            one.settled = False
+            self.ready.appendleft(one)
+
+    def oldest(self) -> Delivery | None:
+        """What this thread got first, or else what the process got first."""
+        own = self._held.get(_me.token) or min(
+            filter(None, self._held.values()), key=lambda those: next(iter(those)).tag, default=None
+        )
+        return next(iter(own)) if own else None
+
+    def own(self) -> int:
+        """How many this thread has and has not lost."""
+        with self.guard:
+            return sum(not one.lost for one in self._held.get(_me.token, ()))
+
+    @property
+    def empty(self) -> bool:
+        return not self.ready and not any(self._held.values())
+
+    def _all(self) -> list[Delivery]:
+        return [one for those in self._held.values() for one in those] + [*self.ready]
+
+    def clear(self) -> set[int]:
+        """Settle all; the tags of those that are still this consumer's."""
+        every = self._all()
+        for one in every:
+            one.settled = True
+        self._held.clear()
+        self.ready.clear()
+        return {one.tag for one in every if not one.lost}
+
+    def answered(self) -> Taken | None:
+        """What came with the last take; None if there was no lease."""
+        answer, self._answer = self._answer, None
+        return answer
+
+    # -- what the session asks for
+
+    def held(self, _: Deliveries) -> Collection[int]:
+        with self.guard:
+            return [one.tag for one in self._all() if not one.disowned]
+
+    def took(self, of: Deliveries, taken: Taken) -> None:
+        self._answer = taken
+        if taken.jobs:
+            self.adopt(of, [(taken.tag + n, entry) for n, entry in enumerate(taken.jobs, 1)])
+
+    def adopt(self, of: Deliveries, found: list[tuple[int, bytes]]) -> None:
+        read = [self._read(of, tag, entry) for tag, entry in found]
+        with self.guard:
+            ready = [one for one in read if one is not None]
+            self.ready += ready
+            self._arrived(len(ready))
+
+    def _read(self, of: Deliveries, tag: int, entry: bytes) -> Delivery | None:
+        """None for what is no job: it is buried."""
+        try:
+            message = decode(self._getter.broker.core.opened(of.queue, entry))[0]
+            if not message.task and len(message.args) != 1 and ITEM not in message.kwargs:
+                raise Undecodable("neither a task's name nor an item")
+            return Delivery(self._getter, tag, message)
+        except Undecodable as error:
+            report = Report(None, None, f"{error.said}: {error}", consumer=self._consumer)
+            of.outcomes.append((tag, Buried(report.buried().report)))
+            return None
+
+    def look(self, _: Deliveries, owned: set[int]) -> None:
+        with self.guard:
+            for one in self._all():
+                one.lost = one.disowned or one.tag not in owned
+            self.ready = deque(one for one in self.ready if not one.lost)
+
+    def disown(self, _: Deliveries, owned: set[int]) -> int:
+        with self.guard:
+            gone = [one for one in self._all() if one.tag not in owned and not one.disowned]
+            for one in gone:
+                one.lost = one.disowned = True
+            self.ready = deque(one for one in self.ready if not one.lost)
+            return len(gone)
+
+
+class Bell:
+    """Waits for something to take: one thread waits for Redis, the others for that thread."""
+
+    def __init__(self, broker: Broker, queue: str, guard: threading.RLock) -> None:
+        self._broker = broker
+        self._queue = queue
+        self.guard = guard
+        self.news = threading.Condition(guard)
+        self._listening = False
+        self._ear = broker.link()
+
+    def wait(self, seconds: float, drained: bool, unless: Callable[[], bool]) -> None:
+        """Up to `seconds` s; with `drained` also for the moment when perhaps nothing is unfinished any more.
+
+        Not at all if there is something already, as `unless` says, which is asked with the guard held.
+        """
+        with self.guard:
+            if unless():
+                return
+            if self._listening:
+                self.news.wait(min(seconds, 4 * BLOCK))
+                return
+            self._listening = True
+        try:
+            self._broker.takes.wait_item(self._queue, min(seconds, BLOCK), self._ear, drained=drained)
+        except REDIS_ERRORS:
+            self._ear.close()
+            time.sleep(random.uniform(0.02, min(seconds, 0.5)))
+        except BaseException:
+            self._ear.close()
+            raise
+        finally:
+            with self.guard:
+                self._listening = False
+                self.news.notify()
+
+    def wake(self) -> None:
+        """End all waits. The caller holds the guard."""
+        self.news.notify_all()
+        if self._listening:
+            self._ear.drop()
+
+    def close(self) -> None:
+        with self.guard:
+            if not self._listening:
+                self._ear.close()
+
+
+class Getter:
+    """This process's part of one queue. `_guard` is for what threads share; the session is the holder's of `_talk`.
+
+    1. A thread in `get` that finds an item on the shelf has it, without asking Redis.
+    2. Else it exchanges: what was settled for as many items as threads wait, and as `ahead` says; the others find
+       theirs on the shelf.
+    3. Where nothing came, one thread waits for the bell, the others for that thread.
+    4. `task_done`, `settle` and the next item of a loop settle an item; `give_back` and `bury` end it otherwise.
+    5. The duties' thread calls `audit` now and then, also when no thread gets.
+    6. `leave` gives everything back; a later call raises Closed, and `leases` makes another getter.
+    """
+
+    def __init__(
+        self, broker: Broker, consumer: str, queue: str, suspects: Callable[[], int], declare: Callable[[str], None]
+    ) -> None:
         self.queue = queue
         self.broker = broker
-        self._consumer = consumer
         self._suspects = suspects
         self._guard = threading.RLock()
-        self._news = threading.Condition(self._guard)
+        self._talk = threading.RLock()
+        self._bell = Bell(broker, queue, self._guard)
+        self._shelf = Shelf(self, consumer, self._guard, self._on_arrival)
+        self._of = Deliveries(queue)
+        self._session = Session(broker, consumer, [self._of], self._shelf, RateLimitedLog(log), declare)
+        self._consumer = consumer
         self._waiting = 0  # threads in `get`
-        self._listening = False  # one of them waits for the bell, the others for it
-        self._ready: deque[Held] = deque()  # taken, for who waits
-        self._held: dict[object, dict[Held, None]] = {}  # by the thread that got them, the oldest first
-        self._going: set[int] = set()  # on their way back, or to the dead set: not for anybody here any more
-        self._acks: list[int] = []
-        self._acked_at = 0.0  # when the first of them was
+        self._acked_at = 0.0  # when the first of the acks was settled
         self._left = False  # for good
         self._dry = False  # the last take came up short, and no bell has rung since
-        self._got_at = 0.0  # when somebody last asked for an item
-        self._talk = threading.RLock()
-        self._link = broker.link()
-        self._ear = broker.link()
-        self._registered = False
+        self._got_at = 0.0  # when a thread last asked for an item
         self._isolate_at = 0.0  # not before is a suspect taken although others wait; 0: none was seen yet
-        self._unsure = False  # nobody knows whether the last request was done
-        self._audit_at = time.monotonic() + AUDIT
-        self._seldom = RateLimitedLog(log)
 
     # -- getting
 
@@ -100,39 +277,41 @@ class Lane:
         timeout: float | None,
         check: Callable[[], None],
         *,
-        done: Held | None = None,
+        done: Delivery | None = None,
         lingering: bool = False,
         ahead: int = 0,
-    ) -> Held:
+    ) -> Delivery:
         """The next item, waiting up to `timeout` s (None: for ever), and up to `ahead` more for later calls.
 
         `done` is settled in the same step. `check` raises once the caller may get nothing any more: see `wake`.
 
         Raises Empty, and ShutDown once the queue was shut down and nothing waits in it; `lingering`: and nothing is
-        held by others either, who might give it back. Raises Left.
+        held by others either, which might give it back. Raises Closed.
         """
+        ready = self._shelf.ready
         if done is not None:
             with alone(self._guard):
                 self._done(done)
-        elif self._ready and not self._acks:  # brought along by an earlier call
+        elif ready and not self._of.acks:  # brought along by an earlier call
             with alone(self._guard):
-                if self._ready:
-                    return self._pick(check)
+                if self._shelf.ready:
+                    check()
+                    return self._shelf.pick()
         until = None if timeout is None else time.monotonic() + timeout
-        held: Held | None = None
+        found: Delivery | None = None
         with alone(self._guard):
             self._waiting += 1
         try:
-            if self._dry and not self._ready and timeout != 0 and done is None:
+            if self._dry and not self._shelf.ready and timeout != 0 and done is None:
                 if ahead:
-                    time.sleep(NAP)  # whoever puts them can put some more meanwhile
+                    time.sleep(NAP)  # whatever puts them can put some more meanwhile
                 else:
                     self._wait(BLOCK if timeout is None else timeout, False)
             while True:
-                held, closed = self._fetch(check, ahead)
-                if held is not None:
-                    return held
-                if closed == 0 and not (lingering and self._elsewhere()):
+                found, closed = self._fetch(check, ahead)
+                if found is not None:
+                    return found
+                if closed == 0 and not (lingering and self._others_hold_some()):
                     raise ShutDown(f"queue {self.queue!r} was shut down and is empty")
                 left = BLOCK if until is None else until - time.monotonic()
                 if left <= 0:
@@ -143,51 +322,43 @@ class Lane:
                 self._waiting -= 1
                 spare = self._spare(ahead)
                 if self._waiting:
-                    self._news.notify()
+                    self._bell.news.notify()
             if spare > 0:  # this thread was interrupted while another took for it, or an answer that was lost is found
-                self._return_spare_after(held, ahead)
+                self._return_spare_after(found, ahead)
 
     @property
     def ready(self) -> int:
         """How many were taken ahead and not got yet."""
-        return len(self._ready)
+        return len(self._shelf.ready)
 
-    def _fetch(self, check: Callable[[], None], ahead: int) -> tuple[Held | None, int]:
+    def _fetch(self, check: Callable[[], None], ahead: int) -> tuple[Delivery | None, int]:
         """What is there for this thread, and how much waits somewhere in a queue that was shut down (else -1)."""
         closed = -1
         with alone(self._talk):
             check()
             self._got_at = now = time.monotonic()
-            if not self._ready or (self._acks and now - self._acked_at > PROMPT):
+            if not self._shelf.ready or (self._of.acks and now - self._acked_at > PROMPT):
                 closed = self._take(ahead)
             with self._guard:
-                return (self._pick(check) if self._ready else None), closed
-
-    def _pick(self, check: Callable[[], None]) -> Held:
-        check()
-        held = self._ready.popleft()
-        held.owner = owner = _me.token
-        own = self._held.get(owner)
-        if own is None:
-            own = self._held[owner] = {}
-        own[held] = None
-        return held
+                if not self._shelf.ready:
+                    return None, closed
+                check()
+                return self._shelf.pick(), closed
 
     def _spare(self, kept: int = 0) -> int:
-        """How much was taken that nobody waits for, apart from so many."""
-        return len(self._ready) - self._waiting - kept
+        """How many were taken that no thread waits for, apart from those to keep."""
+        return len(self._shelf.ready) - self._waiting - kept
 
     def _take(self, ahead: int) -> int:
+        shelf = self._shelf
         if self._suspects() and self._is_their_turn():
             self._isolate()
-            if self._ready:
+            if shelf.ready:
                 return -1  # alone
-        want = max(0, self._waiting + ahead - len(self._ready))
+        want = max(0, self._waiting + ahead - len(shelf.ready))
         reply = self._exchange(want)
         self._dry = len(reply.jobs) < want and reply.closed < 0 and reply.code is Code.OK
-        if reply.jobs:
-            self._arrived([(reply.tag + n, entry) for n, entry in enumerate(reply.jobs, 1)])
-        elif not self._ready and (reply.closed > 0 or self._suspects()):
+        if not reply.jobs and not shelf.ready and (reply.closed > 0 or self._suspects()):
             self._isolate()
         return reply.closed
 
@@ -201,277 +372,177 @@ class Lane:
     def _isolate(self) -> None:
         """Take an item whose consumers have died twice, as our only one: if it kills us too, no other is charged."""
         with self._guard:
-            if any(self._held.values()) or self._ready:
+            if not self._shelf.empty:
                 return
-        code, tag, entry = self._surely(lambda: self.broker.takes.isolate(self.queue, self._consumer, self._link))
-        if code is Code.OK and tag:
-            self._arrived([(tag, entry)])
+        self._surely(lambda: self._session.isolate(self._of))
+        self._settle_undecodable()
 
-    def _arrived(self, jobs: list[tuple[int, bytes]]) -> None:
-        found, none = [], []
-        for tag, entry in jobs:
-            try:
-                message = decode(self.broker.core.opened(self.queue, entry))[0]
-                if not message.task and len(message.args) != 1 and ITEM not in message.kwargs:
-                    raise Undecodable("neither a task's name nor an item")
-                found.append(Held(self, tag, message))
-            except Undecodable as error:
-                report = Report(None, None, f"{error.said}: {error}", consumer=self._consumer)
-                none.append((tag, report.buried().report))
-        with self._guard:
-            self._ready += found
-            if self._waiting > 1:
-                self._news.notify(len(found))
-        if none:
-            self._seldom.warn("undecodable", f"queue {self.queue!r}: buried {len(none)} entries that are no job")
-            self._surely(lambda: self.broker.takes.bury(self.queue, self._consumer, none, self._link))
+    def _on_arrival(self, count: int) -> None:
+        if self._waiting > 1:
+            self._bell.news.notify(count)
 
     def _wait(self, seconds: float, drained: bool) -> None:
-        """Until perhaps there is something; one thread waits for the bell, the others for that one."""
-        with self._guard:
+        """Until perhaps there is something."""
+
+        def there() -> bool:
             self._dry = False
-            if self._ready:
-                return
-            if self._listening:
-                self._news.wait(min(seconds, 4 * BLOCK))
-                return
-            self._listening = True
+            return bool(self._shelf.ready)
+
         try:
-            self.broker.takes.wait_item(self.queue, min(seconds, BLOCK), self._ear, drained=drained)
-        except REDIS_ERRORS:
-            self._ear.close()
-            time.sleep(random.uniform(0.02, min(seconds, 0.5)))
-        except BaseException:
-            self._ear.close()
-            raise
+            self._bell.wait(seconds, drained, there)
         finally:
-            with self._guard:
-                self._listening = False
-                self._news.notify()
             if self._left:
-                self._ear.close()
+                self._bell.close()
 
     def wake(self) -> None:
-        """Let all who wait look again whether they may."""
+        """Let all threads that wait look again whether they may."""
         with alone(self._guard):
-            self._news.notify_all()
-            if self._listening:
-                self._ear.drop()
+            self._bell.wake()
 
-    def _elsewhere(self) -> bool:
-        """Whether somebody else has an item that may come back."""
-        with self._guard:
-            own = sum(not held.lost for held in self._held.get(_me.token, ()))
-        return self.broker.tends.unfinished(self.queue)[0] > own
+    def _others_hold_some(self) -> bool:
+        """Whether another consumer has an item that may come back."""
+        return self.broker.tends.unfinished(self.queue)[0] > self._shelf.own()
 
     # -- settling
 
     def task_done(self) -> None:
         """Settle what this thread got first, or else the process; raises ValueError when nothing is left."""
         with alone(self._guard):
-            own = self._held.get(_me.token) or min(
-                filter(None, self._held.values()), key=lambda those: next(iter(those)).tag, default=None
-            )
-            if not own:
+            oldest = self._shelf.oldest()
+            if oldest is None:
                 raise ValueError(f"queue {self.queue!r}: task_done() called too many times: nothing got is left")
-            self._done(next(iter(own)))
+            self._done(oldest)
         self.flush()
 
-    def settle(self, held: Held) -> None:
+    def settle(self, one: Delivery) -> None:
         with alone(self._guard):
-            self._done(held)
+            self._done(one)
         self.flush()
 
     def flush(self) -> None:
-        """Tell Redis what is done; where this interrupts somebody who talks to Redis, it is told a little later."""
+        """Tell Redis what is done; where this interrupts a talk with Redis in this thread, a little later."""
         if interrupts(self._talk):
             return
-        with contextlib.suppress(Left), alone(self._talk):
-            if self._acks:
+        with contextlib.suppress(Closed), alone(self._talk):
+            if self._of.acks:
                 self._exchange(0)
 
-    def _done(self, held: Held) -> None:
-        """It is settled with the next exchange. Whoever calls this holds `_guard`."""
-        if not self._drop(held):
-            return
-        if held.lost:
-            self._note_stale(1)
-            return
-        if not self._acks:
-            self._acked_at = time.monotonic()
-        self._acks.append(held.tag)
+    def _done(self, one: Delivery) -> None:
+        """It is settled with the next exchange. The caller holds `_guard`."""
+        if self._shelf.drop(one) and not one.disowned:
+            if not self._of.acks:
+                self._acked_at = time.monotonic()
+            self._of.acks.append(one.tag)
 
-    def give_back(self, held: Held) -> None:
-        # Dropped only by who may talk: else a look at what we own in between would find it for new.
-        with contextlib.suppress(Left), alone(self._talk):
+    def give_back(self, one: Delivery) -> None:
+        # Dropped only by the holder of the talk: else a reconcile in between would find it for new.
+        with contextlib.suppress(Closed), alone(self._talk):
             with self._guard:
-                dropped = self._drop(held)
-            if dropped and not held.lost:
-                self._give_back([held.tag])
+                dropped = self._shelf.drop(one)
+            if dropped and not one.lost:
+                self._give_back([one.tag])
 
-    def bury(self, held: Held, error: BaseException) -> None:
+    def bury(self, one: Delivery, error: BaseException) -> None:
         """To the dead set: it cannot even be read."""
-        report = Report(held.message.id, None, f"{type(error).__name__}: {error}", consumer=self._consumer).buried()
-        with contextlib.suppress(Left), alone(self._talk):
+        report = Report(one.message.id, None, f"{type(error).__name__}: {error}", consumer=self._consumer)
+        with contextlib.suppress(Closed), alone(self._talk):
             with self._guard:
-                dropped = self._drop(held)
-            if dropped:
-                buried = [(held.tag, report.report)]
-                with self._letting_go([held.tag]):
-                    self._surely(lambda: self.broker.takes.bury(self.queue, self._consumer, buried, self._link))
+                if self._shelf.drop(one) and not one.disowned:
+                    self._of.outcomes.append((one.tag, Buried(report.buried().report)))
+            self._settle_undecodable()
 
     def give_all_back(self, patience: float | None = None) -> None:
         """What was got here and is not settled, what was taken for threads that are no more, what was to go back."""
-        with contextlib.suppress(Left), alone(self._talk):
-            if self._left and self._unsure:
-                self._surely(lambda: None, patience)  # an answer that was lost may have brought something
+        with contextlib.suppress(Closed), alone(self._talk):
+            if self._left and self._session.unsure:
+                # An answer that was lost may have brought something.
+                self._surely(lambda: self._session.reconcile(lost=True), patience)
             with self._guard:
-                every = [held for those in self._held.values() for held in those] + [*self._ready]
-                for held in every:
-                    held.settled = True
-                self._held.clear()
-                self._ready.clear()
-            tags = sorted({*self._going, *(held.tag for held in every if not held.lost)})
-            with self._letting_go(tags):
-                if self._acks:
-                    self._exchange(0, patience)
-                if tags:
-                    self._give_back(tags, patience)
+                tags = self._shelf.clear() | self._of.leaving
+            self._of.leaving |= tags
+            if self._of.acks or self._of.outcomes:
+                self._exchange(0, patience)
+            if tags:
+                self._give_back(sorted(tags), patience)
 
-    def _drop(self, held: Held) -> bool:
-        """Whether it was held."""
-        if held.settled:
-            return False
-        held.settled = True
-        those = self._held.get(held.owner, {})
-        those.pop(held, None)
-        if not those:
-            self._held.pop(held.owner, None)
-        return True
-
-    def _return_spare_after(self, got: Held | None, kept: int) -> None:
+    def _return_spare_after(self, got: Delivery | None, kept: int) -> None:
         """A courtesy that no `get` fails for: what cannot go back now is found at the next look."""
         try:
             with contextlib.suppress(RqLiteError):
                 self._return_spare(kept)
-        except BaseException:  # nobody hears of what was got
+        except BaseException:  # the caller does not hear of what it has got
             with self._guard:
-                if got is not None and self._drop(got):
-                    got.settled = False
-                    self._ready.appendleft(got)
+                if got is not None:
+                    self._shelf.put_back(got)
             raise
 
     def _return_spare(self, kept: int = 0) -> None:
-        with contextlib.suppress(Left), alone(self._talk):
+        with contextlib.suppress(Closed), alone(self._talk):
             with self._guard:
-                spare = [self._ready.pop() for _ in range(self._spare(kept))]
+                spare = [self._shelf.ready.pop() for _ in range(self._spare(kept))]
             if spare:
-                self._give_back([held.tag for held in spare])
+                self._give_back([one.tag for one in spare])
 
-    # -- Redis; whoever calls these holds `_talk`
-
-    @contextlib.contextmanager
-    def _letting_go(self, tags: list[int]) -> Iterator[None]:
-        """A look at what we own, before Redis has heard of it, must not take these for new ones."""
-        self._going.update(tags)
-        try:
-            yield
-        except Left:
-            raise  # who leaves takes them along
-        except BaseException:
-            self._going.difference_update(tags)
-            raise
-        self._going.difference_update(tags)
+    # -- Redis; callers hold `_talk`
 
     def _give_back(self, tags: list[int], patience: float | None = None) -> None:
-        with self._letting_go(tags):
-            self._surely(
-                lambda: self.broker.takes.give_back(self.queue, self._consumer, tags, link=self._link), patience
-            )
+        self._of.leaving.update(tags)
+        try:
+            self._surely(lambda: self._session.give_back(self._of, tags), patience)
+        except Closed:
+            raise  # `leave` takes them along
+        except BaseException:
+            self._of.leaving.difference_update(tags)
+            raise
 
     def _exchange(self, want: int, patience: float | None = None) -> Taken:
-        def attempt() -> Taken:
-            sent = self._acks[:]
-            reply = self.broker.takes.exchange(self._consumer, [Acks(self.queue, sent)], want, self._link)[0]
-            with self._guard:
-                del self._acks[: len(sent)]
-            return reply
+        def attempt() -> None:
+            self._session.settle()
+            self._session.exchange([self._of], want)
 
-        if time.monotonic() > self._audit_at:
-            self._unsure = True
-        while True:
-            reply = self._surely(attempt, patience)
-            if reply.stale:
-                self._note_stale(reply.stale)
-            if reply.code is not Code.NOLEASE:
-                return reply
-            # It has ended, perhaps with what we hold: look before we go on.
-            self._registered, self._unsure = False, True
+        self._surely(attempt, patience)
+        while (reply := self._shelf.answered()) is None:
+            self._surely(attempt, patience)
+        if self._session.audit_due:
+            self._surely(self._session.reconcile, patience)
+        self._settle_undecodable(patience)
+        return reply
 
-    def _surely(self, attempt: Callable[[], T], patience: float | None = None) -> T:
-        """Do something with Redis, through weather; once nobody knows what was done, look first what we own.
+    def _settle_undecodable(self, patience: float | None = None) -> None:
+        if self._of.outcomes:
+            self._surely(self._session.settle, patience)
 
-        `patience` is what the last steps of a lane that was left have; any other raises Left then.
+    def _surely(self, step: Callable[[], T], patience: float | None = None) -> T:
+        """Run one step, retrying transient errors; the session reconciles first if the last outcome is unknown.
+
+        `patience` is what the last steps of a getter have that has left; any other raises Closed then.
         """
 
-        def step() -> T:
+        def attempt() -> T:
             if self._left and patience is None:
-                raise Left
-            if not self._registered:
-                self.broker.takes.register(self.queue, self._consumer, link=self._link)
-                self._registered = True
-            if self._unsure:
-                self._reconcile()
-            self._unsure = True
-            reply = attempt()
-            self._unsure = False
-            return reply
+                raise Closed
+            return step()
 
         try:
-            return self.broker.takes.patiently(step, self._link, patience)
+            return self.broker.takes.patiently(attempt, self._session.link, patience)
         except BaseException:  # also a thread that is interrupted while the answer is on its way
-            self._link.close()
+            self._session.close()
             raise
-        finally:
-            if self._unsure:
-                self._audit_at = time.monotonic() + SOON
-
-    def _reconcile(self) -> None:
-        """Learn what we own: what came in an answer that was lost is there for who waits; what is lost is marked."""
-        owned = self.broker.takes.inflight(self.queue, self._consumer, self._link)
-        with self._guard:
-            self._acks = [tag for tag in self._acks if tag in owned]
-            here = [held for those in self._held.values() for held in those]
-            for held in here:
-                held.lost = held.lost or held.tag not in owned
-            self._ready = deque(held for held in self._ready if held.tag in owned)
-            known = {*self._acks, *self._going, *(held.tag for held in (*here, *self._ready) if not held.lost)}
-        strangers = sorted(owned - known)
-        if strangers:
-            self.broker.reads.heed_limit(self._link)
-        found = self.broker.takes.booked(self.queue, self._consumer, strangers, self._link)
-        self._unsure = False
-        self._audit_at = time.monotonic() + AUDIT
-        if found:
-            self._arrived(found)
 
     def audit(self) -> None:
-        """Now and then, also when nobody gets: a request that was held up may be done long after we gave it up."""
+        """Reconcile periodically, even without callers: a delayed request may take effect after we timed out."""
         if not self._talk.acquire(blocking=False):
             return
         try:
-            if not self._left and (time.monotonic() > self._audit_at or self._acks):
+            if not self._left and (self._session.audit_due or self._session.unsure or self._of.acks):
                 self._exchange(0)
         finally:
             self._talk.release()
         if time.monotonic() - self._got_at > IDLE:
             self._return_spare()
 
-    def _note_stale(self, count: int) -> None:
-        self._seldom.warn("stale", f"queue {self.queue!r}: {count} items were done after their lease had ended")
-
     def leave(self, *, tell: bool) -> bool:
-        """The end: everything goes back, and Redis forgets this consumer. Who asks for something then, gets Left.
+        """The end: everything goes back, and Redis forgets this consumer. Later calls raise Closed.
 
         Whether Redis was there to hear of it; it is not asked unless `tell`.
         """
@@ -481,28 +552,21 @@ class Lane:
             try:
                 self.give_all_back(LAST)
                 with self._talk:
-                    self.broker.takes.patiently(self._forget, self._link, LAST)
+                    self._surely(self._session.forget, LAST)
             except RqLiteError:
                 tell = False
         with self._talk:
-            self._link.close()
-        with self._guard:
-            if not self._listening:
-                self._ear.close()
+            self._session.close()
+        self._bell.close()
         return tell
 
-    def _forget(self) -> None:
-        self.broker.tends.reclaim(self.queue, self._consumer, certain=True, death=ENDED, link=self._link)
-
-    def begin_anew(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child, which has nothing of what its parent holds, and none of its connections."""
         self._left = True
-        self._guard, self._talk = threading.RLock(), threading.RLock()
-        self._news = threading.Condition(self._guard)
-        for those in self._held.values():
-            for held in those:
-                held.settled = True
-        self._held.clear()
-        self._ready.clear()
-        self._going.clear()
-        self._acks.clear()
+        self._guard = self._shelf.guard = self._bell.guard = threading.RLock()
+        self._talk = threading.RLock()
+        self._bell.news = threading.Condition(self._guard)
+        self._shelf.clear()
+        self._of.leaving.clear()
+        self._of.acks.clear()
+        self._of.outcomes.clear()

@@ -1,11 +1,13 @@
 """What this process holds of all queues: towards each Redis it is one consumer, with a lease that a thread renews.
 
-Each queue has a lane (lane.py). Brokers with the same settings share it; with others, such as another secret, none.
+Each queue has a getter (get.py). Brokers with the same settings share it; those with others, such as another secret,
+do not.
 """
 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 import threading
@@ -13,54 +15,69 @@ import time
 from collections.abc import Callable, Iterator
 
 from rq_lite.broker import Broker
-from rq_lite.client.get import IDLE, Held, Lane
+from rq_lite.client.get import IDLE, Delivery, Getter
 from rq_lite.duties.duties import Duties
-from rq_lite.errors import ShutDown, UsageError
+from rq_lite.errors import RqLiteError, ShutDown, UsageError
 from rq_lite.process.identity import mine
 from rq_lite.process.reentry import alone
 from rq_lite.settings import Settings
 
+log = logging.getLogger("rq_lite.leasing")
 
-class Lessee:
-    """This process as a consumer of one Redis. Who asks for a lane holds the lock of all lessees."""
+
+class ProcessConsumer:
+    """This process as a consumer of one Redis. Callers hold the lock of all of these."""
 
     def __init__(self, broker: Broker) -> None:
         self.consumer = str(mine())
         self._broker = broker
-        self._lanes: dict[str, Lane] = {}
+        self._getters: dict[str, Getter] = {}
         facts: dict[str, str | int] = {"procs": 1, "slots": "get", "since": round(time.time())}
         self._duties = Duties(broker, self.consumer, facts, None, chores=[(IDLE, self._audit)])
         self._duties.born(self.consumer)
 
-    def lane(self, queue: str) -> Lane:
-        lane = self._lanes.get(queue)
-        if lane is None:
-            made = Lane(self._broker, self.consumer, queue, lambda: self._duties.suspects)
-            if self._lanes:
+    def getter(self, queue: str, declare: Callable[[], object]) -> Getter:
+        getter = self._getters.get(queue)
+        if getter is None:
+            made = Getter(self._broker, self.consumer, queue, lambda: self._duties.suspects, again(declare))
+            if self._getters:
                 self._duties.serve(queue)
             else:
                 self._duties.start([queue])
-            lane = self._lanes[queue] = made
-        return lane
+            getter = self._getters[queue] = made
+        return getter
 
     def _audit(self) -> None:
-        for lane in list(self._lanes.values()):
-            lane.audit()
+        for getter in list(self._getters.values()):
+            getter.audit()
 
     def leave(self) -> None:
         self._duties.stop()
         there = True
-        for lane in self._lanes.values():
-            there = lane.leave(tell=there)  # once Redis is away, it is for the others as well: they are reclaimed
+        for getter in self._getters.values():
+            there = getter.leave(tell=there)  # once Redis is away, it is for the others as well: they are reclaimed
+
+
+def again(declare: Callable[[], object]) -> Callable[[str], None]:
+    """Makes a queue known that Redis may have lost. What fails is said, and does not stop the getting."""
+
+    def declared(queue: str) -> None:
+        try:
+            declare()
+        except RqLiteError as error:
+            log.warning("queue %r: %s", queue, error)
+
+    return declared
 
 
 class _Here:
-    """The lessees of this very process: a fork begins with none, its parent's leases are not its own."""
+    """The consumers that this very process is: a fork begins with none, its parent's leases are not its own."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.lessees: dict[tuple[str, Settings], Lessee] = {}  # by URL and settings
-        self.lanes: dict[tuple[int, str], tuple[Broker, Lane]] = {}  # by broker: found again without asking for its URL
+        self.consumers: dict[tuple[str, Settings], ProcessConsumer] = {}  # by URL and settings
+        # By broker and queue: found again without asking the broker for its URL.
+        self.getters: dict[tuple[int, str], tuple[Broker, Getter]] = {}
         self.hooked = False
         self.ended = False  # all went back, because the process ends
 
@@ -68,30 +85,33 @@ class _Here:
 _here = _Here()
 
 
-def lane_of(broker: Broker, queue: str) -> Lane:
-    """This process's lane of a queue. While the process ends there is none: a daemon thread waits for its end here."""
-    lane = known(broker, queue)
-    return _new_lane(broker, queue) if lane is None else lane
+def getter_of(broker: Broker, queue: str, declare: Callable[[], object]) -> Getter:
+    """This process's getter of a queue, which `declare` makes known where Redis has lost it.
+
+    While the process ends there is none: a daemon thread waits for the end here.
+    """
+    getter = known(broker, queue)
+    return _new_getter(broker, queue, declare) if getter is None else getter
 
 
-def known(broker: Broker, queue: str) -> Lane | None:
-    """The lane, if anybody has asked for it before."""
-    whose, lane = _here.lanes.get((id(broker), queue), (None, None))
-    return lane if whose is broker else None
+def known(broker: Broker, queue: str) -> Getter | None:
+    """The getter, if a thread has asked for it before."""
+    whose, getter = _here.getters.get((id(broker), queue), (None, None))
+    return getter if whose is broker else None
 
 
-def _new_lane(broker: Broker, queue: str) -> Lane:
+def _new_getter(broker: Broker, queue: str, declare: Callable[[], object]) -> Getter:
     with alone(_here.lock):
         if not _here.ended:
             one = broker.url, broker.settings
-            lessee = _here.lessees.get(one)
-            if lessee is None:
+            consumer = _here.consumers.get(one)
+            if consumer is None:
                 _hook()
-                lessee = _here.lessees[one] = Lessee(broker)
+                consumer = _here.consumers[one] = ProcessConsumer(broker)
             try:
-                lane = lessee.lane(queue)
-                _here.lanes[id(broker), queue] = broker, lane
-                return lane
+                getter = consumer.getter(queue, declare)
+                _here.getters[id(broker), queue] = broker, getter
+                return getter
             except RuntimeError as error:
                 if "interpreter shutdown" not in str(error):  # Python starts no thread then
                     raise
@@ -102,11 +122,11 @@ def _new_lane(broker: Broker, queue: str) -> Lane:
 
 
 def leave() -> None:
-    """Give everything back that this process holds; a later `get` begins anew."""
+    """Give everything back that this process holds; a later `get` begins again."""
     with _here.lock:
-        leaving = list(_here.lessees.values())
-        _here.lessees.clear()
-        _here.lanes.clear()
+        leaving = list(_here.consumers.values())
+        _here.consumers.clear()
+        _here.getters.clear()
     for one in leaving:
         one.leave()
 
@@ -136,28 +156,28 @@ def _hook() -> None:
         util.Finalize(None, _end_after_threads, exitpriority=-100)
 
 
-def _begin_anew() -> None:
-    for _, lane in _here.lanes.values():
-        lane.begin_anew()
+def _after_fork() -> None:
+    for _, getter in _here.getters.values():
+        getter.after_fork()
     _here.__init__()  # type: ignore[misc]
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
-def each(take: Callable[[Held | None], Held]) -> Iterator[Held]:
+def each(take: Callable[[Delivery | None], Delivery]) -> Iterator[Delivery]:
     """Items for a loop: each is settled when the loop asks for the next, and goes back when it is left before."""
-    held: Held | None = None
+    one: Delivery | None = None
     while True:
         try:
-            held = take(held)
+            one = take(one)
         except ShutDown:
             return
         finished = False
         try:
-            yield held
+            yield one
             finished = True
         finally:
             if not finished:
-                held.lane.give_back(held)
+                one.getter.give_back(one)

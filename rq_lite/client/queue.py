@@ -20,7 +20,7 @@ from rq_lite.checks import integer, number
 from rq_lite.client import items, leases
 from rq_lite.client.batches import batches, each_of
 from rq_lite.client.defaults import defaults
-from rq_lite.client.get import Held, Lane, Left
+from rq_lite.client.get import Closed, Delivery, Getter
 from rq_lite.client.job import Job
 from rq_lite.client.put import Progress, put_patiently
 from rq_lite.client.registry import name_of, registry
@@ -270,7 +270,7 @@ class Queue:
 
         Raises ValueError when nothing is left.
         """
-        self._lane.task_done()
+        self._getter.task_done()
 
     @contextmanager
     def lease(self, timeout: float | None = None) -> Iterator[Any]:
@@ -282,9 +282,9 @@ class Queue:
         try:
             yield self._value(held)
         except BaseException:
-            held.lane.give_back(held)
+            held.getter.give_back(held)
             raise
-        held.lane.settle(held)
+        held.getter.settle(held)
 
     def __iter__(self) -> Iterator[Any]:
         """Items until the queue was shut down and is empty, also of what others hold and may give back.
@@ -296,12 +296,12 @@ class Queue:
         for held in leases.each(partial(self._take, None, lingering=True)):
             yield self._value(held)
 
-    def _take(self, timeout: float | None, done: Held | None = None, lingering: bool = False) -> Held:
+    def _take(self, timeout: float | None, done: Delivery | None = None, lingering: bool = False) -> Delivery:
         while True:
-            lane = self._lane
+            getter = self._getter
             try:
-                return lane.get(timeout, self.check_open, done=done, lingering=lingering, ahead=self._ahead)
-            except Left:  # with it went what was to be settled, too
+                return getter.get(timeout, self.check_open, done=done, lingering=lingering, ahead=self._ahead)
+            except Closed:  # with it went what was to be settled, too
                 done = None
 
     def close(self) -> None:
@@ -311,10 +311,10 @@ class Queue:
         """
         if self._closed_in != os.getpid():
             self._closed_in = os.getpid()
-            lane = leases.known(self.broker, self.name)
-            if lane is not None:
-                lane.wake()
-                lane.give_all_back()
+            getter = leases.known(self.broker, self.name)
+            if getter is not None:
+                getter.wake()
+                getter.give_all_back()
 
     def join_thread(self) -> None:
         """Nothing to wait for: what `put` has put is in Redis."""
@@ -351,25 +351,25 @@ class Queue:
         return integer(f"queue {self.name!r}: maxsize", max(0, number) if type(number) is int else number)
 
     @property
-    def _lane(self) -> Lane:
+    def _getter(self) -> Getter:
         self.check_open()
         if not self._known:
             self.declare()
-        return leases.lane_of(self.broker, self.name)
+        return leases.getter_of(self.broker, self.name, self.declare)
 
     def check_open(self) -> None:
         """Raises UsageError once it was closed."""
         if self._closed_in is not None and self._closed_in == os.getpid():
             raise UsageError(f"queue {self.name!r} is closed in this process; make another Queue object to go on")
 
-    def _value(self, held: Held) -> Any:
+    def _value(self, held: Delivery) -> Any:
         try:
             return items.value(self, held.message, pickled=self._pickle)
         except UsageError:
-            held.lane.give_back(held)
+            held.getter.give_back(held)
             raise
         except Exception as error:  # whatever a pickle raises
-            held.lane.bury(held, error)
+            held.getter.bury(held, error)
             raise
 
     def job(self, job_id: str) -> Job:
@@ -384,8 +384,8 @@ class Queue:
     def qsize(self) -> int:
         """How many jobs wait (pending and scheduled)."""
         waiting = self.broker.puts.size(self.name)[0]
-        lane = leases.known(self.broker, self.name) if self._ahead else None
-        return waiting if lane is None else waiting + lane.ready
+        getter = leases.known(self.broker, self.name) if self._ahead else None
+        return waiting if getter is None else waiting + getter.ready
 
     def empty(self) -> bool:
         """Whether no job waits; some may still be running (`join` waits for these)."""

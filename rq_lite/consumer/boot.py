@@ -34,14 +34,14 @@ from gevent.threadpool import ThreadPool
 from rq_lite import events
 from rq_lite.admin import status
 from rq_lite.broker import Broker, Link, tcp
-from rq_lite.broker.deliveries import Order
+
 from rq_lite.client import leases, schedules
 from rq_lite.client.app import import_app, own_traceback
 from rq_lite.client.current import found_by
 from rq_lite.client.defaults import defaults
 from rq_lite.client.registry import registry
 from rq_lite.client.task import Task
-from rq_lite.consumer.consumer import Consumer, SuspectConsumer
+from rq_lite.consumer.consumer import Consumer, Order, SuspectConsumer
 from rq_lite.consumer.executor import Executor, chances, watched
 from rq_lite.consumer.exit import critical, hard_exit
 from rq_lite.consumer.offload.channel import Setup

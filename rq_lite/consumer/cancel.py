@@ -14,7 +14,7 @@ import gevent
 from gevent.event import Event
 
 from rq_lite.broker import REDIS_ERRORS, Broker, Link
-from rq_lite.broker.deliveries import Lane
+from rq_lite.broker.deliveries import Deliveries
 from rq_lite.consumer.slots import Slots
 from rq_lite.model.message import id_in
 from rq_lite.model.outcome import Dropped
@@ -28,9 +28,9 @@ class Cancellations:
     def __init__(
         self,
         broker: Broker,
-        slots: Slots[Lane],
+        slots: Slots[Deliveries],
         link: Link,
-        dropped: Callable[[Lane, int, Dropped], None],
+        dropped: Callable[[Deliveries, int, Dropped], None],
     ) -> None:
         self._broker = broker
         self._slots = slots
@@ -38,7 +38,7 @@ class Cancellations:
         self._dropped = dropped
         self._busy = Event()  # there may be something to interrupt
 
-    def feed(self, lane: Lane, tag: int, jobs: list[bytes]) -> None:
+    def feed(self, lane: Deliveries, tag: int, jobs: list[bytes]) -> None:
         """Hand jobs to the slots, the first with the delivery tag `tag + 1`; but not those that were cancelled.
 
         `marks` is as new as the jobs are: it was read after they were taken, and calls that came since are in it.
@@ -52,7 +52,7 @@ class Cancellations:
             if not self._busy.is_set():
                 self._busy.set()  # only now: it wakes who hears calls, and the jobs come first
 
-    def _feed_but_marked(self, lane: Lane, tag: int, jobs: list[bytes]) -> None:
+    def _feed_but_marked(self, lane: Deliveries, tag: int, jobs: list[bytes]) -> None:
         doubtful: list[tuple[int, str, bytes]] = []
         for number, job in enumerate(jobs, tag + 1):
             name = id_in(job)
@@ -69,11 +69,11 @@ class Cancellations:
                 lane.marks.discard(name)
                 self._slots.feed(lane, number - 1, [job])
 
-    def look(self, lane: Lane) -> None:
+    def look(self, lane: Deliveries) -> None:
         """Without a reply to an exchange that would tell whether there are new marks."""
         self.learn(lane, self._broker.takes.cancels(lane.queue, self._link))
 
-    def learn(self, lane: Lane, cancels: bytes) -> None:
+    def learn(self, lane: Deliveries, cancels: bytes) -> None:
         """Which jobs were cancelled since the last look, if any; those that run here are interrupted."""
         if not cancels or cancels == lane.cancels:
             return
@@ -87,11 +87,11 @@ class Cancellations:
         lane.cancels = cancels
         self.interrupt(lane, found)
 
-    def interrupt(self, lane: Lane, ids: Collection[str]) -> None:
+    def interrupt(self, lane: Deliveries, ids: Collection[str]) -> None:
         for tag, name in self._slots.cancel(lane, ids):
             self._dropped(lane, tag, Dropped(name))
 
-    def hear(self, name: str, lanes: Mapping[str, Lane], well: Event) -> None:
+    def hear(self, name: str, lanes: Mapping[str, Deliveries], well: Event) -> None:
         """Interrupt what the consumer of this name is called for, while `well`. Does not return."""
         queues = list(lanes)
         with closing(self._broker.link()) as link:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from rq_lite import events
-from rq_lite.broker.deliveries import Lane
+from rq_lite.broker.deliveries import Deliveries
 from rq_lite.broker.events import id_of
 from rq_lite.client.task import Task
 from rq_lite.consumer.offload.pools import Pools
@@ -153,10 +153,12 @@ class Executor:
         return {} if task is None else task.says
 
 
-def watched(run: Callable[[Slot[Lane], bytes], Outcome], consumer: str) -> Callable[[Slot[Lane], bytes], Outcome]:
+def watched(
+    run: Callable[[Slot[Deliveries], bytes], Outcome], consumer: str
+) -> Callable[[Slot[Deliveries], bytes], Outcome]:
     """The same, with the moments `run.before` and `run.after`."""
 
-    def told(slot: Slot[Lane], entry: bytes) -> Outcome:
+    def told(slot: Slot[Deliveries], entry: bytes) -> Outcome:
         assert slot.lane is not None
         facts = {"consumer": consumer, "queue": queue_of(slot), "tag": slot.tag, "job": id_of(entry)}
         ended = "cut"

@@ -9,7 +9,7 @@ import msgspec
 from gevent.event import Event
 
 from rq_lite.broker import REDIS_ERRORS, Broker, Link
-from rq_lite.broker.deliveries import Lane
+from rq_lite.broker.deliveries import Deliveries
 from rq_lite.client.current import CurrentJob, Progress
 from rq_lite.consumer.slots import Slot
 from rq_lite.model.message import Undecodable, decode
@@ -25,7 +25,7 @@ encode = msgspec.json.encode
 class Told:
     """A run that has said something."""
 
-    def __init__(self, slot: Slot[Lane], job_id: str, queue: str, head: bytes) -> None:
+    def __init__(self, slot: Slot[Deliveries], job_id: str, queue: str, head: bytes) -> None:
         self._slot = slot
         self.tag = slot.tag
         self._lane = slot.lane
@@ -55,7 +55,7 @@ class ProgressReporter:
 
     def find(self) -> CurrentJob | None:
         """The job of the greenlet that asks; None where it is no slot's, or has none just now."""
-        slot: Slot[Lane] | None = getattr(gevent.getcurrent(), "rq_lite_slot", None)
+        slot: Slot[Deliveries] | None = getattr(gevent.getcurrent(), "rq_lite_slot", None)
         if slot is None or slot.lane is None or slot.deadline == NEVER:
             return None
         if slot.current is None or slot.current[0] != slot.tag:
@@ -66,7 +66,7 @@ class ProgressReporter:
         found: CurrentJob = slot.current[1]
         return found
 
-    def _made(self, slot: Slot[Lane], queue: str) -> CurrentJob:
+    def _made(self, slot: Slot[Deliveries], queue: str) -> CurrentJob:
         message, attempts, crashes = decode(slot.entry)
         left = (slot.deadline - time.monotonic_ns()) / SECOND
         head = encode({"consumer": self._consumer, "tag": slot.tag, "task": message.task[:200]})[1:-1]

@@ -148,14 +148,16 @@ class Slots(Generic[L]):
         running = [(slot.lane, slot.tag) for slot in self._slots if slot.lane is not None and not slot.disowned]
         return running + [(lane, tag) for lane, tag, _ in self._waiting]
 
-    def disown(self, lane: L, owned: set[int]) -> int:
-        """Let go of what was handed in for this lane and is not owned (any more): how many jobs.
-
-        Those that run go on, for nothing; their tags may be given to other jobs.
-        """
+    def withdraw(self, lane: L, owned: set[int]) -> int:
+        """Let go of what was handed in for this lane, has not begun, and is not owned (any more): how many jobs."""
         kept = deque(one for one in self._waiting if one[0] is not lane or one[1] in owned)
         count = len(self._waiting) - len(kept)
         self._waiting = kept
+        return count
+
+    def disown(self, lane: L, owned: set[int]) -> int:
+        """The same with what has begun: it goes on for nothing, and its tag may be given to another job."""
+        count = self.withdraw(lane, owned)
         for slot in self._slots:
             if slot.lane is lane and slot.tag not in owned and not slot.disowned:
                 slot.disowned = True

@@ -130,3 +130,11 @@ def started_waiting(broker: Broker, pool: ThreadPoolExecutor, call: Callable[...
 def blocked(broker: Broker) -> int:
     info = broker.read(("INFO", "clients"))[0].decode()
     return int(next(line for line in info.splitlines() if line.startswith("blocked_clients:")).partition(":")[2])
+
+
+def script_digest(broker: Broker, name: str) -> str:
+    """What only calls of this script have in them, once Redis knows it."""
+    assert broker.core.scripts is not None
+    script = broker.core.scripts[name]
+    broker.read(("SCRIPT", "LOAD", script.text))
+    return script.digest

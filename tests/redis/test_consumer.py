@@ -12,11 +12,10 @@ import pytest
 import redis
 
 from rq_lite.admin import operate, status
-from rq_lite.broker import Acks, Broker, Cancelled, Link, Taken
+from rq_lite.broker import Acks, Broker, Cancelled, Link, Taken, session
 from rq_lite.broker.consuming import Consuming
-from rq_lite.broker.deliveries import Lane, Order
-from rq_lite.consumer import consumer as module
-from rq_lite.consumer.consumer import Consumer
+from rq_lite.broker.deliveries import Deliveries
+from rq_lite.consumer.consumer import Consumer, Order
 from rq_lite.consumer.slots import Slot
 from rq_lite.model.message import VERSION, Message, encode
 from rq_lite.model.outcome import Outcome, Retried
@@ -58,7 +57,7 @@ def test_a_connection_lost_at_the_start_is_weather_like_later(broker: Broker) ->
     broken.puts.put("q", [b"{job}"])
     ran: list[bytes] = []
 
-    def run(slot: Slot[Lane], entry: bytes) -> Outcome:
+    def run(slot: Slot[Deliveries], entry: bytes) -> Outcome:
         ran.append(entry)
         consumer.stop()
         return None
@@ -79,7 +78,7 @@ def test_what_is_cancelled_while_it_waits_for_a_slot_never_starts(broker: Broker
     broker.puts.put("q", entries)
     ran: list[bytes] = []
 
-    def run(slot: Slot[Lane], entry: bytes) -> Outcome:
+    def run(slot: Slot[Deliveries], entry: bytes) -> Outcome:
         ran.append(entry)
         if entry == entries[0]:
             assert operate.cancel(broker, "q", "b") is Cancelled.MARKED
@@ -120,12 +119,12 @@ def test_jobs_that_come_without_having_been_asked_for_are_no_reason_to_hurry(bro
     counted.puts.put("q", [b"{1}", b"{2}", b"{3}"])
     ran: list[bytes] = []
 
-    def run(slot: Slot[Lane], entry: bytes) -> Outcome:
+    def run(slot: Slot[Deliveries], entry: bytes) -> Outcome:
         ran.append(entry)
         if entry == b"{1}":
             with closing(broker.link()) as late:
                 broker.takes.exchange("c", [Acks("q", [])], 2, late)
-            consumer._audit_at = 0.0
+            consumer._session._audit_at = 0.0
             consumer._news.set()
             gevent.sleep(0.5)
         if len(ran) == 3:
@@ -140,7 +139,7 @@ def test_jobs_that_come_without_having_been_asked_for_are_no_reason_to_hurry(bro
     assert counted.takes.exchanges < 20
 
 
-class NeverRegisters(Broker):
+class NeverRegisters(Consuming):
     """The connection is lost at every registration; somebody stops the consumer at the second."""
 
     consumer: Consumer
@@ -155,13 +154,13 @@ class NeverRegisters(Broker):
 
 
 def test_who_never_got_through_can_be_stopped(broker: Broker) -> None:
-    broken = NeverRegisters(broker.url, settings=broker.settings)
-    broken.consumer = Consumer(
+    broken = Changed(broker, NeverRegisters)
+    broken.takes.consumer = Consumer(
         broken, "c", Order({"q": 1.0}, strict=True), board(2), lambda slot, entry: None, grace=1000.0
     )
-    broken.consumer.run()
+    broken.takes.consumer.run()
     broken.close()
-    assert broken.tries == 2
+    assert broken.takes.tries == 2
 
 
 class Unheard(Consuming):
@@ -206,14 +205,14 @@ class GoesAway(Changed[Unheard]):
 @pytest.fixture
 def consumer_that(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[GoesAway, Consumer]]:
     """One job is put, and a consumer runs it; an audit is always due."""
-    monkeypatch.setattr(module, "AUDIT", 0.001)
+    monkeypatch.setattr(session, "AUDIT", 0.001)
 
     def make(run: Callable[[GoesAway, Consumer], None], grace: float) -> tuple[GoesAway, Consumer]:
         broken = GoesAway(broker)
         broken.puts.declare("q")
         broken.puts.put("q", [b"{job}"])
 
-        def once(slot: Slot[Lane], entry: bytes) -> Outcome:
+        def once(slot: Slot[Deliveries], entry: bytes) -> Outcome:
             run(broken, consumer)
             return None
 
@@ -278,12 +277,12 @@ def test_when_who_listens_is_cut_off_the_exchange_connects_anew(
     deaf.puts.declare("q")
     closed: list[bool] = []
 
-    def run(slot: Slot[Lane], entry: bytes) -> Outcome:
+    def run(slot: Slot[Deliveries], entry: bytes) -> Outcome:
         consumer.stop()
         return None
 
     consumer = Consumer(deaf, "c", Order({"q": 1.0}, strict=True), board(2), run, grace=1.0)
-    close = consumer._link.close
+    close = consumer._session.link.close
 
     def told() -> None:
         closed.append(deaf.takes.lost)
@@ -291,7 +290,7 @@ def test_when_who_listens_is_cut_off_the_exchange_connects_anew(
         if len(closed) == 1:
             broker.puts.put("q", [b"{job}"])
 
-    consumer._link.close = told  # type: ignore[method-assign]
+    consumer._session.link.close = told  # type: ignore[method-assign]
     with caplog.at_level("INFO"):
         consumer.run()
     deaf.close()
@@ -302,13 +301,13 @@ def test_when_who_listens_is_cut_off_the_exchange_connects_anew(
 
 def test_the_end_of_many_runs_is_told_before_the_consumer_ends(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of more than fit into one step."""
-    monkeypatch.setattr(module, "MOST", 2)
+    monkeypatch.setattr(session, "MOST", 2)
     there = GoesAway(broker)
     there.puts.declare("q")
     there.puts.put("q", [b"{%d}" % number for number in range(5)])
     begun: list[bytes] = []
 
-    def run(slot: Slot[Lane], entry: bytes) -> Outcome:
+    def run(slot: Slot[Deliveries], entry: bytes) -> Outcome:
         begun.append(entry)
         if len(begun) == 5:
             consumer.stop()
@@ -339,7 +338,7 @@ def test_an_old_call_does_not_cancel_a_job_that_was_requeued(broker: Broker) -> 
     old.puts.declare("q")
     old.puts.put("q", [encode(Message(VERSION, "x", "t"))])
 
-    def run(slot: Slot[Lane], entry: bytes) -> Outcome:
+    def run(slot: Slot[Deliveries], entry: bytes) -> Outcome:
         slot.deadline = time.monotonic_ns() + 60 * SECOND
         while not old.takes.called:
             gevent.sleep(0.01)

@@ -15,7 +15,7 @@ import pytest
 from rq_lite import Queue
 from rq_lite.broker import Broker
 from rq_lite.client import leases
-from rq_lite.client.get import Held, Lane
+from rq_lite.client.get import Delivery, Getter
 from rq_lite.errors import BrokerUnavailable, Empty
 from rq_lite.model.message import VERSION, Message, encode
 from rq_lite.process.reentry import interrupts
@@ -30,14 +30,14 @@ def test_an_item_is_chosen_and_settled_in_one_step(
     """Else two threads that have got nothing themselves could choose the same one of the process."""
     queue.put("a")
     queue.get()
-    lane = queue._lane
-    done = lane._done
+    getter = queue._getter
+    done = getter._done
 
-    def settle(held: Held) -> None:
-        assert interrupts(lane._guard)
+    def settle(held: Delivery) -> None:
+        assert interrupts(getter._guard)
         done(held)
 
-    monkeypatch.setattr(lane, "_done", settle)
+    monkeypatch.setattr(getter, "_done", settle)
     with threads() as pool:
         pool.submit(queue.task_done).result(30)
     assert counter(broker, "done") == 1
@@ -47,45 +47,45 @@ def test_an_item_is_chosen_and_settled_in_one_step(
 def test_what_goes_back_is_not_found_again_by_a_look_at_what_is_owned(queue: Queue, broker: Broker, how: str) -> None:
     queue.put("a")
     held = queue._take(None)
-    lane = held.lane
+    getter = held.getter
     with threads() as pool:
-        with lane._talk:  # an exchange of another thread is under way
-            back = lane.give_back if how == "give back" else partial(lane.bury, error=OSError())
+        with getter._talk:  # an exchange of another thread is under way
+            back = getter.give_back if how == "give back" else partial(getter.bury, error=OSError())
             future = pool.submit(back, held)
-            lane._audit_at = 0.0
-            lane._exchange(0)
-            assert lane.ready == 0
+            getter._session._audit_at = 0.0
+            getter._exchange(0)
+            assert getter.ready == 0
         future.result(30)
-    assert lane.ready == 0
+    assert getter.ready == 0
     assert broker.puts.size("q")[0] == (how == "give back")
-    assert broker.takes.inflight("q", lane._consumer) == set()
+    assert broker.takes.inflight("q", getter._consumer) == set()
 
 
-def give_back(queue: Queue, held: Held) -> None:
-    held.lane.give_back(held)
+def give_back(queue: Queue, held: Delivery) -> None:
+    held.getter.give_back(held)
 
 
-def bury(queue: Queue, held: Held) -> None:
-    held.lane.bury(held, OSError())
+def bury(queue: Queue, held: Delivery) -> None:
+    held.getter.bury(held, OSError())
 
 
-def close(queue: Queue, held: Held) -> None:
+def close(queue: Queue, held: Delivery) -> None:
     queue.close()
 
 
 @pytest.mark.parametrize("let_go", [give_back, bury, close])
 def test_what_goes_back_over_a_broken_connection_is_not_found_again(
-    queue: Queue, broker: Broker, let_go: Callable[[Queue, Held], None]
+    queue: Queue, broker: Broker, let_go: Callable[[Queue, Delivery], None]
 ) -> None:
     """The request was never done when the look finds the item still owned: it must not be for the next `get` here."""
     queue.put("a")
     held = queue._take(None)
-    lane = held.lane
-    lane._link.drop()
+    getter = held.getter
+    getter._session.link.drop()
     let_go(queue, held)
-    assert lane.ready == 0
+    assert getter.ready == 0
     assert broker.puts.size("q")[0] == (let_go is not bury)
-    assert broker.takes.inflight("q", lane._consumer) == set()
+    assert broker.takes.inflight("q", getter._consumer) == set()
 
 
 def test_what_was_taken_ahead_goes_back_once_over_a_broken_connection(broker: Broker) -> None:
@@ -93,11 +93,11 @@ def test_what_was_taken_ahead_goes_back_once_over_a_broken_connection(broker: Br
     for item in range(3):
         hasty.put(item)
     assert hasty.get() == 0
-    lane = hasty._lane
-    assert lane.ready == 2
-    lane._link.drop()
-    lane._return_spare()
-    assert (lane.ready, broker.puts.size("q")[0]) == (0, 2)
+    getter = hasty._getter
+    assert getter.ready == 2
+    getter._session.link.drop()
+    getter._return_spare()
+    assert (getter.ready, broker.puts.size("q")[0]) == (0, 2)
 
 
 def test_task_done_settles_nothing_of_a_thread_that_has_ended(queue: Queue, broker: Broker) -> None:
@@ -135,7 +135,7 @@ def test_brokers_with_other_settings_share_nothing(broker: Broker) -> None:
     assert signed.get(timeout=10) == "a"
     with pytest.raises(Empty):
         signed.get(timeout=0.1)
-    assert (broker.puts.size("signed")[0], len(broker.takes.inflight("signed", signed._lane._consumer))) == (0, 1)
+    assert (broker.puts.size("signed")[0], len(broker.takes.inflight("signed", signed._getter._consumer))) == (0, 1)
     signed.close()
     assert broker.puts.size("signed")[0] == 1
     plain.put(2)
@@ -150,7 +150,7 @@ def test_brokers_with_the_same_settings_are_one_consumer_and_each_can_close(brok
     for queue in (one, other):
         queue.put(1)
         assert queue.get() == 1
-    assert one._lane._consumer == other._lane._consumer
+    assert one._getter._consumer == other._getter._consumer
     other.close()
     assert (broker.puts.size("one")[0], broker.puts.size("other")[0]) == (0, 1)
     leases.leave()
@@ -165,11 +165,11 @@ def test_at_the_end_redis_is_waited_for_once(broker: Broker, monkeypatch: pytest
         queue.get()
     asked: list[str] = []
 
-    def away(lane: Lane, patience: float | None = None) -> None:
-        asked.append(lane.queue)
+    def away(getter: Getter, patience: float | None = None) -> None:
+        asked.append(getter.queue)
         raise BrokerUnavailable("gone")
 
-    monkeypatch.setattr(Lane, "give_all_back", away)
+    monkeypatch.setattr(Getter, "give_all_back", away)
     leases.leave()
     assert len(asked) == 1
 
@@ -185,9 +185,9 @@ def test_a_get_that_is_cut_short_after_it_has_chosen_leaves_its_item_to_the_next
     queue = Queue("q", maxsize=10, broker=broker)
     for item in "abc":
         queue.put(item)
-    lane = queue._lane
-    take, back = lane._take, broker.takes.give_back
-    monkeypatch.setattr(lane, "_take", lambda _: take(2))  # more than was asked for, as when a lost answer is found
+    getter = queue._getter
+    take, back = getter._take, broker.takes.give_back
+    monkeypatch.setattr(getter, "_take", lambda _: take(2))  # more than was asked for, as when a lost answer is found
 
     def fail(*_: object, **__: object) -> None:
         monkeypatch.setattr(broker.takes, "give_back", back)
@@ -208,12 +208,12 @@ def test_a_get_that_is_cut_short_after_it_has_chosen_leaves_its_item_to_the_next
 def test_a_fork_has_nothing_of_what_its_parent_has_got(queue: Queue, broker: Broker) -> None:
     queue.put("a")
     with queue.lease() as item:
-        (held,) = next(iter(queue._lane._held.values()))
+        (held,) = next(iter(queue._getter._shelf._held.values()))
         child = os.fork()
         if not child:
             try:
-                held.lane.give_back(held)
-                held.lane.settle(held)
+                held.getter.give_back(held)
+                held.getter.settle(held)
                 with pytest.raises(ValueError, match="too many times"):
                     queue.task_done()
             except BaseException:

@@ -10,11 +10,10 @@ import pytest
 
 from rq_lite.admin import dead, jobs, status
 from rq_lite.broker import REDIS_ERRORS, Acks, Broker, Code, Link, keys
-from rq_lite.broker.deliveries import Lane as Part
-from rq_lite.broker.deliveries import Order
+from rq_lite.broker.deliveries import Deliveries
 from rq_lite.broker.scheduling import Planned
 from rq_lite.client.queue import Queue
-from rq_lite.consumer.consumer import Consumer
+from rq_lite.consumer.consumer import Consumer, Order
 from rq_lite.consumer.slots import Slot
 from rq_lite.model.message import VERSION, Message, encode, marked
 from rq_lite.model.outcome import Finished, Outcome
@@ -206,7 +205,7 @@ def worked_off(broker: Broker, count: int) -> list[bytes]:
     """What a consumer with 40 slots has run until so many were done."""
     ran: list[bytes] = []
 
-    def run(slot: Slot[Part], entry: bytes) -> Outcome:
+    def run(slot: Slot[Deliveries], entry: bytes) -> Outcome:
         ran.append(entry)
         if len(ran) == count:
             consumer.stop()

@@ -23,8 +23,8 @@ from redis.exceptions import MasterDownError, ReadOnlyError
 
 from rq_lite.broker import is_transient
 from rq_lite.broker.address import Address
-from rq_lite.broker.deliveries import Order
 from rq_lite.cli import dead_view, jobs_view
+from rq_lite.consumer.consumer import Order
 from rq_lite.errors import BrokerUnavailable, JobFailed, JobTimeout, QueueFull, RqLiteError, UsageError
 from rq_lite.logs import RateLimitedLog, one_line
 from rq_lite.model.backoff import full_jitter

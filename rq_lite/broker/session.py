@@ -1,0 +1,255 @@
+"""One consumer's conversation with Redis, the same for the greenlets of a worker and for threads that `get`.
+
+    owner ──acks, outcomes──► Deliveries ──► Session ──► Redis
+      ▲                                         │
+      └───────────── took, adopt, disown ───────┘
+
+The session does not wait, retry or lock: its owner calls it from one greenlet or thread at a time, and after an error
+calls it again when it wants to. Errors of Redis pass through as they come.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Protocol, TypeVar
+
+from rq_lite.broker import Acks, Broker, Code, Death, Taken
+from rq_lite.broker.deliveries import Deliveries, portions
+from rq_lite.logs import RateLimitedLog
+from rq_lite.model.outcome import Buried, Crashed, Dropped, Finished, Parked, Retried
+
+MOST = 1000  # jobs or acks per exchange
+AUDIT = 10.0  # seconds between two looks at what Redis says the consumer owns, without any error
+SOON = 2.0  # after an error: a request that was on its way may be done after the reconcile has looked
+ENDED = Death("it has ended", charged="none")
+T = TypeVar("T")
+
+
+class Owner(Protocol):
+    """What runs, or hands out, the jobs that a session takes."""
+
+    def held(self, of: Deliveries) -> Collection[int]:
+        """The tags of deliveries that are here and have not ended."""
+
+    def took(self, of: Deliveries, taken: Taken) -> None:
+        """The answer of one queue: its jobs, if any, begin here."""
+
+    def adopt(self, of: Deliveries, found: list[tuple[int, bytes]]) -> None:
+        """These deliveries (tag and entry) are the consumer's, and nothing here knows them: they begin here."""
+
+    def look(self, of: Deliveries, owned: set[int]) -> None:
+        """Redis says that these are the consumer's: what has not begun here and is not among them does not begin."""
+
+    def disown(self, of: Deliveries, owned: set[int]) -> int:
+        """Deliveries that are not among these end for nothing, their tags may be given again; how many are here."""
+
+
+class Session:
+    """What one consumer owns of its queues, according to Redis and to its owner, and how both are kept the same.
+
+    1. It registers: without a lease on a queue nothing is taken from it.
+    2. `exchange` settles what has ended (the common `done` as a bare tag) and takes up to `want` jobs, in one step.
+    3. Jobs come with delivery tags that count up; each is fenced by its tag: a result under a tag that is no longer the
+       consumer's is refused and counted as stale.
+    4. Without a lease (it ended during a standstill, or Redis lost its data) the answer is NOLEASE: the session makes
+       the queue known again, registers, and looks soon. Tags that begin again say that the data is gone.
+    5. After an error the outcome of the last request is unknown: the next call reconciles first. It asks Redis what the
+       consumer owns, adopts deliveries that came in a lost answer, forgets results that arrived after all, and disowns
+       what Redis does not know.
+    6. Periodically it reconciles without an error: a delayed request may take effect after its caller timed out.
+    7. At the end `give_back` returns what has not ended, uncharged; `forget` ends the lease.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        consumer: str,
+        queues: Iterable[Deliveries],
+        owner: Owner,
+        log: RateLimitedLog,
+        declare: Callable[[str], None] | None = None,
+    ) -> None:
+        self.consumer = consumer
+        self.deliveries = {of.queue: of for of in queues}
+        self.link = broker.link()
+        self._broker = broker
+        self._owner = owner
+        self._log = log
+        self._declare = declare
+        self._registered = False
+        self.unsure = False  # the outcome of the last request is unknown
+        self._audit_at = time.monotonic() + AUDIT * random.uniform(0.5, 1.0)
+
+    @property
+    def audit_due(self) -> bool:
+        return time.monotonic() > self._audit_at
+
+    @property
+    def acking(self) -> list[Deliveries]:
+        """Those of which something is done."""
+        return [of for of in self.deliveries.values() if of.acks]
+
+    @property
+    def unsettled(self) -> int:
+        """How many runs have ended of which Redis has not heard."""
+        return sum(len(of.acks) + len(of.outcomes) for of in self.deliveries.values())
+
+    def close(self) -> None:
+        """Cut the connection; after an error, so that no late answer is taken for the next one."""
+        self.link.close()
+
+    # -- taking and settling
+
+    def exchange(self, of: Sequence[Deliveries], want: int) -> tuple[int, bool]:
+        """Settle what is done, and take up to `want` jobs from these queues in their order.
+
+        How many came, and whether every queue has given what it could: then there is nothing more just now.
+        """
+        self._begin(want > 0)
+        sent = [some.acks[:MOST] for some in of]
+        acks = [Acks(some.queue, tags) for some, tags in zip(of, sent, strict=True)]
+        self.unsure = True
+        replies = self._broker.takes.exchange(self.consumer, acks, want, self.link)
+        came, complete = 0, True
+        for some, tags, taken in zip(of, sent, replies, strict=True):
+            del some.acks[: len(tags)]
+            if taken.stale:
+                self._note_stale(some, taken.stale)
+            if taken.code is not Code.OK:
+                complete = False
+                if taken.code is Code.NOLEASE:
+                    self._renew(some)
+                    continue
+            if taken.jobs:
+                if taken.tag < some.highest:
+                    self._begin_again(some)
+                some.highest = taken.tag + len(taken.jobs)
+                came += len(taken.jobs)
+            self._owner.took(some, taken)
+        self.unsure = False  # only now: what an interruption kept from its owner is adopted with the next request
+        return came, complete
+
+    def settle(self) -> None:
+        """Tell Redis of up to `MOST` runs of each queue that have not simply ended as done."""
+        for of in self.deliveries.values():
+            if of.outcomes:
+                self._begin(False)
+                batch = of.outcomes[:MOST]
+                stale = self._ask(lambda of=of, batch=batch: self._settle(of, batch))  # type: ignore[misc]
+                del of.outcomes[: len(batch)]
+                if stale:
+                    self._note_stale(of, stale)
+
+    def _settle(
+        self, of: Deliveries, batch: list[tuple[int, Buried | Retried | Parked | Crashed | Dropped | Finished]]
+    ) -> int:
+        takes, queue, consumer, link = self._broker.takes, of.queue, self.consumer, self.link
+        reports = [(tag, outcome.report) for tag, outcome in batch if isinstance(outcome, Buried)]
+        delays = [(tag, outcome.delay) for tag, outcome in batch if isinstance(outcome, Retried)]
+        unknown = [(tag, outcome.task) for tag, outcome in batch if isinstance(outcome, Parked)]
+        deaths = [(tag, *outcome) for tag, outcome in batch if isinstance(outcome, Crashed)]
+        dropped = [(tag, outcome.job) for tag, outcome in batch if isinstance(outcome, Dropped)]
+        stale = 0
+        if dropped:
+            stale += takes.drop(queue, consumer, dropped, link)
+            of.marks.difference_update(job for _, job in dropped)
+        if reports:
+            stale += takes.bury(queue, consumer, reports, link)
+        if delays:
+            stale += takes.retry(queue, consumer, delays, link)
+        if unknown:
+            stale += takes.park(queue, consumer, unknown, link)
+        if deaths:
+            stale += takes.crashed(queue, consumer, deaths, link)
+        for some in portions([(tag, outcome) for tag, outcome in batch if isinstance(outcome, Finished)]):
+            stale += takes.finish(queue, consumer, some, link)
+        return stale
+
+    def isolate(self, of: Deliveries) -> bool:
+        """Take a suspect, for an owner that has nothing else; whether the queue is to be asked again, or has given."""
+        self._begin(True)
+        self.unsure = True
+        code, tag, entry = self._broker.takes.isolate(of.queue, self.consumer, self.link)
+        if code is Code.NOLEASE:
+            self._renew(of)
+        elif tag:
+            of.highest = max(of.highest, tag)
+            self._owner.adopt(of, [(tag, entry)])
+        self.unsure = False
+        return code is Code.NOLEASE or tag > 0
+
+    def give_back(self, of: Deliveries, tags: Collection[int]) -> None:
+        """Return these to the head of the queue, uncharged."""
+        of.leaving.update(tags)  # until Redis has heard of it, also if it takes several tries
+        self._begin(False)
+        self._ask(lambda: self._broker.takes.give_back(of.queue, self.consumer, [*tags], link=self.link))
+        of.leaving.difference_update(tags)
+
+    def forget(self) -> None:
+        """End the leases: Redis gives what is left to others, uncharged, and forgets this consumer."""
+        for queue in self.deliveries:
+            self._broker.tends.reclaim(queue, self.consumer, certain=True, death=ENDED, link=self.link)
+
+    # -- what is owned
+
+    def reconcile(self, *, lost: bool = False) -> None:
+        """Make what Redis and the owner know the same again.
+
+        `lost`: after an error, when Redis may have forgotten its last steps (a failover, a file that lost its tail). It
+        then gives the same tags once more, and what still runs under one of them must not settle another's job.
+        """
+        for of in self.deliveries.values():
+            held = set(self._owner.held(of))  # before what has finished: a run that ends meanwhile is in both
+            owned = self._broker.takes.inflight(of.queue, self.consumer, self.link)
+            of.forget_all_but(owned)
+            of.leaving &= owned
+            if not lost:
+                self._owner.look(of, owned)
+            elif count := self._owner.disown(of, owned):
+                self._log.warn("disowned", f"queue {of.queue!r}: Redis knows nothing of {count} jobs that run here")
+            strangers = sorted(owned - held - of.finished - of.leaving)
+            if strangers:
+                self._adopt(of, strangers)
+        self.unsure = False
+        self._audit_at = time.monotonic() + (SOON if lost else AUDIT * random.uniform(0.8, 1.2))
+
+    def _adopt(self, of: Deliveries, tags: list[int]) -> None:
+        """Begin jobs that were booked on this consumer by an answer that was lost."""
+        self._broker.reads.heed_limit(self.link)
+        found = self._broker.takes.booked(of.queue, self.consumer, tags, self.link)
+        self._owner.adopt(of, found)
+        self._log.warn("lost", f"queue {of.queue!r}: an answer was lost; {len(found)} jobs in it begin now")
+
+    def _begin(self, taking: bool) -> None:
+        """Before each request: registered, if it takes, and sure of the last one."""
+        if taking and not self._registered:
+            for queue in self.deliveries:
+                self._broker.takes.register(queue, self.consumer, link=self.link)
+            self._registered = True
+        if self.unsure:
+            self.reconcile(lost=True)
+
+    def _ask(self, request: Callable[[], T]) -> T:
+        self.unsure = True
+        reply = request()
+        self.unsure = False
+        return reply
+
+    def _renew(self, of: Deliveries) -> None:
+        """The lease has ended: by time, or Redis has lost everything, the queue's bound and order with it."""
+        if self._declare is not None:
+            self._declare(of.queue)
+        self._broker.takes.register(of.queue, self.consumer, link=self.link)
+        self._audit_at = 0.0
+
+    def _begin_again(self, of: Deliveries) -> None:
+        """A lower tag means that Redis lost its data: running and finished deliveries no longer exist there."""
+        of.forget_all_but(set())
+        of.leaving.clear()
+        count = self._owner.disown(of, set())
+        self._log.warn("emptied", f"queue {of.queue!r}: Redis has lost its data, and {count} jobs that run here")
+
+    def _note_stale(self, of: Deliveries, count: int) -> None:
+        self._log.warn("stale", f"queue {of.queue!r}: {count} results came too late, their jobs had been reclaimed")
