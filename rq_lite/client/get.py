@@ -12,27 +12,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import TypeVar
 
-from rq_lite.broker import REDIS_ERRORS, Broker, Code, Taken
+from rq_lite.broker import Broker, Code, Taken
 from rq_lite.broker.deliveries import Deliveries
 from rq_lite.broker.session import Session
+from rq_lite.client.bell import BLOCK, Bell
+from rq_lite.client.shelf import Delivery, Shelf
 from rq_lite.errors import QueueEmpty as Empty
 from rq_lite.errors import RqLiteError, ShutDown
 from rq_lite.logs import RateLimitedLog
-from rq_lite.model.message import ITEM, Message, Undecodable, decode
 from rq_lite.model.outcome import Buried
 from rq_lite.model.retry import Report
 from rq_lite.process.reentry import alone, interrupts
 
 log = logging.getLogger("rq_lite.leasing")
 
-BLOCK = 1.5  # seconds a wait for the bell lasts; a wake-up that was lost heals after it
 PROMPT = 0.01  # seconds that a loop's settled items may wait to be told together, while more are here already
 NAP = 0.0005  # seconds that a caller with `ahead` lets items gather, when they come one by one
 IDLE = 1.0  # seconds after which items that were taken ahead go back if no thread gets any more
@@ -41,201 +39,24 @@ LAST = 1.0  # seconds that Redis has at the end of the process to hear what goes
 T = TypeVar("T")
 
 
-class _Me(threading.local):
-    """Which thread holds an item. Not its number: the next thread may get the same one when this has ended."""
-
-    def __init__(self) -> None:
-        self.token = object()
-
-
-_me = _Me()
-
-
 class Closed(Exception):
     """The getter has given all back meanwhile; `leases.getter_of` has another one."""
 
 
-class Delivery:
-    """An item that this process has, on lease."""
+class SuspectTurns:
+    """Now and then suspects go before what waits: while the queue is never empty they would never be got."""
 
-    __slots__ = ("disowned", "getter", "lost", "message", "settled", "tag", "thread")
+    def __init__(self, suspects: Callable[[], int]) -> None:
+        self.waiting = suspects
+        self._at = 0.0  # not before is one taken although others wait; 0: none was seen yet
 
-    def __init__(self, getter: Getter, tag: int, message: Message) -> None:
-        self.getter = getter
-        self.tag = tag
-        self.message = message
-        self.thread: object = None  # the one that got it
-        self.settled = False
-        self.lost = False  # its lease has ended: another consumer has it, or will have
-        self.disowned = False  # and its tag may be another job's: Redis is told nothing of it
-
-
-class Shelf:
-    """What is here of the queue: items that are ready for a thread, and those that threads have. It owns a session's.
-
-    `guard` is held for each step; where a method is called without it, the method takes it.
-    """
-
-    def __init__(self, getter: Getter, consumer: str, guard: threading.RLock, arrived: Callable[[int], None]) -> None:
-        self._getter = getter
-        self._consumer = consumer
-        self.guard = guard
-        self._arrived = arrived  # how many are ready now that were not
-        self.ready: deque[Delivery] = deque()
-        self._held: dict[object, dict[Delivery, None]] = {}  # by the thread that got them, the oldest first
-        self._answer: Taken | None = None  # the last one
-
-    def pick(self) -> Delivery:
-        """The next one, for this thread."""
-        found = self.ready.popleft()
-        found.thread = thread = _me.token
-        own = self._held.get(thread)
-        if own is None:
-            own = self._held[thread] = {}
-        own[found] = None
-        return found
-
-    def drop(self, one: Delivery) -> bool:
-        """Whether it was here and not settled; now it is."""
-        if one.settled:
+    def due(self) -> bool:
+        if not self.waiting():
             return False
-        one.settled = True
-        those = self._held.get(one.thread, {})
-        those.pop(one, None)
-        if not those:
-            self._held.pop(one.thread, None)
-        return True
-
-    def put_back(self, one: Delivery) -> None:
-        """Nothing has heard of it: it is the next one."""
-        if self.drop(one):
-            one.settled = False
-            self.ready.appendleft(one)
-
-    def oldest(self) -> Delivery | None:
-        """What this thread got first, or else what the process got first."""
-        own = self._held.get(_me.token) or min(
-            filter(None, self._held.values()), key=lambda those: next(iter(those)).tag, default=None
-        )
-        return next(iter(own)) if own else None
-
-    def own(self) -> int:
-        """How many this thread has and has not lost."""
-        with self.guard:
-            return sum(not one.lost for one in self._held.get(_me.token, ()))
-
-    @property
-    def empty(self) -> bool:
-        return not self.ready and not any(self._held.values())
-
-    def _all(self) -> list[Delivery]:
-        return [one for those in self._held.values() for one in those] + [*self.ready]
-
-    def clear(self) -> set[int]:
-        """Settle all; the tags of those that are still this consumer's."""
-        every = self._all()
-        for one in every:
-            one.settled = True
-        self._held.clear()
-        self.ready.clear()
-        return {one.tag for one in every if not one.lost}
-
-    def answered(self) -> Taken | None:
-        """What came with the last take; None if there was no lease."""
-        answer, self._answer = self._answer, None
-        return answer
-
-    # -- what the session asks for
-
-    def held(self, _: Deliveries) -> Collection[int]:
-        with self.guard:
-            return [one.tag for one in self._all() if not one.disowned]
-
-    def took(self, of: Deliveries, taken: Taken) -> None:
-        self._answer = taken
-        if taken.jobs:
-            self.adopt(of, [(taken.tag + n, entry) for n, entry in enumerate(taken.jobs, 1)])
-
-    def adopt(self, of: Deliveries, found: list[tuple[int, bytes]]) -> None:
-        read = [self._read(of, tag, entry) for tag, entry in found]
-        with self.guard:
-            ready = [one for one in read if one is not None]
-            self.ready += ready
-            self._arrived(len(ready))
-
-    def _read(self, of: Deliveries, tag: int, entry: bytes) -> Delivery | None:
-        """None for what is no job: it is buried."""
-        try:
-            message = decode(self._getter.broker.core.opened(of.queue, entry))[0]
-            if not message.task and len(message.args) != 1 and ITEM not in message.kwargs:
-                raise Undecodable("neither a task's name nor an item")
-            return Delivery(self._getter, tag, message)
-        except Undecodable as error:
-            report = Report(None, None, f"{error.said}: {error}", consumer=self._consumer)
-            of.outcomes.append((tag, Buried(report.buried().report)))
-            return None
-
-    def look(self, _: Deliveries, owned: set[int]) -> None:
-        with self.guard:
-            for one in self._all():
-                one.lost = one.disowned or one.tag not in owned
-            self.ready = deque(one for one in self.ready if not one.lost)
-
-    def disown(self, _: Deliveries, owned: set[int]) -> int:
-        with self.guard:
-            gone = [one for one in self._all() if one.tag not in owned and not one.disowned]
-            for one in gone:
-                one.lost = one.disowned = True
-            self.ready = deque(one for one in self.ready if not one.lost)
-            return len(gone)
-
-
-class Bell:
-    """Waits for something to take: one thread waits for Redis, the others for that thread."""
-
-    def __init__(self, broker: Broker, queue: str, guard: threading.RLock) -> None:
-        self._broker = broker
-        self._queue = queue
-        self.guard = guard
-        self.news = threading.Condition(guard)
-        self._listening = False
-        self._ear = broker.link()
-
-    def wait(self, seconds: float, drained: bool, unless: Callable[[], bool]) -> None:
-        """Up to `seconds` s; with `drained` also for the moment when perhaps nothing is unfinished any more.
-
-        Not at all if there is something already, as `unless` says, which is asked with the guard held.
-        """
-        with self.guard:
-            if unless():
-                return
-            if self._listening:
-                self.news.wait(min(seconds, 4 * BLOCK))
-                return
-            self._listening = True
-        try:
-            self._broker.takes.wait_item(self._queue, min(seconds, BLOCK), self._ear, drained=drained)
-        except REDIS_ERRORS:
-            self._ear.close()
-            time.sleep(random.uniform(0.02, min(seconds, 0.5)))
-        except BaseException:
-            self._ear.close()
-            raise
-        finally:
-            with self.guard:
-                self._listening = False
-                self.news.notify()
-
-    def wake(self) -> None:
-        """End all waits. The caller holds the guard."""
-        self.news.notify_all()
-        if self._listening:
-            self._ear.drop()
-
-    def close(self) -> None:
-        with self.guard:
-            if not self._listening:
-                self._ear.close()
+        now, due = time.monotonic(), self._at
+        if not due or now > due:
+            self._at = now + ISOLATE
+        return bool(due) and now > due
 
 
 class Getter:
@@ -255,11 +76,11 @@ class Getter:
     ) -> None:
         self.queue = queue
         self.broker = broker
-        self._suspects = suspects
+        self._suspects = SuspectTurns(suspects)
         self._guard = threading.RLock()
         self._talk = threading.RLock()
         self._bell = Bell(broker, queue, self._guard)
-        self._shelf = Shelf(self, consumer, self._guard, self._on_arrival)
+        self._shelf = Shelf(self, consumer, self._guard, self._bell.arrived)
         self._of = Deliveries(queue)
         self._session = Session(broker, consumer, [self._of], self._shelf, RateLimitedLog(log), declare)
         self._consumer = consumer
@@ -268,7 +89,6 @@ class Getter:
         self._left = False  # for good
         self._dry = False  # the last take came up short, and no bell has rung since
         self._got_at = 0.0  # when a thread last asked for an item
-        self._isolate_at = 0.0  # not before is a suspect taken although others wait; 0: none was seen yet
 
     # -- getting
 
@@ -351,23 +171,16 @@ class Getter:
 
     def _take(self, ahead: int) -> int:
         shelf = self._shelf
-        if self._suspects() and self._is_their_turn():
+        if self._suspects.due():
             self._isolate()
             if shelf.ready:
                 return -1  # alone
         want = max(0, self._waiting + ahead - len(shelf.ready))
         reply = self._exchange(want)
         self._dry = len(reply.jobs) < want and reply.closed < 0 and reply.code is Code.OK
-        if not reply.jobs and not shelf.ready and (reply.closed > 0 or self._suspects()):
+        if not reply.jobs and not shelf.ready and (reply.closed > 0 or self._suspects.waiting()):
             self._isolate()
         return reply.closed
-
-    def _is_their_turn(self) -> bool:
-        """Now and then suspects go before what waits: while the queue is never empty they would never be got."""
-        now, due = time.monotonic(), self._isolate_at
-        if not due or now > due:
-            self._isolate_at = now + ISOLATE
-        return bool(due) and now > due
 
     def _isolate(self) -> None:
         """Take an item whose consumers have died twice, as our only one: if it kills us too, no other is charged."""
@@ -376,10 +189,6 @@ class Getter:
                 return
         self._surely(lambda: self._session.isolate(self._of))
         self._settle_undecodable()
-
-    def _on_arrival(self, count: int) -> None:
-        if self._waiting > 1:
-            self._bell.news.notify(count)
 
     def _wait(self, seconds: float, drained: bool) -> None:
         """Until perhaps there is something."""

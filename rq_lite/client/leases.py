@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from rq_lite.broker import Broker
-from rq_lite.client.get import IDLE, Delivery, Getter
+from rq_lite.client.get import IDLE, Getter
+from rq_lite.client.shelf import Delivery
 from rq_lite.duties.duties import Duties
 from rq_lite.errors import RqLiteError, ShutDown, UsageError
 from rq_lite.process.identity import mine

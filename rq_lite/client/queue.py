@@ -20,10 +20,11 @@ from rq_lite.checks import integer, number
 from rq_lite.client import items, leases
 from rq_lite.client.batches import batches, each_of
 from rq_lite.client.defaults import defaults
-from rq_lite.client.get import Closed, Delivery, Getter
+from rq_lite.client.get import Closed, Getter
 from rq_lite.client.job import Job
 from rq_lite.client.put import Progress, put_patiently
 from rq_lite.client.registry import name_of, registry
+from rq_lite.client.shelf import Delivery
 from rq_lite.client.task import Task, TaskOptions
 from rq_lite.errors import RqLiteError, UsageError
 from rq_lite.model.arguments import Arguments

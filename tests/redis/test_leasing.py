@@ -15,7 +15,8 @@ import pytest
 from rq_lite import Queue
 from rq_lite.broker import Broker
 from rq_lite.client import leases
-from rq_lite.client.get import Delivery, Getter
+from rq_lite.client.get import Getter
+from rq_lite.client.shelf import Delivery
 from rq_lite.errors import BrokerUnavailable, Empty
 from rq_lite.model.message import VERSION, Message, encode
 from rq_lite.process.reentry import interrupts

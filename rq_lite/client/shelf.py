@@ -1,0 +1,162 @@
+"""What this process has got of a queue and not settled: items that wait for a thread, and those that threads have."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+from rq_lite.broker import Taken
+from rq_lite.broker.deliveries import Deliveries
+from rq_lite.model.message import ITEM, Message, Undecodable, decode
+from rq_lite.model.outcome import Buried
+from rq_lite.model.retry import Report
+
+if TYPE_CHECKING:
+    from rq_lite.client.get import Getter
+
+
+class _Me(threading.local):
+    """Which thread holds an item. Not its number: the next thread may get the same one when this has ended."""
+
+    def __init__(self) -> None:
+        self.token = object()
+
+
+_me = _Me()
+
+
+class Delivery:
+    """An item that this process has, on lease."""
+
+    __slots__ = ("disowned", "getter", "lost", "message", "settled", "tag", "thread")
+
+    def __init__(self, getter: Getter, tag: int, message: Message) -> None:
+        self.getter = getter
+        self.tag = tag
+        self.message = message
+        self.thread: object = None  # the one that got it
+        self.settled = False
+        self.lost = False  # its lease has ended: another consumer has it, or will have
+        self.disowned = False  # and its tag may be another job's: Redis is told nothing of it
+
+
+class Shelf:
+    """What is here of the queue: items that are ready for a thread, and those that threads have. It owns a session's.
+
+    `guard` is held for each step; where a method is called without it, the method takes it.
+    """
+
+    def __init__(self, getter: Getter, consumer: str, guard: threading.RLock, arrived: Callable[[int], None]) -> None:
+        self._getter = getter
+        self._consumer = consumer
+        self.guard = guard
+        self._arrived = arrived  # how many are ready now that were not
+        self.ready: deque[Delivery] = deque()
+        self._held: dict[object, dict[Delivery, None]] = {}  # by the thread that got them, the oldest first
+        self._answer: Taken | None = None  # the last one
+
+    def pick(self) -> Delivery:
+        """The next one, for this thread."""
+        found = self.ready.popleft()
+        found.thread = thread = _me.token
+        own = self._held.get(thread)
+        if own is None:
+            own = self._held[thread] = {}
+        own[found] = None
+        return found
+
+    def drop(self, one: Delivery) -> bool:
+        """Whether it was here and not settled; now it is."""
+        if one.settled:
+            return False
+        one.settled = True
+        those = self._held.get(one.thread, {})
+        those.pop(one, None)
+        if not those:
+            self._held.pop(one.thread, None)
+        return True
+
+    def put_back(self, one: Delivery) -> None:
+        """Nothing has heard of it: it is the next one."""
+        if self.drop(one):
+            one.settled = False
+            self.ready.appendleft(one)
+
+    def oldest(self) -> Delivery | None:
+        """What this thread got first, or else what the process got first."""
+        own = self._held.get(_me.token) or min(
+            filter(None, self._held.values()), key=lambda those: next(iter(those)).tag, default=None
+        )
+        return next(iter(own)) if own else None
+
+    def own(self) -> int:
+        """How many this thread has and has not lost."""
+        with self.guard:
+            return sum(not one.lost for one in self._held.get(_me.token, ()))
+
+    @property
+    def empty(self) -> bool:
+        return not self.ready and not any(self._held.values())
+
+    def _all(self) -> list[Delivery]:
+        return [one for those in self._held.values() for one in those] + [*self.ready]
+
+    def clear(self) -> set[int]:
+        """Settle all; the tags of those that are still this consumer's."""
+        every = self._all()
+        for one in every:
+            one.settled = True
+        self._held.clear()
+        self.ready.clear()
+        return {one.tag for one in every if not one.lost}
+
+    def answered(self) -> Taken | None:
+        """What came with the last take; None if there was no lease."""
+        answer, self._answer = self._answer, None
+        return answer
+
+    # -- what the session asks for
+
+    def held(self, _: Deliveries) -> Collection[int]:
+        with self.guard:
+            return [one.tag for one in self._all() if not one.disowned]
+
+    def took(self, of: Deliveries, taken: Taken) -> None:
+        self._answer = taken
+        if taken.jobs:
+            self.adopt(of, [(taken.tag + n, entry) for n, entry in enumerate(taken.jobs, 1)])
+
+    def adopt(self, of: Deliveries, found: list[tuple[int, bytes]]) -> None:
+        read = [self._read(of, tag, entry) for tag, entry in found]
+        with self.guard:
+            ready = [one for one in read if one is not None]
+            self.ready += ready
+            self._arrived(len(ready))
+
+    def _read(self, of: Deliveries, tag: int, entry: bytes) -> Delivery | None:
+        """None for what is no job: it is buried."""
+        try:
+            message = decode(self._getter.broker.core.opened(of.queue, entry))[0]
+            if not message.task and len(message.args) != 1 and ITEM not in message.kwargs:
+                raise Undecodable("neither a task's name nor an item")
+            return Delivery(self._getter, tag, message)
+        except Undecodable as error:
+            report = Report(None, None, f"{error.said}: {error}", consumer=self._consumer)
+            of.outcomes.append((tag, Buried(report.buried().report)))
+            return None
+
+    def look(self, _: Deliveries, owned: set[int]) -> None:
+        with self.guard:
+            for one in self._all():
+                one.lost = one.disowned or one.tag not in owned
+            self.ready = deque(one for one in self.ready if not one.lost)
+
+    def disown(self, _: Deliveries, owned: set[int]) -> int:
+        with self.guard:
+            gone = [one for one in self._all() if one.tag not in owned and not one.disowned]
+            for one in gone:
+                one.lost = one.disowned = True
+            self.ready = deque(one for one in self.ready if not one.lost)
+            return len(gone)
