@@ -959,7 +959,8 @@ def test_what_a_lost_reply_brought_goes_back_when_the_process_leaves(
             until(lambda: proxy.counters.swallowed > 0 and inflight(broker) == 1, "a reply is lost")
             ((_, getter),) = leases._here.getters.values()
             leaving = pool.submit(leases.leave)
-            until(lambda: getter._left, "it leaves")
+            # A try that began before it left must not have its reply after all.
+            until(lambda: getter._left and not getter._waiting, "it leaves, and the thread has heard of it")
         leaving.result(30)
         assert waiting.result(60) == "a", "by a new lease"
         # While the thread that got it lives.
