@@ -19,7 +19,7 @@ import redis
 
 Found = list[tuple[Any, ...]]  # as getaddrinfo returns it
 
-# In a consumer this is the loop's own way, with threads that no job takes: see runtime/boot.py.
+# In a consumer this is the loop's own way, with threads that no job takes: see consumer/boot.py.
 resolve: Callable[..., Found] = socket.getaddrinfo
 _asked: dict[tuple[Any, ...], Asked] = {}
 
