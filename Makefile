@@ -8,7 +8,7 @@ COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --
 	--custom-compile-command 'make lock'
 FAST := tests/unit tests/redis
 
-.PHONY: help demo test test-newest test-oldest chaos check bench lock clean
+.PHONY: help demo test test-servers test-newest test-oldest chaos check bench lock clean
 
 help: ## Show this
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -24,8 +24,11 @@ help: ## Show this
 demo: .venv/ready ## The main job in 15 seconds: a fast producer, a bounded queue, 2 x 100 greenlets
 	$(BIN)/rq-lite demo
 
-test: .venv/ready ## The tests, on every server there is; SERVERS=redis-6.2,path,valkey-9.1 names some
+test: .venv/ready ## The tests, on one server; SERVERS=all, or some of redis-6.2,path,valkey-9.1
 	$(BIN)/pytest --numprocesses 4 --quiet
+
+test-servers: .venv/ready ## The scripts and what calls them, on the other servers that are here
+	SERVERS=others $(BIN)/pytest --numprocesses 4 --quiet tests/redis
 
 test-newest: ## The fast tests with the newest releases of everything
 	$(PYTHON) -m venv --clear build/newest

