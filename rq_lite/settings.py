@@ -71,9 +71,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dead_max: int = 10_000  # buried jobs kept per queue
     dead_age: float = 30 * 86_400.0  # and for how long
 
-    # workers/crawl.py
-    allow_private: bool = False  # fetch from loopback and private addresses too
-
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
             value = getattr(self, name)
@@ -224,7 +221,7 @@ def checked(values: Mapping[str, Any], where: str, *, strict: bool) -> dict[str,
 
 FIELD_TYPES = {field.name: field.type for field in msgspec.structs.fields(Settings)}
 VARIABLES = {name: ENV_PREFIX + name.upper() for name in FIELD_TYPES}
-KINDS = {int: "a whole number", float: "a number", float | None: "a number, or null", bool: "true or false"}
+KINDS = {int: "a whole number", float: "a number", float | None: "a number, or null"}
 NEAR = 0.8  # how much of two names is the same where one may be a slip of the other: 1 is all of it
 
 

@@ -15,11 +15,12 @@ import _socket
 import http.client
 import io
 import ipaddress
+import os
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -30,7 +31,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 from urllib3.util import Timeout, Url, parse_url
 
-from rq_lite import Queue, load_settings
+from rq_lite import Queue
 from workers.markup import LONGEST_URL, Markup, text
 
 pages = Queue("pages")
@@ -65,10 +66,15 @@ class Limits:
     links: int = 100
     links_seen: int = 1_000  # looked at to find these
     markup: int = 50_000  # tags, texts and comments looked at
-    allow_private: bool = False
+    allow_private: bool = False  # fetch from loopback and private addresses, too
 
 
-LIMITS = Limits(allow_private=load_settings().allow_private)
+def is_private_allowed(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process's environment permits it; whatever else the variable says permits nothing."""
+    return environ.get("RQ_LITE_ALLOW_PRIVATE", "").lower() in ("1", "true")
+
+
+LIMITS = Limits(allow_private=is_private_allowed())
 
 # No compression: what is read is then what was sent, and a small answer cannot unfold into a large one.
 HEADERS = {"User-Agent": "rq_lite-demo/0.1", "Accept": "text/html,*/*;q=0.5", "Accept-Encoding": "identity"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -25,14 +24,6 @@ def url_option(command: F) -> F:
     )(command)
 
 
-def private_option(command: F) -> F:
-    return click.option(
-        "--allow-private",
-        is_flag=True,
-        hidden=True,  # of an example alone: workers/README.md tells of it
-    )(command)
-
-
 def duration(_context: click.Context, option: click.Parameter, text: str | None) -> float | None:
     """Seconds from "90", "90s", "15m", "2h", "7d"."""
     if text is None:
@@ -46,11 +37,8 @@ def duration(_context: click.Context, option: click.Parameter, text: str | None)
 
 
 def settings_from(**options: Any) -> Settings:
-    """The settings, with the options that were given; a flag that was not given says nothing."""
-    if options.get("allow_private"):
-        # Also for the tasks' own look at the settings, here and in consumers.
-        os.environ["RQ_LITE_ALLOW_PRIVATE"] = "true"
-    return load_settings({name: value for name, value in options.items() if value is not False})
+    """The settings, with the options that were given: None is none."""
+    return load_settings(options)
 
 
 def open_broker(settings: Settings, *, quiet: bool = False) -> Broker:

@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from rq_lite.admin import operate
-from rq_lite.cli.common import open_broker, private_option, settings_from, url_option
+from rq_lite.cli.common import open_broker, settings_from, url_option
 from rq_lite.cli.progress import shown
 from rq_lite.client.app import find_task
 from rq_lite.client.defaults import defaults
@@ -56,7 +56,6 @@ HELP = {
 @click.option("--no-progress", is_flag=True, help="Say nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Say nothing, print one object at the end.")
 @url_option
-@private_option
 def command(as_json: bool, **options: Any) -> None:
     """Put a job for each line of SOURCE: a file, or - for standard input (default: the setting `source`).
 
@@ -65,9 +64,7 @@ def command(as_json: bool, **options: Any) -> None:
     arguments. Blank lines are left out.
     """
     given = Given(as_json=as_json, **options)
-    settings = settings_from(
-        task=given.task, batch=given.batch, maxsize=given.maxsize, url=given.url, allow_private=given.allow_private
-    )
+    settings = settings_from(task=given.task, batch=given.batch, maxsize=given.maxsize, url=given.url)
     asked = checked(given, settings)
     logging.basicConfig(
         level=logging.WARNING if asked.quiet else logging.INFO,
@@ -109,7 +106,6 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     no_progress: bool
     as_json: bool
     url: str | None
-    allow_private: bool
 
     @property
     def quiet(self) -> bool:

@@ -11,7 +11,7 @@ import msgspec
 
 from rq_lite import __version__, events
 from rq_lite.admin import status
-from rq_lite.cli.common import open_broker, private_option, settings_from, url_option
+from rq_lite.cli.common import open_broker, settings_from, url_option
 from rq_lite.errors import UsageError
 from rq_lite.process.protocol import ConsumerConfig
 from rq_lite.supervisor.supervisor import Supervisor
@@ -42,7 +42,6 @@ BURST = "Exit 0 when everything is drained: jobs scheduled for later included, p
 @click.option("--max-rss", type=int, metavar="MB", help="Replace a consumer that uses so much memory.")
 @click.option("-v", "--verbose", is_flag=True, help="Log a line per job.")
 @url_option
-@private_option
 def command(
     app: str | None,
     queues: tuple[str, ...],
@@ -56,7 +55,6 @@ def command(
     max_rss: int | None,
     verbose: bool,
     url: str | None,
-    allow_private: bool,
 ) -> None:
     """Run the jobs of APP, a module that registers tasks (default: the setting `app`).
 
@@ -65,7 +63,7 @@ def command(
     """
     settings = settings_from(
         app=app, procs=procs, greenlets=greenlets, cpu_procs=cpu_procs, grace=grace, stall=stall, max_jobs=max_jobs,
-        max_rss=max_rss, url=url, allow_private=allow_private,
+        max_rss=max_rss, url=url,
     )  # fmt: skip
     if settings.app is None:
         raise UsageError("no APP: name the module that registers your tasks, or set app in [tool.rq-lite]")

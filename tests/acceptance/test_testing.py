@@ -128,7 +128,7 @@ def test_workers_have_the_settings_of_an_isolated_redis(tmp_path: Path, monkeypa
     monkeypatch.setenv("RQ_LITE_SECRET", "a secret of the environment")
     monkeypatch.setenv("RQ_LITE_PARK", "3")
     monkeypatch.delenv("RQ_LITE_WAIT", raising=False)
-    chosen = {"maxsize": 7, "wait": None, "lease": 12.5, "secret": None, "allow_private": True}
+    chosen = {"maxsize": 7, "wait": None, "lease": 12.5, "secret": None}
     with isolated(**chosen), worker("settings_asked_for"):
         said = __import__("settings_asked_for").ask.put().result(timeout=30)
     assert {name: said[name] for name in (*chosen, "park")} == {**chosen, "park": 3}

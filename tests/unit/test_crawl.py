@@ -551,6 +551,14 @@ assert all(page["links"] for page in found)
 """
 
 
+@pytest.mark.parametrize(
+    ("said", "allowed"), [("1", True), ("true", True), ("True", True), ("0", False), ("", False), ("maybe", False)]
+)
+def test_the_environment_permits_private_addresses(said: str, allowed: bool) -> None:
+    assert crawl.is_private_allowed({"RQ_LITE_ALLOW_PRIVATE": said}) is allowed
+    assert not crawl.is_private_allowed({})
+
+
 def test_two_hundred_greenlets_and_the_demo_site(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RQ_LITE_ALLOW_PRIVATE", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

@@ -30,7 +30,6 @@ def test_help_is_there_by_both_names_and_nothing_is_cut_off(path: tuple[str, ...
     text = said(*path, "--help")
     assert said(*path, "-h") == text
     assert [line for line in text.partition("Commands:")[2].splitlines() if line.endswith("...")] == []
-    assert "allow-private" not in text
 
 
 def test_a_command_that_is_none_is_told_what_may_be_meant() -> None:

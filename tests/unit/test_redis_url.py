@@ -161,7 +161,7 @@ def texts_about(url: str) -> Iterator[str]:
     yield repr(Setup(settings=chosen, app="a", number=1, queues=[]))
     yield repr(Choices(jobs=1, maxsize=1, delay=1, procs=1, greenlets=1, url=url))
     # Another setting's value is told from a URL by what only a URL has in it.
-    others = ("WAIT", "GREENLETS", "ALLOW_PRIVATE") if re.search("[:@/=]", url) else ()
+    others = ("WAIT", "GREENLETS") if re.search("[:@/=]", url) else ()
     for variable in ("URL", "SECRET", *others):
         try:
             yield repr(load_settings(environ={f"RQ_LITE_{variable}": url}, folder=Path("/")))

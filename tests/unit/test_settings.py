@@ -72,10 +72,8 @@ def test_an_empty_url_is_not_the_embedded_redis(project: Path) -> None:
 
 
 def test_text_in_the_environment_becomes_what_the_setting_is(tmp_path: Path) -> None:
-    found = load(
-        tmp_path, RQ_LITE_GRACE="2.5", RQ_LITE_PROCS="4", RQ_LITE_ALLOW_PRIVATE="true", RQ_LITE_URL="redis://h"
-    )
-    assert (found.grace, found.procs, found.allow_private, found.url) == (2.5, 4, True, "redis://h")
+    found = load(tmp_path, RQ_LITE_GRACE="2.5", RQ_LITE_PROCS="4", RQ_LITE_URL="redis://h")
+    assert (found.grace, found.procs, found.url) == (2.5, 4, "redis://h")
 
 
 def test_a_source_in_the_project_is_meant_from_there(project: Path) -> None:
@@ -137,7 +135,6 @@ def test_a_project_file_is_utf_8_whatever_the_locale_says(tmp_path: Path) -> Non
         ("MAXSIZE", "0x10", "'0x10': must be a whole number"),
         ("GRACE", "long", "'long': must be a number"),
         ("WAIT", "ever", "'ever': must be a number, or null"),
-        ("ALLOW_PRIVATE", "maybe", "'maybe': must be true or false"),
         ("GREENLETS", "0", "'0': greenlets must be at least 1, not 0"),
         ("SECRET", "s3cret", "'***': secret: 1 of 1 keys"),
     ],
@@ -164,7 +161,13 @@ def test_a_variable_with_almost_the_name_of_a_setting_is_refused(tmp_path: Path,
 def test_other_variables_of_the_prefix_are_left_alone(tmp_path: Path) -> None:
     files = [file for place in ("rq_lite", "workers", "producer", "examples") for file in (ROOT / place).rglob("*.py")]
     read = {name for file in files for name in re.findall(r"RQ_LITE_\w+", file.read_text())} - {*VARIABLES.values()}
-    assert {"RQ_LITE_FAILPOINT_ONCE", "RQ_LITE_HISTORY", "RQ_LITE_ARCHIVE", "RQ_LITE_TICKETS"} <= read
+    assert {
+        "RQ_LITE_FAILPOINT_ONCE",
+        "RQ_LITE_HISTORY",
+        "RQ_LITE_ARCHIVE",
+        "RQ_LITE_TICKETS",
+        "RQ_LITE_ALLOW_PRIVATE",
+    } <= read
     others = dict.fromkeys({"RQ_LITE_COLOUR", *read}, "x")
     assert load_settings(environ=others, folder=tmp_path) == Settings()
 
