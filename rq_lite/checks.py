@@ -55,6 +55,15 @@ def priority(value: Any) -> float:
     return float(number("priority", int(value) if isinstance(value, bool) else value, "a number", least=-INFINITE))
 
 
+def in_words(default: object) -> str:
+    """A default, as documents say it; a float counts seconds."""
+    if default is None:
+        return "none"
+    return (
+        f"{default:g} s" if isinstance(default, float) else f"{default:,}" if isinstance(default, int) else str(default)
+    )
+
+
 def shown(value: object) -> str:
     """In few words, whatever it is."""
     try:

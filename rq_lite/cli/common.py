@@ -37,7 +37,7 @@ def duration(_context: click.Context, option: click.Parameter, text: str | None)
 
 
 def settings_from(**options: Any) -> Settings:
-    """The settings, with the options that were given: None is none."""
+    """The settings, with the options that were given."""
     return load_settings(options)
 
 

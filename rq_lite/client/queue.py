@@ -29,14 +29,13 @@ from rq_lite.client.task import Task, TaskOptions
 from rq_lite.errors import RqLiteError, UsageError
 from rq_lite.model.arguments import Arguments
 from rq_lite.model.names import checked_name
-from rq_lite.model.policy import UNSET, Options, Policy, again, types
+from rq_lite.model.option import documented
+from rq_lite.model.policy import OF_TASK, UNSET, Options, options_of_task
 from rq_lite.settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
 NO_OPTIONS = Options()
-
-RECURRENCE = ("cron", "every", "tz", "missed", "args", "kwargs")  # of a task's options
 
 
 class Declared(NamedTuple):
@@ -135,39 +134,14 @@ class Queue:
     @overload
     def task(self, /, **options: Unpack[TaskOptions]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
+    @documented(OF_TASK)
     def task(self, function: Callable[..., Any] | None = None, /, **options: Unpack[TaskOptions]) -> Any:
         """Make a function a task of this queue: as `@queue.task` or `@queue.task(retries=5, timeout=30)`.
 
-        name         what jobs call it; `module:function` unless given
-        timeout      seconds after which a run is ended (600; None: never)
-        retries      how often a run that raised is repeated (0)
-        retry_on     only for errors of these types (any)
-        no_retry_on  and never for these
-        backoff, backoff_max  the wait before attempt n + 1 is by chance between 0 and `backoff`·2^(n-1) seconds (1),
-                     at most `backoff_max` (600)
-        result_ttl   seconds for which results are kept (None: there are none)
-        on_success   a task that is put with the result, in the step that ends the job
-        on_failure   a task that is put when the job is given up, with an `Ended`
-        on_done      a task that is put in either case, with an `Ended`
-        run_in       "greenlet", or "thread" or "process" for what computes
-
-        cron         runs it by itself: "*/5 * * * *", in the zone `tz` (UTC)
-        every        likewise: so many seconds, or a timedelta, counted from 1970-01-01 UTC
-        missed       of the times at which no worker was there: "once" for all of them, "all" (the last 100), or "skip"
-        args, kwargs  what it is then called with
-
         Raises UsageError for what cannot be right.
         """
-        chosen: dict[str, Any] = dict(options)
-        name = chosen.pop("name", None)
-        recurrence = {option: chosen.pop(option) for option in RECURRENCE if option in chosen}
-        for kinds, default in (("retry_on", (BaseException,)), ("no_retry_on", ())):
-            chosen[kinds] = types(kinds, chosen.get(kinds), default)
-        unknown = sorted(chosen.keys() - set(Policy.__struct_fields__))
-        if unknown:
-            raise UsageError(f"@queue.task: no option is called {', '.join(unknown)}")
-        policy = Policy(**chosen)
-        repeated = again(**recurrence)
+        definition, policy = options_of_task(options)
+        name, repeated = definition.name, definition.again
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
             if repeated is not None:

@@ -7,12 +7,10 @@ import importlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
 
 import msgspec
 
-from rq_lite import checks
-from rq_lite.checks import in_seconds
 from rq_lite.client.batches import each_of
 from rq_lite.client.defaults import defaults
 from rq_lite.client.job import Job
@@ -20,17 +18,18 @@ from rq_lite.client.registry import registry
 from rq_lite.errors import PayloadTooLarge, UsageError
 from rq_lite.model.arguments import IMPORT, Arguments
 from rq_lite.model.message import VERSION, Message, encode, marked, new_id
+from rq_lite.model.option import documented
 from rq_lite.model.policy import (
-    CALLBACKS,
-    UNSET,
+    OF_PUT,
     Again,
     AnyTask,
-    Extras,
     Options,
     Policy,
     Types,
     check_plain,
+    extras_of,
     nanoseconds,
+    options_of_put,
 )
 from rq_lite.model.schedule import Recurrence, Schedule, defined, job_id
 
@@ -43,20 +42,25 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class TaskOptions(TypedDict, total=False):
-    """What `@queue.task(…)` takes; Queue.task says what each means."""
+class EitherOptions(TypedDict, total=False):
+    """What both take; model/policy.py says of each option what it means."""
+
+    retries: int
+    result_ttl: float | None
+    on_success: Task[Any, Any] | None
+    on_failure: Task[Any, Any] | None
+    on_done: Task[Any, Any] | None
+
+
+class TaskOptions(EitherOptions, total=False):
+    """What `@queue.task(…)` takes."""
 
     name: str | None
-    retries: int
     timeout: float | None
     backoff: float
     backoff_max: float
     retry_on: Types | None
     no_retry_on: Types | None
-    result_ttl: float | None
-    on_success: Task[Any, Any] | None
-    on_failure: Task[Any, Any] | None
-    on_done: Task[Any, Any] | None
     run_in: str
     cron: str | None
     every: float | timedelta | None
@@ -64,6 +68,16 @@ class TaskOptions(TypedDict, total=False):
     missed: str
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
+
+
+class PutOptions(EitherOptions, total=False):
+    """What `using(…)` takes."""
+
+    timeout: float
+    delay: float | timedelta
+    at: datetime | None
+    wait: float | None
+    priority: float
 
 
 class Task(AnyTask, Generic[P, R]):
@@ -83,7 +97,7 @@ class Task(AnyTask, Generic[P, R]):
         self.elsewhere = policy.run_in != "greenlet"
         self._read: list[Arguments] = []  # once for all that `using` makes of it, when the first is used
         self._options = Options()
-        self._extras = self._extras_of(self._options)
+        self._extras = extras_of(policy, self._options)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
@@ -127,67 +141,30 @@ class Task(AnyTask, Generic[P, R]):
 
     # -- producing
 
-    def using(
-        self,
-        *,
-        delay: float | timedelta = 0.0,
-        at: datetime | None = None,
-        wait: float | None = UNSET,
-        timeout: float = UNSET,
-        retries: int = UNSET,
-        priority: float = UNSET,
-        result_ttl: float | None = UNSET,
-        on_success: Task[Any, Any] | None = UNSET,
-        on_failure: Task[Any, Any] | None = UNSET,
-        on_done: Task[Any, Any] | None = UNSET,
-    ) -> Task[P, R]:
-        """The same task with options for its puts.
-
-        They are due in `delay` s (or a timedelta), or `at` a moment (a datetime with its zone; one that is over: now),
-        wait for room at most `wait` s (None: for ever), and have another `timeout`, number of `retries`, `result_ttl`
-        or callbacks than the task. `priority` counts on a PriorityQueue: the lowest goes first.
-        """
-        if priority is not UNSET and self.queue.order != "priority":
+    @documented(OF_PUT)
+    def using(self, **options: Unpack[PutOptions]) -> Task[P, R]:
+        """The same task with options for its puts."""
+        if "priority" in options and self.queue.order != "priority":
             raise UsageError(
                 f"task {self.name}: priority counts on a PriorityQueue, and {self.queue!r} is none: make it one"
             )
-        options = Options(
-            delay=in_seconds(delay), at=at, wait=wait, timeout=timeout, retries=retries, priority=priority,
-            result_ttl=result_ttl, on_success=on_success, on_failure=on_failure, on_done=on_done,
-        )  # fmt: skip
-        return self._with(options)
+        return self._with(options_of_put(options))
 
     def _with(self, options: Options) -> Task[P, R]:
         task: Task[P, R] = object.__new__(type(self))  # copy.copy would go by the name, as pickle does
         task.__dict__.update(self.__dict__)
         task._options = options
-        task._extras = task._extras_of(options)
+        task._extras = extras_of(self.policy, options)
         return task
 
     def onto(self, queue: Queue, result_ttl: float | None) -> Task[P, R]:
         """The same task with its jobs on another queue, and with results where it keeps none itself."""
         options = self._options
         if "result_ttl" not in self.says:
-            options = msgspec.structs.replace(options, result_ttl=result_ttl)
+            options = msgspec.structs.replace(options, policy={**options.policy, "result_ttl": result_ttl})
         task = self._with(options)
         task.queue = queue
         return task
-
-    def _extras_of(self, options: Options) -> Extras:
-        """What its puts say beside name and arguments: of the options, or else the policy where it must be said."""
-
-        def said(name: str) -> Any:
-            value = getattr(options, name)
-            return getattr(self.policy, name) if value is UNSET else value
-
-        then = {word: [task.queue.name, task.name] for name, word in CALLBACKS.items() if (task := said(name))}
-        fields = {name: v for name in ("timeout", "retries") if (v := getattr(options, name)) is not UNSET}
-        fields |= {"result_ttl": said("result_ttl"), "then": then}
-        return Extras(
-            {name: value for name, value in fields.items() if value not in (None, {})},
-            None if options.priority is UNSET else checks.priority(options.priority),
-            bool(then) or said("result_ttl") is not None,
-        )
 
     def put(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """Put a job; waits while the queue is full.

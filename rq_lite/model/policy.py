@@ -1,18 +1,23 @@
-"""How the jobs of a task are run, what one put may say otherwise, and when a task runs by itself."""
+"""The options of tasks and of their puts: how jobs are run, what one put says otherwise, when a task runs by itself.
+
+An option is declared once, as a field of Policy, Definition or Options whose type is `Annotated` with an Option.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, TypeAlias
+from functools import partial
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 
 from rq_lite import checks
-from rq_lite.checks import INFINITE, LONGEST, integer, number
+from rq_lite.checks import INFINITE, LONGEST, in_seconds, integer, number
 from rq_lite.errors import UsageError
 from rq_lite.model.arguments import signature_of
+from rq_lite.model.option import Check, Declared, Option, declared, use_checked
 from rq_lite.model.schedule import Recurrence, recurring
 
 UNSET: Any = msgspec.UNSET
@@ -22,9 +27,6 @@ FOREVER = 2e9  # seconds: more than any run can last
 
 
 TTL = "above 0 seconds, up to 100 years (or None for no result)"
-
-
-CALLBACKS = {"on_success": "success", "on_failure": "failure", "on_done": "done"}  # what they are in a job's `then`
 
 
 RUN_IN = ("greenlet", "thread", "process")
@@ -46,43 +48,34 @@ class AnyTask:
     name: str
 
 
-class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """How the jobs of a task are run, and what becomes of their results. Times in seconds."""
-
-    retries: int = 0  # attempts after the first; then the job is buried
-    timeout: float | None = 600.0  # a run is ended after this long; None: never
-    backoff: float = 1.0  # before attempt n + 1: by chance between 0 and backoff * 2**(n - 1),
-    backoff_max: float = 600.0  # at most this
-    retry_on: tuple[type[BaseException], ...] = (BaseException,)  # these are tried again
-    no_retry_on: tuple[type[BaseException], ...] = ()  # except these: buried at once
-    result_ttl: float | None = None  # how long a result is kept; None: there is none
-    on_success: Any = None  # a Task: put with the result
-    on_failure: Any = None  # likewise, with how it ended, once it is given up
-    on_done: Any = None  # likewise, in either case
-    run_in: str = "greenlet"  # or "thread", "process": off the consumer's loop
-
-    def __post_init__(self) -> None:
-        if self.run_in not in RUN_IN:
-            raise UsageError(f"run_in must be one of {', '.join(RUN_IN)}, not {self.run_in!r}")
-        if self.result_ttl is not None:
-            number("result_ttl", self.result_ttl, TTL, most=LONGEST, above=True)
-        for name in CALLBACKS:
-            check_callback(name, getattr(self, name))
-        integer("retries", self.retries)
-        if self.timeout is not None:
-            number("timeout", self.timeout, "above 0 seconds (or None for none)", above=True)
-        for name in ("backoff", "backoff_max"):
-            number(name, getattr(self, name), "0 or more seconds, up to 100 years", most=LONGEST)
-
-    def is_retried(self, error: BaseException) -> bool:
-        """Whether an error of this type is worth another attempt."""
-        return isinstance(error, self.retry_on) and not isinstance(error, self.no_retry_on)
+def check_run_in(name: str, value: Any) -> Any:
+    if value not in RUN_IN:
+        raise UsageError(f"{name} must be one of {', '.join(RUN_IN)}, not {value!r}")
+    return value
 
 
-def check_callback(name: str, task: Any) -> None:
+def check_result_ttl(name: str, value: Any) -> Any:
+    return None if value is None else number(name, value, TTL, most=LONGEST, above=True)
+
+
+def check_timeout(name: str, value: Any) -> Any:
+    return None if value is None else number(name, value, "above 0 seconds (or None for none)", above=True)
+
+
+def check_timeout_of_put(name: str, value: Any) -> Any:
+    if value in (None, INFINITE):
+        raise UsageError(f"{name}={value} is for the task's definition; a put can only name a number of seconds")
+    return check_timeout(name, value)
+
+
+def check_backoff(name: str, value: Any) -> Any:
+    return number(name, value, "0 or more seconds, up to 100 years", most=LONGEST)
+
+
+def check_callback(name: str, task: Any) -> Any:
     """Raises UsageError for what is no task of one argument."""
     if task is None:
-        return
+        return None
     if not isinstance(task, AnyTask):
         raise UsageError(f"{name} takes a task (a function with @queue.task), not {task!r}")
     try:
@@ -90,18 +83,7 @@ def check_callback(name: str, task: Any) -> None:
     except TypeError as error:
         gets = "the result" if name == "on_success" else "an Ended"
         raise UsageError(f"{name}: {task.name} gets one argument, {gets}: {error}") from None
-
-
-def check_plain(name: str, function: Callable[..., Any]) -> None:
-    """Raises UsageError for a function that would not run when it is called."""
-    for kind, is_one, instead in NOT_PLAIN:
-        if is_one(function):
-            raise UsageError(f"task {name}: {kind}; jobs are plain functions: write `def`, with {instead}")
-
-
-def nanoseconds(timeout: float | None) -> int:
-    """What a consumer counts with: a whole number, also for what anybody may have written into a job."""
-    return int(max(0.0, min(FOREVER if timeout is None else timeout, FOREVER)) * 10**9)
+    return task
 
 
 Types: TypeAlias = type[BaseException] | Iterable[type[BaseException]]
@@ -118,69 +100,114 @@ def types(name: str, given: Types | None, default: tuple[type[BaseException], ..
     return found
 
 
-LIKE_POLICY = ("timeout", "retries", "result_ttl", *CALLBACKS)
+def check_wait(name: str, value: Any) -> Any:
+    return None if value is None else number(name, value, "0 or more seconds (or None: for ever)")
 
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+def check_delay(name: str, value: Any) -> Any:
+    wanted = "a number of seconds, up to 100 years (or a timedelta)"
+    return number(name, in_seconds(value), wanted, least=-LONGEST, most=LONGEST)
 
 
-MILLISECOND = timedelta(milliseconds=1)
+def check_at(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise UsageError(f"{name} must be a datetime, not {value!r}")
+    if value.utcoffset() is None:
+        raise UsageError(
+            f"{name}={value} is a different moment in each time zone: say the zone, as in "
+            'datetime(…, tzinfo=ZoneInfo("Europe/Berlin")), or at.astimezone() for this machine\'s'
+        )
+    return value
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What one put says otherwise than its task. Times in seconds."""
+def check_priority(_name: str, value: Any) -> Any:
+    return checks.priority(value)
 
-    delay: float = 0.0  # 0 or less: now
-    at: datetime | None = None
-    wait: Any = UNSET  # float | None; not given: the settings' `wait`
-    timeout: Any = UNSET
-    retries: Any = UNSET
-    priority: Any = UNSET
-    result_ttl: Any = UNSET
-    on_success: Any = UNSET
-    on_failure: Any = UNSET
-    on_done: Any = UNSET
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """How the jobs of a task are run, and what becomes of their results. Times in seconds."""
+
+    retries: Annotated[
+        int, Option("runs after the first one that failed; then the job is buried", integer, puts=integer)
+    ] = 0
+    timeout: Annotated[
+        float | None,
+        Option("a run is ended after so long; None, not for a put: never", check_timeout, puts=check_timeout_of_put),
+    ] = 600.0
+    backoff: Annotated[
+        float,
+        Option("a job waits before run n + 1, by chance, between 0 and `backoff` · 2^(n-1) seconds", check_backoff),
+    ] = 1.0
+    backoff_max: Annotated[float, Option("it waits at most so long", check_backoff)] = 600.0
+    retry_on: Annotated[
+        tuple[type[BaseException], ...],
+        Option(
+            "only errors of these types (one, or several) are tried again, others bury the job at once",
+            partial(types, default=(BaseException,)),
+            default="all",
+        ),
+    ] = (BaseException,)
+    no_retry_on: Annotated[
+        tuple[type[BaseException], ...],
+        Option("errors of these types never", partial(types, default=()), default="none"),
+    ] = ()
+    result_ttl: Annotated[
+        float | None,
+        Option(
+            "a result is kept for so many seconds: [futures.md](futures.md)",
+            check_result_ttl,
+            puts=check_result_ttl,
+            always=True,
+            default="None: no result",
+        ),
+    ] = None
+    on_success: Annotated[
+        Any,  # a Task
+        Option(
+            "a task that is put with the result of a job that is done: [callbacks.md](callbacks.md)",
+            check_callback,
+            puts=check_callback,
+            always=True,
+            then="success",
+        ),
+    ] = None
+    on_failure: Annotated[
+        Any,
+        Option(
+            "a task that is put with an `Ended` when the job is given up",
+            check_callback,
+            puts=check_callback,
+            always=True,
+            then="failure",
+        ),
+    ] = None
+    on_done: Annotated[
+        Any,
+        Option(
+            "a task that is put with an `Ended` in either case",
+            check_callback,
+            puts=check_callback,
+            always=True,
+            then="done",
+        ),
+    ] = None
+    run_in: Annotated[
+        str,
+        Option(
+            'where its jobs run; `"thread"` or `"process"` for what computes: [cpu.md](cpu.md)',
+            check_run_in,
+            default='`"greenlet"`',
+        ),
+    ] = "greenlet"
 
     def __post_init__(self) -> None:
-        if self.wait is not UNSET and self.wait is not None:
-            number("wait", self.wait, "0 or more seconds (or None: for ever)")
-        number(
-            "delay", self.delay, "a number of seconds, up to 100 years (or a timedelta)", least=-LONGEST, most=LONGEST
-        )
-        if self.at is not None:
-            self._check_at(self.at)
-        given = {n: v for n in LIKE_POLICY if (v := getattr(self, n)) is not UNSET}
-        if given.get("timeout", 1.0) in (None, INFINITE):
-            raise UsageError(
-                f"timeout={given['timeout']} is for the task's definition; a put can only name a number of seconds"
-            )
-        Policy(**given)
-        if self.priority is not UNSET:
-            checks.priority(self.priority)
+        use_checked(self, POLICY)
 
-    def _check_at(self, at: datetime) -> None:
-        if not isinstance(at, datetime):
-            raise UsageError(f"at must be a datetime, not {at!r}")
-        if at.utcoffset() is None:
-            raise UsageError(
-                f"at={at} is a different moment in each time zone: say the zone, as in "
-                'datetime(…, tzinfo=ZoneInfo("Europe/Berlin")), or at.astimezone() for this machine\'s'
-            )
-        if self.delay:
-            raise UsageError("a put has either delay= or at=, not both")
-
-    @property
-    def due(self) -> int | None:
-        """The moment in `at`, ms since 1970, never too early; None where there is none."""
-        return None if self.at is None else max(0, -((EPOCH - self.at) // MILLISECOND))
-
-
-class Extras(NamedTuple):
-    """What the jobs of a task say beside its name and their arguments; nothing, for most."""
-
-    fields: dict[str, Any]  # of the message
-    priority: float | None
-    tracked: bool  # somebody wants to hear how they end
+    def is_retried(self, error: BaseException) -> bool:
+        """Whether an error of this type is worth another attempt."""
+        return isinstance(error, self.retry_on) and not isinstance(error, self.no_retry_on)
 
 
 class Again(NamedTuple):
@@ -191,14 +218,135 @@ class Again(NamedTuple):
     kwargs: Mapping[str, Any]
 
 
-def again(cron: Any = None, every: Any = None, tz: Any = None, missed: Any = None, **with_: Any) -> Again | None:
-    """From what `@queue.task(…)` says of it; None where it says nothing. Raises UsageError."""
-    when = recurring(cron, every, tz, missed)
-    if when is None:
-        if with_:
-            raise UsageError(f"{'= and '.join(with_)}= belong to a schedule: say cron= or every=, too")
-        return None
-    args = with_.get("args", ())
-    if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
-        raise UsageError(f"args must be a list or tuple, not {args!r}")
-    return Again(when, args, with_.get("kwargs", {}))
+class Definition(msgspec.Struct, frozen=True, kw_only=True):
+    """What `@queue.task(…)` says beside the policy: what the task is called, and when it runs by itself."""
+
+    name: Annotated[str | None, Option("what jobs call it, in every program", default="`module:function`")] = None
+    cron: Annotated[Any, Option("it runs by itself, at these times: [schedules.md](schedules.md)")] = None
+    every: Annotated[
+        Any, Option("it runs by itself, so often: seconds, or a timedelta, counted from 1970-01-01 UTC")
+    ] = None
+    tz: Annotated[Any, Option("of `cron`", default="UTC")] = None
+    missed: Annotated[
+        str | None,
+        Option(
+            'runs for times without a worker: `"once"` for all of them, `"all"` (the last 100), or `"skip"`',
+            default='`"once"`',
+        ),
+    ] = None
+    args: Annotated[Any, Option("what it is then called with", default="none")] = UNSET
+    kwargs: Annotated[Any, Option("what it is then called with, by name", default="none")] = UNSET
+
+    @property
+    def again(self) -> Again | None:
+        """None where it says nothing of when it runs. Raises UsageError."""
+        when = recurring(self.cron, self.every, self.tz, self.missed)
+        given = {name: value for name in ("args", "kwargs") if (value := getattr(self, name)) is not UNSET}
+        if when is None:
+            if given:
+                raise UsageError(f"{'= and '.join(given)}= belong to a schedule: say cron= or every=, too")
+            return None
+        args = given.get("args", ())
+        if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
+            raise UsageError(f"args must be a list or tuple, not {args!r}")
+        return Again(when, args, given.get("kwargs", {}))
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+MILLISECOND = timedelta(milliseconds=1)
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What one put says: when and how it is put, and what its jobs have otherwise than their task. Times in seconds."""
+
+    delay: Annotated[float, Option("due so many seconds (or a timedelta) after the put", check_delay)] = 0.0
+    at: Annotated[datetime | None, Option("due at a datetime with its zone; one that is over: now", check_at)] = None
+    wait: Annotated[
+        Any,  # float | None
+        Option("how long the put waits for room; None: for ever", check_wait, default="the setting `wait`, 600 s"),
+    ] = UNSET
+    priority: Annotated[Any, Option("the lowest goes first, on a `PriorityQueue`", check_priority, default="0")] = UNSET
+    policy: dict[str, Any] = {}  # by the names of Policy's fields
+
+    def __post_init__(self) -> None:
+        use_checked(self, PUT)
+        if self.at is not None and self.delay:
+            raise UsageError("a put has either delay= or at=, not both")
+        if self.policy:
+            meant = {name: PUTS[name](name, value) for name, value in self.policy.items()}
+            msgspec.structs.force_setattr(self, "policy", meant)
+
+    @property
+    def due(self) -> int | None:
+        """The moment in `at`, ms since 1970, never too early; None where there is none."""
+        return None if self.at is None else max(0, -((EPOCH - self.at) // MILLISECOND))
+
+
+POLICY, DEFINITION, PUT = declared(Policy), declared(Definition), declared(Options)
+PUTS: dict[str, Check] = {name: option.puts for name, (option, _) in POLICY.items() if option.puts is not None}
+OF_TASK = {"name": DEFINITION["name"], **POLICY, **DEFINITION}  # what `@queue.task(…)` takes
+# What `using(…)` takes.
+OF_PUT = {**{name: Declared(POLICY[name].option._replace(default="the task's"), UNSET) for name in PUTS}, **PUT}
+
+
+def options_of_task(given: Mapping[str, Any]) -> tuple[Definition, Policy]:
+    """From what `@queue.task(…)` is given; raises UsageError."""
+    unknown = sorted(given.keys() - OF_TASK.keys())
+    if unknown:
+        raise UsageError(f"@queue.task: no option is called {', '.join(unknown)}")
+    policy = Policy(**{name: value for name, value in given.items() if name in POLICY})
+    return Definition(**{name: value for name, value in given.items() if name in DEFINITION}), policy
+
+
+def options_of_put(given: Mapping[str, Any]) -> Options:
+    """From what `using(…)` is given; raises UsageError."""
+    policy, own = {}, {}
+    for name, value in given.items():
+        if name in PUTS:
+            policy[name] = value
+        elif name in PUT:
+            own[name] = value
+        else:
+            raise TypeError(f"Task.using() got an unexpected keyword argument {name!r}")
+    return Options(**own, policy=policy)
+
+
+class Extras(NamedTuple):
+    """What the jobs of a task say beside its name and their arguments; nothing, for most."""
+
+    fields: dict[str, Any]  # of the message
+    priority: float | None
+    tracked: bool  # somebody wants to hear how they end
+
+
+def extras_of(policy: Policy, options: Options) -> Extras:
+    """What a put says of the options, or else of the policy where its jobs must have it."""
+    fields: dict[str, Any] = {}
+    then: dict[str, list[str]] = {}
+    for name in PUTS:
+        option = POLICY[name].option
+        value = options.policy.get(name, getattr(policy, name) if option.always else None)
+        if value is None:
+            continue
+        if option.then:
+            then[option.then] = [value.queue.name, value.name]
+        else:
+            fields[name] = value
+    if then:
+        fields["then"] = then
+    priority = None if options.priority is UNSET else options.priority
+    return Extras(fields, priority, bool(then) or "result_ttl" in fields)
+
+
+def check_plain(name: str, function: Callable[..., Any]) -> None:
+    """Raises UsageError for a function that would not run when it is called."""
+    for kind, is_one, instead in NOT_PLAIN:
+        if is_one(function):
+            raise UsageError(f"task {name}: {kind}; jobs are plain functions: write `def`, with {instead}")
+
+
+def nanoseconds(timeout: float | None) -> int:
+    """What a consumer counts with: a whole number, also for what anybody may have written into a job."""
+    return int(max(0.0, min(FOREVER if timeout is None else timeout, FOREVER)) * 10**9)

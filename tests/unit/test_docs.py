@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from inspect import signature
 from pathlib import Path
 
 from rq_lite.broker import scripts
-from rq_lite.client.task import Task, TaskOptions
 from rq_lite.model.states import EDGES, State
 from rq_lite.settings import Settings
 
@@ -55,12 +53,6 @@ def test_links_between_documents_lead_somewhere() -> None:
 def test_every_setting_is_documented_and_no_other() -> None:
     documented = [row[0].strip("`") for row in rows((DOCS / "settings.md").read_text()) if row[0] != "name"]
     assert documented == list(Settings.__struct_fields__)
-
-
-def test_every_option_of_a_task_and_its_puts_is_documented_and_no_other() -> None:
-    table = [row for row in rows((DOCS / "tasks.md").read_text()) if len(row) == 5 and row[0] != "option"]
-    for column, options in ((1, TaskOptions.__annotations__), (2, signature(Task.using).parameters.keys() - {"self"})):
-        assert {row[0].strip("`") for row in table if row[column]} == set(options)
 
 
 def test_every_test_that_the_guarantees_name_exists() -> None:

@@ -1,0 +1,79 @@
+"""What a task's option is, and what follows from that: its check, its default in words, its line in a docstring.
+
+It is declared as metadata of the field that holds it: `retries: Annotated[int, Option(…)] = 0`. policy.py has them all.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
+
+from rq_lite.checks import in_words
+
+F = TypeVar("F", bound=Callable[..., Any])
+Check: TypeAlias = Callable[[str, Any], Any]  # an option's name and a value; the value to be used, or UsageError
+
+
+def as_given(_name: str, value: Any) -> Any:
+    return value
+
+
+class Option(NamedTuple):
+    """What an option is, beside its name, type and default: those are its field's."""
+
+    meaning: str  # as docs/tasks.md says it
+    check: Check = as_given
+    # Only in Policy: what a put may say otherwise (None: nothing). Its job then has the value, in the field of the
+    # message that is called like the option.
+    puts: Check | None = None
+    always: bool = False  # each job has the task's value, too: what ends a job may not know its task
+    then: str = ""  # of a callback: the word for it in a job's `then`
+    default: str = ""  # in words, where those for the field's default are not the best
+
+
+class Declared(NamedTuple):
+    """An option with the default of its field."""
+
+    option: Option
+    default: Any
+
+    @property
+    def default_in_words(self) -> str:
+        return self.option.default or in_words(self.default)
+
+
+def declared(struct: type[msgspec.Struct]) -> dict[str, Declared]:
+    """The options among its fields."""
+    return {
+        field.name: Declared(field.type.__metadata__[0], field.default)
+        for field in msgspec.structs.fields(struct)
+        if hasattr(field.type, "__metadata__")
+    }
+
+
+def use_checked(said: msgspec.Struct, options: Mapping[str, Declared]) -> None:
+    """Has each option that is not the default checked, and be what that makes of it. Raises UsageError."""
+    for name, (option, default) in options.items():
+        value = getattr(said, name)
+        if value is not default and (meant := option.check(name, value)) is not value:
+            msgspec.structs.force_setattr(said, name, meant)
+
+
+def documented(options: Mapping[str, Declared]) -> Callable[[F], F]:
+    """Has the docstring of a function end with what each option means."""
+
+    def decorate(function: F) -> F:
+        if function.__doc__ is not None:  # as with python -OO
+            function.__doc__ = "\n".join((function.__doc__.rstrip() + "\n", *map(line, options)))
+        return function
+
+    def line(name: str) -> str:
+        words = f"{options[name].option.meaning} ({options[name].default_in_words})"
+        plain = re.sub(r"\[[\w.]+\]\(([\w.]+)\)", r"docs/\1", words).replace("`", "")
+        return textwrap.fill(plain, 110, initial_indent=f"        {name:<13}", subsequent_indent=" " * 21)
+
+    return decorate
