@@ -10,7 +10,7 @@ from rq_lite import checks
 from rq_lite.client.job import Job
 from rq_lite.errors import BadArgument, PayloadTooLarge, UsageError
 from rq_lite.model.arguments import json_trouble, mended
-from rq_lite.model.message import ITEM, VERSION, Message, encode, marked, new_id
+from rq_lite.model.message import ITEM, VERSION, Message, entry_of, new_id
 
 if TYPE_CHECKING:
     from rq_lite.client.queue import Queue
@@ -27,20 +27,15 @@ def encoded(queue: Queue, item: Any, priority: float | None, *, pickled: bool) -
         if type(item) not in PLAIN and (trouble := trouble_with(item)):
             raise BadArgument(f"queue {queue.name!r}: this item cannot be put: {trouble}")
         message = Message(VERSION, new_id(), "", [item])
+    if priority is not None:
+        priority = checks.priority(priority) or None  # 0 is what it counts as without one
+    seal, most = queue.seal, queue.settings.max_payload
     try:
-        entry = encode(message)
+        return entry_of(message, queue.name, seal, priority=priority, most=most)
+    except PayloadTooLarge:
+        raise
     except Exception as error:
         raise BadArgument(f"queue {queue.name!r}: this item cannot be put: {error}") from None
-    if queue.seal is not None:
-        entry = queue.seal(entry)
-    if priority is not None and (number := checks.priority(priority)):  # 0 is what it counts as without one
-        entry = marked(entry, message.id, priority=number)
-    if len(entry) > queue.settings.max_payload:
-        raise PayloadTooLarge(
-            f"queue {queue.name!r}: the encoded item has {len(entry):,} bytes, max_payload is "
-            f"{queue.settings.max_payload:,}; put large data elsewhere and its name into the queue"
-        )
-    return entry
 
 
 def dumped(queue: Queue, item: Any) -> bytes:

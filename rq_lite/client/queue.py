@@ -28,6 +28,7 @@ from rq_lite.client.shelf import Delivery
 from rq_lite.client.task import Task, TaskOptions
 from rq_lite.errors import RqLiteError, UsageError
 from rq_lite.model.arguments import Arguments
+from rq_lite.model.message import Seal
 from rq_lite.model.names import checked_name
 from rq_lite.model.option import documented
 from rq_lite.model.policy import OF_TASK, UNSET, Options, options_of_task
@@ -115,10 +116,10 @@ class Queue:
         return self.broker.settings
 
     @cached_property
-    def seal(self) -> Callable[[bytes], bytes] | None:
+    def seal(self) -> Seal | None:
         """What signs the JSON of its jobs, if there is a secret."""
         signer = self.broker.core.signer
-        return None if signer is None else partial(signer.seal, self.name)
+        return None if signer is None else signer.seal
 
     def forget_settings(self) -> None:
         """The default broker is another one now."""

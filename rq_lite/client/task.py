@@ -17,7 +17,7 @@ from rq_lite.client.job import Job
 from rq_lite.client.registry import registry
 from rq_lite.errors import PayloadTooLarge, UsageError
 from rq_lite.model.arguments import IMPORT, Arguments
-from rq_lite.model.message import VERSION, Message, encode, marked, new_id
+from rq_lite.model.message import VERSION, Message, entry_of, new_id
 from rq_lite.model.option import documented
 from rq_lite.model.policy import (
     OF_PUT,
@@ -228,22 +228,17 @@ class Task(AnyTask, Generic[P, R]):
     def encoded(self, args: tuple[Any, ...], kwargs: dict[str, Any], job_id: str) -> bytes:
         """The job as bytes; arguments must have been checked. Raises BadArgument, PayloadTooLarge."""
         fields, priority, tracked = self._extras
+        queue = self.queue
+        seal, most = queue.seal, queue.settings.max_payload
+        message = Message(VERSION, job_id, self.name, list(args), kwargs, **fields)
         try:
-            entry = encode(Message(VERSION, job_id, self.name, list(args), kwargs, **fields))
+            entry = entry_of(message, queue.name, seal, priority=priority, most=most)
+        except PayloadTooLarge:
+            raise
         except Exception as error:
             raise self.arguments.blame(args, kwargs, error) from None
-        seal = self.queue.seal
-        if seal is not None:
-            entry = seal(entry)
         if tracked and defaults.instead is None:
-            self.queue.broker.puts.expect_tracked(self.queue.name)
-        if priority is not None or tracked:
-            entry = marked(entry, job_id, priority=priority, tracked=tracked)
-        if len(entry) > self.queue.settings.max_payload:
-            raise PayloadTooLarge(
-                f"task {self.name}: the encoded job has {len(entry):,} bytes, max_payload is "
-                f"{self.queue.settings.max_payload:,}; put large data elsewhere and its name into the job"
-            )
+            queue.broker.puts.expect_tracked(queue.name)
         return entry
 
 

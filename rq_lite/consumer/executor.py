@@ -22,7 +22,7 @@ from rq_lite.errors import JobTimeout
 from rq_lite.logs import RateLimitedLog
 from rq_lite.model import completion
 from rq_lite.model.failure import RemoteFailure, beside_a_loop, describe, is_final, trace
-from rq_lite.model.message import Message, Undecodable, as_is, decode
+from rq_lite.model.message import Message, Undecodable, as_is, decode, is_tracked
 from rq_lite.model.outcome import Buried, Crashed, Dropped, Finished, Outcome, Parked, Retried
 from rq_lite.model.policy import Policy, nanoseconds
 from rq_lite.model.retry import POISON, Failure, Report, RetryPolicy, decide
@@ -70,7 +70,7 @@ class Executor:
         except Undecodable as error:
             self._seldom.warn(error.said, f"buried an entry: {error.said}: {error}")
             return Report(None, None, f"{error.said}: {error}", consumer=self._consumer).buried()
-        if crashes >= POISON and completion.is_tracked(message):
+        if crashes >= POISON and is_tracked(message):
             return self._poison(message, attempts, crashes, slot)
         task = self._tasks.get(message.task)
         if task is None:

@@ -9,8 +9,8 @@ from rq_lite.broker import Broker
 from rq_lite.broker.scheduling import Planned
 from rq_lite.errors import ShutDown
 from rq_lite.logs import one_line
-from rq_lite.model.message import as_is
-from rq_lite.model.schedule import MOST, Schedule, Seal, from_json, job_id
+from rq_lite.model.message import Seal, as_is
+from rq_lite.model.schedule import MOST, Schedule, from_json, job_id
 
 log = logging.getLogger("rq_lite.worker")
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 
 from rq_lite.model.arguments import Arguments
-from rq_lite.model.message import VERSION, Message, entry_of, offspring
+from rq_lite.model.message import VERSION, Message, Seal, entry_of, is_tracked, offspring
 from rq_lite.model.outcome import Buried, Ended, Finished
 from rq_lite.model.retry import Failure, Report
 
@@ -20,16 +19,11 @@ class Puts(NamedTuple):
     """How callbacks are put."""
 
     says: Callable[[str], dict[str, Any]]  # what a put of this task says beside its arguments; nothing: not known here
-    seal: Callable[[str, bytes], bytes]  # JSON as it may lie on this queue: signed, if there is a secret
+    seal: Seal
 
 
 class BadResult(ValueError):
     """A result that JSON cannot carry unchanged, that is too large, or that is no result yet. Final."""
-
-
-def is_tracked(message: Message) -> bool:
-    """Whether somebody wants to hear how it ends."""
-    return message.result_ttl is not None or bool(message.then)
 
 
 def done(message: Message, queue: str, attempts: int, result: bytes, puts: Puts) -> Finished:
@@ -104,7 +98,7 @@ def callbacks(message: Message, ended: Ended, puts: Puts) -> list[tuple[str, byt
         if word in ("done", "success" if ended.state == "done" else "failure"):
             argument = ended.result if word == "success" else ended
             about = Message(VERSION, offspring(message.id, word), task, [argument], **puts.says(task))
-            found.append((queue, entry_of(about, partial(puts.seal, queue))))
+            found.append((queue, entry_of(about, queue, puts.seal)))
     return found
 
 

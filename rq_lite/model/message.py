@@ -12,13 +12,14 @@ import os
 import re
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
-from rq_lite.errors import UNREADABLE
+from rq_lite.errors import UNREADABLE, PayloadTooLarge
 from rq_lite.model.names import NAME
 
+Seal: TypeAlias = Callable[[str, bytes], bytes]  # JSON as it may lie on a queue of this name: signed, with a secret
 VERSION = 1
 ENDS = ("success", "failure", "done")  # when a callback is put
 LONGEST_ID = 150  # of a callback's job
@@ -121,10 +122,35 @@ def marked(entry: bytes, job_id: str, *, priority: float | None = None, tracked:
     return b"0.0" + marks.encode() + entry
 
 
-def entry_of(message: Message, sealed: Callable[[bytes], bytes]) -> bytes:
-    """A message as an entry that was never taken; with its mark, if somebody wants to hear how it ends."""
-    tracked = message.result_ttl is not None or bool(message.then)
-    return marked(sealed(encode(message)), message.id, tracked=tracked)
+def is_tracked(message: Message) -> bool:
+    """Whether somebody wants to hear how it ends."""
+    return message.result_ttl is not None or bool(message.then)
+
+
+def entry_of(
+    message: Message, queue: str, seal: Seal | None = None, *, priority: float | None = None, most: int | None = None
+) -> bytes:
+    """A message as an entry of this queue that was never taken: encoded, sealed, marked, and of at most so many bytes.
+
+    Raises PayloadTooLarge, and whatever an argument raises that cannot be encoded.
+    """
+    entry = encode(message)
+    if seal is not None:
+        entry = seal(queue, entry)
+    tracked = is_tracked(message)
+    if priority is not None or tracked:
+        entry = marked(entry, message.id, priority=priority, tracked=tracked)
+    if most is not None and len(entry) > most:
+        raise too_large(message, queue, len(entry), most)
+    return entry
+
+
+def too_large(message: Message, queue: str, size: int, most: int) -> PayloadTooLarge:
+    what = f"task {message.task}: the encoded job" if message.task else f"queue {queue!r}: the encoded item"
+    return PayloadTooLarge(
+        f"{what} has {size:,} bytes, max_payload is {most:,}; put large data elsewhere and its name into the "
+        f"{'job' if message.task else 'queue'}"
+    )
 
 
 def offspring(job_id: str, word: str) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import count
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -21,10 +21,9 @@ from cronsim import CronSim, CronSimError
 
 from rq_lite.checks import in_seconds
 from rq_lite.errors import UNREADABLE, UsageError
-from rq_lite.model.message import VERSION, Message, entry_of, unsigned
+from rq_lite.model.message import VERSION, Message, Seal, entry_of, unsigned
 
 # Signs JSON for a queue, or checks the signature: as a broker does.
-Seal = Callable[[str, bytes], bytes]
 
 MISSED = ("skip", "once", "all")
 LATE = 60_000  # ms: a slot that is fired within so long was not missed
@@ -117,7 +116,7 @@ class Schedule(Recurrence, frozen=True, kw_only=True, omit_defaults=True):
     def entry(self, job_id: str, seal: Seal) -> bytes:
         """A job of this schedule, encoded."""
         message = Message(VERSION, job_id, self.task, self.args, self.kwargs, **self.job)
-        return entry_of(message, partial(seal, self.queue))
+        return entry_of(message, self.queue, seal)
 
     def same_times(self, other: Recurrence) -> bool:
         return (self.cron, self.every, self.tz) == (other.cron, other.every, other.tz)

@@ -22,7 +22,7 @@ from rq_lite.consumer.run import call
 from rq_lite.errors import UsageError
 from rq_lite.model import completion
 from rq_lite.model.failure import is_final
-from rq_lite.model.message import Message, decode
+from rq_lite.model.message import Message, decode, is_tracked
 from rq_lite.model.outcome import Buried, Finished
 from rq_lite.model.policy import Options
 from rq_lite.model.retry import Failure
@@ -141,7 +141,7 @@ class Inline(Record):
         self.ran.append(ran)
         if ran.error is not None:
             self._turn.failures.append(ran.error)
-        if not completion.is_tracked(message):
+        if not is_tracked(message):
             return
         finished = ended(ran, message, one.queue)
         self._results[message.id] = b'{"state":"%s",%s}' % (finished.state.encode(), finished.detail or b'"value":null')

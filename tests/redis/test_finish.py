@@ -37,7 +37,7 @@ def declared(broker: Broker, link: Link) -> None:
 
 def tracked(number: int, *, callbacks: bool = False, ttl: float | None = 60.0) -> bytes:
     then = {"done": ["next", "t"]} if callbacks else {}
-    return entry_of(Message(VERSION, f"{number:08}", "t", result_ttl=ttl, then=then), bytes)
+    return entry_of(Message(VERSION, f"{number:08}", "t", result_ttl=ttl, then=then), "q")
 
 
 def taken(broker: Broker, link: Link, *entries: bytes) -> list[int]:
@@ -151,7 +151,7 @@ def test_a_failed_job_is_buried_in_the_same_step(broker: Broker, link: Link) -> 
 
 def test_callbacks_wait_in_their_queues_from_the_same_step_on_whatever_the_bound(broker: Broker, link: Link) -> None:
     broker.puts.declare("next", 1, 0)
-    callback = entry_of(Message(VERSION, "callback", "t", [1]), bytes)
+    callback = entry_of(Message(VERSION, "callback", "t", [1]), "q")
     tags = taken(broker, link, tracked(1, callbacks=True), tracked(2, callbacks=True))
     ends = [(tags[0], done(puts=[("next", callback), ("q", callback)])), (tags[1], failed(puts=[("next", callback)]))]
     assert broker.takes.finish("q", "c", ends, link) == 0

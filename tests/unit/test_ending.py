@@ -137,7 +137,7 @@ def test_ids_of_callbacks_never_grow_too_long() -> None:
     for _ in range(100):
         one = offspring(one, "success")
         assert len(one) <= 150
-        assert decode(entry_of(Message(VERSION, one, "t", result_ttl=1), bytes))[0].id == one
+        assert decode(entry_of(Message(VERSION, one, "t", result_ttl=1), "q"))[0].id == one
     assert offspring("x" * 200, "done") == offspring("x" * 200, "done") != offspring("y" * 200, "done")
 
 

@@ -33,7 +33,7 @@ from rq_lite.consumer.run import call
 from rq_lite.errors import AppFailed, JobTimeout, UsageError
 from rq_lite.model import completion
 from rq_lite.model.failure import describe, is_final
-from rq_lite.model.message import decode
+from rq_lite.model.message import decode, is_tracked
 from rq_lite.model.policy import FOREVER
 from rq_lite.process.signals import Handler, Signals
 from rq_lite.process.streams import by_line, flush
@@ -189,7 +189,7 @@ class Engine:
                 final=is_final(task.policy, error),
                 leaving=self._worn_out(),
             )
-        if not completion.is_tracked(message):
+        if not is_tracked(message):
             return Answer(event="done", leaving=self._worn_out())
         try:
             result = completion.encoded(message, value, task.arguments, self._settings.max_result)
