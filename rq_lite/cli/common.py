@@ -11,17 +11,32 @@ import click
 from rq_lite.admin import status
 from rq_lite.broker import Broker
 from rq_lite.errors import UsageError
-from rq_lite.settings import Settings, load_settings
+from rq_lite.settings import FIELD_TYPES, FIELDS, SETTINGS, Settings, load_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
-def url_option(command: F) -> F:
-    return click.option(
-        "--url",
-        help="Redis, as redis://, rediss://, unix:// or redis+sentinel:// (RQ_LITE_URL hides a password from `ps`).",
-    )(command)
+def setting_options(*names: str) -> Callable[[F], F]:
+    """Options for these settings, which the command hands to `settings_from` as it gets them."""
+    for name in names:
+        assert SETTINGS[name].help, f"the setting {name} has no help= for a command's option"
+
+    def decorate(command: F) -> F:
+        for name in reversed(names):
+            setting, kind = SETTINGS[name], FIELD_TYPES[name]
+            command = click.option(
+                f"--{name.replace('_', '-')}",
+                type=kind if kind in (int, float) else str,
+                metavar=setting.metavar,
+                help=setting.help.format(default=FIELDS[name].default),
+            )(command)
+        return command
+
+    return decorate
+
+
+url_option = setting_options("url")
 
 
 def duration(_context: click.Context, option: click.Parameter, text: str | None) -> float | None:

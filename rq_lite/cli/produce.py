@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from rq_lite.admin import operate
-from rq_lite.cli.common import open_broker, settings_from, url_option
+from rq_lite.cli.common import open_broker, setting_options, settings_from, url_option
 from rq_lite.cli.progress import shown
 from rq_lite.client.app import find_task
 from rq_lite.client.defaults import defaults
@@ -41,14 +41,14 @@ HELP = {
 
 @click.command()
 @click.argument("source", required=False)
-@click.option("--task", metavar="APP:TASK", help="The task to put jobs of, as in workers.crawl:fetch.")
+@setting_options("task")
 @click.option("--format", type=click.Choice(["lines", "ndjson", "csv", "tsv"]), help="Default: guessed from the name.")
 @click.option("--encoding", metavar="NAME", help=HELP["encoding"])
 @click.option("--count", type=int, help="Instead of SOURCE: the numbers 0 to COUNT - 1.")
 @click.option("--template", metavar="TEXT", help=HELP["template"])
 @click.option("--watch", type=click.Path(path_type=Path), metavar="DIR", help=HELP["watch"])
 @click.option("--rate", metavar="N/s", help="At most so many, as in 500/s or 30/min.")
-@click.option("--batch", type=int, help="Jobs per round trip. Default: 500.")
+@setting_options("batch")
 @click.option("--wait", type=float, metavar="SECONDS", help=HELP["wait"])
 @click.option("--maxsize", type=int, help="Set the queue's bound first (0: unbounded).")
 @click.option("--resume", metavar="NAME", help=HELP["resume"])
@@ -63,8 +63,9 @@ def command(as_json: bool, **options: Any) -> None:
     object holds keyword arguments, an array positional ones, anything else is the argument. CSV: the header names the
     arguments. Blank lines are left out.
     """
+    chosen = {name: options.pop(name) for name in ("task", "batch", "url")}
     given = Given(as_json=as_json, **options)
-    settings = settings_from(task=given.task, batch=given.batch, maxsize=given.maxsize, url=given.url)
+    settings = settings_from(**chosen, maxsize=given.maxsize)
     asked = checked(given, settings)
     logging.basicConfig(
         level=logging.WARNING if asked.quiet else logging.INFO,
@@ -91,21 +92,18 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     """The options, as the command line names them."""
 
     source: str | None
-    task: str | None
     format: Format | None
     encoding: str | None
     count: int | None
     template: str | None
     watch: Path | None
     rate: str | None
-    batch: int | None
     wait: float | None
     maxsize: int | None
     resume: str | None
     on_error: OnError
     no_progress: bool
     as_json: bool
-    url: str | None
 
     @property
     def quiet(self) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import Any
 
 import click
 import msgspec
 
 from rq_lite import __version__, events
 from rq_lite.admin import status
-from rq_lite.cli.common import open_broker, settings_from, url_option
+from rq_lite.cli.common import open_broker, setting_options, settings_from, url_option
 from rq_lite.errors import UsageError
 from rq_lite.process.protocol import ConsumerConfig
 from rq_lite.supervisor.supervisor import Supervisor
@@ -20,51 +21,24 @@ from rq_lite.supervisor.watchdog import Limits
 log = logging.getLogger("rq_lite.worker")
 
 QUEUES = "Serve these, in strict order; with weights in proportion to them. Default: all queues of the app."
-CPU_PROCS = "Processes, and threads, of each for jobs with run_in. Default: cores / procs, at least 1."
 BURST = "Exit 0 when everything is drained: jobs scheduled for later included, parked ones not."
 
 
 @click.command()
 @click.argument("app", required=False)
 @click.option("-q", "--queue", "queues", multiple=True, metavar="QUEUE[=WEIGHT]", help=QUEUES)
-@click.option("--procs", type=int, help="Consumer processes. Default: one per core.")
-@click.option("--greenlets", type=int, help="Jobs at a time in each. Default: 200.")
-@click.option("--cpu-procs", type=int, help=CPU_PROCS)
+@setting_options("procs", "greenlets", "cpu_procs")
 @click.option("--burst", is_flag=True, help=BURST)
-@click.option(
-    "--grace",
-    type=float,
-    metavar="SECONDS",
-    help="Time for running jobs at a stop, and for a job after its timeout. Default: 25.",
-)
-@click.option("--stall", type=float, metavar="SECONDS", help="Report a consumer stuck for so long. Default: 10.")
-@click.option("--max-jobs", type=int, metavar="N", help="Replace a consumer after about so many jobs.")
-@click.option("--max-rss", type=int, metavar="MB", help="Replace a consumer that uses so much memory.")
+@setting_options("grace", "stall", "max_jobs", "max_rss")
 @click.option("-v", "--verbose", is_flag=True, help="Log a line per job.")
 @url_option
-def command(
-    app: str | None,
-    queues: tuple[str, ...],
-    procs: int | None,
-    greenlets: int | None,
-    cpu_procs: int | None,
-    burst: bool,
-    grace: float | None,
-    stall: float | None,
-    max_jobs: int | None,
-    max_rss: int | None,
-    verbose: bool,
-    url: str | None,
-) -> None:
+def command(app: str | None, queues: tuple[str, ...], burst: bool, verbose: bool, **chosen: Any) -> None:
     """Run the jobs of APP, a module that registers tasks (default: the setting `app`).
 
     SIGTERM and Ctrl-C: take no more, wait up to --grace for running jobs, give back the rest, exit 0. Again: at once.
     SIGHUP: replace the consumers one by one, each by one that imports APP anew.
     """
-    settings = settings_from(
-        app=app, procs=procs, greenlets=greenlets, cpu_procs=cpu_procs, grace=grace, stall=stall, max_jobs=max_jobs,
-        max_rss=max_rss, url=url,
-    )  # fmt: skip
+    settings = settings_from(app=app, **chosen)
     if settings.app is None:
         raise UsageError("no APP: name the module that registers your tasks, or set app in [tool.rq-lite]")
     weights, strict = parse_queues(queues)

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from rq_lite.cli import COMMANDS, cli
+from rq_lite.cli.common import setting_options
 
 
 def said(*words: str, code: int = 0) -> str:
@@ -30,6 +31,18 @@ def test_help_is_there_by_both_names_and_nothing_is_cut_off(path: tuple[str, ...
     text = said(*path, "--help")
     assert said(*path, "-h") == text
     assert [line for line in text.partition("Commands:")[2].splitlines() if line.endswith("...")] == []
+
+
+def test_every_setting_that_a_command_has_as_an_option_has_a_help() -> None:
+    @click.command()
+    @setting_options("greenlets", "grace", "max_jobs")
+    def command() -> None: ...
+
+    text = CliRunner().invoke(command, ["--help"], terminal_width=78).output
+    assert "--greenlets INTEGER  Jobs at a time in each. Default: 200." in text
+    assert "--grace SECONDS" in text
+    with pytest.raises(AssertionError, match="lease"):
+        setting_options("lease")
 
 
 def test_a_command_that_is_none_is_told_what_may_be_meant() -> None:

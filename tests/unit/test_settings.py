@@ -12,9 +12,10 @@ import pytest
 
 from rq_lite.checks import LONGEST
 from rq_lite.errors import UsageError
-from rq_lite.settings import FIELD_TYPES, KINDS, LEAST, VARIABLES, Settings, load_settings
+from rq_lite.settings import FIELD_TYPES, KINDS, SETTINGS, VARIABLES, Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
+LEAST = {name: setting.least for name, setting in SETTINGS.items() if setting.least is not None}
 
 
 @pytest.fixture
@@ -177,6 +178,10 @@ def test_what_is_wrong_in_an_argument_names_it(tmp_path: Path) -> None:
         load(tmp_path, {"maxsize": "x"})
     with pytest.raises(UsageError, match="the arguments: no setting is called colour"):
         load(tmp_path, {"colour": 1})
+
+
+def test_every_setting_but_text_has_a_least() -> None:
+    assert LEAST.keys() == {name for name, kind in FIELD_TYPES.items() if kind != str | None}
 
 
 @pytest.mark.parametrize("name", sorted(LEAST))
