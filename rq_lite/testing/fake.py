@@ -1,0 +1,50 @@
+"""A Redis within this process, that this process's queues then belong to: it needs no server.
+
+fakeredis runs the same scripts. What that does not prove stands in docs/testing.md, and so nothing takes it by itself
+where a server is missing: a test asks for it by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import msgspec
+
+from rq_lite.broker import Broker
+from rq_lite.client.defaults import defaults
+from rq_lite.errors import UsageError
+from rq_lite.settings import checked
+from rq_lite.testing.isolation import WAIT, pointed_to
+
+
+@contextmanager
+def fake(**settings: Any) -> Iterator[Broker]:
+    """For the time of the block the default Redis is one within this process, empty, and gone after the block.
+
+    Otherwise as `isolated`: also for what this process starts, by RQ_LITE_URL, and with settings of docs/settings.md,
+    but for `url`. Yields the broker. Raises UsageError, also where fakeredis is not installed.
+    """
+    if "url" in settings:
+        raise UsageError(
+            "fake() makes a Redis of its own, url cannot be chosen; "
+            "for a Redis that is there set RQ_LITE_URL, or use Queue(…, broker=Broker(url))"
+        )
+    chosen = checked(settings, "the arguments", strict=False)
+    with closing(new_server()) as server:
+        wanted = {"wait": WAIT, **chosen, "url": server.url}
+        with (
+            closing(Broker(settings=msgspec.structs.replace(defaults.settings, **wanted), quiet=True)) as broker,
+            pointed_to(broker, **chosen),
+        ):
+            yield broker
+
+
+def new_server() -> Any:
+    """A `Server` of fake_server.py, imported only here: fakeredis takes as long to import as all of rq_lite."""
+    try:
+        return importlib.import_module("rq_lite.testing.fake_server").Server()
+    except ImportError as error:
+        raise UsageError(f"fake() needs fakeredis ({error}): pip install 'rq-lite[testing]'") from None
