@@ -181,7 +181,7 @@ def ready_task(given: Given, settings: Settings) -> Task[Any, Any]:
 def feed(given: Given, task: Task[Any, Any], outcome: Outcome) -> None:
     feeder = Feeder(
         task,
-        batch=task.queue.settings.batch,
+        batch=task.queue.sender.settings.batch,
         wait=given.wait,
         rate=None if given.rate is None else parse_rate(given.rate),
         template=given.template,

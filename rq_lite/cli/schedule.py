@@ -229,7 +229,7 @@ def run(name: str, url: str | None) -> None:
             way_out = ": set the RQ_LITE_SECRET it was added with, or add it again" if unsigned(planned) else ""
             raise UsageError(f"schedule {name!r} is {trouble(planned)}{way_out}")
         job_id = new_id()
-        Queue(schedule.queue, broker=broker).put_entries(
+        Queue(schedule.queue, broker=broker).sender.put_entries(
             [schedule.entry(job_id, broker.core.seal)], Options(), wait=0.0
         )
     click.echo(f"schedule {name!r}: job {job_id} is put on queue {schedule.queue!r}")

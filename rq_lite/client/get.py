@@ -144,7 +144,7 @@ class Getter:
                 if self._waiting:
                     self._bell.news.notify()
             if spare > 0:  # this thread was interrupted while another took for it, or an answer that was lost is found
-                self._return_spare_after(found, ahead)
+                self._return_spare(ahead, found)
 
     @property
     def ready(self) -> int:
@@ -274,23 +274,19 @@ class Getter:
             if tags:
                 self._give_back(sorted(tags), patience)
 
-    def _return_spare_after(self, got: Delivery | None, kept: int) -> None:
+    def _return_spare(self, kept: int = 0, got: Delivery | None = None) -> None:
         """A courtesy that no `get` fails for: what cannot go back now is found at the next look."""
         try:
-            with contextlib.suppress(RqLiteError):
-                self._return_spare(kept)
+            with contextlib.suppress(Closed, RqLiteError), alone(self._talk):
+                with self._guard:
+                    spare = [self._shelf.ready.pop() for _ in range(self._spare(kept))]
+                if spare:
+                    self._give_back([one.tag for one in spare])
         except BaseException:  # the caller does not hear of what it has got
             with self._guard:
                 if got is not None:
                     self._shelf.put_back(got)
             raise
-
-    def _return_spare(self, kept: int = 0) -> None:
-        with contextlib.suppress(Closed), alone(self._talk):
-            with self._guard:
-                spare = [self._shelf.ready.pop() for _ in range(self._spare(kept))]
-            if spare:
-                self._give_back([one.tag for one in spare])
 
     # -- Redis; callers hold `_talk`
 

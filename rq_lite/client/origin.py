@@ -15,7 +15,7 @@ from rq_lite.client.current import current_job
 from rq_lite.client.defaults import defaults
 
 if TYPE_CHECKING:
-    from rq_lite.client.queue import Queue
+    from rq_lite.client.put import Sender
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Elsewhere(Origin):
 PRODUCER = Origin()
 
 
-def origin_of(queue: Queue) -> Origin:
+def origin_of(queue: Sender) -> Origin:
     """Of a put into this queue that is made here and now."""
     if defaults.serves is None:
         return PRODUCER

@@ -3,22 +3,135 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from rq_lite.admin import status
-from rq_lite.broker import Code, Feed, Put
+from rq_lite.broker import Broker, Code, Feed, Put
 from rq_lite.broker.producing import before_put
+from rq_lite.client.batches import batches
+from rq_lite.client.defaults import defaults
 from rq_lite.client.origin import Origin, origin_of
-from rq_lite.errors import BrokerError, FeedMoved, PayloadTooLarge, QueueFull, RqLiteError, ShutDown
-from rq_lite.model.policy import FOREVER, Options
-
-if TYPE_CHECKING:
-    from rq_lite.client.queue import Queue
+from rq_lite.errors import BrokerError, FeedMoved, PayloadTooLarge, QueueFull, RqLiteError, ShutDown, UsageError
+from rq_lite.model.message import Seal
+from rq_lite.model.policy import FOREVER, UNSET, Options
+from rq_lite.settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+class Bounds(NamedTuple):
+    """The bounds that the program names, in jobs and in bytes; None: it names none."""
+
+    maxsize: int | None
+    maxbytes: int | None
+    headroom: int | None
+
+
+class Sender:
+    """The puts of one queue in this process: jobs of tasks and items, encoded by their owners.
+
+    1. An owner encodes a job with the `settings` and the `seal` of the sender.
+    2. `put_entries` puts as many as fit, and waits for room for the rest (`put_patiently`).
+    3. A queue that Redis does not know is declared, with the bounds that the program names, and the put is repeated.
+    4. `put_all` does so in batches, which are read while they are put.
+    """
+
+    def __init__(self, name: str, order: str, declared: Bounds, broker: Broker | None) -> None:
+        self.name = name
+        self.order = order
+        self.declared = declared
+        self.chosen_broker = broker  # None: the process's default one, whichever that is then
+        self._known = False  # it was made known from here
+        self._closed_in: int | None = None  # the process that closed it
+
+    @property
+    def broker(self) -> Broker:
+        return self.chosen_broker or defaults.broker
+
+    @cached_property
+    def settings(self) -> Settings:
+        return self.broker.settings
+
+    @cached_property
+    def seal(self) -> Seal | None:
+        """What signs the JSON of its jobs, if there is a secret."""
+        signer = self.broker.core.signer
+        return None if signer is None else signer.seal
+
+    def forget_settings(self) -> None:
+        """The default broker is another one now."""
+        self._known = False
+        for name in ("settings", "seal"):
+            self.__dict__.pop(name, None)
+
+    def declare(self) -> tuple[int, int]:
+        """Make the queue known in Redis; the bounds in force, in jobs and in bytes."""
+        bounds = self.declare_as(self.order)
+        self._known = True
+        return bounds
+
+    def declare_as(self, order: str = "") -> tuple[int, int]:
+        """The same in this order ("": as it is)."""
+        named = self.declared
+        return self.broker.puts.declare(self.name, named.maxsize, named.maxbytes, order, headroom=named.headroom)
+
+    def declare_once(self) -> None:
+        """Unless that was done from here."""
+        if not self._known:
+            self.declare()
+
+    def close(self) -> bool:
+        """This process puts and gets no more; whether it did until now."""
+        before, self._closed_in = self._closed_in, os.getpid()
+        return before != self._closed_in
+
+    def check_open(self) -> None:
+        """Raises UsageError once it was closed."""
+        if self._closed_in is not None and self._closed_in == os.getpid():
+            raise UsageError(f"queue {self.name!r} is closed in this process; make another Queue object to go on")
+
+    def put_entries(
+        self,
+        entries: Sequence[bytes],
+        options: Options,
+        *,
+        wait: Any = UNSET,
+        feed: Feed | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Put encoded jobs in their order, waiting for room as long as the options (or `wait`) say; how many.
+
+        The wait begins anew with every job that found room. `feed` moves with the jobs.
+        """
+        self.check_open()
+        if defaults.instead is not None:
+            return defaults.instead(self, entries, options)
+        if self.order != "fifo" and not self._known:
+            with before_put():
+                self.declare()
+        waits = (wait, options.wait, self.settings.wait)
+        patience = next(candidate for candidate in waits if candidate is not UNSET)
+        return put_patiently(self, entries, options, patience, feed=feed, progress=progress)
+
+    def put_all(self, entries: Iterable[bytes], options: Options) -> int:
+        """The same with any number of them, read as they are put."""
+        settings, count = self.settings, 0
+        try:
+            for batch in batches(entries, len, most=settings.batch, heaviest=settings.max_payload):
+                try:
+                    count += self.put_entries(batch, options)
+                except RqLiteError as error:
+                    count += error.put
+                    raise
+        except RqLiteError as error:  # of whoever makes the entries, too
+            error.put = count
+            raise
+        return count
 
 
 class Progress:
@@ -64,7 +177,7 @@ class Progress:
         finally:
             self._waited, self._waiting_since = self.waited, None
 
-    def look(self, queue: Queue) -> None:
+    def look(self, queue: Sender) -> None:
         """After a wait in vain: say, once, if nobody takes anything that could make room."""
         if self._alone:
             return
@@ -77,7 +190,7 @@ class Progress:
 
 
 def put_patiently(
-    queue: Queue,
+    queue: Sender,
     entries: Sequence[bytes],
     options: Options,
     patience: float | None,
@@ -128,7 +241,7 @@ def put_patiently(
 
 
 def step(
-    queue: Queue, entries: Sequence[bytes], options: Options, woken: bool, feed: Feed | None, origin: Origin
+    queue: Sender, entries: Sequence[bytes], options: Options, woken: bool, feed: Feed | None, origin: Origin
 ) -> Put:
     """One put, after making the queue known where Redis does not know it."""
     for _ in range(3):
@@ -158,7 +271,7 @@ def step(
     return reply
 
 
-def full(queue: Queue, reply: Put, hint: str) -> QueueFull:
+def full(queue: Sender, reply: Put, hint: str) -> QueueFull:
     alive, last_seen = status.signs_of_life(queue.broker, queue.name)
     return QueueFull(
         queue.name, size=reply.size, maxsize=reply.maxsize, bytes=reply.bytes, maxbytes=reply.maxbytes,

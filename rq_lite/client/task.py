@@ -185,7 +185,7 @@ class Task(AnyTask, Generic[P, R]):
         without their line ends. Raises as `put` does, the error's `put` then says how many were put before; UsageError
         for a str or bytes.
         """
-        return self.queue.put_all(self._entries(each_of(items)), self._options)
+        return self.queue.sender.put_all(self._entries(each_of(items)), self._options)
 
     def put_jobs(self, items: Iterable[tuple[Any, ...]]) -> list[Job]:
         """Put a job for each tuple of arguments, in batches, waiting for room. Raises as `put` does."""
@@ -195,14 +195,14 @@ class Task(AnyTask, Generic[P, R]):
             self.arguments.check(args, {})
             entries.append(self.encoded(args, {}, job_id))
             jobs.append(self.job(job_id, args))
-        self.queue.put_all(entries, self._options)
+        self.queue.sender.put_all(entries, self._options)
         return jobs
 
     def _put_one(self, args: tuple[Any, ...], kwargs: dict[str, Any], wait: Any) -> Job:
         job_id = new_id()
         self.arguments.check(args, kwargs)
         entry = self.encoded(args, kwargs, job_id)
-        self.queue.put_entries([entry], self._options, wait=wait)
+        self.queue.sender.put_entries([entry], self._options, wait=wait)
         return self.job(job_id, args, kwargs)
 
     def job(self, job_id: str, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Job:
@@ -213,7 +213,7 @@ class Task(AnyTask, Generic[P, R]):
             task=self.name,
             args=args,
             kwargs=kwargs,
-            broker=self.queue.chosen_broker,
+            broker=self.queue.sender.chosen_broker,
             result_ttl=self._extras.fields.get("result_ttl"),
             returns=self.arguments.returns,
         )
@@ -229,7 +229,7 @@ class Task(AnyTask, Generic[P, R]):
         """The job as bytes; arguments must have been checked. Raises BadArgument, PayloadTooLarge."""
         fields, priority, tracked = self._extras
         queue = self.queue
-        seal, most = queue.seal, queue.settings.max_payload
+        seal, most = queue.sender.seal, queue.sender.settings.max_payload
         message = Message(VERSION, job_id, self.name, list(args), kwargs, **fields)
         try:
             entry = entry_of(message, queue.name, seal, priority=priority, most=most)

@@ -60,7 +60,7 @@ class Producer:
     def _put(self, entries: list[bytes]) -> None:
         while entries and not self._stop.is_set():
             try:
-                self._task.queue.put_entries(entries, Options(), wait=SLICE, progress=self.progress)
+                self._task.queue.sender.put_entries(entries, Options(), wait=SLICE, progress=self.progress)
                 return
             except QueueFull as full:
                 entries = entries[full.put :]

@@ -101,7 +101,7 @@ class Feeder:
             self._jobs(source, typed),
             lambda job: len(job[0]),
             most=self._batch,
-            heaviest=self._queue.settings.max_payload,
+            heaviest=self._queue.sender.settings.max_payload,
         )
         going_on = source.place if at and source.read else ""
         for batch in jobs:
@@ -113,7 +113,7 @@ class Feeder:
             entries = [job[0] for job in batch]
             self.progress.offsets = [job[2] for job in batch]
             mark = None if resume is None else Feed(resume, POSITION, at, [written(job[1].place) for job in batch])
-            self._queue.put_entries(entries, self._options, feed=mark, progress=self.progress)
+            self._queue.sender.put_entries(entries, self._options, feed=mark, progress=self.progress)
             at = batch[-1][1].position
         if resume is not None and source.position != at:  # blank or skipped lines at the end
             self._queue.broker.puts.mark_feed(self._queue.name, resume, [(POSITION, at, source.position)])
@@ -190,7 +190,7 @@ class Feeder:
         `since`: when this producer first saw a turned one. A mark that another producer has moved is left alone.
         """
         now = time.monotonic()
-        keep = max(FORGET, 2 * self._queue.settings.patience)
+        keep = max(FORGET, 2 * self._queue.sender.settings.patience)
         absent = {package: mark for package, mark in marks.items() if package not in packages}
         for package in since.keys() - absent.keys():
             del since[package]
@@ -220,7 +220,9 @@ class Feeder:
         while not stop.is_set() and is_still(package, mark.values[0]):
             left = LOOK if until is None else max(0.0, until - time.monotonic())
             try:
-                self._queue.put_entries([entry], self._options, wait=min(left, LOOK), feed=mark, progress=self.progress)
+                self._queue.sender.put_entries(
+                    [entry], self._options, wait=min(left, LOOK), feed=mark, progress=self.progress
+                )
             except QueueFull:
                 if left < LOOK:
                     raise

@@ -146,7 +146,7 @@ class Inline(Record):
         finished = ended(ran, message, one.queue)
         self._results[message.id] = b'{"state":"%s",%s}' % (finished.state.encode(), finished.detail or b'"value":null')
         for name, entry in finished.puts:
-            queue = registry.queues.get(name) or Queue(name, broker=one.queue.chosen_broker)
+            queue = registry.queues.get(name) or Queue(name, broker=one.queue.sender.chosen_broker)
             self(queue, [entry], Options())
 
     def watch(self, jobs: Sequence[Job]) -> None:
@@ -176,7 +176,7 @@ def run(job: PutJob, queue: Queue, entry: bytes) -> tuple[Ran, Message]:
         try:
             args, kwargs = arguments_of(message)
             value = call(task, args, kwargs, current(message, task, attempt, said))
-            completion.encoded(message, value, task.arguments, queue.settings.max_result)
+            completion.encoded(message, value, task.arguments, queue.sender.settings.max_result)
         except FAILURES as error:
             retries = task.policy.retries if message.retries is None else message.retries
             if attempt > retries or is_final(task.policy, error):
@@ -201,7 +201,7 @@ def ended(ran: Ran, message: Message, queue: Queue) -> Finished:
         lambda name: registry.tasks[name].says if name in registry.tasks else {}, queue.broker.core.seal
     )
     if ran.error is None:
-        text = completion.encoded(message, ran.value, task.arguments, queue.settings.max_result)
+        text = completion.encoded(message, ran.value, task.arguments, queue.sender.settings.max_result)
         return completion.done(message, queue.name, ran.attempts, text, puts)
     said = f"{type(ran.error).__name__}: {ran.error}".removesuffix(": ")
     failure = Failure(said, "".join(traceback.format_exception(ran.error)))

@@ -101,7 +101,7 @@ def variable(value: Any, kind: Any) -> str | None:
 def forget_settings() -> None:
     """Queues keep the settings that they met first; what points them elsewhere brings others."""
     for queue in {*registry.queues.values(), *(task.queue for task in registry.tasks.values())}:
-        queue.forget_settings()
+        queue.sender.forget_settings()
 
 
 def emptied(server: Broker) -> Broker:

@@ -49,7 +49,7 @@ def ends(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("EVIDENCE", str(lab.folder / "evidence"))
     code = __import__(APP, fromlist=["ends"])
     for queue in (code.work, code.news):
-        queue.__dict__.pop("settings", None)
+        queue.sender.__dict__.pop("settings", None)
     return code
 
 
@@ -259,7 +259,7 @@ def test_redis_may_restart_while_one_waits(
     lab = lab_at(server)
     use(lab.broker)
     for queue in (ends.work, ends.news):
-        queue.__dict__.pop("settings", None)
+        queue.sender.__dict__.pop("settings", None)
     lab.work(app=APP)
     jobs = [ends.hold.put(n) for n in range(5)]
     lab.until_seen("begun", 5)

@@ -24,7 +24,7 @@ def here(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(defaults, "_brokers", {DEFAULT: broker})
     monkeypatch.setattr(defaults, "_settings", broker.settings)
     for queue in (brings.rows, brings.pages, brings.mails, brings.narrow):
-        queue.forget_settings()
+        queue.sender.forget_settings()
 
 
 @pytest.mark.usefixtures("here")

@@ -59,11 +59,11 @@ def test_an_isolated_redis_is_the_default_and_is_gone_afterwards(monkeypatch: py
     queue = Queue("isolated", maxsize=3)
     before = defaults.use(None)
     try:
-        assert queue.settings.wait == 600, "the settings that it has met first"
+        assert queue.sender.settings.wait == 600, "the settings that it has met first"
         with isolated(maxsize=7, secret="a secret for this test") as broker:
             assert queue.broker is broker
-            assert (queue.settings.wait, queue.settings.maxsize) == (5.0, 7)
-            assert queue.seal is not None
+            assert (queue.sender.settings.wait, queue.sender.settings.maxsize) == (5.0, 7)
+            assert queue.sender.seal is not None
             assert os.environ["RQ_LITE_URL"] == broker.url
             assert queue.qsize() == 0
             home = Path(broker.settings.home or "")
@@ -74,7 +74,7 @@ def test_an_isolated_redis_is_the_default_and_is_gone_afterwards(monkeypatch: py
             assert broker.read(("PING",)) == [b"PONG"]
         assert not home.exists()
         assert defaults.broker.shown == "redis://127.0.0.1:1"
-        assert (queue.settings.wait, bool(queue.seal)) == (600, False)
+        assert (queue.sender.settings.wait, bool(queue.sender.seal)) == (600, False)
         assert os.environ["RQ_LITE_URL"] == "redis://127.0.0.1:1"
         until(lambda: not processes(str(home)), "its redis-server and its keeper have ended")
     finally:

@@ -146,7 +146,7 @@ def test_of_a_worker_whose_jobs_lead_to_others(
     defaults.use(scene.lab.broker.settings, scene.lab.broker)
     ends: Any = importlib.import_module(ENDS)
     for queue in (ends.work, ends.news):
-        queue.__dict__.pop("settings", None)
+        queue.sender.__dict__.pop("settings", None)
     scene.lab.app, scene.queues = ENDS, ["work", "news"]
     with scene.told():
         for n in range(SLOTS):

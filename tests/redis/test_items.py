@@ -313,7 +313,7 @@ def test_close_while_an_answer_is_on_its_way(queue: Queue, broker: Broker) -> No
             getting = pool.submit(queue.get)
             assert taken.wait(30)
             closing = pool.submit(queue.close)
-            until(lambda: queue._closed_in, "it is closed")
+            until(lambda: queue.sender._closed_in, "it is closed")
             closed.set()
             closing.result(30)
             with pytest.raises(ValueError, match="queue 'q' is closed"):

@@ -31,7 +31,7 @@ def test_an_item_is_chosen_and_settled_in_one_step(
     """Else two threads that have got nothing themselves could choose the same one of the process."""
     queue.put("a")
     queue.get()
-    getter = queue._getter
+    getter = queue.items.getter
     done = getter._done
 
     def settle(held: Delivery) -> None:
@@ -47,7 +47,7 @@ def test_an_item_is_chosen_and_settled_in_one_step(
 @pytest.mark.parametrize("how", ["give back", "bury"])
 def test_what_goes_back_is_not_found_again_by_a_look_at_what_is_owned(queue: Queue, broker: Broker, how: str) -> None:
     queue.put("a")
-    held = queue._take(None)
+    held = queue.items.take(None)
     getter = held.getter
     with threads() as pool:
         with getter._talk:  # an exchange of another thread is under way
@@ -80,7 +80,7 @@ def test_what_goes_back_over_a_broken_connection_is_not_found_again(
 ) -> None:
     """The request was never done when the look finds the item still owned: it must not be for the next `get` here."""
     queue.put("a")
-    held = queue._take(None)
+    held = queue.items.take(None)
     getter = held.getter
     getter._session.link.drop()
     let_go(queue, held)
@@ -94,7 +94,7 @@ def test_what_was_taken_ahead_goes_back_once_over_a_broken_connection(broker: Br
     for item in range(3):
         hasty.put(item)
     assert hasty.get() == 0
-    getter = hasty._getter
+    getter = hasty.items.getter
     assert getter.ready == 2
     getter._session.link.drop()
     getter._return_spare()
@@ -136,7 +136,10 @@ def test_brokers_with_other_settings_share_nothing(broker: Broker) -> None:
     assert signed.get(timeout=10) == "a"
     with pytest.raises(Empty):
         signed.get(timeout=0.1)
-    assert (broker.puts.size("signed")[0], len(broker.takes.inflight("signed", signed._getter._consumer))) == (0, 1)
+    assert (broker.puts.size("signed")[0], len(broker.takes.inflight("signed", signed.items.getter._consumer))) == (
+        0,
+        1,
+    )
     signed.close()
     assert broker.puts.size("signed")[0] == 1
     plain.put(2)
@@ -151,7 +154,7 @@ def test_brokers_with_the_same_settings_are_one_consumer_and_each_can_close(brok
     for queue in (one, other):
         queue.put(1)
         assert queue.get() == 1
-    assert one._getter._consumer == other._getter._consumer
+    assert one.items.getter._consumer == other.items.getter._consumer
     other.close()
     assert (broker.puts.size("one")[0], broker.puts.size("other")[0]) == (0, 1)
     leases.leave()
@@ -186,7 +189,7 @@ def test_a_get_that_is_cut_short_after_it_has_chosen_leaves_its_item_to_the_next
     queue = Queue("q", maxsize=10, broker=broker)
     for item in "abc":
         queue.put(item)
-    getter = queue._getter
+    getter = queue.items.getter
     take, back = getter._take, broker.takes.give_back
     monkeypatch.setattr(getter, "_take", lambda _: take(2))  # more than was asked for, as when a lost answer is found
 
@@ -209,7 +212,7 @@ def test_a_get_that_is_cut_short_after_it_has_chosen_leaves_its_item_to_the_next
 def test_a_fork_has_nothing_of_what_its_parent_has_got(queue: Queue, broker: Broker) -> None:
     queue.put("a")
     with queue.lease() as item:
-        (held,) = next(iter(queue._getter._shelf._held.values()))
+        (held,) = next(iter(queue.items.getter._shelf._held.values()))
         child = os.fork()
         if not child:
             try:

@@ -184,7 +184,7 @@ def test_many_producers_never_exceed_the_bound(broker: Broker) -> None:
 def test_a_job_larger_than_maxbytes_is_refused_for_good(queue: Queue, broker: Broker) -> None:
     operate.configure(broker, "q", maxbytes=SIZE - 1)
     with pytest.raises(PayloadTooLarge, match="never fits its maxbytes"):
-        queue.put_entries([entry(1)], Options(wait=None))
+        queue.sender.put_entries([entry(1)], Options(wait=None))
     assert waiting(broker) == []
 
 
@@ -378,9 +378,9 @@ def test_a_queue_without_a_bound_accepts_nothing(broker: Broker) -> None:
 
 
 def test_a_queue_declares_itself_again_when_redis_was_emptied(queue: Queue, broker: Broker) -> None:
-    queue.put_entries([entry(1)], Options())
+    queue.sender.put_entries([entry(1)], Options())
     broker.read(("FLUSHALL",))
-    queue.put_entries([entry(2)], Options())
+    queue.sender.put_entries([entry(2)], Options())
     assert waiting(broker) == [2]
     assert counter(broker, "maxsize") == 10
     assert broker.read(("SMEMBERS", keys.QUEUES))[0] == [b"q"]

@@ -253,7 +253,7 @@ def test_a_queue_of_the_same_name_in_another_redis_is_another(broker: Broker, mo
     serving(monkeypatch, broker, "q")
     for url, kind in ((broker.url, Feeding), (f"{broker.url}?db=1", Elsewhere)):
         with closing(Broker(url)) as other:
-            assert type(origin_of(Queue("q", broker=other))) is kind
+            assert type(origin_of(Queue("q", broker=other).sender)) is kind
 
 
 def test_what_is_refused_is_not_put(task: AnyTask, broker: Broker) -> None:
@@ -276,7 +276,7 @@ def test_put_many_reads_no_further_than_a_batch_ahead(
     server: Any, task: AnyTask, broker: Broker, link: Link, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = server.broker(batch=4)
-    monkeypatch.setattr(task.queue, "_broker", small)
+    monkeypatch.setattr(task.queue.sender, "chosen_broker", small)
     broker.takes.register("q", "c", link=link)
     read = 0
 
@@ -301,7 +301,7 @@ def test_put_many_puts_in_order_whatever_the_batches(
     server: Any, task: AnyTask, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = server.broker(batch=7)
-    monkeypatch.setattr(task.queue, "_broker", small)
+    monkeypatch.setattr(task.queue.sender, "chosen_broker", small)
     operate.configure(broker, "q", maxsize=0)
     assert task.put_many(range(100)) == 100
     assert numbers(broker) == list(range(100))
@@ -620,7 +620,7 @@ def test_policies_that_cannot_be_are_refused(queue: Queue, policy: dict[str, Any
 
 def test_entries_of_other_programs_may_be_mixed_in(task: AnyTask, broker: Broker) -> None:
     put(broker, 7)
-    task.queue.put_entries([], Options())
+    task.queue.sender.put_entries([], Options())
     task.put(8)
     assert [message.task for message in messages(broker)] == ["t", task.name]
 

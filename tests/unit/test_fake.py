@@ -38,14 +38,18 @@ def test_for_the_time_of_a_block_it_is_the_default(monkeypatch: pytest.MonkeyPat
         queue = Queue("fake", maxsize=3)
         with fake(maxsize=7, secret="a secret for this test") as broker:
             assert queue.broker is broker
-            assert (queue.settings.wait, queue.settings.maxsize, bool(queue.seal)) == (5.0, 7, True)
+            assert (queue.sender.settings.wait, queue.sender.settings.maxsize, bool(queue.sender.seal)) == (
+                5.0,
+                7,
+                True,
+            )
             assert os.environ["RQ_LITE_URL"] == broker.url
             queue.put_many(["a", "b", "c"])
             assert queue.full()
             assert [queue.get(), queue.get_nowait()] == ["a", "b"]
         assert os.environ["RQ_LITE_URL"] == "redis://127.0.0.1:1"
         assert defaults.broker.shown == "redis://127.0.0.1:1"
-        assert (queue.settings.wait, bool(queue.seal)) == (600, False)
+        assert (queue.sender.settings.wait, bool(queue.sender.seal)) == (600, False)
         assert serving() == []
         with pytest.raises(redis.ConnectionError):
             broker.core.link().call("PING")
