@@ -56,7 +56,7 @@ class Items:
             priority = checks.priority(priority) or None  # 0 is what it counts as without one
         seal, most = sender.seal, sender.settings.max_payload
         try:
-            return entry_of(message, sender.name, seal, priority=priority, most=most)
+            return entry_of(message, sender.name, seal, priority, most)
         except PayloadTooLarge:
             raise
         except Exception as error:

@@ -128,7 +128,7 @@ def is_tracked(message: Message) -> bool:
 
 
 def entry_of(
-    message: Message, queue: str, seal: Seal | None = None, *, priority: float | None = None, most: int | None = None
+    message: Message, queue: str, seal: Seal | None = None, priority: float | None = None, most: int | None = None
 ) -> bytes:
     """A message as an entry of this queue that was never taken: encoded, sealed, marked, and of at most so many bytes.
 
@@ -137,9 +137,9 @@ def entry_of(
     entry = encode(message)
     if seal is not None:
         entry = seal(queue, entry)
-    tracked = is_tracked(message)
-    if priority is not None or tracked:
-        entry = marked(entry, message.id, priority=priority, tracked=tracked)
+    # As is_tracked says; each put comes by here.
+    if priority is not None or message.result_ttl is not None or message.then:
+        entry = marked(entry, message.id, priority=priority, tracked=is_tracked(message))
     if most is not None and len(entry) > most:
         raise too_large(message, queue, len(entry), most)
     return entry
