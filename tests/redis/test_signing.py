@@ -219,7 +219,7 @@ def test_a_pickled_queue_does_not_hold_the_secret(broker: Broker) -> None:
     assert b"a secret for these tests" not in raw
     before = defaults.use(Settings(secret="the reader has its own"))
     try:
-        assert pickle.loads(raw).settings.secret == "the reader has its own"
+        assert pickle.loads(raw).sender.settings.secret == "the reader has its own"
     finally:
         defaults.use(*before)
         registry.queues.pop("pickled")
