@@ -34,7 +34,6 @@ from gevent.threadpool import ThreadPool
 from rq_lite import events
 from rq_lite.admin import status
 from rq_lite.broker import Broker, Link, tcp
-
 from rq_lite.client import leases, schedules
 from rq_lite.client.app import import_app, own_traceback
 from rq_lite.client.current import found_by
@@ -42,12 +41,13 @@ from rq_lite.client.defaults import defaults
 from rq_lite.client.registry import registry
 from rq_lite.client.task import Task
 from rq_lite.consumer.consumer import Consumer, Order, SuspectConsumer
-from rq_lite.consumer.executor import Executor, chances, watched
+from rq_lite.consumer.executor import Executor, watched
 from rq_lite.consumer.exit import critical, hard_exit
 from rq_lite.consumer.offload.channel import Setup
 from rq_lite.consumer.offload.pools import Pools
 from rq_lite.consumer.progress import ProgressReporter
-from rq_lite.consumer.slots import Expired, Interrupted, Stopped
+from rq_lite.consumer.run import Expired, chances
+from rq_lite.consumer.slots import Interrupted, Stopped
 from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
 from rq_lite.logs import RateLimitedLog
 from rq_lite.model.failure import describe

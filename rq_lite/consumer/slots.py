@@ -17,7 +17,7 @@ import gevent
 from gevent.lock import Semaphore
 
 from rq_lite.consumer.exit import critical, hard_exit
-from rq_lite.errors import JobTimeout
+from rq_lite.consumer.run import Expired
 from rq_lite.model.message import id_in
 from rq_lite.model.outcome import Outcome
 from rq_lite.process.board import DEADLINE, ENTRANCE, JOB, NEVER, ROOM, SECOND, TURNED, Board
@@ -34,21 +34,6 @@ class Queued(Protocol):
 
 
 L = TypeVar("L", bound=Queued)
-
-
-class Expired(BaseException):
-    """Raised in a job at its deadline. Private: a class that jobs or libraries catch would be retried away.
-
-    Tracebacks show it as what the job is said to have failed of. `said` and `where`: what to report instead, and the
-    traceback, of a job that ran in another process.
-    """
-
-    __module__, __qualname__ = JobTimeout.__module__, JobTimeout.__qualname__
-
-    def __init__(self, said: str = "", where: str = "") -> None:
-        super().__init__(said or "the job's time is up")
-        self.said = said
-        self.where = where
 
 
 class Interrupted(BaseException):

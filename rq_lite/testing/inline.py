@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,16 +17,12 @@ from rq_lite.client.defaults import defaults
 from rq_lite.client.job import Job
 from rq_lite.client.queue import Queue
 from rq_lite.client.registry import registry
-from rq_lite.client.task import Task
-from rq_lite.consumer.run import call
+from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, run_once
 from rq_lite.errors import UsageError
-from rq_lite.model import completion
-from rq_lite.model.failure import is_final
-from rq_lite.model.message import Message, decode, is_tracked
-from rq_lite.model.outcome import Buried, Finished
-from rq_lite.model.policy import Options
-from rq_lite.model.retry import Failure
-from rq_lite.testing.puts import PutJob, arguments_of, job_of
+from rq_lite.model.message import decode
+from rq_lite.model.outcome import Finished, Outcome, Retried
+from rq_lite.model.policy import FOREVER, Options
+from rq_lite.testing.puts import PutJob, job_of
 
 # What a job may raise that is the job's own; Ctrl-C, and what a test framework raises to end a test, is not.
 FAILURES = (Exception, SystemExit)
@@ -137,15 +133,14 @@ class Inline(Record):
         return len(entries)
 
     def _run(self, one: Waiting) -> None:
-        ran, message = run(*one)
+        ran, outcome = run(*one)
         self.ran.append(ran)
         if ran.error is not None:
             self._turn.failures.append(ran.error)
-        if not is_tracked(message):
+        if not isinstance(outcome, Finished):
             return
-        finished = ended(ran, message, one.queue)
-        self._results[message.id] = b'{"state":"%s",%s}' % (finished.state.encode(), finished.detail or b'"value":null')
-        for name, entry in finished.puts:
+        self._results[ran.job.id] = b'{"state":"%s",%s}' % (outcome.state.encode(), outcome.detail or b'"value":null')
+        for name, entry in outcome.puts:
             queue = registry.queues.get(name) or Queue(name, broker=one.queue.sender.chosen_broker)
             self(queue, [entry], Options())
 
@@ -162,47 +157,39 @@ class Inline(Record):
             job.hear(self._results[job.id])
 
 
-def run(job: PutJob, queue: Queue, entry: bytes) -> tuple[Ran, Message]:
-    """All attempts of one job."""
+def run(job: PutJob, queue: Queue, entry: bytes) -> tuple[Ran, Outcome]:
+    """All attempts of one job, and what a worker would settle after the last."""
     task = registry.tasks.get(job.task)
     if task is None:
         raise UsageError(f"inline: no task {job.task!r} is known here; import the module that defines it")
-    attempt = 0
+    outcomes = Outcomes(registry.tasks, "inline", queue.broker.core.seal, queue.sender.settings.max_result)
     said: list[Progress] = []
-    while True:
-        attempt += 1
+    for before in itertools.count():
         # Decoded anew each time: what an attempt did to its arguments, the next does not see.
         message = decode(queue.broker.core.opened(queue.name, entry))[0]
+        attempt = Attempt(message, queue.name, before, 0)
+        timeout = task.policy.timeout if message.timeout is None else message.timeout
+        error, value, began = None, None, time.monotonic()
         try:
-            args, kwargs = arguments_of(message)
-            value = call(task, args, kwargs, current(message, task, attempt, said))
-            completion.encoded(message, value, task.arguments, queue.sender.settings.max_result)
-        except FAILURES as error:
-            retries = task.policy.retries if message.retries is None else message.retries
-            if attempt > retries or is_final(task.policy, error):
-                return Ran(job=job, error=error, attempts=attempt, progress=said[-1] if said else None), message
-        else:
-            return Ran(job=job, value=value, attempts=attempt, progress=said[-1] if said else None), message
+            value = run_once(task, message, current(attempt, timeout, said))
+            outcome: Outcome = outcomes.returned(attempt, task, value)
+        except FAILURES as raised:
+            error = raised
+            failure = failed(error, timeout or FOREVER, time.monotonic() - began)
+            outcome, _ = outcomes.raised(attempt, chances(task.policy, error), failure)
+        if not isinstance(outcome, Retried):
+            progress = said[-1] if said else None
+            return Ran(job=job, value=value, error=error, attempts=attempt.number, progress=progress), outcome
+    raise AssertionError("attempts never end")
 
 
-def current(message: Message, task: Task[Any, Any], attempt: int, said: list[Progress]) -> CurrentJob:
+def current(attempt: Attempt, timeout: float | None, said: list[Progress]) -> CurrentJob:
     """What `current_job` gives it."""
-    timeout = task.policy.timeout if message.timeout is None else message.timeout
-    deadline = None if timeout is None else time.time() + timeout
     return CurrentJob(
-        id=message.id, queue=task.queue.name, task=task.name, attempt=attempt, deadline=deadline, tell=said.append
+        id=attempt.message.id,
+        queue=attempt.queue,
+        task=attempt.message.task,
+        attempt=attempt.number,
+        deadline=None if timeout is None else time.time() + timeout,
+        tell=said.append,
     )
-
-
-def ended(ran: Ran, message: Message, queue: Queue) -> Finished:
-    """What a worker would tell Redis of it."""
-    task = registry.tasks[message.task]
-    puts = completion.Puts(
-        lambda name: registry.tasks[name].says if name in registry.tasks else {}, queue.broker.core.seal
-    )
-    if ran.error is None:
-        text = completion.encoded(message, ran.value, task.arguments, queue.sender.settings.max_result)
-        return completion.done(message, queue.name, ran.attempts, text, puts)
-    said = f"{type(ran.error).__name__}: {ran.error}".removesuffix(": ")
-    failure = Failure(said, "".join(traceback.format_exception(ran.error)))
-    return completion.given_up(message, queue.name, ran.attempts, failure, Buried(b""), puts)

@@ -12,8 +12,7 @@ import pytest
 
 from rq_lite import Bury, JobTimeout, Queue, Retry, UsageError
 from rq_lite.client.registry import registry
-from rq_lite.consumer.executor import chances, failed
-from rq_lite.consumer.slots import Expired
+from rq_lite.consumer.run import Expired, chances, failed
 from rq_lite.model.completion import BadResult
 from rq_lite.model.message import VERSION, Message
 from rq_lite.model.outcome import Buried, Retried

@@ -19,7 +19,7 @@ import time
 import traceback
 from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -28,12 +28,12 @@ from rq_lite.client.app import import_app, own_traceback
 from rq_lite.client.current import CurrentJob, Progress
 from rq_lite.client.defaults import defaults
 from rq_lite.client.registry import registry
+from rq_lite.client.task import Task
 from rq_lite.consumer.offload.channel import Answer, Channel, Run, Setup
-from rq_lite.consumer.run import call
+from rq_lite.consumer.run import chances, failed, run_once
 from rq_lite.errors import AppFailed, JobTimeout, UsageError
 from rq_lite.model import completion
-from rq_lite.model.failure import describe, is_final
-from rq_lite.model.message import decode, is_tracked
+from rq_lite.model.message import Message, decode, is_tracked
 from rq_lite.model.policy import FOREVER
 from rq_lite.process.signals import Handler, Signals
 from rq_lite.process.streams import by_line, flush
@@ -168,17 +168,13 @@ class Engine:
             tell=partial(self._tell, self._taken),
         )
         try:
-            self._running = True
-            try:
-                args, kwargs = task.arguments.restore(message.args, message.kwargs)
-                value = call(task, args, kwargs, current)
-            finally:
-                self._running = False
-                if os.getpid() != self._pid:
-                    leave(0)  # the job has forked, and returned there, too
+            value = self._interruptible(task, message, current)
+            result = b"null"
+            if is_tracked(message):
+                result = completion.encoded(message, value, task.arguments, self._settings.max_result)
         except BaseException as error:
             self._running = False
-            failure = describe(error, time.monotonic() - began)
+            failure = failed(error, order.timeout, time.monotonic() - began)
             return Answer(
                 event="interrupted" if isinstance(error, Interrupted) else "raised",
                 error=failure.error,
@@ -186,17 +182,20 @@ class Engine:
                 traceback=failure.traceback,
                 seconds=failure.seconds,
                 delay=failure.delay,
-                final=is_final(task.policy, error),
+                final=chances(task.policy, error).final,
                 leaving=self._worn_out(),
             )
-        if not is_tracked(message):
-            return Answer(event="done", leaving=self._worn_out())
-        try:
-            result = completion.encoded(message, value, task.arguments, self._settings.max_result)
-        except completion.BadResult as error:  # another run would give the same
-            why = str(error)
-            return Answer(event="raised", error=f"BadResult: {why}", final=True)
         return Answer(event="done", result=msgspec.Raw(result), leaving=self._worn_out())
+
+    def _interruptible(self, task: Task[Any, Any], message: Message, current: CurrentJob) -> Any:
+        """The run, which its consumer may cut short."""
+        try:
+            self._running = True
+            return run_once(task, message, current)
+        finally:
+            self._running = False
+            if os.getpid() != self._pid:
+                leave(0)  # the job has forked, and returned there, too
 
     def _worn_out(self) -> bool:
         most, memory = self._settings.max_jobs, self._settings.max_rss * 1_000_000

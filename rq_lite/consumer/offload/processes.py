@@ -25,7 +25,8 @@ from gevent.lock import Semaphore
 from rq_lite.client.current import current_job
 from rq_lite.consumer.offload.channel import Answer, Channel, Run, Setup
 from rq_lite.consumer.offload.engine import INTERRUPT, encode
-from rq_lite.consumer.slots import Expired, Slot, Stopped
+from rq_lite.consumer.run import Expired
+from rq_lite.consumer.slots import Slot, Stopped
 from rq_lite.logs import RateLimitedLog
 from rq_lite.model.backoff import pauses
 from rq_lite.model.failure import RemoteFailure
@@ -157,12 +158,9 @@ class ProcessPool:
                 engine.kill()
             else:
                 self._idle.append(engine)
-        if answer.event == "done":
-            return answer.result
         if answer.event == "interrupted" and thrown is not None:
             raise Expired(where=answer.traceback) if isinstance(thrown, Expired) else thrown
-        failure = Failure(answer.error, answer.traceback, answer.seconds, answer.delay, answer.message)
-        raise RemoteFailure(failure, final=answer.final)
+        return result_of(answer)
 
     def _given(self, slot: Slot[Any], entry: bytes, timeout: int) -> Engine:
         """An engine that has the job."""
@@ -252,3 +250,11 @@ class ProcessPool:
         said = f"hard limit: its timeout and {self._grace:g} s of grace were over; its process was killed"
         log.error("engine [%d] is killed: its job goes on beyond its hard time limit", engine.pid)
         return Expired(said, engine.stack())
+
+
+def result_of(answer: Answer) -> Any:
+    """The result as JSON (msgspec.Raw). Raises RemoteFailure for a run that failed."""
+    if answer.event == "done":
+        return answer.result
+    failure = Failure(answer.error, answer.traceback, answer.seconds, answer.delay, answer.message)
+    raise RemoteFailure(failure, final=answer.final)

@@ -17,7 +17,7 @@ from gevent.threadpool import ThreadPool
 
 from rq_lite.client.current import CurrentJob, current_job
 from rq_lite.client.task import Task
-from rq_lite.consumer.run import call
+from rq_lite.consumer.run import run_once
 from rq_lite.consumer.slots import Slot, Stopped, entrance
 from rq_lite.model.message import Message
 from rq_lite.process.board import NEVER
@@ -87,8 +87,7 @@ class Call:
                 del late
 
     def _attempt(self) -> None:
-        args, kwargs = self._task.arguments.restore(self._message.args, self._message.kwargs)
-        self.result = call(self._task, args, kwargs, self._current)
+        self.result = run_once(self._task, self._message, self._current)
         self.error = None
         self._returned = True
 
