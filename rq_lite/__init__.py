@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rq_lite.client.current import CurrentJob, current_job
     from rq_lite.client.executor import Executor
     from rq_lite.client.job import Job
+    from rq_lite.client.middleware import JobEvent, WorkerEvent, middleware
     from rq_lite.client.queue import LifoQueue, PriorityQueue, Queue
     from rq_lite.client.task import Task
     from rq_lite.client.wait import as_completed, gather, wait
@@ -51,6 +52,7 @@ __all__ = [
     "Executor",
     "Full",
     "Job",
+    "JobEvent",
     "JobFailed",
     "JobTimeout",
     "LifoQueue",
@@ -65,11 +67,13 @@ __all__ = [
     "ShutDown",
     "Task",
     "UsageError",
+    "WorkerEvent",
     "__version__",
     "as_completed",
     "current_job",
     "gather",
     "load_settings",
+    "middleware",
     "wait",
 ]
 
@@ -81,16 +85,19 @@ _HOMES = {
     "Ended": "model.outcome",
     "Executor": "client.executor",
     "Job": "client.job",
+    "JobEvent": "client.middleware",
     "LifoQueue": "client.queue",
     "PriorityQueue": "client.queue",
     "Queue": "client.queue",
     "Retry": "model.outcome",
     "Settings": "settings",
     "Task": "client.task",
+    "WorkerEvent": "client.middleware",
     "as_completed": "client.wait",
     "current_job": "client.current",
     "gather": "client.wait",
     "load_settings": "settings",
+    "middleware": "client.middleware",
     "wait": "client.wait",
 }
 

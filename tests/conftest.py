@@ -23,6 +23,7 @@ from rq_lite.chaos.rest import pattern as pattern
 from rq_lite.chaos.rest import undocumented as undocumented
 from rq_lite.client import leases
 from rq_lite.client.defaults import defaults
+from rq_lite.client.middleware import registered
 from rq_lite.client.queue import Queue
 from rq_lite.client.registry import registry
 from rq_lite.client.results import readers
@@ -221,9 +222,14 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def unmarked() -> Iterator[None]:
-    """A test leaves nothing in this process: settings, tasks and queues are as before, no thread of ours goes on."""
+    """A test leaves nothing in this process: settings, tasks, queues are as before, no thread of ours goes on.
+
+    It begins without hooks.
+    """
     tasks, queues = dict(registry.tasks), dict(registry.queues)
+    hooks = registered.use({})
     yield
+    registered.use(hooks)
     defaults.use(None)
     readers.stop()
     leases.leave()

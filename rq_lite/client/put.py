@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from rq_lite.admin import status
@@ -15,6 +15,7 @@ from rq_lite.broker import Broker, Code, Feed, Put
 from rq_lite.broker.producing import before_put
 from rq_lite.client.batches import batches
 from rq_lite.client.defaults import defaults
+from rq_lite.client.middleware import put_with_hooks, registered
 from rq_lite.client.origin import Origin, origin_of
 from rq_lite.errors import BrokerError, FeedMoved, PayloadTooLarge, QueueFull, RqLiteError, ShutDown, UsageError
 from rq_lite.model.message import Seal
@@ -103,12 +104,16 @@ class Sender:
         wait: Any = UNSET,
         feed: Feed | None = None,
         progress: Progress | None = None,
+        hooks: bool = True,
     ) -> int:
         """Put encoded jobs in their order, waiting for room as long as the options (or `wait`) say; how many.
 
         The wait begins anew with every job that found room. `feed` moves with the jobs.
         """
         self.check_open()
+        if hooks and registered.puts:
+            put = partial(self.put_entries, entries, options, wait=wait, feed=feed, progress=progress, hooks=False)
+            return put_with_hooks(self.name, entries, put, kept=defaults.instead is not None)
         if defaults.instead is not None:
             return defaults.instead(self, entries, options)
         if self.order != "fifo" and not self._known:

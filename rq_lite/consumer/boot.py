@@ -38,10 +38,11 @@ from rq_lite.client import leases, schedules
 from rq_lite.client.app import import_app, own_traceback
 from rq_lite.client.current import found_by
 from rq_lite.client.defaults import defaults
+from rq_lite.client.middleware import WorkerEvent
 from rq_lite.client.registry import registry
 from rq_lite.client.task import Task
 from rq_lite.consumer.consumer import Consumer, Order, SuspectConsumer
-from rq_lite.consumer.executor import Executor, watched
+from rq_lite.consumer.executor import Executor, emit_between_jobs, watched
 from rq_lite.consumer.exit import critical, hard_exit
 from rq_lite.consumer.offload.channel import Setup
 from rq_lite.consumer.offload.pools import Pools
@@ -97,6 +98,7 @@ def main() -> None:
     except BaseException:
         log.exception("a fault of the consumer itself: it ends, its jobs run again")
         hard_exit(1)
+    emit_between_jobs("worker_stop", event_of(plan))
     leases.end()
     ChildEvent("left").send(reports)
     hard_exit(0)
@@ -139,9 +141,15 @@ def prepare(plan: ConsumerConfig, reports: int, board: Board, signals: Signals, 
     )
     os.register_at_fork(after_in_child=consumer.forked)
     stop_on_signals(consumer, signals)
+    emit_between_jobs("worker_start", event_of(plan))
     tasks = {task.name: known(task) for task in registry.tasks.values()}
     ChildEvent("ready", consumer=name, queues=bounds, tasks=tasks, rss=rss(os.getpid())).send(reports)
     return consumer
+
+
+def event_of(plan: ConsumerConfig) -> WorkerEvent:
+    """This process for its hooks."""
+    return WorkerEvent(process="consumer", number=plan.number, queues=tuple(sorted(defaults.serves or ())))
 
 
 def known(task: Task[Any, Any]) -> RetryPolicy:

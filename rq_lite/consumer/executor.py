@@ -10,17 +10,18 @@ from typing import Any
 from rq_lite import events
 from rq_lite.broker.deliveries import Deliveries
 from rq_lite.broker.events import id_of
+from rq_lite.client.middleware import JobEvent, WorkerEvent, emit
 from rq_lite.client.task import Task
 from rq_lite.consumer.offload.pools import Pools
 from rq_lite.consumer.offload.processes import Died
-from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, run_once
+from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, runner
 from rq_lite.consumer.slots import Slot, Stopped
 from rq_lite.logs import RateLimitedLog
-from rq_lite.model.failure import beside_a_loop
+from rq_lite.model.failure import beside_a_loop, error_text
 from rq_lite.model.message import Undecodable, as_is, decode, is_tracked
 from rq_lite.model.outcome import Buried, Crashed, Dropped, Finished, Outcome, Parked, Retried
 from rq_lite.model.policy import nanoseconds
-from rq_lite.model.retry import POISON, Report
+from rq_lite.model.retry import POISON, Failure, Report
 from rq_lite.model.signing import Signer
 from rq_lite.process.board import NEVER, SECOND
 
@@ -50,7 +51,10 @@ class Executor:
         self._opened = None if signer is None else signer.opened
         self._consumer = consumer
         self._verbose = verbose
-        self._outcomes = Outcomes(tasks, consumer, as_is if signer is None else signer.seal, max_result)
+        self._run_once = runner()
+        self._outcomes = Outcomes(
+            tasks, consumer, as_is if signer is None else signer.seal, max_result, emit_between_jobs
+        )
         self._seldom = seldom or RateLimitedLog(log)
 
     def run(self, slot: Slot[Any], entry: bytes) -> Outcome:
@@ -75,7 +79,7 @@ class Executor:
             if task.elsewhere:
                 result = self._elsewhere.run(slot, task, message, entry, timeout)
             else:
-                result = run_once(task, message)
+                result = self._run_once(task, message)
             slot.deadline = NEVER
             ended = None
             if message.result_ttl is not None or message.then is not None:
@@ -117,6 +121,9 @@ class Executor:
             return Dropped(message.id)
         if isinstance(error, Died):
             self._seldom.warn("Crashed", f"job {message.id} {message.task}: its process {error.how}; charged a crash")
+            self._outcomes.tell(
+                "on_failure", attempt, Failure(f"Crashed: its process {error.how}", error.where, seconds)
+            )
             return Crashed(error.how, error.where)
         failure = failed(error, timeout / SECOND, seconds)
         if not task.elsewhere:
@@ -131,6 +138,19 @@ class Executor:
         outcome, line = self._outcomes.poisoned(attempt)
         self._seldom.warn("poison", line)
         return outcome
+
+
+def emit_between_jobs(name: str, event: JobEvent | WorkerEvent) -> None:
+    """Call hooks where no job runs: whatever strikes there, a gevent.Timeout that a job has left behind say, ends none.
+
+    Raises Stopped.
+    """
+    try:
+        emit(name, event)
+    except Stopped:
+        raise
+    except BaseException as error:
+        log.warning("hooks %s: cut short by %s", name, error_text(error) or type(error).__name__)
 
 
 def watched(

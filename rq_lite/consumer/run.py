@@ -2,7 +2,8 @@
 
     1. decode, find   its entry becomes a message, and that names a task; what there is to do where either cannot be is
                       the caller's to say: a consumer buries or parks, a test is told
-    2. run_once       the arguments are restored, the function is called, and what it gave is looked at
+    2. run_once       the arguments are restored, the function is called, and what it gave is looked at; where the app
+                      has hooks around runs it is run_with_hooks, as `runner` says once
     3. failed         what was raised, in words
     4. Outcomes       what follows: a result with callbacks, another attempt, or the dead set
 
@@ -11,12 +12,17 @@ Knows neither gevent nor Redis: engines and tests have none.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NamedTuple
 
-from rq_lite.client.current import CurrentJob, given
+import msgspec
+
+from rq_lite.client.current import CurrentJob, current_job, given
+from rq_lite.client.middleware import JobEvent, WorkerEvent, emit, registered
 from rq_lite.client.task import Task
 from rq_lite.errors import JobTimeout
 from rq_lite.model import completion
@@ -78,6 +84,51 @@ def run_once(task: Task[Any, Any], message: Message, current: CurrentJob | None 
     return result
 
 
+def run_with_hooks(task: Task[Any, Any], message: Message, current: CurrentJob | None = None) -> Any:
+    """The same with the hooks before_run and after_run, in the job's own context and time."""
+    event = run_event(task, message, current or current_job())
+    return Context().run(_run_with_hooks, task, message, current, event)
+
+
+def _run_with_hooks(task: Task[Any, Any], message: Message, current: CurrentJob | None, event: JobEvent) -> Any:
+    if current is not None:
+        given.set(current)
+    emit("before_run", event)
+    pid, began = os.getpid(), time.monotonic()
+
+    def after(error: BaseException | None) -> None:
+        if os.getpid() == pid:  # else it has forked, and this is the copy
+            seconds = time.monotonic() - began
+            emit("after_run", msgspec.structs.replace(event, seconds=seconds, exception=error))
+
+    try:
+        args, kwargs = task.arguments.restore(message.args, message.kwargs)
+        result = task.function(*args, **kwargs)
+        check_ran(task, result)
+    except BaseException as error:
+        after(error)
+        raise
+    after(None)
+    return result
+
+
+def run_event(task: Task[Any, Any], message: Message, current: CurrentJob | None) -> JobEvent:
+    """The run, for its hooks."""
+    return JobEvent(
+        id=message.id,
+        queue=task.queue.name if current is None else current.queue,
+        task=message.task,
+        args=tuple(message.args),
+        kwargs=dict(message.kwargs),
+        attempt=1 if current is None else current.attempt,
+    )
+
+
+def runner() -> Callable[..., Any]:
+    """What runs jobs in this process: run_once, unless the app has hooks around runs. Ask once the app is imported."""
+    return run_with_hooks if registered.runs else run_once
+
+
 def check_ran(task: Task[Any, Any], result: Any) -> None:
     """Raises BadResult for what a wrapped `async def` or generator returns: such a job has done nothing."""
     kind = UNRUN.get(type(result))
@@ -108,7 +159,10 @@ def chances(policy: Policy, error: BaseException) -> RetryPolicy:
 
 
 class Outcomes:
-    """What the runs of jobs lead to. `consumer` stands in the reports; `seal` signs the callbacks of a queue."""
+    """What the runs of jobs lead to. `consumer` stands in the reports; `seal` signs the callbacks of a queue.
+
+    The hooks on_failure, on_retry and on_bury are called here, by `emit`.
+    """
 
     def __init__(
         self,
@@ -116,10 +170,12 @@ class Outcomes:
         consumer: str,
         seal: Callable[[str, bytes], bytes],
         max_result: int,
+        emit: Callable[[str, JobEvent | WorkerEvent], None] = emit,
     ) -> None:
         self._tasks = tasks
         self._consumer = consumer
         self._max_result = max_result
+        self._emit = emit
         self._puts = completion.Puts(self._says, seal)
 
     def returned(
@@ -137,8 +193,11 @@ class Outcomes:
     ) -> tuple[Retried | Buried | Finished, str]:
         """The run has failed: what to settle, and a line for the log."""
         outcome, line = decide(attempt.message, attempt.attempts, attempt.crashes, chances, failure, self._consumer)
+        self.tell("on_failure", attempt, failure)
         if isinstance(outcome, Buried):
+            self.tell("on_bury", attempt, failure)
             return self._buried(attempt, attempt.number, failure, outcome), line
+        self.tell("on_retry", attempt, failure, outcome.delay / 1000)
         return outcome, line
 
     def poisoned(self, attempt: Attempt) -> tuple[Buried | Finished, str]:
@@ -146,8 +205,28 @@ class Outcomes:
         message, begun = attempt.message, attempt.attempts + attempt.crashes
         failure = Failure(f"poison: {attempt.crashes} consumers died while it ran")
         report = Report(message.id, message.task, failure.error, "", begun, attempt.crashes, self._consumer)
+        self.tell("on_bury", attempt._replace(crashes=attempt.crashes - 1), failure)  # of its last run
         outcome = self._buried(attempt, begun, failure, report.buried())
         return outcome, f"job {message.id} {message.task}: {failure.error}; buried"
+
+    def tell(self, name: str, attempt: Attempt, failure: Failure, delay: float | None = None) -> None:
+        """Call the hooks of this name, if there are any."""
+        if not registered.hooks[name]:
+            return
+        message = attempt.message
+        event = JobEvent(
+            id=message.id,
+            queue=attempt.queue,
+            task=message.task,
+            args=tuple(message.args),
+            kwargs=dict(message.kwargs),
+            attempt=attempt.number,
+            seconds=failure.seconds,
+            error=failure.error,
+            traceback=failure.traceback,
+            delay=delay,
+        )
+        self._emit(name, event)
 
     def _buried(self, attempt: Attempt, begun: int, failure: Failure, outcome: Buried) -> Buried | Finished:
         return completion.buried(attempt.message, attempt.queue, begun, failure, outcome, self._puts)

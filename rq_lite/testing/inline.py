@@ -17,7 +17,7 @@ from rq_lite.client.defaults import defaults
 from rq_lite.client.job import Job
 from rq_lite.client.queue import Queue
 from rq_lite.client.registry import registry
-from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, run_once
+from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, runner
 from rq_lite.errors import UsageError
 from rq_lite.model.message import decode
 from rq_lite.model.outcome import Finished, Outcome, Retried
@@ -171,7 +171,7 @@ def run(job: PutJob, queue: Queue, entry: bytes) -> tuple[Ran, Outcome]:
         timeout = task.policy.timeout if message.timeout is None else message.timeout
         error, value, began = None, None, time.monotonic()
         try:
-            value = run_once(task, message, current(attempt, timeout, said))
+            value = runner()(task, message, current(attempt, timeout, said))
             outcome: Outcome = outcomes.returned(attempt, task, value)
         except FAILURES as raised:
             error = raised

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rq_lite.broker import scripts
 from rq_lite.checks import in_words
+from rq_lite.client.middleware import NAMES, JobEvent
 from rq_lite.model.states import EDGES, State
 from rq_lite.settings import FIELDS, SETTINGS
 
@@ -61,6 +62,13 @@ def test_every_setting_is_documented_and_no_other() -> None:
     wrong += [f"docs/settings.md has a line of no setting: {line}" for line in documented if line not in wanted]
     assert not wrong, "\n".join(wrong)
     assert documented == wanted  # in this order
+
+
+def test_every_hook_is_documented_and_no_other() -> None:
+    table = [row for row in rows((DOCS / "hooks.md").read_text()) if row[0] != "hook"]
+    assert [row[0].strip("`") for row in table] == list(NAMES)
+    fields = {name for row in table for name in re.findall(r"`([a-z]+)`", row[3])}
+    assert fields < {*JobEvent.__struct_fields__}
 
 
 def test_every_test_that_the_guarantees_name_exists() -> None:

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
@@ -27,10 +28,11 @@ from rq_lite.broker import Broker
 from rq_lite.client.app import import_app, own_traceback
 from rq_lite.client.current import CurrentJob, Progress
 from rq_lite.client.defaults import defaults
+from rq_lite.client.middleware import WorkerEvent, emit
 from rq_lite.client.registry import registry
 from rq_lite.client.task import Task
 from rq_lite.consumer.offload.channel import Answer, Channel, Run, Setup
-from rq_lite.consumer.run import chances, failed, run_once
+from rq_lite.consumer.run import chances, failed, run_once, runner
 from rq_lite.errors import AppFailed, JobTimeout, UsageError
 from rq_lite.model import completion
 from rq_lite.model.message import Message, decode, is_tracked
@@ -63,6 +65,7 @@ class Engine:
         self._frames = frames
         self._settings = settings
         self._pid = os.getpid()
+        self._run_once: Callable[..., Any] = run_once
         self._running = False
         self._masked = False  # a frame is under way, which must not be cut short
         self._late = False  # an interruption came meanwhile
@@ -99,6 +102,7 @@ class Engine:
 
     def serve(self) -> None:
         """Until the consumer is gone."""
+        self._run_once = runner()
         while (frame := self._frames.receive()) is not None:
             order, _, entry = frame.partition(b"\n")
             self._late, self._unsaid = False, None
@@ -191,7 +195,7 @@ class Engine:
         """The run, which its consumer may cut short."""
         try:
             self._running = True
-            return run_once(task, message, current)
+            return self._run_once(task, message, current)
         finally:
             self._running = False
             if os.getpid() != self._pid:
@@ -235,6 +239,7 @@ def set_up(hire: Setup) -> None:
     defaults.use(hire.settings, Broker(settings=hire.settings, quiet=True))
     defaults.serves = frozenset(hire.queues)
     import_app(hire.app)
+    emit("worker_start", WorkerEvent(process="engine", number=hire.number, queues=tuple(sorted(hire.queues))))
 
 
 def leave(code: int) -> NoReturn:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from gevent import monkey
 from gevent.lock import Semaphore
 from gevent.threadpool import ThreadPool
 
-from rq_lite.client.current import CurrentJob, current_job
+from rq_lite.client.current import current_job
 from rq_lite.client.task import Task
-from rq_lite.consumer.run import run_once
+from rq_lite.consumer.run import runner
 from rq_lite.consumer.slots import Slot, Stopped, entrance
 from rq_lite.model.message import Message
 from rq_lite.process.board import NEVER
@@ -33,13 +35,14 @@ class Threads:
     def __init__(self, most: int) -> None:
         self._places = Semaphore(most)
         self._pool = ThreadPool(most)
+        self._run_once = runner()
 
     def run(self, slot: Slot[Any], task: Task[Any, Any], message: Message, timeout: int) -> Any:
         """What the function returns, or raises. `timeout` in ns, from when it begins."""
         with self._places:
             slot.began = time.monotonic_ns()
             slot.deadline = slot.words[slot.due] = slot.began + timeout
-            job = Call(slot.number, task, message, current_job())
+            job = Call(slot.number, partial(self._run_once, task, message, current_job()))
             ended = self._pool.spawn(job.run)
             while True:
                 try:
@@ -58,11 +61,9 @@ class Threads:
 class Call:
     """One job in a thread."""
 
-    def __init__(self, number: int, task: Task[Any, Any], message: Message, current: CurrentJob | None) -> None:
-        self._current = current
+    def __init__(self, number: int, job: Callable[[], Any]) -> None:
         self._number = number
-        self._task = task
-        self._message = message
+        self._job = job
         self._lock = real_lock()
         self._ident = 0  # of the thread, while anything may be raised in it
         self._returned = False
@@ -87,7 +88,7 @@ class Call:
                 del late
 
     def _attempt(self) -> None:
-        self.result = run_once(self._task, self._message, self._current)
+        self.result = self._job()
         self.error = None
         self._returned = True
 
