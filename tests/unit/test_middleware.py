@@ -168,7 +168,7 @@ def test_what_a_failure_leads_to(error: Exception, told: str, seen: list[Any]) -
     outcomes = Outcomes({}, "c", as_is, 1000)
     attempt = Attempt(Message(VERSION, "id", "fail"), "hooked", 0, 2)
     with pytest.raises(type(error)) as caught:
-        run_once(task, attempt.message)
+        run_once(task, attempt.message, None)
     outcomes.raised(attempt, chances(task.policy, caught.value), failed(caught.value, 60.0, 0.1))
     assert names(seen) == ["on_failure", told]
     assert seen[1][1].attempt == 3
