@@ -64,11 +64,11 @@ class Cpu:
 
     def consumers(self, worker: Worker) -> set[int]:
         """Pids: of the children of a worker those that are no shell."""
-        return {pid for pid in children(worker.pid) if "runtime.boot" in command(pid)}
+        return {pid for pid in children(worker.pid) if "consumer.boot" in command(pid)}
 
     def engines(self, worker: Worker) -> set[int]:
         return {
-            pid for parent in self.consumers(worker) for pid in children(parent) if "runtime.engine" in command(pid)
+            pid for parent in self.consumers(worker) for pid in children(parent) if "offload.engine" in command(pid)
         }
 
 
