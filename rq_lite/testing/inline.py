@@ -15,6 +15,7 @@ import msgspec
 from rq_lite.client.current import CurrentJob, Progress
 from rq_lite.client.defaults import defaults
 from rq_lite.client.job import Job
+from rq_lite.client.put import Sender
 from rq_lite.client.queue import Queue
 from rq_lite.client.registry import registry
 from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, runner
@@ -75,11 +76,11 @@ class Record:
     def __init__(self) -> None:
         self.puts: list[PutJob] = []
 
-    def __call__(self, queue: Queue, entries: Sequence[bytes], options: Options) -> int:
+    def __call__(self, queue: Sender, entries: Sequence[bytes], options: Options) -> int:
         self.note(queue, entries, options)
         return len(entries)
 
-    def note(self, queue: Queue, entries: Sequence[bytes], options: Options) -> list[PutJob]:
+    def note(self, queue: Sender, entries: Sequence[bytes], options: Options) -> list[PutJob]:
         jobs = [job_of(queue, entry, delay=options.delay, at=options.at) for entry in entries]
         self.puts += jobs
         return jobs
@@ -92,7 +93,7 @@ class Waiting(NamedTuple):
     """A job that is to be run."""
 
     job: PutJob
-    queue: Queue
+    queue: Sender
     entry: bytes
 
 
@@ -113,7 +114,7 @@ class Inline(Record):
         self._turn = Turn()
         self._results: dict[str, bytes] = {}  # by id, as JSON
 
-    def __call__(self, queue: Queue, entries: Sequence[bytes], options: Options) -> int:
+    def __call__(self, queue: Sender, entries: Sequence[bytes], options: Options) -> int:
         noted = zip(self.note(queue, entries, options), entries, strict=True)
         jobs = [Waiting(job, queue, entry) for job, entry in noted if job.task]
         turn = self._turn
@@ -141,8 +142,8 @@ class Inline(Record):
             return
         self._results[ran.job.id] = b'{"state":"%s",%s}' % (outcome.state.encode(), outcome.detail or b'"value":null')
         for name, entry in outcome.puts:
-            queue = registry.queues.get(name) or Queue(name, broker=one.queue.sender.chosen_broker)
-            self(queue, [entry], Options())
+            queue = registry.queues.get(name) or Queue(name, broker=one.queue.chosen_broker)
+            self(queue.sender, [entry], Options())
 
     def watch(self, jobs: Sequence[Job]) -> None:
         """Somebody asks for their results: those that wait behind the job that asks are run now."""
@@ -157,12 +158,12 @@ class Inline(Record):
             job.hear(self._results[job.id])
 
 
-def run(job: PutJob, queue: Queue, entry: bytes) -> tuple[Ran, Outcome]:
+def run(job: PutJob, queue: Sender, entry: bytes) -> tuple[Ran, Outcome]:
     """All attempts of one job, and what a worker would settle after the last."""
     task = registry.tasks.get(job.task)
     if task is None:
         raise UsageError(f"inline: no task {job.task!r} is known here; import the module that defines it")
-    outcomes = Outcomes(registry.tasks, "inline", queue.broker.core.seal, queue.sender.settings.max_result)
+    outcomes = Outcomes(registry.tasks, "inline", queue.broker.core.seal, queue.settings.max_result)
     said: list[Progress] = []
     for before in itertools.count():
         # Decoded anew each time: what an attempt did to its arguments, the next does not see.

@@ -11,6 +11,7 @@ import msgspec
 from rq_lite.admin.status import ms_of
 from rq_lite.broker import Broker, keys
 from rq_lite.client.defaults import defaults
+from rq_lite.client.put import Sender
 from rq_lite.client.queue import Queue
 from rq_lite.client.registry import registry
 from rq_lite.client.task import Task
@@ -115,7 +116,7 @@ def is_job(broker: Broker, queue: str, entry: bytes) -> bool:
         return True
 
 
-def job_of(queue: Queue, entry: bytes, *, delay: float = 0.0, at: datetime | None = None) -> PutJob:
+def job_of(queue: Queue | Sender, entry: bytes, *, delay: float = 0.0, at: datetime | None = None) -> PutJob:
     """An entry as it was put. Raises Undecodable for what a worker would bury at once."""
     message = decode(queue.broker.core.opened(queue.name, entry))[0]
     args, kwargs = arguments_of(message)

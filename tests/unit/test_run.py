@@ -122,7 +122,7 @@ def in_consumer(run_in: str, pools: Any) -> Way:
 
 def inline(entry: bytes) -> Outcome:
     message = msgspec.json.decode(entry, type=Message)
-    return run_inline(PutJob(id=message.id, queue="runs", task=message.task), runs.runs, entry)[1]
+    return run_inline(PutJob(id=message.id, queue="runs", task=message.task), runs.runs.sender, entry)[1]
 
 
 def comparable(outcome: Outcome) -> Any:
