@@ -25,7 +25,7 @@ def version(lab: Lab) -> Path:
 
 
 def consumers(worker: Worker) -> set[int]:
-    return {pid for pid in children(worker.pid) if "runtime.boot" in command(pid)}
+    return {pid for pid in children(worker.pid) if "consumer.boot" in command(pid)}
 
 
 def until_ready(worker: Worker, count: int) -> None:
@@ -104,7 +104,7 @@ def test_new_code_that_hangs_holds_up_no_later_reload(lab: Lab, version: Path, a
         worker.says("was killed by signal 9")
     version.write_text("two")
     worker.signal(signal.SIGHUP)
-    worker.says(f"(pid {hanging.pid}) is not ready yet: it is killed, and another started")
+    worker.says(f"(pid {hanging.pid}) is not ready yet: it is killed, and another is started")
     until_ready(worker, 2)
     until(lambda: consumers(worker).isdisjoint({old, hanging.pid}), "only the new one is left")
     lab.put("do", 1, app=VERSIONED)

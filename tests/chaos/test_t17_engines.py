@@ -38,9 +38,9 @@ def test_nothing_is_lost_and_nothing_accepted_twice_when_engines_are_killed(
     worker = lab.work("--cpu-procs", "2", "--greenlets", "4", app=APP)
     for number in range(kills):
         lab.until_seen("begun", (number + 1) * jobs // (2 * kills))
-        wanted = "runtime.boot" if number % 6 == 5 else "runtime.engine"
+        wanted = "consumer.boot" if number % 6 == 5 else "offload.engine"
         kill(chance.choice(until(partial(below, worker.pid, wanted), "there is one to kill")))
-        harness("fault", None, {"kind": "kill", "inflight": 4 if wanted == "runtime.boot" else 1})
+        harness("fault", None, {"kind": "kill", "inflight": 4 if wanted == "consumer.boot" else 1})
     until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "all is done", seconds=600)
     assert worker.stop() == 0
     left = list(children(worker.pid))
