@@ -14,7 +14,7 @@ import redis
 from benchmarks import redis_server, tally
 from benchmarks.figures.figure import Figure, Producer, Site
 from benchmarks.measure import SLOTS, RunFailed
-from rq_lite.duties.duties import BATCH
+from rq_lite.duties.promote import BATCH
 from rq_lite.model.message import VERSION, Message, encode, new_id
 
 SOONEST = 1.0  # seconds from the put until a job is due, at least

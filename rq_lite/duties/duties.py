@@ -1,16 +1,14 @@
-"""What a supervisor does in Redis, in a plain thread: keeps the leases of its consumers, and a few chores.
+"""What keeps queues going: roles that one plain thread of a worker runs, or of any process that gets.
 
-Every chore is one script and safe to run on all supervisors at once; there is no leader.
+Every role is safe to run on all workers at once; there is no leader.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import queue
 import random
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,32 +16,27 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from rq_lite.broker import Broker
-from rq_lite.broker.events import id_of
-from rq_lite.duties import cron
+from rq_lite.duties import cron, promote
 from rq_lite.duties.alarm import Alarm
+from rq_lite.duties.leases import Leases
+from rq_lite.duties.promote import Promoter
 from rq_lite.duties.reclaim import ConsumerEnd, Reclaimer
-from rq_lite.duties.stuck import StuckJobs
+from rq_lite.duties.stuck import StuckJobs, log_stuck
 from rq_lite.errors import RqLiteError
-from rq_lite.logs import RateLimitedLog, one_line
+from rq_lite.logs import RateLimitedLog
 
 log = logging.getLogger("rq_lite.worker")
 
-RENEW = 2.0  # seconds between two renewals of the leases, at most; status learns the throughput with them
-PROMOTE = 1.0  # between two looks at what is due, where nobody said when that will be
-TOGETHER = 0.01  # what is due within so long is promoted together
-TURN = 0.25  # seconds after which a chore with much to do lets the others have their turn
-RECLAIM = 5.0  # between two looks at the dead of other supervisors
-AGAIN = 1.0  # until what Redis was not there for is tried again
+RECLAIM = 5.0  # seconds between two looks for dead consumers of other workers
+AGAIN = 1.0  # until errands are tried again that failed because Redis was away
 STILL = 1.0  # between two looks for cancelled jobs of consumers that cannot hear of it
 TRIM = 60.0  # between two looks at the caps of the dead set
 BURST = 0.2  # between two looks whether everything is drained
-BATCH = 250  # jobs that are promoted per step: Redis is at one for 1 ms
 GOODBYE = 1.5  # seconds that a stopping worker waits for its last steps: Redis may be gone
-NAMED = 10  # jobs of a stuck consumer that are named
 
 
-class Chore:
-    """Something that is done every so many seconds; it may say in how many it wants its next turn, if sooner."""
+class Role:
+    """Done every `every` seconds, or sooner if `do` returns after how many seconds it wants its next turn."""
 
     def __init__(self, every: float, do: Callable[[], float | None]) -> None:
         self.every = every
@@ -57,12 +50,21 @@ class Chore:
 
 
 class Duties:
-    """Starts with `start`, does everything in its own thread, ends with `stop`.
+    """The thread that runs the roles of one worker, and errands that other threads hand to it.
 
-    `drained` is called (in that thread) once nothing is left to do, in burst mode only; `chores` are done beside the
-    others, each with how often (s). What it learns on the way is there to be read from other threads: `waiting_since`
-    (time.monotonic() since when jobs wait to be taken; None: none do, or Redis does not say) and `suspects` (how many).
-    Likewise it is told in `standstills` for whom it is to look.
+    1. `start`: the queues are known, and the thread begins. A second one waits for alarms (alarm.py).
+    2. Consumers of this machine whose processes are gone are reclaimed at once.
+    3. Then each role has its turn when it is due: leases and what the worker says of itself (leases.py), promotion
+       (promote.py), schedules (cron.py), reclaiming (reclaim.py), cancelled jobs of stuck consumers (stuck.py), the
+       caps of the dead set; in burst mode, whether the queues are drained.
+    4. Errands (`born`, `died`, `serve`, `say`, an alarm) wake the thread.
+    5. Where Redis is away: all roles wait a second; a failed errand is kept and tried again. The thread asks Redis only
+       once each time (patience 0), so that an outage does not become a storm of requests.
+    6. Any other error in a role is logged; the others go on.
+    7. `stop`: the errands that are left are done, the worker is taken out of the list of workers, the thread ends.
+
+    `drained` is called in this thread, in burst mode only, once nothing is left to do. `chores` are further roles, each
+    with its interval in seconds. `standstills` is set by the supervisor: consumers whose loop stands still.
     """
 
     def __init__(
@@ -74,37 +76,58 @@ class Duties:
         *,
         chores: Sequence[tuple[float, Callable[[], None]]] = (),
     ):
-        # No second try within a chore: the next one comes soon enough, and an outage must not become a storm.
         self._broker = Broker(broker.url, settings=msgspec.structs.replace(broker.settings, patience=0.0), quiet=True)
         self._revive = broker.core.revive
-        self._worker = worker_id
-        self._facts = {**facts, "host": socket.gethostname(), "pid": os.getpid()}
         self._drained = drained
-        self._more = chores
-        self._every = min(RENEW, broker.settings.lease / 6)
         # Not a SimpleQueue: before Python 3.13 its get waits for ever once a signal meets it after its timeout.
         self._inbox: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._undone: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._run, name="duties", daemon=True)
-        self._alarm = Alarm(self._broker, self._hear_alarm)
-        self._promoting = Chore(PROMOTE, self._promote)
-        self._planning = Chore(cron.LOOK, lambda: cron.fire_due(self._broker, self._queues, self._rarely.warn))
-        self._renewed = 0.0  # when the leases were
-        self._looked = 0.0  # when all queues were looked at
-        self._next: dict[str, float] = {}  # queue to when the next of its scheduled jobs is due, in time.monotonic()
         self._queues: list[str] = []
-        self._paused: set[str] = set()  # of these it was said
-        self._reaper = Reclaimer(self._broker, self._renew_if_due)
         self._seldom = RateLimitedLog(log)
-        self._rarely = RateLimitedLog(log, seconds=3600.0)
-        self.waiting_since: float | None = None
-        self.suspects = 0
+        rarely = RateLimitedLog(log, seconds=3600.0)
+        self._reclaimer = Reclaimer(self._broker, self._renew_if_due)
+        self._leases = Leases(self._broker, worker_id, facts, self._queues, self._reclaimer.living)
+        self._promoter = Promoter(self._broker, self._queues)
+        self._alarm = Alarm(self._broker, self._hear_alarm)
+        self._promoting = Role(promote.LOOK, self._promoter.promote)
+        self._firing = Role(cron.LOOK, lambda: cron.fire_due(self._broker, self._queues, rarely.warn))
+        self._roles = [
+            Role(self._leases.every, self._leases.renew),
+            Role(self._leases.every, self._leases.announce),
+            self._promoting,
+            self._firing,
+            Role(RECLAIM, lambda: self._count(self._reclaimer.reclaim_expired)),
+            Role(AGAIN, self._try_again),
+            Role(STILL, self._look_for_cancelled),
+            Role(TRIM, self._trim),
+            Role(RateLimitedLog.FLUSH, self._seldom.flush),
+            *[Role(every, do) for every, do in chores],
+        ]
+        if drained is not None:
+            self._roles.append(Role(BURST, self._look_whether_drained))
         self.standstills: Sequence[StuckJobs] = ()
+
+    # -- called by other threads
+
+    @property
+    def waiting_since(self) -> float | None:
+        """Since when jobs wait to be taken, in time.monotonic(); None: none do, or Redis does not answer."""
+        return self._leases.waiting_since
+
+    @property
+    def suspects(self) -> int:
+        """How many jobs wait to run alone, because one of them may have crashed its consumer."""
+        return self._leases.suspects
+
+    def forget_suspects(self) -> None:
+        """A consumer for suspects has found no more; the next renewal counts them again."""
+        self._leases.suspects = 0
 
     def start(self, queues: list[str]) -> None:
         """Begin, once it is known which queues the worker serves."""
-        self._queues = queues
-        self._facts["queues"] = ",".join(queues)
+        self._queues.extend(queues)
+        self._leases.show({"queues": ",".join(queues)})
         self._thread.start()
         self._alarm.start(queues)
 
@@ -114,16 +137,16 @@ class Duties:
 
     def born(self, consumer: str) -> None:
         """Keep the lease of this consumer from now on."""
-        self._reaper.own.add(consumer)
-        self._inbox.put(lambda: self._reaper.living.add(consumer))
+        self._reclaimer.own.add(consumer)
+        self._inbox.put(lambda: self._reclaimer.living.add(consumer))
 
     def died(self, end: ConsumerEnd) -> None:
         """It is dead for certain: its jobs go back to the queue now."""
-        self._inbox.put(lambda: self._bury(end))
+        self._inbox.put(lambda: self._count(lambda queues: self._reclaimer.reclaim_dead(end, queues)))
 
     def tell_stuck(self, consumer: str, headline: str, stack: str, blamed: tuple[str, int] | None) -> None:
         """Log a consumer whose loop does not turn, with where it is and the ids of its jobs."""
-        self._inbox.put(lambda: self._log_stuck(consumer, headline, stack, blamed))
+        self._inbox.put(lambda: log_stuck(self._broker, self._queues, consumer, headline, stack, blamed))
 
     def say(self, line: str) -> None:
         """Log it, after what was told before."""
@@ -131,58 +154,47 @@ class Duties:
 
     def show(self, **facts: str | int) -> None:
         """What status should know of the worker."""
-        self._facts = {**self._facts, **facts}
+        self._leases.show(facts)
 
     def stop(self) -> None:
-        """Finish what was asked for, say goodbye, end. Waits a moment at most: Redis may be gone."""
+        """Do the errands that are left, and end. Waits for a moment at most: Redis may be gone."""
         if self._thread.ident is not None:
             self._alarm.stop()
             self._inbox.put(None)
             self._thread.join(timeout=GOODBYE)
 
-    # -- in the thread
+    # -- the thread
 
     def _run(self) -> None:
-        chores = [
-            Chore(self._every, self._renew),
-            Chore(self._every, self._announce),
-            self._promoting,
-            self._planning,
-            Chore(RECLAIM, self._reclaim_the_dead),
-            Chore(AGAIN, self._try_again),
-            Chore(STILL, self._look_for_cancelled),
-            Chore(TRIM, self._trim),
-            Chore(RateLimitedLog.FLUSH, self._seldom.flush),
-            *[Chore(every, do) for every, do in self._more],
-        ]
-        if self._drained is not None:
-            chores.append(Chore(BURST, self._look_whether_drained))
+        now = time.monotonic()
+        for role in self._roles:
+            role.due = now
         self._guarded(self._reclaim_gone)
         while True:
             try:
-                errand = self._inbox.get(timeout=max(0.0, min(chore.due for chore in chores) - time.monotonic()))
+                errand = self._inbox.get(timeout=max(0.0, min(role.due for role in self._roles) - time.monotonic()))
             except queue.Empty:
-                errand = None
+                pass
             else:
                 if errand is None:
                     break
                 if not self._guarded(errand):
                     self._undone.append(errand)
-            for chore in chores:
-                if chore.due <= time.monotonic() and not self._guarded(chore):
-                    for one in chores:  # the others would fail, too
+            for role in self._roles:
+                if role.due <= time.monotonic() and not self._guarded(role):
+                    for one in self._roles:  # the others would fail, too
                         one.due = max(one.due, time.monotonic() + AGAIN * random.uniform(1.0, 1.5))
         self._try_again()
         self._seldom.flush(at_once=True)
-        self._guarded(lambda: self._broker.tends.unannounce(self._worker))
+        self._guarded(self._leases.unannounce)
         self._broker.close()
 
-    def _guarded(self, chore: Callable[[], None]) -> bool:
-        """Whether it was done, as far as Redis is concerned."""
+    def _guarded(self, step: Callable[[], None]) -> bool:
+        """Do it; False if Redis was away. No other error gets out: the other roles must go on."""
         try:
-            chore()
+            step()
         except RqLiteError as error:
-            self.waiting_since = None
+            self._leases.waiting_since = None
             self._seldom.warn("duties", str(error))
             with contextlib.suppress(RqLiteError, OSError):
                 self._revive()
@@ -195,101 +207,46 @@ class Duties:
         undone, self._undone = self._undone, []
         self._undone = [errand for errand in undone if not self._guarded(errand)]
 
+    # -- in the thread: errands and small roles
+
     def _serve(self, queue: str) -> None:
         if queue not in self._queues:
             self._queues.append(queue)
             self._alarm.serve(queue)
-            self._facts = {**self._facts, "queues": ",".join(self._queues)}
+            self._leases.show({"queues": ",".join(self._queues)})
         self._reclaim_gone()
 
-    def _renew(self) -> None:
-        self._renewed = time.monotonic()
-        found = [self._broker.tends.renew(name, sorted(self._reaper.living)) for name in self._queues]
-        self.suspects = sum(one.suspects for one in found)
-        self._tell_paused({name for name, one in zip(self._queues, found, strict=True) if one.paused})
-        if not any(one.waiting for one in found):
-            self.waiting_since = None
-        elif self.waiting_since is None:
-            self.waiting_since = time.monotonic()
-
-    def _tell_paused(self, paused: set[str]) -> None:
-        """A worker that does nothing, though jobs wait and slots are free, says why."""
-        for name in sorted(paused - self._paused):
-            log.warning("queue %r is paused, nothing of it is taken: `rq-lite queue resume %s`", name, name)
-        for name in sorted(self._paused - paused):
-            log.info("queue %r is taken from again", name)
-        self._paused = paused
-
     def _renew_if_due(self) -> None:
-        if time.monotonic() > self._renewed + self._every:
-            self._renew()
+        self._leases.renew_if_due()
 
-    def _announce(self) -> None:
-        self._broker.tends.announce(
-            self._worker, {**self._facts, "consumers": len(self._reaper.living)}, self._broker.settings.lease
-        )
+    def _count(self, reclaim: Callable[[Sequence[str]], int]) -> None:
+        """Reclaim; then add the new suspects, because a renewal between its steps counts from the start."""
+        found = reclaim(self._queues)
+        self._leases.suspects += found
 
-    def _promote(self) -> float:
-        """What is due; seconds until something is again, of which Redis knows now."""
-        now = time.monotonic()
-        looked = self._looked + PROMOTE <= now
-        if looked:
-            self._looked = now
-        for name in self._queues:
-            if looked or self._next.get(name, now) <= now:
-                self._next[name] = self._promote_of(name, now + TURN)
-        return max(TOGETHER, min(self._next.values(), default=PROMOTE) - time.monotonic())
-
-    def _promote_of(self, name: str, until: float) -> float:
-        """When the next of this queue's scheduled jobs is due; now, where there is no time for all."""
-        while True:
-            moved, left = self._broker.tends.promote(name, BATCH)
-            now = time.monotonic()
-            if moved < BATCH or now > until:
-                return now + (PROMOTE if left is None else left)
+    def _reclaim_gone(self) -> None:
+        self._count(self._reclaimer.reclaim_gone)
 
     def _hear_alarm(self, queue: str) -> None:
-        """From the alarm's thread."""
+        """Called by the alarm's thread."""
         self._inbox.put(lambda: self._look_again(queue))
 
     def _look_again(self, queue: str) -> None:
-        self._next[queue] = self._promoting.due = self._planning.due = time.monotonic()
-
-    def _look_whether_drained(self) -> None:
-        """Parked jobs don't count: this worker cannot run them, and would wait for ever."""
-        assert self._drained is not None
-        if all(left <= parked for left, parked in map(self._broker.tends.unfinished, self._queues)):
-            self._drained()
+        now = time.monotonic()
+        self._promoter.look_again(queue, now)
+        self._promoting.due = self._firing.due = now
 
     def _look_for_cancelled(self) -> None:
         for standstill in self.standstills:
             standstill.look(self._broker)
-
-    def _bury(self, end: ConsumerEnd) -> None:
-        found = self._reaper.bury(end, self._queues)  # first: it may renew, which counts anew
-        self.suspects += found
-
-    def _reclaim_the_dead(self) -> None:
-        found = self._reaper.reclaim_the_dead(self._queues)
-        self.suspects += found
-
-    def _reclaim_gone(self) -> None:
-        found = self._reaper.reclaim_gone(self._queues)
-        self.suspects += found
 
     def _trim(self) -> None:
         for name in self._queues:
             while self._broker.tends.trim(name):
                 pass
 
-    def _log_stuck(self, consumer: str, headline: str, stack: str, blamed: tuple[str, int] | None) -> None:
-        named: list[str] = []
-        count = 0
-        with contextlib.suppress(RqLiteError):
-            for name in self._queues:
-                tags = sorted(self._broker.takes.inflight(name, consumer), key=lambda tag: ((name, tag) != blamed, tag))
-                count += len(tags)
-                entries = self._broker.takes.booked(name, consumer, tags[: NAMED - len(named)])
-                named += [id_of(entry) or "(no job)" for _, entry in entries]
-        more = f" and {count - len(named)} more" if count > len(named) else ""
-        log.error("%s; its jobs: %s%s\n%s", headline, one_line(", ".join(named)) or "unknown", more, stack)
+    def _look_whether_drained(self) -> None:
+        """Parked jobs don't count: this worker cannot run them, and would wait for ever."""
+        assert self._drained is not None
+        if all(left <= parked for left, parked in map(self._broker.tends.unfinished, self._queues)):
+            self._drained()

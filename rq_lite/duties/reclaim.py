@@ -46,7 +46,7 @@ class Reclaimer:
         self.own: set[str] = set()  # all this worker has had: `bury` is told how they died, and who is to blame
         self._missing: set[tuple[str, str]] = set()
 
-    def bury(self, end: ConsumerEnd, queues: Sequence[str]) -> int:
+    def reclaim_dead(self, end: ConsumerEnd, queues: Sequence[str]) -> int:
         """A consumer of this worker is dead for certain: its jobs go back to the queue now."""
         self.living.discard(end.consumer)
         for name, tag in end.timed_out:
@@ -130,7 +130,7 @@ class Reclaimer:
             )
         return suspects
 
-    def reclaim_the_dead(self, queues: Sequence[str]) -> int:
+    def reclaim_expired(self, queues: Sequence[str]) -> int:
         """Whose lease has ended, or who is no more on this machine, at two looks in a row."""
         dead = {}
         for name in queues:

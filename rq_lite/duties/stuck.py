@@ -1,23 +1,31 @@
-"""A consumer whose loop stands still hears of no cancel: its supervisor looks in Redis in its place."""
+"""What a supervisor does for a consumer whose loop stands still: looks in Redis for cancels, and names its jobs."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from rq_lite.broker import Broker
+from rq_lite.broker.events import id_of
+from rq_lite.errors import RqLiteError
+from rq_lite.logs import one_line
 from rq_lite.model.message import id_in
 from rq_lite.process.board import Running
 
+log = logging.getLogger("rq_lite.worker")
+
 STEP = 20  # jobs that are read at once: any of them may be large
+NAMED = 10  # jobs of a stuck consumer that are named
 
 
 class StuckJobs:
-    """One, from when it was seen until the loop turns again; no job begins or ends meanwhile.
+    """The jobs of a consumer whose loop stands still; none of them begins or ends until it turns again.
 
-    `jobs` are those that it runs, by queue. The supervisor's loop makes it and reads `cancelled`; its other thread
-    looks, and replaces that.
+    `jobs` are those that it runs, by queue. The supervisor's loop makes the object and reads `cancelled`; the duties'
+    thread looks in Redis, and replaces `cancelled`.
     """
 
     def __init__(self, consumer: str, turned: int, jobs: Mapping[str, Sequence[Running]]) -> None:
@@ -51,3 +59,24 @@ class StuckJobs:
             for tag, entry in broker.takes.booked(queue, self.consumer, tags[first : first + STEP]):
                 if name := id_in(entry):
                     yield jobs[tag], name
+
+
+def log_stuck(
+    broker: Broker,
+    queues: Sequence[str],
+    consumer: str,
+    headline: str,
+    stack: str,
+    blamed: tuple[str, int] | None,
+) -> None:
+    """A line of a consumer whose loop does not turn: the ids of its jobs, the blamed one first, and its stack."""
+    named: list[str] = []
+    count = 0
+    with contextlib.suppress(RqLiteError):
+        for name in queues:
+            tags = sorted(broker.takes.inflight(name, consumer), key=lambda tag: ((name, tag) != blamed, tag))
+            count += len(tags)
+            entries = broker.takes.booked(name, consumer, tags[: NAMED - len(named)])
+            named += [id_of(entry) or "(no job)" for _, entry in entries]
+    more = f" and {count - len(named)} more" if count > len(named) else ""
+    log.error("%s; its jobs: %s%s\n%s", headline, one_line(", ".join(named)) or "unknown", more, stack)

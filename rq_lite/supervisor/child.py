@@ -149,7 +149,7 @@ class Child:
         slots = re.findall(rf" in {ENTRANCE}(\d+)$", stack, re.MULTILINE)
         return self.board.running(int(slots[-1])) if slots else None
 
-    def bury(self) -> None:
+    def clean_up(self) -> None:
         """After its end: kill what its jobs have left behind, and close the pipes."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)

@@ -68,7 +68,7 @@ def test_a_worker_says_that_a_queue_is_paused_and_when_it_is_not_any_more(lab: L
     lab.put("do", 1)
     operate.pause(lab.broker, "work")
     worker = lab.work("--burst")
-    worker.says("queue 'work' is paused, nothing of it is taken: `rq-lite queue resume work`")
+    worker.says("queue 'work' is paused, nothing is taken from it: `rq-lite queue resume work`")
     operate.resume(lab.broker, "work")
     lab.until_seen("done", 1)
     assert worker.wait() == 0

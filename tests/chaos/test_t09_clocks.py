@@ -104,21 +104,21 @@ def test_a_jump_of_redis_clock_takes_nothing_from_who_renews(broker: Broker, tel
         broker.takes.register("q", consumer, link=link)
         put(broker, *range(5))
         take(broker, link, 5, consumer=consumer)
-    reaper = Reclaimer(broker, between=lambda: None)
+    reclaimer = Reclaimer(broker, between=lambda: None)
 
     def jump() -> None:
         broker.read(("ZADD", KEY.consumers, 1, "alive", 1, "dead"))
 
     for _ in range(5):
         jump()
-        reaper.reclaim_the_dead(["q"])
+        reclaimer.reclaim_expired(["q"])
         assert counter(broker, "reclaimed") == 0
         assert broker.tends.renew("q", ["alive", "dead"]).leases == 2
-        reaper.reclaim_the_dead(["q"])
+        reclaimer.reclaim_expired(["q"])
     jump()
-    reaper.reclaim_the_dead(["q"])
+    reclaimer.reclaim_expired(["q"])
     assert broker.tends.renew("q", ["alive"]).leases == 1
-    reaper.reclaim_the_dead(["q"])
+    reclaimer.reclaim_expired(["q"])
     assert (counter(broker, "reclaimed"), counter(broker, "inflight")) == (5, 5)
     assert set(broker.tends.consumers("q")) == {"alive"}
     link.close()

@@ -15,7 +15,7 @@ import pytest
 
 from rq_lite.admin import status
 from rq_lite.broker import Acks, Broker
-from rq_lite.duties import duties, reclaim
+from rq_lite.duties import promote, reclaim
 from tests.acceptance.conftest import Lab
 from tests.acceptance.flow import Flow
 from tests.chaos.conftest import Tell
@@ -132,10 +132,10 @@ def test_jobs_that_are_due_all_at_once_are_promoted_in_short_steps(
     for promotes in runs:
         broker.read(("UNLINK", KEY.pending))
         in_batches(broker, count, schedule)
-        promoted = duties.BATCH
-        while promoted == duties.BATCH:
+        promoted = promote.BATCH
+        while promoted == promote.BATCH:
             with promotes.one():
-                promoted = broker.tends.promote("q", duties.BATCH)[0]
+                promoted = broker.tends.promote("q", promote.BATCH)[0]
             if len(promotes.cpu) % 10 == 0:
                 others.run(broker, OWN_WORK)
         assert length(broker, KEY.pending) == count

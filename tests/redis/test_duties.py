@@ -78,7 +78,7 @@ def test_between_the_dead_there_is_time_for_the_living(broker: Broker) -> None:
             take(broker, link, 1, consumer=consumer)
     broker.read(("ZADD", KEY.consumers, *[word for consumer in dead for word in (1, consumer)]))
     times: list[int] = []
-    reaper = Reclaimer(broker, between=lambda: times.append(counter(broker, "reclaimed")))
+    reclaimer = Reclaimer(broker, between=lambda: times.append(counter(broker, "reclaimed")))
     for _ in range(2):
-        reaper.reclaim_the_dead(["q"])
+        reclaimer.reclaim_expired(["q"])
     assert {1, 2, 3} <= set(times)

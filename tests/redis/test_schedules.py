@@ -405,7 +405,7 @@ def test_the_alarm_rings_for_retried_and_parked_jobs(broker: Broker, link: Any) 
 
 def test_a_supervisor_that_waits_hears_of_what_is_due_earlier(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks by itself once in an hour here: only the alarm can have told it."""
-    monkeypatch.setattr("rq_lite.duties.duties.PROMOTE", 3600.0)
+    monkeypatch.setattr("rq_lite.duties.promote.LOOK", 3600.0)
     monkeypatch.setattr("rq_lite.duties.cron.LOOK", 3600.0)
     duties = Duties(broker, "w", {}, None)
     duties.start(["q"])
