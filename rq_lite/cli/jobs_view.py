@@ -11,7 +11,8 @@ from rq_lite.admin.jobs import Found
 from rq_lite.cli import dead_view
 from rq_lite.cli.dead_view import PAYLOAD, called, payload, shortened, text_of
 from rq_lite.cli.listing import View, as_lines
-from rq_lite.cli.status import amount, plain, span
+from rq_lite.cli.status import amount
+from rq_lite.cli.table import plain, span
 from rq_lite.errors import UNREADABLE
 from rq_lite.model.message import made_at
 from rq_lite.model.states import State

@@ -7,6 +7,7 @@ when somebody looked: every process finds the same ones.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
-from cronsim import CronSim, CronSimError
 
 from rq_lite.checks import in_seconds
 from rq_lite.errors import UNREADABLE, UsageError
@@ -141,10 +141,16 @@ def from_json(name: str, definition: bytes, opened: Seal) -> Schedule | None:
 def ticks(cron: str, second: int, where: tzinfo) -> Iterator[int]:
     """Seconds since 1970 after this one at which the line is due; raises UsageError for what is no cron line."""
     try:
-        found = CronSim(cron, datetime.fromtimestamp(second, where))
+        found = simulated(cron, datetime.fromtimestamp(second, where))
     except Exception as error:  # some odd lines are met by an assertion or a TypeError
         raise UsageError(f"cron {cron!r}{trouble(cron, str(error))}") from None
     return (int(at.timestamp()) for at in found)
+
+
+def simulated(cron: str, begin: datetime) -> Iterator[datetime]:
+    """The moments of a cron line. Its library is loaded with the first line: most processes never meet one."""
+    moments: Iterator[datetime] = importlib.import_module("cronsim").CronSim(cron, begin)
+    return moments
 
 
 def trouble(cron: str, said: str) -> str:
@@ -162,8 +168,8 @@ def trouble(cron: str, said: str) -> str:
 
 def readable(fields: list[str]) -> bool:
     try:
-        return bool(CronSim(" ".join(fields), datetime.fromtimestamp(0, UTC)))
-    except CronSimError:
+        return bool(simulated(" ".join(fields), datetime.fromtimestamp(0, UTC)))
+    except Exception:
         return False
 
 

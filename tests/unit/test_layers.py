@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import ast
+import json
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import rq_lite
+from rq_lite.cli import COMMANDS
 
 HOME = Path(rq_lite.__file__).parent
 # A folder, or a module of rq_lite/ itself, imports only what is named before it.
@@ -59,3 +65,57 @@ def test_imports_make_no_circle() -> None:
 
 def test_few_modules_are_in_no_folder() -> None:
     assert len(list(HOME.glob("*.py"))) <= 10
+
+
+# -- what a process loads
+
+LOADED = """
+import runpy, sys
+sys.argv = ["rq-lite", *{arguments}]
+try:
+    runpy.run_module("rq_lite", run_name="__main__")
+except SystemExit:
+    pass
+import json
+print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+"""
+
+
+def loaded(*arguments: str) -> set[str]:
+    """The modules that `rq-lite` with these arguments has loaded."""
+    code = LOADED.format(arguments=list(arguments))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(json.loads(result.stderr))
+
+
+def test_a_supervisor_loads_neither_gevent_nor_what_consumers_and_clients_need() -> None:
+    """The parent of `rq-lite work`. redis-py loads asyncio by itself, in `redis/__init__`: no module of ours does."""
+    modules = loaded("work", "--help")
+    assert "rq_lite.supervisor.supervisor" in modules
+    assert not {"gevent", "rich", "cronsim"} & modules
+    ours = modules & FILES.keys()
+    assert not {"client", "consumer", "testing", "chaos", "demo"} & set(map(layer, ours))
+    assert not {name for name in ours if "asyncio" in {found.split(".")[0] for found in imported(FILES[name])}}
+
+
+NEEDED = {  # of the packages and folders that take long to load, those that a command uses
+    "work": {"redis", "supervisor", "duties"},
+    "status": {"redis"},
+    "health": {"redis"},
+    "queue": {"redis"},
+    "redis": set[str](),
+    "dead": {"redis"},
+    "jobs": {"redis"},
+    "schedule": {"redis", "client", "duties"},
+    "produce": {"redis", "client", "duties", "feeds", "rich", "watchfiles"},
+    "bench": {"redis", "client", "duties", "supervisor", "rich"},
+    "demo": {"redis", "client", "duties", "feeds", "rich"},
+}
+COSTLY = {"redis", "rich", "gevent", "cronsim", "watchfiles"} | {"client", "consumer", "supervisor", "duties", "feeds"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_loads_only_what_it_uses(command: str) -> None:
+    modules = loaded(command, "--help")
+    own = {layer(name) for name in modules & FILES.keys()}
+    assert ((modules - FILES.keys()) | own) & COSTLY <= NEEDED[command]
