@@ -1,4 +1,4 @@
-"""Waits in Redis for the alarms of some queues: something is due before everything that was known to be."""
+"""Waits in Redis for the alarms of some queues: an alarm rings when something is due earlier than was known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLOCK = 2.0  # seconds that a wait lasts
 class Alarm:
     """One blocked connection in a thread of its own; `rang` is called there with the name of the queue.
 
-    A hint that is lost costs a second: whoever waits for it looks that often by itself.
+    An alarm that is lost costs a second: the duties look that often without one.
     """
 
     def __init__(self, broker: Broker, rang: Callable[[str], None]) -> None:
@@ -37,7 +37,7 @@ class Alarm:
         self._queues += (queue,)
 
     def stop(self) -> None:
-        """End, without waiting for Redis."""
+        """End it, without waiting for Redis."""
         self._over.set()
         if self._thread is not None:
             end_waiting(self._thread, lambda: self._link, within=1.0)

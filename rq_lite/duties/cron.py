@@ -1,4 +1,4 @@
-"""Schedules at work: an app's are written to Redis when its workers begin, and those that are due are fired."""
+"""Schedules that are due are fired: a job for each slot is put, and the schedule moves on to its next slot."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from rq_lite.model.schedule import MOST, Schedule, from_json, job_id
 log = logging.getLogger("rq_lite.worker")
 
 AT_A_TIME = 50  # schedules that are fired before other duties have their turn
-LOOK = 10.0  # seconds between two looks, should nobody have said that there is something new
+LOOK = 10.0  # seconds between two looks, if no alarm has rung
 HOUR = 3_600_000  # ms until the next look at a schedule that has no slot in decades
 
-Complain = Callable[[str, str], None]  # what it is about, and what is said
+Complain = Callable[[str, str], None]  # the schedule that it is about, and the text
 
 
 def aloud(_about: str, text: str) -> None:
@@ -26,10 +26,10 @@ def aloud(_about: str, text: str) -> None:
 
 
 def fire_due(broker: Broker, queues: Collection[str], complain: Complain = aloud) -> float:
-    """Fire what is due by Redis' clock, of these queues; seconds until there is something again, as far as is known.
+    """Fire what is due by Redis' clock, of these queues. Returns the seconds until the next is due, as far as is known.
 
-    Where nobody works on a queue, or it was shut down, nothing is put there: its slots are missed ones. `complain` is
-    told of schedules that cannot be fired.
+    A queue that no worker serves, or that was shut down, gets no jobs: its slots are missed. `complain` is called for
+    schedules that cannot be fired.
     """
     tried = 0
     while tried < AT_A_TIME:
@@ -40,12 +40,12 @@ def fire_due(broker: Broker, queues: Collection[str], complain: Complain = aloud
                 tried += fire(broker, planned, now, queues, complain)
         if tried == before:
             return LOOK if upcoming is None else min(LOOK, max(0.0, (upcoming - now) / 1000))
-        # Where something has moved on, its next slot may have come meanwhile.
+        # The next slot of a schedule that has moved on may have come meanwhile.
     return 0.0
 
 
 def fire(broker: Broker, planned: Planned, now: int, queues: Collection[str], complain: Complain = aloud) -> bool:
-    """Whether it has moved on, by our doing or because another supervisor was faster."""
+    """True if it has moved on: this worker has fired it, or another one was faster."""
     name = one_line(planned.name)
     said = from_json(planned.name, planned.definition, as_is)
     if said is None:
@@ -59,20 +59,20 @@ def fire(broker: Broker, planned: Planned, now: int, queues: Collection[str], co
         return False
     try:
         slots, entries, upcoming = jobs_of(planned, schedule, now, broker.core.seal)
-    except Exception as error:  # one that anybody may have written must not hold up the others
+    except Exception as error:  # a schedule that any program may have written must not hold up the others
         complain(f"schedule {name}", f"schedule {name} makes no job: {type(error).__name__}: {error}: it waits")
         return False
     try:
         done = broker.plans.fire(planned, schedule.queue, entries, upcoming, slots[-1] if slots else None)
     except ShutDown:
-        return False  # meant so by somebody: no reason to complain
+        return False  # the queue was shut down on purpose: no complaint
     if done:
         tell(planned, slots, now)
     return True
 
 
 def jobs_of(planned: Planned, schedule: Schedule, now: int, seal: Seal) -> tuple[list[int], list[bytes], int]:
-    """The slots that are fired now, the job of each, and the next slot."""
+    """The slots that are fired now, an entry for each, and the next slot."""
     slots = schedule.to_fire(planned.slot, now)
     upcoming = schedule.after(now)
     entries = [schedule.entry(job_id(planned.name, slot), seal) for slot in slots]
@@ -80,7 +80,7 @@ def jobs_of(planned: Planned, schedule: Schedule, now: int, seal: Seal) -> tuple
 
 
 def tell(planned: Planned, slots: list[int], now: int) -> None:
-    """A line where something was missed."""
+    """Log slots that were missed."""
     name = one_line(planned.name)
     if not slots:
         log.warning(

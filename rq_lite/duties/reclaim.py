@@ -1,4 +1,4 @@
-"""What becomes of the jobs of consumers that are dead: they wait again, run alone, or are buried."""
+"""The jobs of dead consumers go back to their queues: they wait again, run alone, or are buried."""
 
 from __future__ import annotations
 
@@ -18,36 +18,44 @@ from rq_lite.process.identity import surely_dead
 
 log = logging.getLogger("rq_lite.worker")
 
-BATCH = 100  # jobs per step: Redis is at one for less than 1 ms, also on a slow machine below 5
-LEASE_ENDED = Death("nobody renewed its lease: its machine or its supervisor is gone")
+BATCH = 100  # jobs per step: Redis is busy with one for less than 1 ms, on a slow machine for less than 5
+LEASE_ENDED = Death("its lease was not renewed: its machine or its supervisor is gone")
 GONE = Death("it is gone, with its supervisor")
 
 
 class ConsumerEnd(NamedTuple):
-    """How a consumer ended, and who is to blame."""
+    """How a consumer ended, and which job is to blame."""
 
     consumer: str
     death: Death  # `charged`: all or none
     blamed: tuple[str, int] | None = None  # queue and delivery tag of the job that brought it down, if known
-    timed_out: Sequence[tuple[str, int]] = ()  # those that it was killed for
-    tasks: Mapping[str, RetryPolicy] = MappingProxyType({})  # what becomes of these
+    timed_out: Sequence[tuple[str, int]] = ()  # the jobs that it was killed for
+    tasks: Mapping[str, RetryPolicy] = MappingProxyType({})  # what follows when a job of these is given up or retried
 
 
 class Reclaimer:
-    """Of one worker. Where there is something to reclaim, it returns how many jobs have become suspects by it.
+    """Reclaims for one worker. Each method returns how many jobs have become suspects by it.
 
-    `between` is called between two steps: however long the dead take, the living must keep their leases.
+    1. A consumer of this worker has ended: its supervisor knows how, and which job is to blame (`reclaim_dead`).
+    2. Jobs that it was killed for are ended first: cancelled, another attempt, or given up.
+    3. Its other jobs go back to their queues in steps. One that is charged with the crash runs alone from the second
+       crash on, and is buried at the third.
+    4. Consumers of other workers are reclaimed when their leases have ended, or their processes on this machine are
+       gone, at two looks in a row (`reclaim_expired`).
+    5. Those of this machine whose processes are gone are reclaimed at once when a worker begins (`reclaim_gone`).
+
+    `between` is called between two steps: however long reclaiming takes, the leases of the living must be renewed.
     """
 
     def __init__(self, broker: Broker, between: Callable[[], None]) -> None:
         self._broker = broker
         self._between = between
         self.living: set[str] = set()
-        self.own: set[str] = set()  # all this worker has had: `bury` is told how they died, and who is to blame
+        self.own: set[str] = set()  # all consumers that this worker has had: `reclaim_dead` is told how they died
         self._missing: set[tuple[str, str]] = set()
 
     def reclaim_dead(self, end: ConsumerEnd, queues: Sequence[str]) -> int:
-        """A consumer of this worker is dead for certain: its jobs go back to the queue now."""
+        """A consumer of this worker has ended: its jobs go back to their queues now."""
         self.living.discard(end.consumer)
         for name, tag in end.timed_out:
             self._end_job(end, name, tag)
@@ -62,12 +70,12 @@ class Reclaimer:
         return suspects
 
     def _end_job(self, end: ConsumerEnd, name: str, tag: int) -> None:
-        """A job that its consumer was killed for: another attempt, or the dead set."""
+        """End a job that its consumer was killed for: cancelled, another attempt, or given up."""
         for _, entry in self._broker.takes.booked(name, end.consumer, [tag]):
             try:
                 message, attempts, crashes = decode(self._broker.core.opened(name, entry))
             except Undecodable:
-                continue  # whoever runs it next buries it
+                continue  # the consumer that takes it next buries it
             if self._broker.takes.marked(name, [message.id]):
                 log.error("job %s: cancelled, and ended with its consumer", one_line(message.id))
                 self._broker.takes.drop(name, end.consumer, [(tag, message.id)])
@@ -88,7 +96,7 @@ class Reclaimer:
                 self._broker.takes.finish(name, end.consumer, [(tag, settled)])
 
     def _name_culprit(self, end: ConsumerEnd, queues: Sequence[str]) -> None:
-        """Say which job brought its consumer down: the one that is blamed, or the only one that it had."""
+        """Log which job brought its consumer down: the one that is blamed, or the only one that it had."""
         suspected = [end.blamed] if end.blamed is not None else [
             (name, tag) for name in queues for tag in self._broker.takes.inflight(name, end.consumer)
         ]  # fmt: skip
@@ -109,7 +117,7 @@ class Reclaimer:
                 log.error("%s", one_line(line))
 
     def _reclaim(self, name: str, consumer: str, death: Death, *, certain: bool) -> int:
-        """How many of its jobs are suspects now."""
+        """Step by step. Returns how many of its jobs have become suspects."""
         total = cursor = buried = suspects = 0
         while step := self._broker.tends.reclaim(
             name, consumer, certain=certain, death=death, most=BATCH, cursor=cursor
@@ -131,7 +139,7 @@ class Reclaimer:
         return suspects
 
     def reclaim_expired(self, queues: Sequence[str]) -> int:
-        """Whose lease has ended, or who is no more on this machine, at two looks in a row."""
+        """Consumers whose lease has ended, or whose process on this machine is gone, at two looks in a row."""
         dead = {}
         for name in queues:
             for consumer, left in self._broker.tends.consumers(name).items():
@@ -148,7 +156,7 @@ class Reclaimer:
         return suspects
 
     def reclaim_gone(self, queues: Sequence[str]) -> int:
-        """Consumers of this machine that are no more need not be waited for."""
+        """Consumers of this machine whose processes are gone: their leases need not be waited for."""
         return sum(
             self._reclaim(name, consumer, GONE, certain=True)
             for name in queues

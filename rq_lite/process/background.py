@@ -1,4 +1,4 @@
-"""For commands that start processes of their own: these processes, and the signals that end the whole."""
+"""Processes that a command starts for itself, and the signals that end the command and them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pathlib import Path
 from rq_lite.errors import RqLiteError
 from rq_lite.process.subprocesses import ending
 
-ENDING = 10.0  # seconds that a process has for its end, before it is killed
-LOOK = 1.0  # seconds between a part's looks at who its parent is
+ENDING = 10.0  # seconds that a process has to end, before it is killed
+LOOK = 1.0  # seconds between two looks at whether its parent still lives
 TOLD = 20  # lines of a log that are shown when something went wrong
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -32,7 +32,7 @@ class Interrupted(RqLiteError):
 
 @contextlib.contextmanager
 def deferred_signals() -> Iterator[list[int]]:
-    """The signals that came; they do nothing else, so that no cleaning up is ever cut short."""
+    """Collect the signals that come. They do nothing else, so that no cleaning up is cut short."""
     caught: list[int] = []
     before = {
         number: signal.signal(number, lambda n, _: caught.append(n))
@@ -48,7 +48,7 @@ def deferred_signals() -> Iterator[list[int]]:
 
 
 class BackgroundProcess:
-    """A process; what it says goes to a log. It ends with this one, if it calls `end_with_parent`."""
+    """A process whose output goes to a log. It ends with this one, if it calls `end_with_parent`."""
 
     def __init__(
         self,
@@ -83,15 +83,15 @@ class BackgroundProcess:
 
     @property
     def said(self) -> str:
-        """All that it has said so far."""
+        """Its output so far."""
         return self._log.read_text(errors="replace") if self._kept is None else self._kept
 
     def keep(self) -> None:
-        """Its log is about to be removed: `said` goes on to be what it says now."""
+        """Keep its output: its log is about to be removed."""
         self._kept = self.said
 
     def trouble(self) -> str | None:
-        """How this process has ended, if it has."""
+        """How it has ended, with its last lines; None while it runs."""
         code = self.exit_code
         if code is None:
             return None
@@ -121,7 +121,7 @@ class BackgroundProcess:
 
 
 def end_with_parent() -> None:
-    """In a part: stop as by SIGTERM when the one who started it is gone, however it went; in the end by SIGKILL."""
+    """Called in the process: it gets SIGTERM when its parent is gone, for whatever reason; later SIGKILL."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 

@@ -1,6 +1,6 @@
-"""What a consumer shows its supervisor without a word: shared memory that one process writes and the other reads.
+"""What a consumer shows its supervisor: shared memory that the consumer writes and the supervisor reads.
 
-It says how a consumer is also when its loop does not turn, because a job holds it, or C code the GIL. The writer
+It shows the consumer's state also when its loop does not turn, because a job holds it, or C code the GIL. The writer
 uses `words`, whole numbers (floats would cost twice as much to store); the times in them are time.monotonic_ns(), which
 both processes share. Readers get seconds, and may see words of two moments side by side.
 """
@@ -14,7 +14,7 @@ import tempfile
 from typing import NamedTuple
 
 NEVER = 2**62  # ns
-ELSEWHERE = NEVER - 1  # of a job that is somebody else's to end
+ELSEWHERE = NEVER - 1  # of a job whose time its pool limits
 SECOND = 10**9  # ns
 # Words of the head: when the loop last turned; when jobs last came; free slots that nothing waits for; jobs so far.
 TURNED, TOOK, ROOM, TAKEN = range(4)
@@ -61,14 +61,15 @@ class Board:
         return Running(slot, lane, tag, self.words[at + DEADLINE] / SECOND)
 
     def overdue(self, before: float) -> list[Running]:
-        """Jobs that should have been done before this time; those without a deadline are never overdue."""
+        """Jobs whose deadline was before this time; a job without one is never overdue."""
         deadlines = self.words[HEAD + DEADLINE : HEAD + WIDTH * self.slots : WIDTH].tolist()
         found = [self.running(slot) for slot, deadline in enumerate(deadlines) if 0 < deadline < before * SECOND]
-        # Meanwhile one may have begun with another job; before it shows that, it clears the deadline, read last here.
+        # A slot may have begun another job meanwhile. It clears the deadline before it shows that job, and here the
+        # deadline is read last.
         return [job for job in found if 0 < job.deadline < before]
 
     def on_the_loop(self) -> list[Running]:
-        """Jobs that run in the consumer itself: neither in an engine, nor waiting for a place elsewhere."""
+        """Jobs that run in the consumer's loop: not in a pool, and not waiting for a place in one."""
         deadlines = self.words[HEAD + DEADLINE : HEAD + WIDTH * self.slots : WIDTH].tolist()
         return [self.running(slot) for slot, deadline in enumerate(deadlines) if 0 < deadline < ELSEWHERE]
 

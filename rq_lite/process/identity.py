@@ -1,4 +1,4 @@
-"""Who a consumer is: an id that is never used again, and by which its own host can tell that it is dead."""
+"""The id of a consumer: it is never used again, and its own host can tell by it that the process is gone."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def mine() -> Identity:
 
 
 def parse(text: str) -> Identity | None:
-    """The identity from its text; None for a text that is none."""
+    """The identity from its text; None if the text is not an identity."""
     match = re.fullmatch(r"([A-Za-z0-9-]+)\.([0-9a-f]{12}):([0-9]+):([0-9]+):([0-9a-f]{16})", text)
     return Identity(match[1], match[2], int(match[3]), match[4], match[5]) if match else None
 
 
 def surely_dead(text: str) -> bool:
-    """Whether this was a process of this very machine (and boot, and pid namespace) that is no more."""
+    """True if this was a process of this machine, boot and pid namespace, and has ended."""
     who = parse(text)
     if who is None or who.machine != machine() or who.start == "0":
         return False
@@ -56,7 +56,7 @@ def machine() -> str:
 
 
 def start_of(pid: int) -> str | None:
-    """When the process began; None if there is none, only its zombie, or one that /proc hides: of another user."""
+    """When the process began; None if there is no such process, only its zombie, or /proc hides it (another user's)."""
     try:
         # The name in brackets may hold anything, so count from behind it.
         fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
@@ -66,7 +66,7 @@ def start_of(pid: int) -> str | None:
 
 
 def gone(pid: int) -> bool:
-    """Whether there is no process of that number that this user may not see; one's own are seen, if only as zombies."""
+    """True if no process of another user has this pid; call it only when `start_of` found none of one's own."""
     try:
         os.kill(pid, 0)
     except PermissionError:

@@ -1,6 +1,6 @@
-"""What a supervisor tells its consumers, and what they tell it: one line of JSON each, over pipes; later single words.
+"""What a supervisor and its consumers tell each other, over pipes: lines of JSON; to a consumer later single words.
 
-The plan goes over a pipe because it holds the Redis password, which must not show in `ps`.
+The configuration goes over a pipe because it holds the Redis password, which must not show in `ps`.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChildEvent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a consumer says of itself: `hello` (who it is), `ready`, `failed` (it cannot begin), `left` (of its own)."""
+    """What a consumer reports: `hello` (its id), `ready`, `failed` (it cannot begin), `left` (it was told to end)."""
 
     event: str
     consumer: str = ""
     queues: dict[str, int] = {}  # with the bound of each; the lanes on the board are numbered in this order
-    tasks: dict[str, RetryPolicy] = {}  # what becomes of a job that was killed for its hard time limit
+    tasks: dict[str, RetryPolicy] = {}  # by task: what follows when a job is killed at its hard time limit
     rss: int = 0  # bytes of memory that it uses before its first job; 0: not known
     error: str = ""
     traceback: str = ""
 
     def send(self, pipe: int) -> None:
-        """Say so; to nobody, if the supervisor is gone (then this process ends, too), or a job has closed the pipe."""
+        """Write it, if possible: the supervisor may be gone (this process then ends), or a job has closed the pipe."""
         data = msgspec.json.encode(self) + b"\n"
         with contextlib.suppress(OSError):
             while data:
                 data = data[os.write(pipe, data) :]
 
 
-REBUILD = b"rebuild"  # connect anew
-RETIRE = b"retire"  # take no more, end when the running jobs have ended
+REBUILD = b"rebuild"  # reconnect to Redis
+RETIRE = b"retire"  # take no more jobs, end when the running ones have ended
 
 
-def write_config(pipe: int, plan: ConsumerConfig) -> None:
-    data = msgspec.json.encode(plan) + b"\n"
+def write_config(pipe: int, config: ConsumerConfig) -> None:
+    data = msgspec.json.encode(config) + b"\n"
     while data:
         data = data[os.write(pipe, data) :]
 
@@ -63,7 +63,7 @@ def read_config(pipe: int) -> ConsumerConfig:
     while not data.endswith(b"\n"):
         piece = os.read(pipe, 1)
         if not piece:
-            raise SystemExit("the supervisor went away before it said what to do")
+            raise SystemExit("the supervisor ended before it sent the configuration")
         data += piece
     return msgspec.json.decode(data, type=ConsumerConfig)
 

@@ -1,4 +1,4 @@
-"""What is known of a process that another has started: how it ended, where it is or was, how much memory it uses."""
+"""What a process can learn of one that it has started: how it ended, its stacks, how much memory it uses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PRINTING = 0.5  # seconds that a process has to write its stack; one that is sto
 
 
 def ending(code: int) -> str:
-    """How it ended, from its exit code as subprocess has it; to follow its name."""
+    """How it ended, from its exit code as subprocess has it; to be put behind its name."""
     if code >= 0:
         return f"ended with exit code {code}"
     why = "out of memory?" if code == -signal.SIGKILL else signal.strsignal(-code)
@@ -27,7 +27,7 @@ def ending(code: int) -> str:
 
 
 def rss(pid: int) -> int:
-    """Its memory, in bytes; 0 where /proc does not tell."""
+    """The memory that it uses, in bytes; 0 where /proc does not tell."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
     except (OSError, IndexError):
@@ -35,20 +35,20 @@ def rss(pid: int) -> int:
 
 
 class Stacks:
-    """A file for its stacks, which it inherits: written when it crashes, and when it is asked for one."""
+    """A file that the process inherits: it writes its stack there when it crashes, and when it is asked for it."""
 
     def __init__(self) -> None:
         self.file = new_file()
         self._asked = 0  # where in the file the answer to the last question begins
 
     def asked(self, ask: Callable[[int], None]) -> str:
-        """Where it is just now, whatever it does; empty when it does not say so in time. `ask` sends it a signal."""
+        """Where it is now, whatever it does; empty if it does not answer in time. `ask` sends it a signal."""
         self._asked = os.fstat(self.file).st_size
         ask(STACK)
         return polled(self.late, PRINTING)
 
     def late(self) -> str:
-        """What has been written by now since it was asked, perhaps after that time."""
+        """What it has written since it was asked, however late."""
         return self.last(self._asked)
 
     def last(self, since: int = 0) -> str:
@@ -60,13 +60,13 @@ class Stacks:
 
 
 def tell_stacks(file: int) -> None:
-    """In the process itself: a crash, and whoever asks, has its stack written, also while C code holds Python."""
+    """Called in the process: its stack is written when it crashes or is asked, also while C code holds the GIL."""
     faulthandler.enable(file, all_threads=False)
     faulthandler.register(STACK, file, all_threads=False, chain=False)
 
 
 def polled(look: Callable[[], str], seconds: float) -> str:
-    """The text once it is there and grows no more; what there is after the time."""
+    """The text, once it is there and has stopped growing; after the time, whatever is there."""
     until, last = time.monotonic() + seconds, ""
     while time.monotonic() < until:
         now = look()
@@ -81,7 +81,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with(parent: int) -> None:
-    """Be killed when the parent dies (Linux; elsewhere the supervisor's guard does it)."""
+    """Have this process killed when its parent dies (on Linux; elsewhere the supervisor's guard does it)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above

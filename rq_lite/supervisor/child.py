@@ -1,4 +1,4 @@
-"""A consumer as its supervisor sees it: a process of its own, the plan sent to it, the reports that come back."""
+"""A consumer as its supervisor sees it: a process, the configuration sent to it, the reports that come back."""
 
 from __future__ import annotations
 
@@ -20,24 +20,33 @@ log = logging.getLogger("rq_lite.worker")
 
 
 class Child:
-    """Started at once, as a fresh interpreter in a session of its own: what its jobs start goes with it."""
+    """One consumer, from its start to the end of its process. Its owner is the fleet.
 
-    def __init__(self, plan: ConsumerConfig) -> None:
-        self.number = plan.number
-        self.alone = plan.alone
-        self.name = "consumer for suspects" if plan.alone else f"consumer {plan.number}"
-        self.consumer = ""  # its id, once it has said who it is
+    1. It is started at once: a fresh interpreter, in a session of its own, so that what its jobs start can be killed
+       with it. It inherits a pipe each way, the board (shared memory) and a file for its stacks.
+    2. Its configuration is written to the first pipe; later single words follow (`retire`, `rebuild`).
+    3. `hear` reads what it reports: hello (its id), ready, failed or left.
+    4. The watchdog reads its board, and may ask for its stack.
+    5. `retire`: it takes no more jobs, and ends when its running jobs have ended. `signal` ends it sooner.
+    6. The fleet reaps the process; `clean_up` kills what its jobs left behind, and closes the pipes.
+    """
+
+    def __init__(self, config: ConsumerConfig) -> None:
+        self.number = config.number
+        self.alone = config.alone
+        self.name = "consumer for suspects" if config.alone else f"consumer {config.number}"
+        self.consumer = ""  # its id, once it has reported it
         self.ready: ChildEvent | None = None
         self.failure: ChildEvent | None = None
-        self.retired = False  # it was told to go when its jobs have ended
-        self.left = False  # it has said goodbye: its end is no accident
-        self.slow = False  # it was not ready in time, which was said
+        self.retired = False  # it was told to end when its jobs have ended
+        self.left = False  # it has reported that it ends: that is no accident
+        self.slow = False  # it was not ready in time, and the log says so
         self.unwanted = False  # it was killed because it was not ready when a reload began
         self.mute = False  # its end of the pipe is closed: no more reports will come
         self.guilty: list[Running] = []  # it was killed for these jobs' hard time limit
         self.born = time.monotonic()
-        slots = 1 if plan.alone else plan.settings.greenlets
-        # Any of these may find that the system has no more files.
+        slots = 1 if config.alone else config.settings.greenlets
+        # Each of these may fail because the system has no file left.
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             board = new_file(size(slots))
             theirs.callback(os.close, board)
@@ -52,7 +61,7 @@ class Child:
             theirs.callback(os.close, reports)
             ours.callback(os.close, self.reports)
             inherited = (life, reports, board, self._stacks.file)
-            # Not waited for through this object: the supervisor reaps whatever ends, also as PID 1.
+            # Not waited for through this object: the fleet reaps every process that ends, also as PID 1.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "rq_lite.consumer.boot", *map(str, inherited)],
                 pass_fds=inherited,
@@ -64,14 +73,14 @@ class Child:
         self._buffer = b""
         self._warned = False
         self.pid = self._process.pid
-        with contextlib.suppress(BrokenPipeError):  # it is dead already: waitpid will say so
-            write_config(self._life, plan)
+        with contextlib.suppress(BrokenPipeError):  # it is dead already: the fleet will reap it
+            write_config(self._life, config)
 
     def __str__(self) -> str:
         return f"{self.name} (pid {self.pid})"
 
     def hear(self) -> list[ChildEvent]:
-        """The reports that have come in since the last call."""
+        """The reports that came since the last call."""
         with contextlib.suppress(BlockingIOError):
             while piece := os.read(self.reports, 65_536):
                 self._buffer += piece
@@ -89,13 +98,13 @@ class Child:
         return heard
 
     def _understood(self, line: bytes) -> ChildEvent | None:
-        """None: somebody else has written that, a job, or what it has started."""
+        """None if the line is no report: a job, or a process that it started, has written it."""
         try:
             return parse_event(line)
         except UNREADABLE:
             if not self._warned:
                 self._warned = True
-                log.warning("%s: its report cannot be read; does a job write to files that are not its own?", self)
+                log.warning("%s: a report of it cannot be read; does a job write to files that are not its own?", self)
             return None
 
     def signal(self, number: int) -> None:
@@ -103,12 +112,12 @@ class Child:
             os.kill(self.pid, number)
 
     def retire(self) -> None:
-        """It takes no more, and ends when its running jobs have ended."""
+        """Tell it to take no more jobs, and to end when its running jobs have ended."""
         self.retired = True
         self._tell(RETIRE)
 
     def rebuild(self) -> None:
-        """It connects anew."""
+        """Tell it to reconnect to Redis."""
         self._tell(REBUILD)
 
     def _tell(self, word: bytes) -> None:
@@ -120,38 +129,38 @@ class Child:
         return list(self.ready.queues)[job.lane] if self.ready is not None else ""
 
     def running(self) -> dict[str, list[Running]]:
-        """The jobs that its loop goes round, by queue."""
+        """The jobs that run in its loop, by queue."""
         found: dict[str, list[Running]] = {}
         for job in self.board.on_the_loop():
             found.setdefault(self.queue(job), []).append(job)
         return found
 
     def rss(self) -> int:
-        """Its memory, in bytes; 0 where that is not known."""
+        """The memory that it uses, in bytes; 0 if unknown."""
         return rss(self.pid)
 
     # -- stacks
 
     def stack(self) -> str:
-        """Where it is just now, whatever it does; empty when it does not say so in time."""
+        """Where it is now, even if its loop stands still; empty if it does not answer in time."""
         return self._stacks.asked(self.signal)
 
     def late_stack(self) -> str:
-        """Where it was when it heard that it was asked; empty while it has not."""
+        """The answer to the last `stack`, if that came too late; empty while there is none."""
         return self._stacks.late()
 
     def last_stack(self) -> str:
-        """What was written of stacks: on request, and by a crash."""
+        """All stacks that it has written: when asked, and when it crashed."""
         return self._stacks.last()
 
     def culprit(self, stack: str) -> Running | None:
-        """The job that a stack belongs to; None where it is no slot's."""
+        """The job whose slot is on this stack; None if no slot is."""
         slots = re.findall(rf" in {ENTRANCE}(\d+)$", stack, re.MULTILINE)
         return self.board.running(int(slots[-1])) if slots else None
 
     def clean_up(self) -> None:
-        """After its end: kill what its jobs have left behind, and close the pipes."""
+        """After its end: kill the processes that its jobs left behind, and close the pipes."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.returncode = 0  # reaped elsewhere; keeps Popen from looking for it
+        self._process.returncode = 0  # reaped by the fleet: Popen must not wait for it
         self._open.close()

@@ -1,7 +1,8 @@
-"""Nothing stays behind a supervisor that is killed: a shell that outlives it for an instant kills the rest.
+"""When a supervisor is killed, a shell that outlives it for an instant kills its consumers and what their jobs started.
 
-PR_SET_PDEATHSIG takes the consumers, on Linux; what their jobs have started, and the consumers elsewhere, are in the
-consumers' process groups. The guard is told these groups over a pipe; the pipe's end means that the supervisor is gone.
+On Linux PR_SET_PDEATHSIG already kills the consumers. The consumers of other systems, and everywhere the processes that
+jobs started, are in the consumers' process groups. The guard reads these groups from a pipe; the end of the pipe means
+that the supervisor is gone.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ class Guard:
     """One shell process; told the groups again whenever they change."""
 
     def __init__(self) -> None:
-        self.pid = 0  # none: the system had no process or file for it
+        self.pid = 0  # 0: the system had no process or file for it
         self._start([])
 
     def _start(self, groups: list[str]) -> None:
-        """With its first groups as arguments: it must know them before anybody can see that it is there."""
+        """Its first groups are arguments: it must know them before any process can see that it is there."""
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", SCRIPT, "rq-lite-guard", *groups],
             stdin=subprocess.PIPE,
@@ -47,18 +48,18 @@ class Guard:
             log.error("no guard can be started just now; the next change of the consumers tries again: %s", error)
 
     def close(self) -> None:
-        """End it, with nothing left to kill."""
+        """End it; it kills nothing then."""
         if self._tell([]):
             self._forget()
 
     def _tell(self, groups: list[str]) -> bool:
-        """Whether it is there to hear it."""
+        """Write the groups to it; False if it is gone."""
         if not self.pid:
             return False
         assert self._process.stdin is not None
         try:
             os.write(self._process.stdin.fileno(), (" ".join(groups) + "\n").encode())
-        except BrokenPipeError:  # somebody has killed it
+        except BrokenPipeError:  # it was killed
             self._forget()
         return bool(self.pid)
 

@@ -1,13 +1,13 @@
-"""When a consumer that has died is started again, and when not any more."""
+"""When a consumer that has died is started again, and when the worker gives up."""
 
 from __future__ import annotations
 
-YOUNG = 10.0  # seconds; a consumer that dies sooner has not recovered from what killed the one before
+YOUNG = 10.0  # seconds; a consumer that dies sooner died of what killed the one before
 TRIES = 6  # deaths at the start, in a row, after which the worker gives up
-FIRST = 0.25  # seconds until the first of them is started again; twice that after the next
+FIRST = 0.25  # seconds until the first is started again; twice that after each further death
 LONGEST = 30.0  # and at most
-# At most, where it had begun to work: a job has killed it, or somebody from outside, and neither is a reason to let
-# the other jobs wait.
+# At most, if it had been ready: a job has killed it, or another process, and neither is a reason to let the other
+# jobs wait.
 LONGEST_READY = 2.0
 
 

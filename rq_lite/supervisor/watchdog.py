@@ -1,4 +1,4 @@
-"""Steps in when a consumer lives but does not do well: stuck, idle for no reason, past a hard limit, worn out."""
+"""Acts on consumers that live but do not work well: stuck, idle for no reason, past a hard limit, worn out."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rq_lite.supervisor.child import Child
 
 log = logging.getLogger("rq_lite.worker")
 
-TURNING = 1.0  # a loop that turned within so many seconds does not stand still: it is not what holds a job up
-SLEPT = 3.0  # who has not looked for so long has stood still itself (was stopped, or its machine was)
+TURNING = 1.0  # a loop that turned within this many seconds does not stand still: it does not hold a job up
+SLEPT = 3.0  # a supervisor that has not looked for this long was stopped itself, or its machine was
 SPARED = 30.0  # seconds until another try to replace a consumer whose successor could not begin
 
 
@@ -28,14 +28,14 @@ NOTHING: Mapping[Running, float] = MappingProxyType({})
 class Limits(NamedTuple):
     """When to step in. Times in seconds, memory in bytes; 0: no such limit."""
 
-    stall: float  # a loop that has not turned for so long is stuck
-    idle: float  # a consumer that took nothing for so long, though jobs wait, is idle for no reason
-    grace: float  # a job that goes on for so long after its timeout is ended with its consumer
+    stall: float  # a loop that has not turned for this long is stuck
+    idle: float  # a consumer that took no job for this long, though jobs wait, is idle for no reason
+    grace: float  # a job that still runs this long after its timeout is ended with its consumer
     max_jobs: int
     max_rss: int
 
     def jittered(self) -> Limits:
-        """For one consumer: those of a worker are not to be replaced all at once."""
+        """For one consumer: the consumers of a worker should not be replaced all at once."""
         spread = random.uniform(0.85, 1.0)
         return self._replace(max_jobs=round(self.max_jobs * spread), max_rss=round(self.max_rss * spread))
 
@@ -49,21 +49,21 @@ def stuck_for(board: Board, now: float) -> float:
 def past_hard_limit(
     board: Board, limits: Limits, now: float, cancelled: Mapping[Running, float] = NOTHING
 ) -> list[Running]:
-    """Jobs that go on though their timeout and the grace time are over; `cancelled`: those that were to end then."""
+    """Jobs that still run though timeout and grace are over; `cancelled`: cancelled jobs, and since when."""
     before = now - max(SHORTEST_GRACE, limits.grace)
     overdue = board.overdue(before)
     return overdue + [job for job, since in cancelled.items() if since < before and job not in overdue]
 
 
 def idle_for(board: Board, waiting_since: float, now: float) -> float:
-    """Seconds in which it took nothing, though jobs waited (since then, in time.monotonic()) and slots were free."""
+    """Seconds for which it took no job, though jobs waited (since `waiting_since`) and slots were free."""
     if board.words[ROOM] < 1:
         return 0.0
     return max(0.0, now - max(waiting_since, board.seconds(TOOK)))
 
 
 def worn_out(board: Board, limits: Limits, rss: int) -> str:
-    """Why it should be replaced; empty when it should not."""
+    """Why it should be replaced; empty if it should not."""
     taken = board.words[TAKEN]
     if limits.max_jobs and taken >= limits.max_jobs:
         return f"has taken {taken:,} jobs"
@@ -73,7 +73,16 @@ def worn_out(board: Board, limits: Limits, rss: int) -> str:
 
 
 class Watchdog:
-    """Looks at the boards of the consumers every now and then."""
+    """Looks at the boards of the consumers, at each turn of the supervisor's loop.
+
+    1. It notes how long the supervisor itself stood still: what it sees right after that is not held against consumers.
+    2. A job past its hard limit: the consumer is killed, and that job is to blame.
+    3. A loop that has not turned for `stall` seconds is reported once, with its stack and its jobs; so is its recovery.
+    4. A consumer that takes no job though jobs wait and slots are free is told to reconnect.
+    5. A consumer that has taken `max_jobs` or uses `max_rss` is returned, to be replaced.
+    6. Jobs that were cancelled in a stuck consumer get the grace time, then 2. (The duties' thread looks for them.)
+    7. What is wrong is handed to the duties, for status and health.
+    """
 
     def __init__(self, duties: Duties, limits: Limits) -> None:
         self._duties = duties
@@ -81,16 +90,16 @@ class Watchdog:
         self._own: dict[int, Limits] = {}  # each consumer's, by pid
         self._still: dict[int, StuckJobs] = {}  # by pid
         self._stuck: dict[int, float] = {}  # pid to seconds
-        self._mute: dict[int, float] = {}  # likewise, of those that have shown no stack yet
-        self._idle: dict[int, float] = {}  # pid to when it was last told to connect anew
+        self._mute: dict[int, float] = {}  # of these, those that have shown no stack yet
+        self._idle: dict[int, float] = {}  # pid to when it was last told to reconnect
         self._asked: dict[int, float] = {}  # pid to when its replacement was asked for
         self._trouble = ""
-        self._looked = self._awake = 0.0  # when it last looked; since when it has looked every now and then
+        self._looked = self._awake = 0.0  # when it last looked; since when it has looked regularly
         self._grace = max(SHORTEST_GRACE, limits.grace)
         self.hard_limit = f"its timeout and {self._grace:g} s of grace were over"
 
     def look(self, children: Sequence[Child], now: float) -> list[Child]:
-        """Act on what is seen; those that should be replaced."""
+        """Act on what is seen. Returns the consumers that should be replaced."""
         if now - self._looked > SLEPT:
             self._awake = now
         self._looked = now
@@ -128,7 +137,7 @@ class Watchdog:
         return bool(why)
 
     def _limits_of(self, child: Child) -> Limits:
-        """Its own; without one of memory where it is over that before its first job: so would its successor be."""
+        """Its own; without `max_rss` if it uses more before its first job, since a new one would be just as large."""
         limits = self._limits.jittered()
         born = child.ready.rss if child.ready is not None else 0
         if not 0 < limits.max_rss <= born:
@@ -142,7 +151,7 @@ class Watchdog:
     def _cancelled(self, child: Child, now: float) -> Mapping[Running, float]:
         """Jobs that it cannot interrupt because its loop stands still, and when they were seen to be cancelled.
 
-        Once the loop turns it hears of them, and sets them a limit of its own.
+        Once the loop turns, the consumer hears of them and limits their time itself.
         """
         if stuck_for(child.board, now) < TURNING:
             self._still.pop(child.pid, None)
@@ -154,7 +163,7 @@ class Watchdog:
         return known.cancelled
 
     def _end(self, child: Child, overdue: list[Running], now: float) -> None:
-        """Kill it; the job that holds its loop is to blame, or, where the loop turns, those that do not end."""
+        """Kill it. To blame is the job that holds its loop; if the loop turns, all jobs that do not end."""
         child.guilty = overdue
         if stuck_for(child.board, now) > TURNING:
             culprit = child.culprit(child.stack())
@@ -199,13 +208,15 @@ class Watchdog:
             return
         if now - self._idle.get(child.pid, -self._limits.idle) >= self._limits.idle:
             self._idle[child.pid] = now
-            log.error("%s took nothing for %.0f s though jobs wait and slots are free: it connects anew", child, idle)
+            log.error(
+                "%s has taken no job for %.0f s although jobs wait and slots are free; reconnecting it", child, idle
+            )
             child.rebuild()
 
     def _tell(self, children: Sequence[Child]) -> None:
         """For status and health."""
         lines = [f"{child} stuck for {self._stuck[child.pid]:.0f} s" for child in children if child.pid in self._stuck]
-        lines += [f"{child} takes nothing though jobs wait" for child in children if child.pid in self._idle]
+        lines += [f"{child} takes no jobs though jobs wait" for child in children if child.pid in self._idle]
         trouble = "; ".join(lines)
         if trouble != self._trouble:
             self._trouble = trouble

@@ -230,7 +230,7 @@ def test_a_consumer_that_takes_nothing_though_jobs_wait_connects_anew(lab: Lab, 
     lab.put("do", "second")
     assert lab.commands.run("health").returncode == 0
     until(lambda: lab.commands.run("health").returncode == 1 or "second" in lab.seen("done"), "health sees it")
-    worker.says("took nothing for")
+    worker.says("has taken no job for")
     assert [run.what for run in lab.until_seen("done", 2)] == ["first", "second"]
     until(lambda: lab.commands.run("health").returncode == 0, "health sees that it is over")
     assert worker.stop() == 0
