@@ -82,3 +82,19 @@ def test_between_the_dead_there_is_time_for_the_living(broker: Broker) -> None:
     for _ in range(2):
         reclaimer.reclaim_expired(["q"])
     assert {1, 2, 3} <= set(times)
+
+
+def test_an_error_in_one_role_stops_no_other(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    turns: list[str] = []
+
+    def fails() -> None:
+        turns.append("fails")
+        raise ValueError("of one role")
+
+    duties = Duties(broker, "w", {}, None, chores=[(0.01, fails), (0.01, lambda: turns.append("goes on"))])
+    duties.start(["q"])
+    until(lambda: min(turns.count("fails"), turns.count("goes on")) > 2, "both have had turns")
+    until_announced(broker)
+    duties.stop()
+    assert "a duty failed; the others go on" in caplog.text
+    assert "of one role" in caplog.text
