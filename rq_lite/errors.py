@@ -24,8 +24,6 @@ import queue
 import sys
 from typing import Any
 
-import msgspec
-
 if sys.version_info >= (3, 13):
     from queue import ShutDown as _ShutDown
 else:
@@ -55,10 +53,6 @@ __all__ = [
     "SourceError",
     "UsageError",
 ]
-
-# What a decoder raises for bytes, or text, that it cannot read. Which of these it is for what, and in which words,
-# differs between releases of msgspec: nothing may hang on that.
-UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class RqLiteError(Exception):

@@ -15,8 +15,9 @@ import msgspec
 from rq_lite.admin import operate
 from rq_lite.admin.status import ms_of
 from rq_lite.broker import Broker, Code, Requeued, keys
-from rq_lite.errors import UNREADABLE, BrokerError
+from rq_lite.errors import BrokerError
 from rq_lite.model.message import Undecodable, decode
+from rq_lite.model.unreadable import UNREADABLE
 
 STEP = 300  # jobs per page
 BATCH = 500  # jobs per script

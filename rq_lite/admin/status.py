@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from rq_lite.broker import Broker, keys
-from rq_lite.errors import UNREADABLE
 from rq_lite.model.message import id_in, made_at
 from rq_lite.model.names import NAME
+from rq_lite.model.unreadable import UNREADABLE
 
 
 class UnknownTask(msgspec.Struct, frozen=True):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from rq_lite.errors import UNREADABLE, UsageError
+from rq_lite.errors import UsageError
+from rq_lite.model.unreadable import UNREADABLE
 
 
 class Moment(msgspec.Struct, frozen=True, gc=False):

@@ -10,7 +10,7 @@ import msgspec
 
 from rq_lite.admin.dead import Buried
 from rq_lite.cli.listing import View, as_lines
-from rq_lite.cli.table import plain, span
+from rq_lite.cli.text import plain, span
 from rq_lite.model.message import Undecodable, decode, split
 from rq_lite.process.identity import parse
 

@@ -8,7 +8,7 @@ import msgspec
 from rq_lite.admin import status
 from rq_lite.broker import Broker
 from rq_lite.cli.common import open_broker, settings_from, url_option
-from rq_lite.cli.table import plain
+from rq_lite.cli.text import plain
 from rq_lite.embedded import server
 from rq_lite.errors import BrokerError, RqLiteError
 from rq_lite.process.identity import machine, parse, surely_dead

@@ -17,9 +17,9 @@ from rq_lite.cli.common import url_option
 from rq_lite.cli.dead import end, fullness, jobs_, now_of, opened, oversized, queue_option
 from rq_lite.cli.dead_view import shortened, text_of
 from rq_lite.cli.listing import as_lines, put_out
-from rq_lite.cli.table import plain
-from rq_lite.errors import UNREADABLE
+from rq_lite.cli.text import plain
 from rq_lite.model.states import State
+from rq_lite.model.unreadable import UNREADABLE
 
 LOOKED = 100_000  # jobs that a filter goes through
 SAID = {

@@ -12,10 +12,10 @@ from rq_lite.cli import dead_view
 from rq_lite.cli.dead_view import PAYLOAD, called, payload, shortened, text_of
 from rq_lite.cli.listing import View, as_lines
 from rq_lite.cli.status import amount
-from rq_lite.cli.table import plain, span
-from rq_lite.errors import UNREADABLE
+from rq_lite.cli.text import plain, span
 from rq_lite.model.message import made_at
 from rq_lite.model.states import State
+from rq_lite.model.unreadable import UNREADABLE
 from rq_lite.process.identity import parse
 
 HEADINGS = ("id", "queue", "task", "state", "age", "attempts", "crashes", "about")

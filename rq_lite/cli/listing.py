@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import click
-
-from rq_lite.cli.table import Column, Paper, cells, cut, paper, table, wrapped
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 LEAST = 20  # columns for the last one, or the table is none
 T = TypeVar("T")
@@ -27,11 +30,11 @@ class View(Generic[T]):
 
 def put_out(jobs: Iterable[T], view: View[T], now: float, *, as_json: bool) -> int:
     """Print them; how many they were."""
-    on = paper()
-    if on.terminal and not as_json:
+    console = Console(highlight=False)
+    if console.is_terminal and not as_json:
         rows = [view.columns(job, now) for job in jobs]
         if rows:
-            click.echo("\n".join(shown(rows, view, on)))
+            console.print(table(rows, view, console))
         return len(rows)
     number = 0
     for job in jobs:
@@ -40,16 +43,20 @@ def put_out(jobs: Iterable[T], view: View[T], now: float, *, as_json: bool) -> i
     return number
 
 
-def shown(rows: list[list[str]], view: View[Any], on: Paper) -> list[str]:
+def table(rows: list[list[str]], view: View[Any], console: Console) -> RenderableType:
     """A row for each; where it is too narrow for that some lines for each. Only the last column is ever cut."""
     headings = view.headings
-    widths = [max(cells(row[i]) for row in (headings, *rows)) for i in range(len(headings) - 1)]
-    left = on.width - sum(widths) - 2 * len(widths) - 2
+    widths = [max(cell_len(row[i]) for row in (headings, *rows)) for i in range(len(headings) - 1)]
+    left = console.width - sum(widths) - 2 * len(widths) - 2
     if left < LEAST:
-        lines = [line for row in rows for line in view.lines(row, on.width).split("\n")]
-        return [part for line in lines for part in wrapped(line, on.width)]
-    columns = [*(Column(heading, right=heading[-1] == "s") for heading in headings[:-1]), Column(headings[-1])]
-    return table(columns, [[*row[:-1], cut(row[-1], left)] for row in rows], on)
+        return Text("\n".join(view.lines(row, console.width) for row in rows))
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in headings[:-1]:
+        drawn.add_column(heading, no_wrap=True, justify="right" if heading[-1] == "s" else "left")
+    drawn.add_column(headings[-1], no_wrap=True, overflow="ellipsis", max_width=left)
+    for row in rows:
+        drawn.add_row(*map(Text, row))
+    return drawn
 
 
 def as_lines(known: Iterable[tuple[str, str]]) -> list[str]:

@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 
 import click
 import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from rq_lite.admin import status
 from rq_lite.broker import Broker
 from rq_lite.broker.scheduling import Planned
 from rq_lite.cli.common import duration, known_queue, open_broker, settings_from, url_option
-from rq_lite.cli.table import Column, paper, table
 from rq_lite.client import schedules
 from rq_lite.client.app import find_task
 from rq_lite.client.defaults import defaults
@@ -74,12 +76,17 @@ def list_schedules(as_json: bool, url: str | None) -> None:
         click.echo("no schedules", err=True)
         return
     rows = [columns(planned, schedule) for planned, schedule in known]
-    on = paper()
-    if not on.terminal:
+    console = Console(highlight=False)
+    if not console.is_terminal:
         for row in rows:
             click.echo("\t".join(row))
         return
-    click.echo("\n".join(table([Column(heading) for heading in HEADINGS], rows, on, rule=False)))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in HEADINGS:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
 
 
 def columns(planned: Planned, schedule: Schedule | None) -> list[str]:

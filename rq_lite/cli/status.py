@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import click
 import msgspec
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from rq_lite.admin import status
 from rq_lite.admin.status import QueueState, WorkerState
 from rq_lite.broker import Broker
 from rq_lite.cli.common import known_queue, open_broker, plural, settings_from, url_option
-from rq_lite.cli.table import Column, Paper, bar, in_place, moves, paper, plain, span, table, width_of, wrapped
+from rq_lite.cli.text import plain, span
 
 NO_QUEUE = "no queue yet: the first put makes one, try `rq-lite produce --help` or `rq-lite demo`"
 EVERY = 1.0  # seconds between two looks of --watch
+WIDE = 200  # columns where nobody's terminal says how many there are
 
 
 class Look(NamedTuple):
@@ -48,22 +56,23 @@ def command(queues: tuple[str, ...], as_json: bool, watch: bool, url: str | None
 
 
 def show(broker: Broker, names: tuple[str, ...], *, as_json: bool, watch: bool) -> None:
+    console = Console(highlight=False)
     if as_json:
         for _ in ticks(watch):
             seen = look(broker, names)
             warnings = [] if seen.warning is None else [seen.warning]
             facts = {"queues": seen.queues, "workers": seen.workers, "warnings": warnings}
             click.echo(msgspec.json.encode(facts).decode())
-    elif not watch:
-        click.echo("\n".join(view(look(broker, names), paper(), names)))
-    elif paper().terminal and moves():
-        with in_place() as put_up:
-            for _ in ticks(watch):
-                put_up(view(look(broker, names), paper(), names))
-    else:
+    elif watch and not console.is_terminal:
         for _ in ticks(watch):
             for line in lines(look(broker, names)):
                 print(time.strftime("%H:%M:%S"), line, flush=True)
+    else:
+        if not console.is_terminal:
+            console.width = WIDE
+        with screen(console, watch) as put_up:
+            for _ in ticks(watch):
+                put_up(view(look(broker, names), console, names))
 
 
 def ticks(watch: bool) -> Iterator[None]:
@@ -74,6 +83,16 @@ def ticks(watch: bool) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def screen(console: Console, watch: bool) -> Iterator[Callable[[RenderableType], None]]:
+    """Where to put a view: below the last one, or in its place."""
+    if not watch:
+        yield console.print
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        yield lambda content: live.update(content, refresh=True)
+
+
 def look(broker: Broker, names: tuple[str, ...]) -> Look:
     states = status.states(broker, list(dict.fromkeys(names)) or status.queues(broker))
     return Look(states, status.workers(broker), status.eviction(broker))
@@ -82,57 +101,55 @@ def look(broker: Broker, names: tuple[str, ...]) -> Look:
 # -- for people
 
 
-def view(seen: Look, on: Paper, names: tuple[str, ...] = ()) -> list[str]:
-    """Tables of the queues and of the workers that serve them, and what needs attention."""
-    about_redis = [] if seen.warning is None else warned(f"redis: {plain(seen.warning, 300)}", on)
+def view(seen: Look, console: Console, names: tuple[str, ...] = ()) -> RenderableType:
+    """Tables of the queues and of the workers that serve them, and what somebody should look at."""
+    about_redis = [] if seen.warning is None else [Text(f"! redis: {plain(seen.warning, 300)}", style="yellow")]
     if not seen.queues:
-        return [*wrapped(NO_QUEUE, on.width), *about_redis]
-    rows = [row(name, state, on) for name, state in seen.queues.items()]
-    if width_of(COLUMNS, rows) <= on.width:
-        found = table(COLUMNS, rows, on)
-    else:  # numbers that are cut off would be wrong ones
-        found = [part for name, state in seen.queues.items() for part in wrapped(sentence(name, state), on.width)]
-    found += [*worker_table(seen.workers, names, on), *about_redis]
-    for state in seen.queues.values():
-        found += [part for text in underway(state) for part in wrapped(text, on.width)]
-    for name, state in seen.queues.items():
-        for warning in state.warnings:
-            found += warned(f"{plain(name)}: {plain(warning, 300)}", on)
-    for worker in seen.workers:
-        if worker.trouble:
-            found += warned(f"worker {plain(worker.host)} {plain(worker.pid)}: {plain(worker.trouble, 300)}", on)
-    return found
-
-
-def warned(text: str, on: Paper) -> list[str]:
-    return [on.paint(part, "yellow") for part in wrapped(f"! {text}", on.width)]
-
-
-COLUMNS = (
-    Column("queue", style="bold"),
-    *(Column(heading, right=True) for heading in ("pending", "scheduled", "in flight", "dead", "bound")),
-    Column("full"),
-    *(Column(heading, right=True) for heading in ("done", "failed", "jobs/s", "consumers", "oldest")),
-)
-WORKER_COLUMNS = tuple(map(Column, ("worker", "pid", "queues", "procs x slots", "since")))
-
-
-def row(name: str, state: QueueState, on: Paper) -> list[str]:
-    parked = f" ({state.parked:,} parked)" if state.parked else ""
-    return [
-        plain(name),
-        f"{state.pending:,}",
-        f"{state.scheduled:,}{parked}",
-        f"{state.inflight:,}",
-        on.paint(f"{state.dead:,}", "red" if state.dead else ""),
-        bound(state),
-        fullness(state.full, on),
-        f"{state.done:,}",
-        f"{state.failed:,}",
-        f"{state.jobs_per_second:,.0f}",
-        f"{state.consumers:,}",
-        "" if state.oldest_waiting is None else span(state.oldest_waiting),
+        return Group(Text(NO_QUEUE), *about_redis)
+    table: RenderableType = queue_table(seen.queues)
+    needed = console.measure(table, options=console.options.update(max_width=10 * WIDE)).maximum
+    if needed > console.width:  # numbers that are cut off would be wrong ones
+        table = Text("\n".join(sentence(name, state) for name, state in seen.queues.items()))
+    parts = [table, worker_table(seen.workers, names), *about_redis]
+    parts += [Text(line) for state in seen.queues.values() for line in underway(state)]
+    parts += [
+        Text(f"! {plain(name)}: {plain(warning, 300)}", style="yellow")
+        for name, state in seen.queues.items()
+        for warning in state.warnings
     ]
+    parts += [
+        Text(f"! worker {plain(worker.host)} {plain(worker.pid)}: {plain(worker.trouble, 300)}", style="yellow")
+        for worker in seen.workers
+        if worker.trouble
+    ]
+    return Group(*parts)
+
+
+def queue_table(states: dict[str, QueueState]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("queue", no_wrap=True, style="bold")
+    for heading in ("pending", "scheduled", "in flight", "dead", "bound"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("full", no_wrap=True)
+    for heading in ("done", "failed", "jobs/s", "consumers", "oldest"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, state in states.items():
+        parked = f" ({state.parked:,} parked)" if state.parked else ""
+        table.add_row(
+            Text(plain(name)),
+            f"{state.pending:,}",
+            f"{state.scheduled:,}{parked}",
+            f"{state.inflight:,}",
+            Text(f"{state.dead:,}", style="red" if state.dead else ""),
+            bound(state),
+            bar(state.full),
+            f"{state.done:,}",
+            f"{state.failed:,}",
+            f"{state.jobs_per_second:,.0f}",
+            f"{state.consumers:,}",
+            "" if state.oldest_waiting is None else span(state.oldest_waiting),
+        )
+    return table
 
 
 def underway(state: QueueState) -> list[str]:
@@ -159,29 +176,32 @@ def bound(state: QueueState) -> str:
     return ", ".join(bounds) or "none"
 
 
-def fullness(full: float | None, on: Paper) -> str:
+def bar(full: float | None) -> RenderableType:
     """A bar and a percentage; over 100 % is possible, for what running jobs put is never refused."""
     if full is None:
         return ""
-    return f"{bar(full, 10, 'red' if full >= 1 else 'yellow' if full >= 0.8 else 'green', on)} {full:.0%}"
+    color = "red" if full >= 1 else "yellow" if full >= 0.8 else "green"
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(
+        ProgressBar(total=1.0, completed=min(1.0, full), width=10, complete_style=color, finished_style=color),
+        f"{full:.0%}",
+    )
+    return grid
 
 
-def worker_table(workers: list[WorkerState], names: tuple[str, ...], on: Paper) -> list[str]:
+def worker_table(workers: list[WorkerState], names: tuple[str, ...]) -> RenderableType:
     """The workers that serve one of these queues; with no names all of them."""
     serving = [worker for worker in workers if not names or not {*names}.isdisjoint(worker.queues)]
     if not serving:
-        return ["no worker runs: start one with `rq-lite work APP`"]
-    rows = [
-        [
-            plain(worker.host),
-            plain(worker.pid),
-            plain(" ".join(worker.queues)),
-            plain(f"{worker.procs} x {worker.slots}"),
-            "?" if worker.since is None else span(worker.since),
-        ]
-        for worker in serving
-    ]
-    return table(WORKER_COLUMNS, rows, on)
+        return Text("no worker runs: start one with `rq-lite work APP`")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("worker", "pid", "queues", "procs x slots", "since"):
+        table.add_column(heading, overflow="fold")
+    for worker in serving:
+        facts = (worker.host, worker.pid, " ".join(worker.queues), f"{worker.procs} x {worker.slots}")
+        since = "?" if worker.since is None else span(worker.since)
+        table.add_row(*(Text(plain(fact)) for fact in facts), since)
+    return table
 
 
 def lines(seen: Look) -> list[str]:

@@ -15,7 +15,8 @@ from rq_lite.broker import Broker, Cancelled
 from rq_lite.client.current import Progress
 from rq_lite.client.defaults import defaults
 from rq_lite.client.results import is_passing, watch
-from rq_lite.errors import UNREADABLE, JobFailed, UsageError
+from rq_lite.errors import JobFailed, UsageError
+from rq_lite.model.unreadable import UNREADABLE
 
 # What concurrent.futures keeps in a future.
 OF_A_FUTURE = frozenset({"_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks"})

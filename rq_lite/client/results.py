@@ -24,8 +24,9 @@ from rq_lite.broker import REDIS_ERRORS, Broker, Link, keys
 from rq_lite.broker.link import LONGEST_BLOCK, end_waiting
 from rq_lite.broker.producing import INBOX
 from rq_lite.client.defaults import defaults
-from rq_lite.errors import UNREADABLE, BrokerOutOfMemory, BrokerUnavailable, RqLiteError
+from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable, RqLiteError
 from rq_lite.logs import RateLimitedLog
+from rq_lite.model.unreadable import UNREADABLE
 
 log = logging.getLogger("rq_lite.results")
 

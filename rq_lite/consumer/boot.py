@@ -4,6 +4,10 @@ The numbers are files it has inherited: the supervisor's words and its life, rep
 file for stacks.
 """
 
+import gc
+
+gc.disable()  # until all is imported: that leaves no garbage, and takes a fifth less so
+
 from gevent import monkey
 
 monkey.patch_all()
@@ -60,6 +64,8 @@ from rq_lite.process.signals import Handler, Signals, name_of, refuse
 from rq_lite.process.streams import by_line
 from rq_lite.process.subprocesses import STACK, die_with, rss, tell_stacks
 from rq_lite.redis_url import redacted
+
+gc.enable()
 
 log = logging.getLogger("rq_lite.consumer")
 

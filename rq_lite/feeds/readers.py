@@ -14,8 +14,9 @@ from zlib import crc32
 
 import msgspec
 
-from rq_lite.errors import UNREADABLE, SourceError
+from rq_lite.errors import SourceError
 from rq_lite.feeds.encoding import Encoding
+from rq_lite.model.unreadable import UNREADABLE
 
 Format: TypeAlias = Literal["lines", "ndjson", "csv", "tsv"]
 OnError: TypeAlias = Literal["stop", "skip"]

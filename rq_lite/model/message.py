@@ -16,8 +16,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from rq_lite.errors import UNREADABLE, PayloadTooLarge
+from rq_lite.errors import PayloadTooLarge
 from rq_lite.model.names import NAME
+from rq_lite.model.unreadable import UNREADABLE
 
 Seal: TypeAlias = Callable[[str, bytes], bytes]  # JSON as it may lie on a queue of this name: signed, with a secret
 VERSION = 1

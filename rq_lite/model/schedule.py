@@ -20,8 +20,9 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from rq_lite.checks import in_seconds
-from rq_lite.errors import UNREADABLE, UsageError
+from rq_lite.errors import UsageError
 from rq_lite.model.message import VERSION, Message, Seal, entry_of, unsigned
+from rq_lite.model.unreadable import UNREADABLE
 
 # Signs JSON for a queue, or checks the signature: as a broker does.
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from rq_lite.errors import UNREADABLE
+from rq_lite.model.unreadable import UNREADABLE
 from rq_lite.process.board import ENTRANCE, Board, Running, new_file, size
 from rq_lite.process.protocol import REBUILD, RETIRE, ChildEvent, ConsumerConfig, parse_event, write_config
 from rq_lite.process.subprocesses import Stacks, rss

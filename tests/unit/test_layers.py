@@ -100,13 +100,13 @@ def test_a_supervisor_loads_neither_gevent_nor_what_consumers_and_clients_need()
 
 NEEDED = {  # of the packages and folders that take long to load, those that a command uses
     "work": {"redis", "supervisor", "duties"},
-    "status": {"redis"},
+    "status": {"redis", "rich"},
     "health": {"redis"},
     "queue": {"redis"},
     "redis": set[str](),
-    "dead": {"redis"},
-    "jobs": {"redis"},
-    "schedule": {"redis", "client", "duties"},
+    "dead": {"redis", "rich"},
+    "jobs": {"redis", "rich"},
+    "schedule": {"redis", "client", "duties", "rich"},
     "produce": {"redis", "client", "duties", "feeds", "rich", "watchfiles"},
     "bench": {"redis", "client", "duties", "supervisor", "rich"},
     "demo": {"redis", "client", "duties", "feeds", "rich"},
