@@ -12,7 +12,7 @@ from redis.exceptions import OutOfMemoryError
 from rq_lite import events
 from rq_lite.broker import events as emit
 from rq_lite.broker import keys
-from rq_lite.broker.base import Core, T, firsts, flat, ms
+from rq_lite.broker.base import Core, T, blank, firsts, flat, ms
 from rq_lite.broker.link import LONGEST_BLOCK, Link
 from rq_lite.broker.producing import Producing
 from rq_lite.broker.reading import Reading
@@ -75,16 +75,6 @@ class Consuming:
             facts["jobs"] = [(tag, emit.id_of(job))] if tag else []
         return Code(code), tag, job
 
-    def bury(self, queue: str, consumer: str, reports: Sequence[tuple[int, bytes]], link: Link | None = None) -> int:
-        """Move deliveries (tag, report) to the dead set; how many were no longer the consumer's."""
-        key = keys.of(queue)
-        names = (
-            key.inflight(consumer), key.dead, key.dead_index, key.meta, key.pending, key.scheduled, key.drained,
-        )  # fmt: skip
-        return self._settle(
-            "bury", queue, consumer, firsts(reports), names, *self._core.caps, *flat(reports), link=link
-        )
-
     def retry(self, queue: str, consumer: str, delays: Sequence[tuple[int, int]], link: Link | None = None) -> int:
         """Let deliveries (tag, delay in ms) run again later, charged an attempt; how many were not ours."""
         key = keys.of(queue)
@@ -107,12 +97,6 @@ class Consuming:
             link=link,
         )
 
-    def drop(self, queue: str, consumer: str, jobs: Sequence[tuple[int, str]], link: Link | None = None) -> int:
-        """End deliveries (tag, job id) of jobs that were cancelled; how many were no longer the consumer's."""
-        key = keys.of(queue)
-        names = (key.inflight(consumer), key.meta, key.pending, key.scheduled, key.drained, key.cancelled)
-        return self._settle("drop", queue, consumer, firsts(jobs), names, *flat(jobs), link=link)
-
     def give_back(self, queue: str, consumer: str, tags: Sequence[int], *, link: Link | None = None) -> int:
         """Return unfinished deliveries to the head of the queue, uncharged; how many were not the consumer's."""
         key = keys.of(queue)
@@ -120,19 +104,23 @@ class Consuming:
         return self._settle("give_back", queue, consumer, sorted(tags), names, *sorted(tags), link=link)
 
     def finish(self, queue: str, consumer: str, ends: Sequence[tuple[int, Finished]], link: Link | None = None) -> int:
-        """End deliveries of which somebody wants to hear, with results and callbacks; how many were not ours."""
+        """End deliveries: done, given up or cancelled, with results and callbacks; how many were not the consumer's.
+
+        What is done and not tracked can also be acked by `exchange`, which does not look at it.
+        """
         key = keys.of(queue)
         targets = list(dict.fromkeys(target for _, end in ends for target, _ in end.puts))
         for target in targets:
             self._make_known(target, link)
         names = [
             key.inflight(consumer), key.dead, key.dead_index, key.meta, key.pending, key.scheduled, key.drained,
+            key.cancelled,
         ]  # fmt: skip
         for its in map(keys.of, targets):
             names += (its.pending, its.meta, its.bell)
         args: list[Any] = [*self._core.caps]
         for tag, end in ends:
-            args += (tag, end.ttl, end.state, end.detail, end.report, len(end.puts))
+            args += (tag, end.state, blank(end.ttl), end.detail, end.report, end.job, len(end.puts))
             for target, entry in end.puts:
                 args += (targets.index(target) + 1, entry)
         told = emit.finishing(ends) if events.subscribers else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rq_lite.model.outcome import Buried, Crashed, Dropped, Finished, Parked, Retried
+from rq_lite.model.outcome import Crashed, Finished, Parked, Retried
 
 PORTION = 250  # jobs that end in one step with results or callbacks,
 HEAVY = 500_000  # or bytes of these
@@ -17,7 +17,7 @@ class Deliveries:
         self.queue = queue
         self.base = base  # added to a tag it names the delivery on a consumer's board
         self.acks: list[int] = []
-        self.outcomes: list[tuple[int, Buried | Retried | Parked | Crashed | Dropped | Finished]] = []
+        self.outcomes: list[tuple[int, Retried | Parked | Crashed | Finished]] = []
         self.leaving: set[int] = set()  # on their way back to the queue: to a reconcile these are not new
         self.highest = 0  # the last delivery tag that came with a take
         self.cancels = b""  # up to when the marks of cancelled jobs are known, as Redis told it

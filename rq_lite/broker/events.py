@@ -45,9 +45,9 @@ def exchange_ended(consumer: str, lanes: Sequence[Acks], replies: Sequence[Taken
 
 
 def finishing(ends: Sequence[tuple[int, Finished]]) -> dict[str, Any]:
-    """Which of these are buried, and the callbacks that are put with them: queue and id."""
+    """Which of these are not done (buried, or cancelled), and the callbacks that are put with them: queue and id."""
     puts = [(queue, id_of(entry)) for _, end in ends for queue, entry in end.puts]
-    return {"buried": [tag for tag, end in ends if end.report], "puts": puts}
+    return {"buried": [tag for tag, end in ends if end.state != "done"], "puts": puts}
 
 
 def id_of(entry: bytes) -> str | None:

@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 from rq_lite.broker import Acks, Broker, Code, Death, Taken
 from rq_lite.broker.deliveries import Deliveries, portions
 from rq_lite.logs import RateLimitedLog
-from rq_lite.model.outcome import Buried, Crashed, Dropped, Finished, Parked, Retried
+from rq_lite.model.outcome import Crashed, Finished, Parked, Retried
 
 MOST = 1000  # jobs or acks per exchange
 AUDIT = 10.0  # seconds between two looks at what Redis says the consumer owns, without any error
@@ -142,21 +142,12 @@ class Session:
                 if stale:
                     self._note_stale(of, stale)
 
-    def _settle(
-        self, of: Deliveries, batch: list[tuple[int, Buried | Retried | Parked | Crashed | Dropped | Finished]]
-    ) -> int:
+    def _settle(self, of: Deliveries, batch: list[tuple[int, Retried | Parked | Crashed | Finished]]) -> int:
         takes, queue, consumer, link = self._broker.takes, of.queue, self.consumer, self.link
-        reports = [(tag, outcome.report) for tag, outcome in batch if isinstance(outcome, Buried)]
         delays = [(tag, outcome.delay) for tag, outcome in batch if isinstance(outcome, Retried)]
         unknown = [(tag, outcome.task) for tag, outcome in batch if isinstance(outcome, Parked)]
         deaths = [(tag, *outcome) for tag, outcome in batch if isinstance(outcome, Crashed)]
-        dropped = [(tag, outcome.job) for tag, outcome in batch if isinstance(outcome, Dropped)]
         stale = 0
-        if dropped:
-            stale += takes.drop(queue, consumer, dropped, link)
-            of.marks.difference_update(job for _, job in dropped)
-        if reports:
-            stale += takes.bury(queue, consumer, reports, link)
         if delays:
             stale += takes.retry(queue, consumer, delays, link)
         if unknown:
@@ -165,6 +156,7 @@ class Session:
             stale += takes.crashed(queue, consumer, deaths, link)
         for some in portions([(tag, outcome) for tag, outcome in batch if isinstance(outcome, Finished)]):
             stale += takes.finish(queue, consumer, some, link)
+            of.marks.difference_update(end.job for _, end in some if end.job)
         return stale
 
     def isolate(self, of: Deliveries) -> bool:

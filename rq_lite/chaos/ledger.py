@@ -22,8 +22,6 @@ ASKED, PERHAPS, ACKED, BURIED, BACK = 1, 2, 4, 8, 16
 SETTLED = ACKED | BURIED | BACK
 # Of those tags that are not done.
 MARK_OF = {
-    "bury": BURIED,
-    "drop": BURIED,
     "finish": BURIED,
     "retry": BACK,
     "park": BACK,

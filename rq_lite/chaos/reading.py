@@ -60,7 +60,7 @@ class RunAfter(Moment, frozen=True, gc=False):
 
 
 class SettleBefore(Moment, frozen=True, gc=False):
-    """`buried`, and callbacks that are put in the same step (queue and id): where the verb is "finish"."""
+    """`buried` (or cancelled), and callbacks put in the same step (queue and id): where the verb is "finish"."""
 
     queue: str
     tags: list[int]

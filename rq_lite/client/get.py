@@ -25,7 +25,6 @@ from rq_lite.client.shelf import Delivery, Shelf
 from rq_lite.errors import QueueEmpty as Empty
 from rq_lite.errors import RqLiteError, ShutDown
 from rq_lite.logs import RateLimitedLog
-from rq_lite.model.outcome import Buried
 from rq_lite.model.retry import Report
 from rq_lite.process.reentry import alone, interrupts
 
@@ -257,7 +256,7 @@ class Getter:
         with contextlib.suppress(Closed), alone(self._talk):
             with self._guard:
                 if self._shelf.drop(one) and not one.disowned:
-                    self._of.outcomes.append((one.tag, Buried(report.buried().report)))
+                    self._of.outcomes.append((one.tag, report.buried()))
             self._settle_undecodable()
 
     def give_all_back(self, patience: float | None = None) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from rq_lite.broker import Taken
 from rq_lite.broker.deliveries import Deliveries
 from rq_lite.model.message import ITEM, Message, Undecodable, decode
-from rq_lite.model.outcome import Buried
 from rq_lite.model.retry import Report
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ class Shelf:
             return Delivery(self._getter, tag, message)
         except Undecodable as error:
             report = Report(None, None, f"{error.said}: {error}", consumer=self._consumer)
-            of.outcomes.append((tag, Buried(report.buried().report)))
+            of.outcomes.append((tag, report.buried()))
             return None
 
     def look(self, _: Deliveries, owned: set[int]) -> None:

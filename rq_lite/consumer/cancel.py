@@ -17,7 +17,7 @@ from rq_lite.broker import REDIS_ERRORS, Broker, Link
 from rq_lite.broker.deliveries import Deliveries
 from rq_lite.consumer.slots import Slots
 from rq_lite.model.message import id_in
-from rq_lite.model.outcome import Dropped
+from rq_lite.model.outcome import Finished, cancelled
 
 MARKS = 20_000  # jobs that are remembered before their list is read anew
 
@@ -30,7 +30,7 @@ class Cancellations:
         broker: Broker,
         slots: Slots[Deliveries],
         link: Link,
-        dropped: Callable[[Deliveries, int, Dropped], None],
+        dropped: Callable[[Deliveries, int, Finished], None],
     ) -> None:
         self._broker = broker
         self._slots = slots
@@ -64,7 +64,7 @@ class Cancellations:
         marked = self._broker.takes.marked(lane.queue, [name for _, name, _ in doubtful], self._link)
         for number, name, job in doubtful:
             if name in marked:
-                self._dropped(lane, number, Dropped(name))
+                self._dropped(lane, number, cancelled(name))
             else:
                 lane.marks.discard(name)
                 self._slots.feed(lane, number - 1, [job])
@@ -89,7 +89,7 @@ class Cancellations:
 
     def interrupt(self, lane: Deliveries, ids: Collection[str]) -> None:
         for tag, name in self._slots.cancel(lane, ids):
-            self._dropped(lane, tag, Dropped(name))
+            self._dropped(lane, tag, cancelled(name))
 
     def hear(self, name: str, lanes: Mapping[str, Deliveries], well: Event) -> None:
         """Interrupt what the consumer of this name is called for, while `well`. Does not return."""

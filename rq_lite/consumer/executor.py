@@ -19,16 +19,15 @@ from rq_lite.consumer.slots import Slot, Stopped
 from rq_lite.logs import RateLimitedLog
 from rq_lite.model.failure import beside_a_loop, error_text
 from rq_lite.model.message import Undecodable, as_is, decode, is_tracked
-from rq_lite.model.outcome import Buried, Crashed, Dropped, Finished, Outcome, Parked, Retried
+from rq_lite.model.outcome import Crashed, Finished, Outcome, Parked, Retried, cancelled
 from rq_lite.model.policy import nanoseconds
 from rq_lite.model.retry import POISON, Failure, Report
 from rq_lite.model.signing import Signer
 from rq_lite.process.board import NEVER, SECOND
 
 log = logging.getLogger("rq_lite.consumer")
-ENDED: dict[type, str] = {
-    type(None): "done", Retried: "retry", Buried: "bury", Parked: "park", Dropped: "drop", Crashed: "crash",
-}  # fmt: skip
+ENDED: dict[type, str] = {type(None): "done", Retried: "retry", Parked: "park", Crashed: "crash"}
+FINISHED = {"done": "done", "failed": "bury", "cancelled": "drop"}  # by the state
 
 
 class Executor:
@@ -119,7 +118,7 @@ class Executor:
         message = attempt.message
         if slot.cancelled:
             self._seldom.warn("cancelled", f"cancelled: job {message.id} {message.task}")
-            return Dropped(message.id)
+            return cancelled(message.id)
         if isinstance(error, Died):
             self._seldom.warn("Crashed", f"job {message.id} {message.task}: its process {error.how}; charged a crash")
             self._outcomes.tell(
@@ -183,5 +182,5 @@ def queue_of(slot: Slot[Any]) -> str:
 def ended_as(outcome: Outcome) -> str:
     """A word for the history."""
     if isinstance(outcome, Finished):
-        return "bury" if outcome.report else "done"
+        return FINISHED[outcome.state]
     return ENDED[type(outcome)]

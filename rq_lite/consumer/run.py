@@ -29,7 +29,7 @@ from rq_lite.model import completion
 from rq_lite.model.completion import BadResult
 from rq_lite.model.failure import RemoteFailure, describe, is_final, trace
 from rq_lite.model.message import Message, is_tracked
-from rq_lite.model.outcome import Buried, Finished, Retried
+from rq_lite.model.outcome import Finished, Retried
 from rq_lite.model.policy import Policy
 from rq_lite.model.retry import Failure, Report, RetryPolicy, decide
 
@@ -189,19 +189,17 @@ class Outcomes:
         text = bytes(result) if is_json else completion.encoded(message, result, task.arguments, self._max_result)
         return completion.done(message, attempt.queue, attempt.number, text, self._puts)
 
-    def raised(
-        self, attempt: Attempt, chances: RetryPolicy, failure: Failure
-    ) -> tuple[Retried | Buried | Finished, str]:
+    def raised(self, attempt: Attempt, chances: RetryPolicy, failure: Failure) -> tuple[Retried | Finished, str]:
         """The run has failed: what to settle, and a line for the log."""
         outcome, line = decide(attempt.message, attempt.attempts, attempt.crashes, chances, failure, self._consumer)
         self.tell("on_failure", attempt, failure)
-        if isinstance(outcome, Buried):
+        if isinstance(outcome, Finished):
             self.tell("on_bury", attempt, failure)
             return self._buried(attempt, attempt.number, failure, outcome), line
         self.tell("on_retry", attempt, failure, outcome.delay / 1000)
         return outcome, line
 
-    def poisoned(self, attempt: Attempt) -> tuple[Buried | Finished, str]:
+    def poisoned(self, attempt: Attempt) -> tuple[Finished, str]:
         """Consumers have died of the job: it is not run any more. What to settle, and a line for the log."""
         message, begun = attempt.message, attempt.attempts + attempt.crashes
         failure = Failure(f"poison: {attempt.crashes} consumers died while it ran")
@@ -229,7 +227,7 @@ class Outcomes:
         )
         self._emit(name, event)
 
-    def _buried(self, attempt: Attempt, begun: int, failure: Failure, outcome: Buried) -> Buried | Finished:
+    def _buried(self, attempt: Attempt, begun: int, failure: Failure, outcome: Finished) -> Finished:
         return completion.buried(attempt.message, attempt.queue, begun, failure, outcome, self._puts)
 
     def _says(self, name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rq_lite.broker import Broker, Death
 from rq_lite.logs import one_line
 from rq_lite.model import completion
 from rq_lite.model.message import Undecodable, decode
-from rq_lite.model.outcome import Buried, Retried
+from rq_lite.model.outcome import Retried, cancelled
 from rq_lite.model.retry import POISON, SUSPECT, Failure, RetryPolicy, decide
 from rq_lite.process.identity import surely_dead
 
@@ -78,7 +78,7 @@ class Reclaimer:
                 continue  # the consumer that takes it next buries it
             if self._broker.takes.marked(name, [message.id]):
                 log.error("job %s: cancelled, and ended with its consumer", one_line(message.id))
-                self._broker.takes.drop(name, end.consumer, [(tag, message.id)])
+                self._broker.takes.finish(name, end.consumer, [(tag, cancelled(message.id))])
                 continue
             failure = Failure(f"JobTimeout: {end.death.how}", end.death.where)
             outcome, line = decide(
@@ -90,10 +90,7 @@ class Reclaimer:
                 continue
             puts = completion.Puts(lambda task: end.tasks.get(task, RetryPolicy(0)).says, self._broker.core.seal)
             settled = completion.buried(message, name, attempts + crashes + 1, failure, outcome, puts)
-            if isinstance(settled, Buried):
-                self._broker.takes.bury(name, end.consumer, [(tag, settled.report)])
-            else:
-                self._broker.takes.finish(name, end.consumer, [(tag, settled)])
+            self._broker.takes.finish(name, end.consumer, [(tag, settled)])
 
     def _name_culprit(self, end: ConsumerEnd, queues: Sequence[str]) -> None:
         """Log which job brought its consumer down: the one that is blamed, or the only one that it had."""

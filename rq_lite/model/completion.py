@@ -9,7 +9,7 @@ import msgspec
 
 from rq_lite.model.arguments import Arguments
 from rq_lite.model.message import VERSION, Message, Seal, entry_of, is_tracked, offspring
-from rq_lite.model.outcome import Buried, Ended, Finished
+from rq_lite.model.outcome import Ended, Finished
 from rq_lite.model.retry import Failure, Report
 
 LONGEST_TTL = 10**9  # seconds
@@ -33,24 +33,22 @@ def done(message: Message, queue: str, attempts: int, result: bytes, puts: Puts)
     return Finished("done", b'"value":' + result if kept else b"", ttl(message), b"", callbacks(message, ended, puts))
 
 
-def given_up(message: Message, queue: str, attempts: int, failure: Failure, outcome: Buried, puts: Puts) -> Finished:
-    """It is buried, which somebody wants to hear of; `attempts` are the runs that were begun."""
+def given_up(message: Message, queue: str, attempts: int, failure: Failure, report: bytes, puts: Puts) -> Finished:
+    """A tracked job is buried; `attempts` are the runs that were begun."""
     kind, _, text = failure.error.partition(": ")
     whole = text if failure.message is None else failure.message
     error = {"type": kind, "message": whole, "traceback": failure.traceback}
     ended = ended_of(message, queue, attempts, "failed", result=None, error=failure.error, traceback=failure.traceback)
     detail = b'"error":' + msgspec.json.encode(error)
-    return Finished("failed", detail, ttl(message), outcome.report, callbacks(message, ended, puts))
+    return Finished("failed", detail, ttl(message), report, callbacks(message, ended, puts))
 
 
-def buried(
-    message: Message, queue: str, attempts: int, failure: Failure, outcome: Buried, puts: Puts
-) -> Finished | Buried:
-    """What settles a job that is given up: the plain burial, or that with what follows where somebody wants to hear."""
+def buried(message: Message, queue: str, attempts: int, failure: Failure, outcome: Finished, puts: Puts) -> Finished:
+    """The outcome of a failed job: `outcome`, its burial, with result and callbacks if the job is tracked."""
     if not is_tracked(message):
         return outcome
     try:
-        return given_up(message, queue, attempts, failure, outcome, puts)
+        return given_up(message, queue, attempts, failure, outcome.report, puts)
     except Exception as fault:  # of callbacks that cannot be made of arguments that nest too deep, say
         report = msgspec.json.decode(outcome.report, type=Report)
         report.error = f"{report.error}; its callbacks could not be made: {type(fault).__name__}: {fault}"

@@ -47,12 +47,6 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     traceback: str = ""
 
 
-class Buried(NamedTuple):
-    """Given up; `report` is one line of JSON for the dead set."""
-
-    report: bytes
-
-
 class Retried(NamedTuple):
     """To run again after so many milliseconds, charged an attempt."""
 
@@ -72,20 +66,20 @@ class Crashed(NamedTuple):
     where: str = ""  # the stack, where it is known
 
 
-class Dropped(NamedTuple):
-    """It was cancelled; its id."""
-
-    job: str
-
-
 class Finished(NamedTuple):
-    """Done or given up, and somebody wants to hear of it."""
+    """The job has ended: a tracked one that is done, and any that is given up or was cancelled."""
 
-    state: str  # done, failed
-    detail: bytes  # what its result holds beside the state: JSON without the braces
-    ttl: int  # for how long the result is kept, ms; 0: not at all
-    report: bytes  # for the dead set; empty: it is not buried
+    state: str  # done, failed, cancelled
+    detail: bytes = b""  # what its result holds beside the state: JSON without the braces
+    ttl: int | None = None  # for how long the result is kept, ms; 0: not at all; None: as the job says
+    report: bytes = b""  # for the dead set, to which one that failed goes: one line of JSON
     puts: Sequence[tuple[str, bytes]] = ()  # callbacks: queue and entry
+    job: str = ""  # the id of one that was cancelled: the mark that said so goes with it
 
 
-Outcome: TypeAlias = Buried | Retried | Parked | Crashed | Dropped | Finished | None
+def cancelled(job_id: str) -> Finished:
+    """How a job ends that was cancelled."""
+    return Finished("cancelled", job=job_id)
+
+
+Outcome: TypeAlias = Retried | Parked | Crashed | Finished | None

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from rq_lite.model.backoff import full_jitter
-from rq_lite.model.message import Message
-from rq_lite.model.outcome import Buried, Retried
+from rq_lite.model.message import Message, Undecodable
+from rq_lite.model.outcome import Finished, Retried
+from rq_lite.model.signing import Refused
 
+UNREAD = {kind.said: kind.__name__ for kind in (Undecodable, Refused)}  # what the error of a job begins with; its type
 SUSPECT, POISON = 2, 3  # crashes from which on a job runs alone, and is not run any more; as in lib.lua
 
 
@@ -25,8 +27,11 @@ class Report(msgspec.Struct, omit_defaults=True):
     consumer: str = ""
     seconds: float = 0.0
 
-    def buried(self) -> Buried:
-        return Buried(msgspec.json.encode(self))
+    def buried(self) -> Finished:
+        """How the job ends: in the dead set. What waits for it, if anything does, is told the error alone."""
+        kind, _, text = self.error.partition(": ")
+        error = {"type": UNREAD.get(kind, kind), "message": text, "traceback": ""}
+        return Finished("failed", b'"error":' + msgspec.json.encode(error), report=msgspec.json.encode(self))
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
@@ -51,7 +56,7 @@ class Failure(NamedTuple):
 
 def decide(
     message: Message, attempts: int, crashes: int, chances: RetryPolicy, failure: Failure, consumer: str
-) -> tuple[Retried | Buried, str]:
+) -> tuple[Retried | Finished, str]:
     """What to settle, and a line for the log. `attempts` and `crashes` are those before this run."""
     attempt = attempts + 1
     retries = chances.retries if message.retries is None else message.retries

@@ -18,7 +18,7 @@ JOBS, FAILING, STRANGE = 60, 5, 4
 # In the order in which a worker needs them first. `put` and `give_back` have tests of their own; the others are
 # operators', and safe to repeat.
 AT_START = ("declare", "register")
-AT_WORK = ("exchange", "retry", "bury", "park", "promote", "renew", "announce")
+AT_WORK = ("exchange", "retry", "finish", "park", "promote", "renew", "announce")
 OF_CRASHES = ("reclaim", "isolate")
 
 

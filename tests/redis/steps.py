@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from rq_lite.admin import operate
 from rq_lite.broker import Acks, Broker, Cancelled, Link, Put, Taken, keys
 from rq_lite.model.message import VERSION, Message, decode, encode
+from rq_lite.model.outcome import Finished, cancelled
 from tests.conftest import until
 
 T = TypeVar("T")
@@ -50,6 +51,19 @@ def take(broker: Broker, link: Link, want: int, acks: Sequence[int] = (), consum
 def took(broker: Broker, link: Link, want: int, consumer: str = "c") -> list[int]:
     """The numbers of the jobs that a registered consumer takes."""
     return [number_of(raw) for raw in take(broker, link, want, consumer=consumer).jobs]
+
+
+def bury(
+    broker: Broker, queue: str, consumer: str, reports: Sequence[tuple[int, bytes]], link: Link | None = None
+) -> int:
+    """Move deliveries (tag, report) to the dead set; how many were not the consumer's."""
+    ends = [(tag, Finished("failed", report=report)) for tag, report in reports]
+    return broker.takes.finish(queue, consumer, ends, link)
+
+
+def drop(broker: Broker, queue: str, consumer: str, jobs: Sequence[tuple[int, str]], link: Link | None = None) -> int:
+    """End deliveries (tag, job id) of jobs that were cancelled; how many were not the consumer's."""
+    return broker.takes.finish(queue, consumer, [(tag, cancelled(job_id)) for tag, job_id in jobs], link)
 
 
 def cancel(broker: Broker, number: int) -> Cancelled:

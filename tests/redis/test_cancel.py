@@ -12,8 +12,10 @@ from tests.redis.steps import (
     KEY,
     at_maxmemory,
     blocked,
+    bury,
     cancel,
     counter,
+    drop,
     entry,
     everything,
     number_of,
@@ -178,12 +180,12 @@ def test_who_waits_for_a_tracked_job_hears_that_it_was_cancelled(broker: Broker,
     assert cancel(broker, 2) is Cancelled.REMOVED
     taken = take(broker, link, 1)
     assert cancel(broker, 1) is Cancelled.INTERRUPTING
-    assert broker.takes.drop("q", "c", [(taken.tag + 1, "00000001")], link) == 0
+    assert drop(broker, "q", "c", [(taken.tag + 1, "00000001")], link) == 0
     told = broker.read(("LRANGE", KEY.inbox("me"), 0, -1))[0]
     assert told == [b'00000001\n{"state":"cancelled"}', b'00000002\n{"state":"cancelled"}']
     assert broker.puts.result("q", "00000001") == broker.puts.result("q", "00000002") == b'{"state":"cancelled"}'
     assert cancel(broker, 1) is Cancelled.UNKNOWN
-    assert broker.takes.drop("q", "c", [(taken.tag + 1, "00000001")], link) == 1
+    assert drop(broker, "q", "c", [(taken.tag + 1, "00000001")], link) == 1
     assert broker.read(("LLEN", KEY.inbox("me")))[0] == 2  # one ending each
 
 
@@ -253,7 +255,7 @@ def test_a_dropped_delivery_is_gone_and_its_mark_too(broker: Broker, link: Link)
     put(broker, 1, 2)
     take(broker, link, 2)
     cancel(broker, 1)
-    assert broker.takes.drop("q", "c", [(1, "00000001")], link) == 0
+    assert drop(broker, "q", "c", [(1, "00000001")], link) == 0
     assert owned(broker, "q", "c", link) == {2: entry(2)}
     assert (counter(broker, "cancelled"), counter(broker, "inflight")) == (1, 1)
     assert marks(broker) == []
@@ -264,16 +266,16 @@ def test_dropping_the_last_wakes_who_waits_for_the_end(broker: Broker, link: Lin
     take(broker, link, 1)
     with threads() as pool:
         end = started_waiting(broker, pool, broker.tends.wait_drained, "q", 2)
-        broker.takes.drop("q", "c", [(1, "00000001")], link)
+        drop(broker, "q", "c", [(1, "00000001")], link)
         assert end.result() is True
 
 
 def test_a_drop_that_arrives_again_changes_nothing_and_is_stale(broker: Broker, link: Link) -> None:
     put(broker, 1, 2)
     take(broker, link, 2)
-    broker.takes.drop("q", "c", [(1, "00000001")], link)
+    drop(broker, "q", "c", [(1, "00000001")], link)
     before = everything(broker)
-    assert broker.takes.drop("q", "c", [(1, "00000001")], link) == 1
+    assert drop(broker, "q", "c", [(1, "00000001")], link) == 1
     after = everything(broker)
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
     assert changed == {KEY.meta.encode()}
@@ -285,13 +287,13 @@ def test_a_drop_after_a_reclaim_is_stale_and_the_mark_holds_for_who_takes_it_nex
     take(broker, link, 1)
     cancel(broker, 1)
     reclaim(broker, certain=True)
-    assert broker.takes.drop("q", "c", [(1, "00000001")], link) == 1
+    assert drop(broker, "q", "c", [(1, "00000001")], link) == 1
     assert marks(broker) == [b"00000001"]
     assert waiting(broker) == [1]
     broker.takes.register("q", "d", link=link)
     taken = take(broker, link, 1, consumer="d")
     assert taken.cancels == broker.takes.cancels("q", link)
-    assert broker.takes.drop("q", "d", [(taken.tag + 1, "00000001")], link) == 0
+    assert drop(broker, "q", "d", [(taken.tag + 1, "00000001")], link) == 0
     assert broker.tends.unfinished("q")[0] == 0
 
 
@@ -318,7 +320,7 @@ def test_a_requeued_job_is_wanted_again(broker: Broker, link: Link) -> None:
     take(broker, link, 2)
     cancel(broker, 1)
     cancel(broker, 2)
-    broker.takes.bury("q", "c", [(1, b"{}")], link)
+    bury(broker, "q", "c", [(1, b"{}")], link)
     assert operate.requeue(broker, "q", [1]).moved == 1
     assert marks(broker) == [b"00000002"]
     assert broker.takes.marked("q", ["00000001"]) == set()
@@ -330,7 +332,7 @@ def test_cancelling_goes_on_at_maxmemory(broker: Broker, link: Link) -> None:
     with at_maxmemory(broker):
         assert cancel(broker, 3) is Cancelled.REMOVED
         assert cancel(broker, 1) is Cancelled.MARKED
-        assert broker.takes.drop("q", "c", [(1, "00000001")], link) == 0
+        assert drop(broker, "q", "c", [(1, "00000001")], link) == 0
 
 
 def test_a_cancel_repeated_after_a_lost_answer_does_no_more(broker: Broker, link: Link) -> None:

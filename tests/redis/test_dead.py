@@ -11,6 +11,7 @@ import pytest
 from rq_lite.admin import dead, operate, status
 from rq_lite.admin.dead import Buried, Filter, Requeue
 from rq_lite.broker import Acks, Broker, Code, Link, keys
+from rq_lite.model.outcome import Finished
 from tests.conftest import Server
 from tests.redis.steps import (
     KEY,
@@ -50,7 +51,8 @@ def bury(broker: Broker, link: Link, *entries: bytes, report: bytes = b"{}", que
     for raw in entries:
         broker.read(("RPUSH", keys.of(queue).pending, raw), ("HINCRBY", keys.of(queue).meta, "bytes", len(raw)))
         tags.append(broker.takes.exchange("c", [Acks(queue, [])], 1, link)[0].tag + 1)
-        assert broker.takes.bury(queue, "c", [(tags[-1], report)], link) == 0
+        ends = [(tags[-1], Finished("failed", report=report))]
+        assert broker.takes.finish(queue, "c", ends, link) == 0
     return tags
 
 

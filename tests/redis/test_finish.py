@@ -11,10 +11,12 @@ from rq_lite.admin import operate
 from rq_lite.broker import Broker, Death, Link, keys
 from rq_lite.model.message import VERSION, Message, decode, entry_of
 from rq_lite.model.outcome import Finished
+from rq_lite.model.retry import Report
 from tests.conftest import until
 from tests.redis.steps import (
     KEY,
     at_maxmemory,
+    bury,
     counter,
     everything,
     length,
@@ -227,14 +229,14 @@ def test_to_watch_does_not_shorten_what_is_known_of_a_job(broker: Broker, link: 
     assert 0 < broker.read(("PTTL", KEY.job("unheard")))[0] <= 3_600_000
 
 
-# -- bury: what cannot be read, or must not be
+# -- what cannot be read, or must not be
 
 
 def unread(broker: Broker, link: Link, entry: bytes, error: str) -> int:
     """The entry, taken and buried with this error while somebody waits for job 1; its delivery tag."""
     (tag,) = taken(broker, link, entry)
     broker.puts.watch("q", "me", ["00000001"])
-    assert broker.takes.bury("q", "c", [(tag, json.dumps({"id": None, "task": None, "error": error}).encode())]) == 0
+    assert broker.takes.finish("q", "c", [(tag, Report(None, None, error).buried())]) == 0
     return tag
 
 
@@ -271,14 +273,14 @@ def test_a_burial_that_came_too_late_tells_nobody(broker: Broker, link: Link) ->
     (tag,) = taken(broker, link, tracked(1))
     broker.puts.watch("q", "me", ["00000001"])
     broker.takes.give_back("q", "c", [tag])
-    assert broker.takes.bury("q", "c", [(tag, b'{"error":"refused: x"}')]) == 1
+    assert bury(broker, "q", "c", [(tag, b'{"error":"refused: x"}')]) == 1
     assert (result(broker, 1), inbox(broker)) == (None, [])
 
 
 def test_what_nobody_waits_for_is_buried_without_a_trace(broker: Broker, link: Link) -> None:
     put(broker, 1)
     tag = take(broker, link, 1).tag + 1
-    broker.takes.bury("q", "c", [(tag, b"a report that nobody reads")])
+    bury(broker, "q", "c", [(tag, b"a report that nobody reads")])
     assert broker.read(("KEYS", KEY.result("*")), ("KEYS", KEY.job("*"))) == [[], []]
 
 

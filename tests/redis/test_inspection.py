@@ -7,7 +7,7 @@ import pytest
 from rq_lite.admin import operate, status
 from rq_lite.broker import Broker, Link, keys
 from tests.conftest import until
-from tests.redis.steps import KEY, entry, everything, now_ms, put, take
+from tests.redis.steps import KEY, bury, entry, everything, now_ms, put, take
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def test_every_number_of_a_queue_that_was_used(broker: Broker, link: Link) -> No
     taken = take(broker, link, 7)
     tags = [taken.tag + 1 + index for index in range(7)]
     take(broker, link, 0, acks=[tags[0], 999])
-    broker.takes.bury("q", "c", [(tags[1], b"{}")], link)
+    bury(broker, "q", "c", [(tags[1], b"{}")], link)
     broker.takes.retry("q", "c", [(tags[2], 60_000)], link)
     broker.takes.park("q", "c", [(tags[3], "mod:missing")], link)
     found = state(broker)

@@ -19,7 +19,7 @@ from rq_lite.model.message import VERSION, Message, encode, marked
 from rq_lite.model.outcome import Finished, Outcome
 from rq_lite.model.states import State
 from rq_lite.settings import Settings
-from tests.redis.steps import KEY, counter, owned, take
+from tests.redis.steps import KEY, bury, counter, owned, take
 from tests.redis.test_consumer import board
 
 
@@ -339,7 +339,7 @@ def test_dead_jobs_and_results_and_schedules_are_read_in_bounded_answers(
     tags = list(range(1, 8))
     while len(broker.takes.inflight("q", "c", link)) < 7:
         take(broker, link, 7)
-    broker.takes.bury("q", "c", [(tag, b'{"error":"x"}') for tag in tags[:5]], link)
+    bury(broker, "q", "c", [(tag, b'{"error":"x"}') for tag in tags[:5]], link)
     text = b'"value":"' + b"r" * 900_000 + b'"'
     broker.takes.finish("q", "c", [(6, Finished("done", text, 60_000, b""))], link)
     for n in range(6):

@@ -23,7 +23,7 @@ from rq_lite.broker.scheduling import Planned
 from rq_lite.model.message import decode, marked
 from rq_lite.model.outcome import Finished
 from tests.conftest import undocumented, until
-from tests.redis.steps import KEY, entry, everything, now_ms, owned, put_by_hand, take
+from tests.redis.steps import KEY, bury, drop, entry, everything, now_ms, owned, put_by_hand, take
 
 LATER = 3_600_000  # ms: never due in a test
 SLOTS = 2  # consumers
@@ -126,7 +126,7 @@ class Model(RuleBasedStateMachine):
             self.pending = self.pending[len(reply.jobs) :]
         name = self.consumers[0]
         for tag in sorted(self.inflight[name])[:buried]:
-            assert self.broker.takes.bury("q", name, [(tag, b"{}")], self.link) == 0
+            assert bury(self.broker, "q", name, [(tag, b"{}")], self.link) == 0
             self.dead[tag] = self.inflight[name].pop(tag)
             self.counters["failed"] += 1
 
@@ -207,7 +207,7 @@ class Model(RuleBasedStateMachine):
     def bury(self, slot: int, data: Any) -> None:
         before = dict(self.inflight[self.consumers[slot]])
         name, tags, found = self.settled(slot, data)
-        assert self.broker.takes.bury("q", name, [(tag, b"{}") for tag in tags], self.link) == len(tags) - len(found)
+        assert bury(self.broker, "q", name, [(tag, b"{}") for tag in tags], self.link) == len(tags) - len(found)
         self.dead |= {tag: before[tag] for tag in tags if tag in before}
         self.counters["failed"] += len(found)
 
@@ -313,10 +313,10 @@ class Model(RuleBasedStateMachine):
         stale = {
             "ack": lambda: take(self.broker, self.link, 0, gone, consumer=name).stale,
             "retry": lambda: self.broker.takes.retry("q", name, [(tag, 1) for tag in gone], self.link),
-            "bury": lambda: self.broker.takes.bury("q", name, [(tag, b"{}") for tag in gone], self.link),
+            "bury": lambda: bury(self.broker, "q", name, [(tag, b"{}") for tag in gone], self.link),
             "park": lambda: self.broker.takes.park("q", name, [(tag, "t") for tag in gone], self.link),
             "give_back": lambda: self.broker.takes.give_back("q", name, gone),
-            "drop": lambda: self.broker.takes.drop("q", name, [(tag, "nobody") for tag in gone], self.link),
+            "drop": lambda: drop(self.broker, "q", name, [(tag, "nobody") for tag in gone], self.link),
             "crashed": lambda: self.broker.takes.crashed("q", name, [(tag, "d", "") for tag in gone], self.link),
         }[verb]()
         assert stale == len(gone)
@@ -381,7 +381,7 @@ class Model(RuleBasedStateMachine):
         before = dict(self.inflight[self.consumers[slot]])
         name, tags, found = self.settled(slot, data)
         jobs = [(tag, id_of(before[tag]) if tag in before else "somebody's") for tag in tags]
-        assert self.broker.takes.drop("q", name, jobs, self.link) == len(tags) - len(found)
+        assert drop(self.broker, "q", name, jobs, self.link) == len(tags) - len(found)
         self.marks -= {id_of(raw) for raw in found}
         self.counters["cancelled"] += len(found)
 

@@ -10,7 +10,7 @@ import pytest
 from rq_lite.broker import Broker, Link
 from rq_lite.client.job import Job
 from rq_lite.model.message import VERSION, Message, encode, marked
-from tests.redis.steps import KEY, everything, put, take
+from tests.redis.steps import KEY, drop, everything, put, take
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def test_who_waits_hears_of_it_and_then_of_the_end(broker: Broker, link: Link) -
     broker.puts.watch("q", "me", ["00000001"])
     say(broker, link, 1, 1, b'"done":3')
     assert broker.read(("LRANGE", KEY.inbox("me"), 0, -1))[0] == [b'00000001\n{"state":"progress","done":3}']
-    broker.takes.drop("q", "c", [(1, "00000001")], link)
+    drop(broker, "q", "c", [(1, "00000001")], link)
     assert broker.read(("LINDEX", KEY.inbox("me"), 0))[0] == b'00000001\n{"state":"cancelled"}'
 
 

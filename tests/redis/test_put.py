@@ -22,6 +22,7 @@ from tests.conftest import DEADLINE, Server, until
 from tests.redis.steps import (
     KEY,
     at_maxmemory,
+    bury,
     counter,
     entry,
     everything,
@@ -496,7 +497,7 @@ def test_at_maxmemory_the_queue_drains(broker: Broker, link: Link) -> None:
         first = take(broker, link, 8)
         tags = [first.tag + 1 + index for index in range(len(first.jobs))]
         assert take(broker, link, 0, acks=tags[:1]).stale == 0
-        assert broker.takes.bury("q", "c", [(tags[1], b"{}")], link) == 0
+        assert bury(broker, "q", "c", [(tags[1], b"{}")], link) == 0
         assert broker.takes.retry("q", "c", [(tags[2], 1)], link) == 0
         assert broker.takes.park("q", "c", [(tags[3], "t")], link) == 0
         assert broker.takes.give_back("q", "c", tags[4:6]) == 0

@@ -20,7 +20,7 @@ from rq_lite.model.message import VERSION, Message, decode, encode, marked
 from rq_lite.model.schedule import Schedule, from_json, to_json
 from rq_lite.model.signing import Refused
 from tests.conftest import Server, until
-from tests.redis.steps import KEY, reclaim, take
+from tests.redis.steps import KEY, bury, reclaim, take
 
 TEXT = encode(Message(VERSION, "id-1", "t", ["x"]))
 
@@ -88,7 +88,7 @@ def test_through_every_transition(broker: Broker, link: Link, tracked: bool) -> 
     broker.takes.register("q", "c")
     tag, entry = took(broker, link)
     assert entry == first if not tracked else entry.removeprefix(b"0.0") == first.removeprefix(b"0.0")
-    broker.takes.bury("q", "c", [(tag, b"{}")])
+    bury(broker, "q", "c", [(tag, b"{}")])
     assert [job.id for job in dead.buried(broker, "q")] == ["id-1"], "no report says it, but the job"
 
 

@@ -16,6 +16,7 @@ from tests.conftest import Server, until
 from tests.redis.steps import (
     KEY,
     blocked,
+    bury,
     counter,
     entry,
     everything,
@@ -74,7 +75,7 @@ def test_a_buried_job_keeps_its_report_and_its_bytes(broker: Broker, link: Link)
     put(broker, 1)
     take(broker, link, 1)
     report = json.dumps({"error": "ZeroDivisionError"}).encode()
-    assert broker.takes.bury("q", "c", [(1, report)], link) == 0
+    assert bury(broker, "q", "c", [(1, report)], link) == 0
     assert broker.read(("HGET", KEY.dead, 1))[0] == report + b"\n" + entry(1)
     buried_at = int(broker.read(("ZSCORE", KEY.dead_index, 1))[0])
     assert 0 <= now_ms(broker) - buried_at < 60_000
@@ -85,12 +86,12 @@ def test_a_buried_job_keeps_its_report_and_its_bytes(broker: Broker, link: Link)
 def test_what_is_no_job_is_buried_unchanged(broker: Broker, link: Link) -> None:
     broker.puts.put("q", [GARBAGE])
     assert take(broker, link, 1).jobs == [GARBAGE]
-    broker.takes.bury("q", "c", [(1, b"{}")], link)
+    bury(broker, "q", "c", [(1, b"{}")], link)
     assert broker.read(("HGET", KEY.dead, 1))[0] == b"{}\n" + GARBAGE
 
 
 def test_burying_what_is_not_ours_is_stale_and_keeps_nothing(broker: Broker, link: Link) -> None:
-    assert broker.takes.bury("q", "c", [(1, b"{}"), (2, b"{}")], link) == 2
+    assert bury(broker, "q", "c", [(1, b"{}"), (2, b"{}")], link) == 2
     assert counter(broker, "stale") == 2
     assert counter(broker, "failed") == 0
     assert broker.read(("EXISTS", KEY.dead, KEY.dead_index))[0] == 0
@@ -101,7 +102,7 @@ def test_the_dead_set_keeps_the_newest_and_counts_what_it_drops(server: Server, 
     put(broker, *range(10))
     for tag in range(1, 6):
         take(broker, link, 1)
-        narrow.takes.bury("q", "c", [(tag, b"{}")], link)
+        bury(narrow, "q", "c", [(tag, b"{}")], link)
         # Burials within one millisecond are in the order of their tags as text: here of one digit.
         assert broker.read(("HLEN", KEY.dead))[0] == min(tag, 3)
     assert sorted(map(int, broker.read(("HKEYS", KEY.dead))[0])) == [3, 4, 5]
@@ -112,10 +113,10 @@ def test_the_dead_set_keeps_the_newest_and_counts_what_it_drops(server: Server, 
 def test_the_dead_set_forgets_the_old(server: Server, broker: Broker, link: Link) -> None:
     put(broker, 1, 2)
     take(broker, link, 2)
-    broker.takes.bury("q", "c", [(1, b"{}")], link)
+    bury(broker, "q", "c", [(1, b"{}")], link)
     broker.read(("ZADD", KEY.dead_index, now_ms(broker) - 5000, 1))
     narrow = with_settings(server, broker, dead_age=4.0)
-    narrow.takes.bury("q", "c", [(2, b"{}")], link)
+    bury(narrow, "q", "c", [(2, b"{}")], link)
     assert broker.read(("HKEYS", KEY.dead), ("ZRANGE", KEY.dead_index, 0, -1)) == [[b"2"], [b"2"]]
     assert counter(broker, "dropped") == 1
 
@@ -123,7 +124,7 @@ def test_the_dead_set_forgets_the_old(server: Server, broker: Broker, link: Link
 def test_the_last_burial_says_that_the_queue_is_drained(broker: Broker, link: Link) -> None:
     put(broker, 1)
     take(broker, link, 1)
-    broker.takes.bury("q", "c", [(1, b"{}")], link)
+    bury(broker, "q", "c", [(1, b"{}")], link)
     assert length(broker, KEY.drained) == 1
 
 
@@ -521,7 +522,7 @@ def test_who_was_reclaimed_is_fenced_off(broker: Broker, link: Link) -> None:
     assert took(broker, link, 1, consumer="d") == [1]
     reply = take(broker, link, 1, acks=[1])
     assert (reply.code, reply.stale, reply.jobs) == (Code.NOLEASE, 1, [])
-    assert broker.takes.bury("q", "c", [(1, b"{}")], link) == 1
+    assert bury(broker, "q", "c", [(1, b"{}")], link) == 1
     assert broker.takes.retry("q", "c", [(1, 1)], link) == 1
     assert broker.takes.give_back("q", "c", [1]) == 1
     assert set(owned(broker, "q", "d", link)) == {2}

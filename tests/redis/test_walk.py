@@ -17,7 +17,7 @@ from rq_lite.model.message import VERSION, Message, encode
 from rq_lite.model.outcome import Finished
 from rq_lite.testing import fake
 from tests.conftest import until, with_fakeredis
-from tests.redis.steps import KEY, entry, everything, put, take, waiting
+from tests.redis.steps import KEY, bury, drop, entry, everything, put, take, waiting
 
 MINUTE = 60_000
 REPORT = '{"id":"a/b","task":"t","error":"ValueError: é"}'.encode()
@@ -77,7 +77,9 @@ def consuming(walk: Walk) -> None:
     one, two, three, four, *rest = walk.take(8)
     walk.take(0, one, one, 99)
     walk(takes.inflight("q", "c"), takes.booked("q", "c", [two, 99], link))
-    walk(takes.retry("q", "c", [(two, 1), (99, 1)], link), takes.bury("q", "c", [(three, REPORT), (99, REPORT)], link))
+    walk(
+        takes.retry("q", "c", [(two, 1), (99, 1)], link), bury(broker, "q", "c", [(three, REPORT), (99, REPORT)], link)
+    )
     walk(takes.park("q", "c", [(four, "some:task"), (99, "t")], link), takes.give_back("q", "c", rest[2:]))
     charged = rest[:2]
     for _ in range(3):  # a suspect after the second time, buried after the third
@@ -109,7 +111,7 @@ def telling(walk: Walk) -> None:
     walk(takes.finish("q", "c", ends, link), broker.puts.result("q", "j0"))
     walk(*(operate.cancel(broker, "q", job_id) for job_id in ("j2", "j5", "j0", "stranger")))
     walk(takes.wait_call(["q"], "c", link), takes.marked("q", ["j2", "j3"], link), takes.marks("q", b"", link))
-    walk(takes.drop("q", "c", [(dropped, "j2"), (99, "j9")], link), takes.bury("q", "c", [(poison, REPORT)], link))
+    walk(drop(broker, "q", "c", [(dropped, "j2"), (99, "j9")], link), bury(broker, "q", "c", [(poison, REPORT)], link))
     walk(broker.puts.watch("q", "late", ["j0", "j1", "j6"]), operate.cancel(broker, "q", "j4", interrupt=False))
 
 

@@ -141,7 +141,7 @@ def buried(forged: Forged) -> None:
     forged.put("a")
     forged.take("c1", {1: "a"})
     forged.run("c1", 1, "a", "bury")
-    forged.settle("c1", "bury", 1)
+    forged.finish("c1", 1, buried=[1])
 
 
 def test_a_dead_job_that_is_requeued_is_accepted_later(forged: Forged) -> None:

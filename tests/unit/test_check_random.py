@@ -173,7 +173,10 @@ class Model:
         for consumer, tag, job in self._next(n):
             self.forged.run(consumer, tag, job, verb)
             owned = self.inflight[consumer].pop(tag, None) is not None
-            self.forged.settle(consumer, verb, tag, stale=int(not owned))
+            if verb == "bury":
+                self.forged.finish(consumer, tag, buried=[tag], stale=int(not owned))
+            else:
+                self.forged.settle(consumer, verb, tag, stale=int(not owned))
             if owned:
                 place.append(job)
                 accepted.append((tag, job))

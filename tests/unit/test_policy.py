@@ -15,7 +15,7 @@ from rq_lite.client.registry import registry
 from rq_lite.consumer.run import Expired, chances, failed
 from rq_lite.model.completion import BadResult
 from rq_lite.model.message import VERSION, Message
-from rq_lite.model.outcome import Buried, Retried
+from rq_lite.model.outcome import Finished, Retried
 from rq_lite.model.policy import Policy
 from rq_lite.model.retry import Failure, RetryPolicy, decide
 
@@ -61,13 +61,13 @@ def test_which_errors_are_final(policy: dict[str, Any], error: BaseException, fi
 )
 def test_how_often(before: int, retries: int, own: int | None, again: int) -> None:
     outcome, line = decide(message(retries=own), before, 0, RetryPolicy(retries), Failure("E"), "c")
-    assert isinstance(outcome, Retried if again else Buried)
+    assert isinstance(outcome, Retried if again else Finished)
     assert ("buried after attempt" in line) == (not again)
 
 
 def test_a_final_error_wins_over_the_job_s_own_retries() -> None:
     outcome, _ = decide(message(retries=9), 0, 0, RetryPolicy(9, final=True), Failure("E"), "c")
-    assert isinstance(outcome, Buried)
+    assert isinstance(outcome, Finished)
 
 
 def test_the_back_off_grows_up_to_its_cap() -> None:
@@ -91,7 +91,7 @@ def test_a_delay_may_be_a_timedelta() -> None:
 
 def test_the_report_tells_crashes_from_attempts() -> None:
     outcome, _ = decide(message(), 1, 2, RetryPolicy(1), Failure("E", "T", 0.5), "c")
-    assert isinstance(outcome, Buried)
+    assert isinstance(outcome, Finished)
     assert outcome.report == (
         b'{"id":"id","task":"t","error":"E","traceback":"T","attempts":4,"crashes":2,"consumer":"c","seconds":0.5}'
     )

@@ -75,7 +75,7 @@ if member then
   end
   redis.call('HINCRBY', meta, 'cancelled', 1)
   redis.call('ZREM', cancelled, id)
-  end_entry(prefix_of(meta), entry, 'cancelled', '')
+  ended(meta, entry, 'cancelled', '')
   ring_room(pending, scheduled, meta, room)
   ring_drained(pending, scheduled, meta, drained)
   return {OK, 'removed'}

@@ -1,32 +1,35 @@
--- finish: end deliveries of which somebody wants to hear, done or given up: with the result, the news to all who
---         wait, and the callbacks, which wait in their queues from the same moment on. No bound refuses those.
--- KEYS    1 inflight:<consumer>  2 dead  3 dead:index  4 meta  5 pending  6 scheduled  7 drained
+-- finish: end deliveries: done, failed (given up: to the dead set, which is capped) or cancelled. A tracked one ends with its
+--         result, the news to all who wait, and its callbacks, which wait in their queues from the same moment on. No bound
+--         refuses those.
+-- KEYS    1 inflight:<consumer>  2 dead  3 dead:index  4 meta  5 pending  6 scheduled  7 drained  8 cancelled
 --         then for each queue of callbacks: pending  meta  bell
--- ARGV    1 most buried jobs to keep  2 longest to keep one, ms  then for each delivery: its tag, for how long its
---         result is kept (ms; 0: not at all), state (done, failed, cancelled), what its result holds beside the state
---         (JSON without braces), report for the dead set ('': it is not buried), n, n pairs of queue (1, 2, …) and
---         entry to put there
--- returns {OK, ended, stale}
+-- ARGV    1 most buried jobs to keep  2 longest to keep one, ms  then for each delivery: its tag, state (done, failed,
+--         cancelled), for how long its result is kept (ms; 0: not at all; '': as the job itself says), what its result
+--         holds beside the state (JSON without braces), report for the dead set, where it failed; its id, where it
+--         was cancelled; n, n pairs of queue (1, 2, …) and entry to put there
+-- returns {OK, finished, stale}
 -- oom     allowed
 -- callers Broker.finish
-local inflight, dead, index, meta, pending, scheduled, drained = unpack(KEYS, 1, 7)
-local now, buried, ended, done, stale, at = now_ms(), {}, 0, 0, 0, 3
+local inflight, dead, index, meta, pending, scheduled, drained, cancelled = unpack(KEYS, 1, 8)
+local now, buried, finished, done, dropped, stale, at = now_ms(), {}, 0, 0, 0, 0, 3
 local puts = {}
-for q = 1, (#KEYS - 7) / 3 do puts[q] = {} end
+for q = 1, (#KEYS - 8) / 3 do puts[q] = {} end
 
 while at <= #ARGV do
-  local tag, ttl, state, detail, report, n = unpack(ARGV, at, at + 5)
-  local after = at + 6 + 2 * tonumber(n)
+  local tag, state, ttl, detail, report, id, n = unpack(ARGV, at, at + 6)
+  local after = at + 7 + 2 * tonumber(n)
   local entry = settled(inflight, tag)
   if entry then
-    ended = ended + 1
-    local id = tracked(entry)
-    if id then end_job(prefix_of(meta), id, state, detail, tonumber(ttl)) end
-    for i = at + 6, after - 1, 2 do table.insert(puts[tonumber(ARGV[i])], ARGV[i + 1]) end
-    if report ~= '' then
+    finished = finished + 1
+    ended(meta, entry, state, detail, tonumber(ttl))
+    for i = at + 7, after - 1, 2 do table.insert(puts[tonumber(ARGV[i])], ARGV[i + 1]) end
+    if state == 'failed' then
       local b = #buried
       buried[b + 1], buried[b + 2], buried[b + 3] = tag, report, entry
-    elseif state == 'done' then
+    elseif state == 'cancelled' then
+      redis.call('ZREM', cancelled, id)
+      dropped = dropped + 1
+    else
       done = done + 1
     end
   else
@@ -37,7 +40,7 @@ end
 
 for q, entries in ipairs(puts) do
   if #entries > 0 then
-    local waiting, about, bell = unpack(KEYS, 5 + 3 * q, 7 + 3 * q)
+    local waiting, about, bell = unpack(KEYS, 6 + 3 * q, 8 + 3 * q)
     local usual, length = wait_again('LPUSH', entries, waiting, nil, about)
     redis.call('HINCRBY', about, 'bytes', length)
     redis.call('HINCRBY', about, 'put', #entries)
@@ -47,11 +50,12 @@ for q, entries in ipairs(puts) do
     ring_bell(bell, usual)
   end
 end
-if ended > 0 then
+if finished > 0 then
   to_dead(dead, index, meta, buried, tonumber(ARGV[1]), tonumber(ARGV[2]), now)
   if done > 0 then redis.call('HINCRBY', meta, 'done', done) end
-  redis.call('HINCRBY', meta, 'inflight', -ended)
+  if dropped > 0 then redis.call('HINCRBY', meta, 'cancelled', dropped) end
+  redis.call('HINCRBY', meta, 'inflight', -finished)
   ring_drained(pending, scheduled, meta, drained)
 end
 if stale > 0 then redis.call('HINCRBY', meta, 'stale', stale) end
-return {OK, ended, stale}
+return {OK, finished, stale}

@@ -197,11 +197,22 @@ local function after_put(left, woken, size, maxsize, meta, room)
   end
 end
 
+-- All keys of a queue begin as this one does.
+local function prefix_of(key) return key:match('^.-}:') end
+
+-- One of the two events of a job: it is no longer in flight, however that came, and nobody has it now. Whatever takes an
+-- entry off its owner calls this; `key` is any key of the queue. An entry without marks costs a look at one byte.
+local function released(key, entry)
+  local id = tracked(entry)
+  if id then redis.call('HDEL', prefix_of(key) .. 'job:' .. id, 'consumer', 'tag', 'started') end
+end
+
 -- Take a delivery off its owner; false if it is no longer there: that is the fence. The HDEL comes in either
 -- case: on Redis 6.2 a script may write at maxmemory only after it has tried to remove something.
 local function settled(inflight, tag)
   local entry = redis.call('HGET', inflight, tag)
   redis.call('HDEL', inflight, tag)
+  if entry then released(inflight, entry) end
   return entry
 end
 
@@ -222,9 +233,6 @@ end
 -- Tracked jobs. What is known of one that has not ended is kept for so long, ms; and what was pushed to a process
 -- that waits, which may be gone: so long, and so much of it at most.
 local KEPT, PUSHED, PUSHES, LARGE = 604800000, 60000, 100000, 10000
-
--- All keys of a queue begin with this.
-local function prefix_of(meta) return meta:sub(1, -5) end
 
 -- A tracked job is with this consumer now.
 local function note_taken(prefix, id, consumer, tag, now)
@@ -260,25 +268,29 @@ local function shown(progress, id, now)
   return false
 end
 
--- A tracked job has ended (done, failed, cancelled): keep its result for ttl ms (0: not at all) and tell all who watch
--- it. `detail` is what its result holds beside the state, as JSON without the braces. Large results are not pushed:
--- who hears of one fetches it.
-local function end_job(prefix, id, state, detail, ttl)
-  local job = prefix .. 'job:' .. id
-  local result = '{"state":"' .. state .. (detail == '' and '"}' or '",' .. detail .. '}')
-  local note = id .. '\n' .. (#result > LARGE and ttl > 0 and '' or result)
-  push_to_watchers(prefix, job, note)
-  redis.call('DEL', job)
-  if ttl > 0 then redis.call('SET', prefix .. 'result:' .. id, result, 'PX', ttl) end
+-- For how long the result of a job is kept, ms, as its JSON says (0: not at all); of what cannot be read, for an hour.
+local function kept_for(entry)
+  local job = job_of(entry)
+  if not next(job) then return 3600000 end
+  local ttl = tonumber(job.result_ttl) or 0
+  return ttl >= 0.001 and math.floor(math.min(ttl, 1e9) * 1000) or 0
 end
 
--- The same for an entry that ends without its consumer; nothing for one that nobody wants to hear of. How long its
--- result is kept stands in the job.
-local function end_entry(prefix, entry, state, detail)
+-- The other event: a job is over (done, failed, cancelled), however that came, and only once: its result is kept for ttl
+-- ms (0: not at all; nil: as the job says), and all who watch it are told. Whatever ends a job calls this; `key` is any
+-- key of the queue. An entry without marks costs a look at one byte. A buried job has ended: that it is trimmed or
+-- forgotten later is no other end, and `requeue` begins its next life. `detail` is what the result holds beside the
+-- state, as JSON without the braces. Large results are not pushed: who hears of one fetches it.
+local function ended(key, entry, state, detail, ttl)
   local id = tracked(entry)
   if not id then return end
-  local ttl = tonumber(job_of(entry).result_ttl) or 0
-  end_job(prefix, id, state, detail, ttl >= 0.001 and math.floor(math.min(ttl, 1e9) * 1000) or 0)
+  ttl = ttl or kept_for(entry)
+  local prefix = prefix_of(key)
+  local job = prefix .. 'job:' .. id
+  local result = '{"state":"' .. state .. (detail == '' and '"}' or '",' .. detail .. '}')
+  push_to_watchers(prefix, job, id .. '\n' .. (#result > LARGE and ttl > 0 and '' or result))
+  redis.call('DEL', job)
+  if ttl > 0 then redis.call('SET', prefix .. 'result:' .. id, result, 'PX', ttl) end
 end
 
 -- When the first of what is scheduled is due, ms; beyond all times when there is nothing.
@@ -301,7 +313,7 @@ local function drop_waiting(most, pending, scheduled, meta, bell, room, drained,
     end
     for _, entry in ipairs(entries) do length = length + #entry end
     for _, list in ipairs({entries, lone}) do
-      for _, entry in ipairs(list) do end_entry(prefix_of(meta), entry, 'cancelled', '') end
+      for _, entry in ipairs(list) do ended(meta, entry, 'cancelled', '') end
     end
     redis.call('HINCRBY', meta, 'bytes', 0 - length)  -- what a minus makes of 0, -0, is no number to Redis
     if parked > 0 then redis.call('HINCRBY', meta, 'parked', -parked) end
@@ -331,8 +343,7 @@ local function crash(entry, meta, consumer, died, how, where)
   local job = job_of(entry)
   if tracked(entry) and type(job['then']) == 'table' and next(job['then']) then return entry end
   local why = string.format('%d %s died while it ran; the last: %s', crashes, died, how)
-  local ended = '"error":' .. cjson.encode({type = 'poison', message = why, traceback = where})
-  end_entry(prefix_of(meta), entry, 'failed', ended)
+  ended(meta, entry, 'failed', '"error":' .. cjson.encode({type = 'poison', message = why, traceback = where}))
   return entry, cjson.encode({
     id = text_of(job.id), task = text_of(job.task), attempts = attempts + crashes, crashes = crashes,
     error = 'poison: ' .. why, traceback = where, consumer = consumer,

@@ -5,7 +5,7 @@
 --         2 not after this moment, ms since 1970: its sender has given it up then, and others have put since
 -- returns {OK, purged, left} | {STALE}
 -- oom     allowed
--- callers Broker._purge
+-- callers Broker._step
 local pending, scheduled, meta, bell, room, drained, suspects = unpack(KEYS)
 if now_ms() > tonumber(ARGV[2]) then return {STALE} end
 local dropped, left = drop_waiting(ARGV[1], pending, scheduled, meta, bell, room, drained, suspects)

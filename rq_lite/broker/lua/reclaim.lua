@@ -37,6 +37,7 @@ table.sort(tags, function(a, b) return a > b end)
 local entries, buried = {}, {}
 for _, tag in ipairs(tags) do
   local entry = found[tag]
+  released(inflight, entry)
   if blamed == 'all' or blamed == tag then
     local report
     entry, report = crash(entry, meta, consumer, 'consumers', ARGV[5], ARGV[6])
