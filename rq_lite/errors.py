@@ -4,7 +4,7 @@ RqLiteError                     1
  ├─ UsageError                  2   settings, names and numbers that cannot be right
  ├─ BrokerError                 3   what stands between us and Redis
  │   ├─ BrokerUnavailable       3   not reachable, refused, or gone for longer than we may wait
- │   ├─ BrokerUnsuitable        3   too old, or not a Redis
+ │   ├─ BrokerUnsuitable        3   too old, or not a Redis; or a queue of a newer format
  │   └─ BrokerOutOfMemory       3   Redis is at maxmemory: puts are refused, takes and acks go on
  ├─ QueueFull (queue.Full)      4   no room within the time one was ready to wait
  ├─ QueueEmpty (queue.Empty)    1   nothing to get within the time one was ready to wait
@@ -104,7 +104,7 @@ class BrokerUnavailable(BrokerError):
 
 
 class BrokerUnsuitable(BrokerError):
-    """The server is older than Redis 6.2, or answers like something that is no Redis."""
+    """The server is older than Redis 6.2 or no Redis; or a newer rq_lite has put jobs that this one does not know."""
 
 
 class BrokerOutOfMemory(BrokerError):

@@ -12,6 +12,7 @@ from rq_lite.admin.dead import Buried
 from rq_lite.admin.status import ms_of
 from rq_lite.broker import Broker, keys
 from rq_lite.model.message import Undecodable, decode, id_in
+from rq_lite.model.names import encoded_id
 from rq_lite.model.states import State
 
 STEP = 100  # jobs that are read at once
@@ -143,7 +144,7 @@ def find(broker: Broker, queue: str, job_id: str) -> Search:
 def look(broker: Broker, queue: str, job_id: str) -> Search:
     """One look, which a job may slip through that moves meanwhile to where was looked before."""
     key = keys.of(queue)
-    consumer, tag = broker.read(("HMGET", key.job(job_id), "consumer", "tag"))[0]
+    consumer, tag = broker.read(("HMGET", key.job(encoded_id(job_id)), "consumer", "tag"))[0]
     if consumer is not None and tag is not None and tag.isdigit():
         for job in inflight(broker, queue, [(consumer.decode(), int(tag))]):
             if job.id == job_id:

@@ -1,14 +1,20 @@
-"""What operators do to queues and jobs; each is one script or command, safe to repeat after a lost answer."""
+"""What operators do to queues and jobs; each is one script or command, safe to repeat after a lost answer.
+
+They raise BrokerUnsuitable for a queue of a newer format: its jobs may hold what would not be set free here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rq_lite import events
-from rq_lite.broker import Broker, Cancelled, Code, Requeued, keys
+from rq_lite.broker import Broker, Cancelled, Code, Requeued, keys, newer_format
 from rq_lite.broker.address import ANSWER
 from rq_lite.broker.base import blank, ms
+from rq_lite.errors import BrokerUnsuitable
 from rq_lite.model.message import encode
+from rq_lite.model.names import encoded_id
 
 PURGED = 1000  # jobs from each place in a step of a purge that has to tell somebody
 
@@ -18,7 +24,7 @@ def configure(
 ) -> None:
     """Set a queue's bound for everybody."""
     key = keys.of(queue)
-    broker.core.run("configure", (key.meta, key.room), *map(blank, (maxsize, maxbytes, headroom)))
+    done(queue, broker.core.run("configure", (key.meta, key.room), *map(blank, (maxsize, maxbytes, headroom))))
 
 
 def pause(broker: Broker, queue: str) -> None:
@@ -29,14 +35,14 @@ def pause(broker: Broker, queue: str) -> None:
 def resume(broker: Broker, queue: str) -> None:
     """Undo a pause and wake the consumers."""
     key = keys.of(queue)
-    broker.core.run("resume", (key.meta, key.pending, key.bell))
+    done(queue, broker.core.run("resume", (key.meta, key.pending, key.bell)))
 
 
 def shutdown(broker: Broker, queue: str, *, immediate: bool = False) -> int:
     """Nothing more is put, for everybody, until `reopen`; `immediate` drops what waits: how many jobs."""
     key = keys.of(queue)
     names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
-    _, dropped, left = broker.core.run("shutdown", names, PURGED if immediate else "")
+    _, dropped, left = done(queue, broker.core.run("shutdown", names, PURGED if immediate else ""))
     return int(dropped) + (purge(broker, queue) if left else 0)
 
 
@@ -65,9 +71,8 @@ def _step(broker: Broker, queue: str) -> tuple[int, int]:
     names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
     while True:
         (clock,) = broker.core.read(("TIME",))
-        code, *counts = broker.core.run(
-            "purge", names, PURGED, int(clock[0]) * 1000 + int(clock[1]) // 1000 + ms(ANSWER)
-        )
+        until = int(clock[0]) * 1000 + int(clock[1]) // 1000 + ms(ANSWER)
+        code, *counts = done(queue, broker.core.run("purge", names, PURGED, until))
         if code == Code.OK:
             return int(counts[0]), int(counts[1])
 
@@ -81,9 +86,10 @@ def cancel(broker: Broker, queue: str, job_id: str, *, interrupt: bool = True) -
     key = keys.of(queue)
     names = (
         key.pending, key.scheduled, key.suspects, key.meta, key.consumers, key.room, key.drained, key.cancelled,
-        key.job(job_id), key.result(job_id),
+        key.job(encoded_id(job_id)), key.result(encoded_id(job_id)),
     )  # fmt: skip
-    return Cancelled(broker.core.run("cancel", names, job_id, encode(job_id), 0 if interrupt else 1)[1].decode())
+    reply = done(queue, broker.core.run("cancel", names, job_id, encode(job_id), 0 if interrupt else 1))
+    return Cancelled(reply[1].decode())
 
 
 def requeue(broker: Broker, queue: str, tags: Sequence[int], *, woken: bool = False) -> Requeued:
@@ -94,7 +100,7 @@ def requeue(broker: Broker, queue: str, tags: Sequence[int], *, woken: bool = Fa
     key = keys.of(queue)
     names = (key.dead, key.dead_index, key.pending, key.scheduled, key.meta, key.bell, key.room, key.cancelled)
     with events.span("requeue", None, queue=queue, tags=tags) as facts:
-        code, *figures = broker.core.run("requeue", names, int(woken), *tags)
+        code, *figures = done(queue, broker.core.run("requeue", names, int(woken), *tags))
         reply = Requeued(Code(code), *figures)
         facts["tags"] = tags[: reply.seen]
     return reply
@@ -103,4 +109,11 @@ def requeue(broker: Broker, queue: str, tags: Sequence[int], *, woken: bool = Fa
 def forget(broker: Broker, queue: str, tags: Sequence[int]) -> int:
     """Drop buried jobs, at most 500 and at least one; how many there were."""
     key = keys.of(queue)
-    return int(broker.core.run("forget", (key.dead, key.dead_index, key.meta), *tags)[1])
+    return int(done(queue, broker.core.run("forget", (key.dead, key.dead_index, key.meta), *tags))[1])
+
+
+def done(queue: str, reply: list[Any]) -> list[Any]:
+    """The reply of a script that does not touch a queue of a newer format."""
+    if reply[0] == Code.NEWER:
+        raise BrokerUnsuitable(newer_format(queue))
+    return reply

@@ -14,7 +14,18 @@ from rq_lite.broker.consuming import Consuming
 from rq_lite.broker.link import Link
 from rq_lite.broker.producing import Producing
 from rq_lite.broker.reading import Reading
-from rq_lite.broker.replies import Acks, Cancelled, Death, Feed, Put, Reclaimed, Renewed, Requeued, Taken
+from rq_lite.broker.replies import (
+    Acks,
+    Cancelled,
+    Death,
+    Feed,
+    Put,
+    Reclaimed,
+    Renewed,
+    Requeued,
+    Taken,
+    newer_format,
+)  # fmt: skip
 from rq_lite.broker.scheduling import Scheduling
 from rq_lite.broker.scripts import Code
 from rq_lite.broker.tending import Tending
@@ -36,6 +47,7 @@ __all__ = [
     "Requeued",
     "Taken",
     "is_transient",
+    "newer_format",
 ]  # fmt: skip
 
 

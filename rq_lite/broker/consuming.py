@@ -20,6 +20,7 @@ from rq_lite.broker.replies import Acks, Taken
 from rq_lite.broker.scripts import Code
 from rq_lite.broker.transient import REDIS_ERRORS
 from rq_lite.errors import BrokerOutOfMemory
+from rq_lite.model.names import encoded_id
 from rq_lite.model.outcome import Finished
 
 MARKS = 1000  # of cancelled jobs that are read at once
@@ -32,7 +33,10 @@ class Consuming:
         self._core, self._reads, self._puts = core, reads, puts
 
     def register(self, queue: str, consumer: str, *, link: Link | None = None) -> None:
-        """Begin (or begin anew) the lease without which nothing can be taken."""
+        """Begin (or begin anew) the lease without which nothing can be taken.
+
+        There is none of a queue of a newer format, as `exchange` will say.
+        """
         key = keys.of(queue)
         with events.span("register", link, queue=queue, consumer=consumer):
             self._core.run("register", (key.consumers, key.meta), consumer, ms(self._core.settings.lease), link=link)
@@ -192,8 +196,9 @@ class Consuming:
         Nothing is written for a job that is not this consumer's (any more).
         """
         key = keys.of(queue)
-        names = (key.inflight(consumer), key.progress, key.job(job_id), key.meta)
-        self._core.run("progress", names, job_id, tag, head, detail, link=link)
+        mark = encoded_id(job_id)
+        names = (key.inflight(consumer), key.progress, key.job(mark), key.meta)
+        self._core.run("progress", names, mark, tag, head, detail, link=link)
 
     def marked(self, queue: str, ids: Sequence[str], link: Link | None = None) -> set[str]:
         """Which of these jobs were cancelled and are to be dropped."""

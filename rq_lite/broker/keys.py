@@ -16,11 +16,17 @@ WORKERS = "rq-lite:workers"  # zset with a TTL: id of a worker by when its word 
 SCHEDULES = "rq-lite:{schedules}"  # hash: name of a schedule -> its definition as JSON
 SCHEDULES_DUE = "rq-lite:{schedules}:due"  # zset: name of a schedule by its next slot in ms
 SCHEDULES_LAST = "rq-lite:{schedules}:last"  # hash: name of a schedule -> the last slot that was fired, ms
+GUARD = (
+    "never"  # of a queue, or of the schedules: a key that every script declares, and that never exists (see `guarded`)
+)
 OURS = ("rq:{*", "rq-lite:*")  # what a SCAN for all keys of rq_lite, and for no others, asks for
 
 
 class Key(NamedTuple):
-    """One kind of key, as docs/protocol.md lists it; `<…>` in the pattern stands for what varies."""
+    """One kind of key, as docs/protocol.md lists it; `<…>` in the pattern stands for what varies.
+
+    The type "none" is that of a key which never exists.
+    """
 
     pattern: str
     type: str
@@ -58,6 +64,8 @@ CATALOGUE = (
     Key("rq:{<queue>}:job:<id>", "hash", True),
     Key("rq:{<queue>}:result:<id>", "string", True),
     Key("rq:{<queue>}:inbox:<client>", "list", True),
+    Key("rq:{<queue>}:never", "none", False),
+    Key("rq-lite:{schedules}:never", "none", False),
 )
 
 
@@ -99,17 +107,34 @@ class QueueKeys:
         """Hash: how far a resumable source has been fed, or which packages of a folder."""
         return f"{self.prefix}feed:{name}"
 
-    def job(self, job_id: str) -> str:
-        """Hash with a TTL: who has a tracked job, and who waits for its end."""
-        return f"{self.prefix}job:{job_id}"
+    def job(self, mark: str) -> str:
+        """Hash with a TTL: who has a tracked job, and who waits for its end. `mark`: its id, from `encoded_id`."""
+        return f"{self.prefix}job:{mark}"
 
-    def result(self, job_id: str) -> str:
+    def result(self, mark: str) -> str:
         """String with a TTL: how a tracked job has ended, as JSON."""
-        return f"{self.prefix}result:{job_id}"
+        return f"{self.prefix}result:{mark}"
 
     def inbox(self, client: str) -> str:
         """List with a TTL: "<id>\\n<result as JSON>" of jobs that a process waits for."""
         return f"{self.prefix}inbox:{client}"
+
+
+def guarded(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The keys of a script's call and, last, the guard of each queue among them.
+
+    While a slot of a cluster migrates, Redis looks at the declared keys before a script begins, and again at each
+    command in it. The guard exists nowhere: so Redis refuses the whole call (TRYAGAIN) while any other key is still
+    there, and never a command in the middle, which would leave half of it done.
+    """
+    slots: list[str] = []
+    last = ""
+    for name in names:
+        if not (last and name.startswith(last)) and "}" in name:
+            last = name[: name.index("}") + 2]
+            if last not in slots:
+                slots.append(last)
+    return names + tuple([slot + GUARD if slot[-1] == ":" else f"{slot}:{GUARD}" for slot in slots])
 
 
 def worker(worker_id: str) -> str:

@@ -15,7 +15,7 @@ from rq_lite.broker.reading import Reading
 from rq_lite.broker.replies import Feed, Put
 from rq_lite.broker.scripts import Code
 from rq_lite.errors import BrokerUnavailable, UsageError
-from rq_lite.model.names import checked_name
+from rq_lite.model.names import checked_name, encoded_id
 
 # A producer's last put is remembered for this long, ms: longer than anybody goes on repeating one.
 REMEMBER = 600_000
@@ -175,27 +175,34 @@ class Producing:
     def watch(self, queue: str, client: str, ids: Sequence[str]) -> list[bytes]:
         """Hear how jobs (at most 1000) end, in this client's inbox, for an hour unless it asks again.
 
+        `ids` as they stand in marks (see `names.encoded_id`), and in the inbox.
+
         For each what its result is (as JSON) if it has ended, "+" if that is large (see `result`), or "".
         """
         meta = keys.of(queue).meta
         results: list[bytes] = self._reads.sized(
-            lambda link: self._core.run("watch", (meta,), client, WATCHED, self._core.portion, *ids, link=link)[1], None
+            lambda link: self._core.run("watch", (meta,), client, WATCHED, self._core.portion, *ids, link=link)[1],
+            None,
         )
         return results
 
     def result(self, queue: str, job_id: str) -> bytes | None:
         """How a tracked job has ended, as JSON; None if it has not, or its result was not kept until now."""
-        return self._reads.text(keys.of(queue).result(job_id))
+        return self.kept(queue, encoded_id(job_id))
+
+    def kept(self, queue: str, mark: str) -> bytes | None:
+        """The same, by the id as it stands in marks and inboxes."""
+        return self._reads.text(keys.of(queue).result(mark))
 
     def progress_of(self, queue: str, job_id: str) -> bytes | None:
         """How far this job says it is, as JSON; None: it has not said so, or does not run."""
-        found: bytes | None = self._core.read(("HGET", keys.of(queue).job(job_id), "progress"))[0]
+        found: bytes | None = self._core.read(("HGET", keys.of(queue).job(encoded_id(job_id)), "progress"))[0]
         return found
 
     def is_running(self, queue: str, job_id: str) -> bool:
         """Whether a consumer has this tracked job just now."""
         key = keys.of(queue)
-        consumer, tag = self._core.read(("HMGET", key.job(job_id), "consumer", "tag"))[0]
+        consumer, tag = self._core.read(("HMGET", key.job(encoded_id(job_id)), "consumer", "tag"))[0]
         if consumer is None or tag is None:
             return False
         return bool(self._core.read(("HEXISTS", key.inflight(consumer.decode()), tag))[0])

@@ -51,7 +51,10 @@ class Taken(NamedTuple):
 
 
 class Renewed(NamedTuple):
-    """How many of the consumers were listed, and what of the queue may be taken (0 while it is paused: 1)."""
+    """How many of the consumers were listed, and what of the queue may be taken (0 while it is paused: 1).
+
+    `paused` is 2 for a queue of a newer format, of which nothing may be taken here either.
+    """
 
     leases: int
     waiting: int
@@ -102,3 +105,11 @@ class Death(NamedTuple):
     how: str
     charged: str = "all"
     where: str = ""  # the stack, where it is known
+
+
+def newer_format(queue: str) -> str:
+    """What to say of a queue that this version must not touch (Code.NEWER)."""
+    return (
+        f"queue {queue!r} has a newer format: a newer version of rq_lite has put jobs there, with marks that this one "
+        "does not know. Use that version here, too: pip install --upgrade rq_lite"
+    )

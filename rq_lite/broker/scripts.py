@@ -2,7 +2,7 @@
 
 Each .lua file begins with its purpose, KEYS, ARGV, what it returns, whether it may run at maxmemory and who
 calls it. In front of each goes what it needs of `lib.lua`: Redis makes all functions anew for every call, and the whole
-of them takes as long as six commands.
+of them takes as long as six commands. Every call declares, after its keys, the guard of each queue that it touches.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
+from rq_lite.broker.keys import guarded
 from rq_lite.broker.link import Link
 
 FOLDER = Path(__file__).parent / "lua"
@@ -34,6 +35,7 @@ class Code(enum.IntEnum):
     MOVED = -4  # the feed is not where the caller left it
     ALIVE = -5  # the consumer's lease has not ended
     CLOSED = -6  # the queue was shut down: nothing more is put
+    NEWER = -7  # the queue's entries may carry what this version does not know: nothing of it is touched
 
 
 class Script:
@@ -46,12 +48,13 @@ class Script:
         self.text = f"#!lua flags=allow-oom\n{body}" if flags and may_run_at_maxmemory(name) else body
         self.digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
-    def __call__(self, link: Link, keys: tuple[str, ...], *args: Any) -> Any:
+    def __call__(self, link: Link, names: tuple[str, ...], *args: Any) -> Any:
         """The script's reply. One that Redis does not have has not run, so that it is safe to send it again."""
+        declared = guarded(names)
         try:
-            return link.call("EVALSHA", self.digest, len(keys), *keys, *args)
+            return link.call("EVALSHA", self.digest, len(declared), *declared, *args)
         except NoScriptError:
-            return link.call("EVAL", self.text, len(keys), *keys, *args)
+            return link.call("EVAL", self.text, len(declared), *declared, *args)
 
 
 @cache

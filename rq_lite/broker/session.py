@@ -59,7 +59,8 @@ class Session:
        consumer owns, adopts deliveries that came in a lost answer, forgets results that arrived after all, and disowns
        what Redis does not know.
     6. Periodically it reconciles without an error: a delayed request may take effect after its caller timed out.
-    7. At the end `give_back` returns what has not ended, uncharged; `forget` ends the lease.
+    7. Of a queue of a newer format (NEWER) nothing is taken; what was taken before is settled as ever.
+    8. At the end `give_back` returns what has not ended, uncharged; `forget` ends the lease.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Session:
         self._log = log
         self._declare = declare
         self._registered = False
+        self.newer: set[str] = set()  # queues of a newer format, of which nothing is taken
         self.unsure = False  # the outcome of the last request is unknown
         self._audit_at = time.monotonic() + AUDIT * random.uniform(0.5, 1.0)
 
@@ -117,11 +119,14 @@ class Session:
             del some.acks[: len(tags)]
             if taken.stale:
                 self._note_stale(some, taken.stale)
-            if taken.code is not Code.OK:
-                complete = False
-                if taken.code is Code.NOLEASE:
-                    self._renew(some)
-                    continue
+            if taken.code is Code.NEWER:
+                self.newer.add(some.queue)
+            else:
+                self.newer.discard(some.queue)
+                complete = complete and taken.code is Code.OK
+            if taken.code is Code.NOLEASE:
+                self._renew(some)
+                continue
             if taken.jobs:
                 if taken.tag < some.highest:
                     self._begin_again(some)

@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from rq_lite.broker import Broker, Code, Taken
+from rq_lite.broker import Broker, Code, Taken, newer_format
 from rq_lite.broker.deliveries import Deliveries
 from rq_lite.broker.session import Session
 from rq_lite.client.bell import BLOCK, Bell
 from rq_lite.client.shelf import Delivery, Shelf
+from rq_lite.errors import BrokerUnsuitable, RqLiteError, ShutDown
 from rq_lite.errors import QueueEmpty as Empty
-from rq_lite.errors import RqLiteError, ShutDown
 from rq_lite.logs import RateLimitedLog
 from rq_lite.model.retry import Report
 from rq_lite.process.reentry import alone, interrupts
@@ -307,6 +307,8 @@ class Getter:
         self._surely(attempt, patience)
         while (reply := self._shelf.answered()) is None:
             self._surely(attempt, patience)
+        if reply.code is Code.NEWER:
+            raise BrokerUnsuitable(newer_format(self.queue))
         if self._session.audit_due:
             self._surely(self._session.reconcile, patience)
         self._settle_undecodable(patience)

@@ -26,6 +26,7 @@ from rq_lite.broker.producing import INBOX
 from rq_lite.client.defaults import defaults
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable, RqLiteError
 from rq_lite.logs import RateLimitedLog
+from rq_lite.model.names import encoded_id
 from rq_lite.model.unreadable import UNREADABLE
 
 log = logging.getLogger("rq_lite.results")
@@ -99,13 +100,13 @@ class Reader:
         fresh: dict[str, list[str]] = {}
         for job in jobs:
             if self._enter(job):
-                fresh.setdefault(job.queue, []).append(job.id)
+                fresh.setdefault(job.queue, []).append(encoded_id(job.id))
         for queue, ids in fresh.items():
             for i in range(0, len(ids), BATCH):
                 self._ask(queue, ids[i : i + BATCH])
 
     def _enter(self, job: Waiter) -> bool:
-        key = (job.queue, job.id)
+        key = (job.queue, encoded_id(job.id))
         with self._lock:
             known = self._waiters.get(key, ())
             if any(one() is job for one in known):
@@ -155,10 +156,10 @@ class Reader:
                 self._turns.append((0.0, self._turns.popleft()[1]))
 
     def _tell(self, queue: str, job_id: str, result: bytes) -> None:
-        """Hand a result to those who wait for it; an empty one is large, and to be fetched."""
+        """Hand a result to those who wait for it; an empty one is large, and to be fetched. Ids are as in marks."""
         key = (queue, job_id)
         if not result and key in self._waiters:
-            result = self._broker.puts.result(queue, job_id) or b'{"state":"expired"}'
+            result = self._broker.puts.kept(queue, job_id) or b'{"state":"expired"}'
         passing = is_passing(result)
         with self._lock:
             waiters = list(self._waiters.get(key, ())) if passing else self._waiters.pop(key, [])

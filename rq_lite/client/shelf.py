@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Collection
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from rq_lite.broker import Taken
 from rq_lite.broker.deliveries import Deliveries
-from rq_lite.model.message import ITEM, Message, Undecodable, decode
+from rq_lite.logs import RateLimitedLog
+from rq_lite.model.message import ITEM, Message, Newer, Undecodable, decode
+from rq_lite.model.outcome import Parked
 from rq_lite.model.retry import Report
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ class Shelf:
         self.ready: deque[Delivery] = deque()
         self._held: dict[object, dict[Delivery, None]] = {}  # by the thread that got them, the oldest first
         self._answer: Taken | None = None  # the last one
+        self._seldom = RateLimitedLog(logging.getLogger("rq_lite.leasing"))
 
     def pick(self) -> Delivery:
         """The next one, for this thread."""
@@ -135,12 +139,16 @@ class Shelf:
             self._arrived(len(ready))
 
     def _read(self, of: Deliveries, tag: int, entry: bytes) -> Delivery | None:
-        """None for what is no job: it is buried."""
+        """None for what is no job: it is buried; and for a newer version's, which is parked."""
         try:
             message = decode(self._getter.broker.core.opened(of.queue, entry))[0]
             if not message.task and len(message.args) != 1 and ITEM not in message.kwargs:
                 raise Undecodable("neither a task's name nor an item")
             return Delivery(self._getter, tag, message)
+        except Newer as error:
+            self._seldom.warn(error.what, f"queue {of.queue!r}: parked a job with {error}")
+            of.outcomes.append((tag, Parked(f"({error.what})")))
+            return None
         except Undecodable as error:
             report = Report(None, None, f"{error.said}: {error}", consumer=self._consumer)
             of.outcomes.append((tag, report.buried()))

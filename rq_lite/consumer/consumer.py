@@ -319,12 +319,14 @@ class Consumer:
 
     def _listen(self) -> None:
         """Wait for the bell while a take came up short; a token that comes too late is handed on."""
-        queues = self._order.queues
         with closing(self._broker.link()) as link:
             while True:
                 self._hungry.wait()
+                block = BLOCK * random.uniform(0.8, 1.2)
+                # Not those whose jobs are not for us: a token that we took would be missing elsewhere.
+                queues = [queue for queue in self._order.queues if queue not in self._session.newer]
                 try:
-                    rang = self._broker.takes.wait_bell(queues, BLOCK * random.uniform(0.8, 1.2), link)
+                    rang = self._broker.takes.wait_bell(queues, block, link) if queues else gevent.sleep(block)
                     if rang is not None and self._slots.room <= 0:
                         self._broker.takes.ring(rang, link)
                         continue

@@ -18,7 +18,7 @@ from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, runner
 from rq_lite.consumer.slots import Slot, Stopped
 from rq_lite.logs import RateLimitedLog
 from rq_lite.model.failure import beside_a_loop, error_text
-from rq_lite.model.message import Undecodable, as_is, decode, is_tracked
+from rq_lite.model.message import Newer, Undecodable, as_is, decode, is_tracked
 from rq_lite.model.outcome import Crashed, Finished, Outcome, Parked, Retried, cancelled
 from rq_lite.model.policy import nanoseconds
 from rq_lite.model.retry import POISON, Failure, Report
@@ -65,8 +65,7 @@ class Executor:
                 entry = self._opened(slot.lane.queue, entry)
             message, attempts, crashes = decode(entry)
         except Undecodable as error:
-            self._seldom.warn(error.said, f"buried an entry: {error.said}: {error}")
-            return Report(None, None, f"{error.said}: {error}", consumer=self._consumer).buried()
+            return self._unread(error)
         if crashes >= POISON and is_tracked(message):
             return self._poisoned(Attempt(message, queue_of(slot), attempts, crashes))
         task = self._tasks.get(message.task)
@@ -105,6 +104,13 @@ class Executor:
             return Parked("(an item, for Queue.get)")
         self._seldom.warn(task, f"parked: task {task!r} is not known to this worker ({self._consumer})")
         return Parked(task)
+
+    def _unread(self, error: Undecodable) -> Outcome:
+        if isinstance(error, Newer):
+            self._seldom.warn(error.what, f"parked: a job with {error} ({self._consumer}); a newer worker can run it")
+            return Parked(f"({error.what})")
+        self._seldom.warn(error.said, f"buried an entry: {error.said}: {error}")
+        return Report(None, None, f"{error.said}: {error}", consumer=self._consumer).buried()
 
     def _raised(
         self,

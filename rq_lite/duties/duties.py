@@ -248,5 +248,6 @@ class Duties:
     def _look_whether_drained(self) -> None:
         """Parked jobs don't count: this worker cannot run them, and would wait for ever."""
         assert self._drained is not None
-        if all(left <= parked for left, parked in map(self._broker.tends.unfinished, self._queues)):
+        ours = [name for name in self._queues if name not in self._leases.newer]
+        if all(left <= parked for left, parked in map(self._broker.tends.unfinished, ours)):
             self._drained()

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Sequence, Set
 
-from rq_lite.broker import Broker
+from rq_lite.broker import Broker, newer_format
 
 log = logging.getLogger("rq_lite.worker")
 
@@ -33,6 +33,7 @@ class Leases:
         self._living = living
         self._renewed = 0.0  # when the leases were
         self._paused: set[str] = set()  # queues of which the log says so
+        self.newer: set[str] = set()  # likewise: of a newer format
         self.every = min(RENEW, broker.settings.lease / 6)
         self.waiting_since: float | None = None
         self.suspects = 0
@@ -41,7 +42,8 @@ class Leases:
         self._renewed = time.monotonic()
         found = [self._broker.tends.renew(name, sorted(self._living)) for name in self._queues]
         self.suspects = sum(one.suspects for one in found)
-        self._tell_paused({name for name, one in zip(self._queues, found, strict=True) if one.paused})
+        self._tell_newer({name for name, one in zip(self._queues, found, strict=True) if one.paused == 2})
+        self._tell_paused({name for name, one in zip(self._queues, found, strict=True) if one.paused == 1})
         if not any(one.waiting for one in found):
             self.waiting_since = None
         elif self.waiting_since is None:
@@ -63,6 +65,11 @@ class Leases:
 
     def unannounce(self) -> None:
         self._broker.tends.unannounce(self._worker)
+
+    def _tell_newer(self, newer: set[str]) -> None:
+        for name in sorted(newer - self.newer):
+            log.error("%s; nothing of it is taken here, other queues are served", newer_format(name))
+        self.newer = newer
 
     def _tell_paused(self, paused: set[str]) -> None:
         """Say why a worker takes nothing, though jobs wait and slots are free."""

@@ -1,8 +1,9 @@
 """A job as bytes and back: versioned JSON, checked at C speed by msgspec; docs/protocol.md describes it.
 
 An entry in Redis is that JSON, from the second attempt on with `<attempts>.<crashes>` in front: these two change
-while the job waits, the JSON never does. Between them may stand marks, for the scripts: `@<priority>` and `#<id>`
-(somebody wants to hear how this job ends). Behind the JSON may stand a signature (signing.py).
+while the job waits, the JSON never does. Between them may stand marks, for the scripts, in this order: `@<priority>`,
+`#<id>` (the job is tracked), and those of newer versions, which are not known here: such a job is parked.
+Behind the JSON may stand a signature (signing.py).
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import os
 import re
 import time
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
 from rq_lite.errors import PayloadTooLarge
-from rq_lite.model.names import NAME
+from rq_lite.model.names import NAME, encoded_id
 from rq_lite.model.unreadable import UNREADABLE
 
 Seal: TypeAlias = Callable[[str, bytes], bytes]  # JSON as it may lie on a queue of this name: signed, with a secret
@@ -26,7 +27,11 @@ ENDS = ("success", "failure", "done")  # when a callback is put
 LONGEST_ID = 150  # of a callback's job
 # What no function runs has no task: its one argument is the item, or this keyword holds it as base64 of a pickle.
 ITEM = "pickle"
-HEADER = re.compile(rb"(\d{1,9})\.(\d{1,9})(@[0-9a-z.+-]{1,30})?(#[^{]{1,200})?\{")
+HEAD = re.compile(
+    rb"(\d{1,9})\.(\d{1,9})(?:@([0-9a-z.+-]{1,30}))?(?:#([A-Za-z0-9_.:%-]{1,200}))?"
+    rb"([!$&*,;=?^|~][A-Za-z0-9_.:%/!$&*,;=?^|~-]*)?\{"
+)
+SIGILS = re.compile(rb"[!$&*,;=?^|~]")
 SIGNATURE = re.compile(rb"\}([0-9a-f]{64})\Z")
 
 
@@ -54,6 +59,30 @@ class Undecodable(ValueError):
     said = "not a job"
 
 
+class Newer(Undecodable):
+    """A job of a newer version: it is parked, for a worker that knows it. `what` names what is not known here."""
+
+    said = "newer"
+
+    def __init__(self, what: str, more: str = "") -> None:
+        super().__init__(f"{what}{more}, which this version of rq_lite does not know")
+        self.what = what
+
+
+class Head(NamedTuple):
+    """What stands in front of a job's JSON."""
+
+    attempts: int = 0
+    crashes: int = 0
+    at: int = 0  # where the JSON begins
+    id: bytes | None = None  # of a tracked job, as `names.encoded_id` makes it
+    priority: bytes | None = None
+    unknown: bytes = b""  # marks that are not known here
+
+
+NO_HEAD = Head()
+
+
 encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Message).decode
 _version = msgspec.json.Decoder(dict[str, Any]).decode
@@ -67,6 +96,9 @@ def decode(entry: bytes) -> tuple[Message, int, int]:
     attempts = crashes = 0
     text = entry
     if entry[:1] != b"{":
+        if unknown := parsed(entry).unknown:
+            sigils = b" ".join(SIGILS.findall(unknown)).decode()
+            raise Newer(f"marks {sigils}", f" ({unknown.decode():.100})")
         attempts, crashes, text = split(entry)
     try:
         message = _decode(text)
@@ -75,9 +107,9 @@ def decode(entry: bytes) -> tuple[Message, int, int]:
     except UNREADABLE as error:
         if SIGNATURE.search(text, max(0, len(text) - 65)):
             return decode(entry[:-64])
-        raise Undecodable(why(text, error)) from None
+        raise misfit(text, error) from None
     if message.v != VERSION:
-        raise Undecodable(f"version {message.v}, and this is a worker for version {VERSION}")
+        raise of_version(message.v)
     if message.then is not None and not all(
         word in ENDS and len(to) == 2 and NAME.fullmatch(to[0]) for word, to in message.then.items()
     ):
@@ -85,12 +117,28 @@ def decode(entry: bytes) -> tuple[Message, int, int]:
     return message, attempts, crashes
 
 
+def parse(entry: bytes) -> Head | None:
+    """What stands in front of an entry's JSON, as `parse` of lib.lua reads it; None: it does not begin like a job."""
+    if entry[:1] == b"{":
+        return NO_HEAD
+    match = HEAD.match(entry)
+    if match is None:
+        return None
+    return Head(int(match[1]), int(match[2]), match.end() - 1, match[4], match[3], match[5] or b"")
+
+
+def parsed(entry: bytes) -> Head:
+    """The same; raises Undecodable."""
+    head = parse(entry)
+    if head is None:
+        raise Undecodable("it does not begin like a job")
+    return head
+
+
 def split(entry: bytes) -> tuple[int, int, bytes]:
     """`b"2.1{…}"`, or with marks or a signature, as (2, 1, b"{…}")."""
-    match = HEADER.match(entry)
-    if match is None:
-        raise Undecodable("it does not begin like a job")
-    return int(match[1]), int(match[2]), unsigned(entry[match.end() - 1 :])
+    head = parsed(entry)
+    return head.attempts, head.crashes, unsigned(entry[head.at :])
 
 
 def as_is(_queue: str, text: bytes) -> bytes:
@@ -119,7 +167,7 @@ def marked(entry: bytes, job_id: str, *, priority: float | None = None, tracked:
     """The JSON with the marks that the scripts look at in front of it; without any it stays as it is."""
     if priority is None and not tracked:
         return entry
-    marks = ("" if priority is None else f"@{priority!r}") + (f"#{job_id}" if tracked else "")
+    marks = ("" if priority is None else f"@{priority!r}") + (f"#{encoded_id(job_id)}" if tracked else "")
     return b"0.0" + marks.encode() + entry
 
 
@@ -160,15 +208,20 @@ def offspring(job_id: str, word: str) -> str:
     return made if len(made) <= LONGEST_ID else f"{hashlib.sha256(made.encode()).hexdigest()[:32]}.{word}"
 
 
-def why(text: bytes, error: Exception) -> str:
+def misfit(text: bytes, error: Exception) -> Undecodable:
     """The reason, with the version first: another version may have other fields."""
     try:
         version = _version(text).get("v")
     except UNREADABLE:
-        return f"not JSON: {error}"
-    if version != VERSION:
-        return f"version {version!r}, and this is a worker for version {VERSION}"
-    return str(error)
+        return Undecodable(f"not JSON: {error}")
+    return Undecodable(str(error)) if version == VERSION else of_version(version)
+
+
+def of_version(version: object) -> Undecodable:
+    """A newer one is not lost: a worker that knows it will come."""
+    if isinstance(version, int) and version > VERSION:
+        return Newer(f"version {version}")
+    return Undecodable(f"version {version!r}, and this is a worker for version {VERSION}")
 
 
 def new_id(milliseconds: int | None = None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Sequence
 
-from rq_lite.model.message import HEADER, SIGNATURE, Undecodable
+from rq_lite.model.message import SIGNATURE, Undecodable, parse
 
 UNSIGNED = "not signed (this worker has a secret; jobs must be put with it)"
 UNFIT = "signature does not fit: altered, signed with another key, or for another queue"
@@ -34,12 +34,10 @@ class Signer:
 
     def opened(self, queue: str, entry: bytes) -> bytes:
         """An entry without its signature, which fits; raises Refused. Nothing else of the entry is looked at."""
-        start = 0
-        if entry[:1] != b"{":
-            header = HEADER.match(entry)
-            if header is None:
-                raise Refused(UNSIGNED)
-            start = header.end() - 1
+        head = parse(entry)
+        if head is None:
+            raise Refused(UNSIGNED)
+        start = head.at
         match = SIGNATURE.search(entry, max(start, len(entry) - 65))
         if match is None:
             raise Refused(UNSIGNED)

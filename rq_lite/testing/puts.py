@@ -15,7 +15,7 @@ from rq_lite.client.put import Sender
 from rq_lite.client.queue import Queue
 from rq_lite.client.registry import registry
 from rq_lite.client.task import Task
-from rq_lite.model.message import HEADER, Message, Undecodable, decode
+from rq_lite.model.message import Message, Undecodable, decode, parse
 
 SHOWN = 20  # jobs in a message
 PREFIX = 18  # characters before the entry in a sorted set: a kind, 16 digits, |
@@ -139,7 +139,7 @@ def arguments_of(message: Message) -> tuple[list[Any], dict[str, Any]]:
 def options_of(message: Message, entry: bytes) -> dict[str, Any]:
     said = {name: getattr(message, name) for name in message.__struct_fields__ if name not in NO_OPTIONS}
     found = {name: value for name, value in said.items() if value not in (None, {}, ())}
-    header = HEADER.match(entry)
-    if header is not None and header[3] is not None:
-        found["priority"] = float(header[3][1:])
+    head = parse(entry)
+    if head is not None and head.priority is not None:
+        found["priority"] = float(head.priority)
     return found

@@ -139,6 +139,46 @@ def test_jobs_that_come_without_having_been_asked_for_are_no_reason_to_hurry(bro
     assert counted.takes.exchanges < 20
 
 
+class Listening(Counted):
+    """At whose bells the consumer has waited."""
+
+    def __init__(self, *sides: Any) -> None:
+        super().__init__(*sides)
+        self.bells: list[list[str]] = []
+
+    def wait_bell(self, queues: Sequence[str], seconds: float, link: Link) -> str | None:
+        self.bells.append(list(queues))
+        gevent.sleep(0.05)
+        return None
+
+
+def test_of_a_queue_of_a_newer_format_nothing_is_taken_and_the_others_are_served(broker: Broker) -> None:
+    listening = Changed(broker, Listening)
+    for name in ("newer", "q"):
+        listening.puts.declare(name)
+        listening.puts.put(name, [b"{%s}" % name.encode()])
+    broker.read(("HSET", "rq:{newer}:meta", "format", 2))
+    ran: list[bytes] = []
+
+    def run(slot: Slot[Deliveries], entry: bytes) -> Outcome:
+        ran.append(entry)
+        if entry == b"{later}":
+            consumer.stop()
+        else:
+            gevent.spawn_later(0.5, listening.puts.put, "q", [b"{later}"])
+        return None
+
+    consumer = Consumer(listening, "c", Order({"newer": 1.0, "q": 1.0}, strict=True), board(3), run, grace=1.0)
+    consumer.run()
+    listening.close()
+    assert ran == [b"{q}", b"{later}"]
+    assert broker.tends.unfinished("newer") == (1, 0)
+    assert listening.takes.bells
+    assert all(bells == ["q"] for bells in listening.takes.bells), "its tokens are for consumers that know it"
+    assert broker.read(("LLEN", "rq:{newer}:bell"))[0] == 1
+    assert listening.takes.exchanges < 40
+
+
 class NeverRegisters(Consuming):
     """The connection is lost at every registration; somebody stops the consumer at the second."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -98,3 +99,34 @@ def test_an_error_in_one_role_stops_no_other(broker: Broker, caplog: pytest.LogC
     duties.stop()
     assert "a duty failed; the others go on" in caplog.text
     assert "of one role" in caplog.text
+
+
+def test_a_worker_says_once_that_a_queue_has_a_newer_format(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not taken for one that is paused, nor for work that nobody does."""
+    for name in ("newer", "q"):
+        broker.puts.declare(name, 1000, 0)
+        broker.puts.put(name, [b"{}"])
+    broker.read(("HSET", "rq:{newer}:meta", "format", 2), ("LPUSH", "rq:{newer}:suspects", "{}"))
+    duties = Duties(broker, "w", {}, None)
+    duties._queues[:] = ["newer", "q"]
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            duties._leases.renew()
+    (said,) = [line.message for line in caplog.records]
+    assert said.startswith("queue 'newer' has a newer format: ")
+    assert said.endswith("nothing of it is taken here, other queues are served")
+    assert duties.suspects == 0
+
+
+def test_a_queue_of_a_newer_format_does_not_keep_a_burst_from_its_end(broker: Broker) -> None:
+    broker.puts.declare("newer", 1000, 0)
+    broker.puts.put("newer", [b"{}"])
+    ended: list[bool] = []
+    duties = Duties(broker, "w", {}, lambda: ended.append(True))
+    duties._queues[:] = ["newer"]
+    duties._look_whether_drained()
+    assert not ended
+    broker.read(("HSET", "rq:{newer}:meta", "format", 2))
+    duties._leases.renew()
+    duties._look_whether_drained()
+    assert ended

@@ -416,7 +416,7 @@ def test_a_result_that_is_kept_no_more(
 ) -> None:
     job = double.put(3)
     assert not job.done()
-    monkeypatch.setattr(Producing, "result", lambda *_: None)
+    monkeypatch.setattr(Producing, "kept", lambda *_: None)
     hand.end([tag for tag, _ in hand.take()], detail='"value":' + json.dumps("x" * 400_000))
     with pytest.raises(JobFailed, match="not kept"):
         job.result(30)

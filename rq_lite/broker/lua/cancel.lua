@@ -3,11 +3,12 @@
 -- KEYS    1 pending  2 scheduled  3 suspects  4 meta  5 consumers  6 room  7 drained  8 cancelled  9 job:<id>
 --         10 result:<id>
 -- ARGV    1 id  2 the same as it stands in JSON, with its quotes  3 '1': one that is known to run is left alone
--- returns {OK, removed | interrupting | marked | running (it was left alone) | unknown}
+-- returns {OK, removed | interrupting | marked | running (it was left alone) | unknown} | {NEWER}
 -- oom     allowed
 -- callers Broker.cancel
 local pending, scheduled, suspects, meta, consumers, room, drained, cancelled, job, result = unpack(KEYS)
 local id, written, prefix, now = ARGV[1], ARGV[2], prefix_of(meta), now_ms()
+if newer(redis.call('HGET', meta, 'format')) then return {NEWER} end
 trim_marks(cancelled, now)
 
 -- However long the queue is: so many entries and bytes of each end are looked at. A job's id stands early in it; to cut

@@ -1,15 +1,16 @@
--- exchange: settle what a consumer has finished and take what it has room for; several queues, in this order.
+-- exchange: settle what a consumer has finished and take what it has room for; several queues, in this order. An ack is
+--           for a job that is done and not tracked: its entry is not looked at.
 -- KEYS    for each queue: pending  scheduled  meta  consumers  inflight:<consumer>  bell  room  drained
 -- ARGV    1 consumer  2 want, jobs at most in all (0: settle only)  3 bytes of jobs at most in the whole answer
 --         then for each queue: n  n delivery tags to ack
--- returns for each queue {OK | PART | NOLEASE, stale acks, tag before the first job, jobs, cancels, closed}; `cancels` is
+-- returns for each queue {OK | PART | NOLEASE | NEWER, stale acks, tag before the first job, jobs, cancels, closed}; `cancels` is
 --         that of meta ('': not asked, none); `closed` is -1, or, once the queue was shut down and nothing was taken,
 --         how many jobs wait somewhere. PART: more would have been taken, but for the bytes. A job that alone is larger
 --         than an answer may be is booked, and nil stands for it: `piece` reads it
 -- oom     allowed
 -- callers Broker.exchange
 local consumer, want, most, now = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), now_ms()
-local at, sent, replies = 4, 0, {}
+local at, q, sent, replies = 4, 1, 0, {}
 
 local function ack(inflight, from, to)
   local gone = 0
@@ -37,28 +38,32 @@ local function book(inflight, meta, jobs, pending, ranked)
       break
     end
     pairs_[2 * i - 1], pairs_[2 * i] = tag + i, job
-    local id = job:byte(1) ~= 123 and tracked(job)  -- most are plain, and a call for each would cost
-    if id then note_taken(prefix_of(meta), id, consumer, tag + i, now) end
+    if job:byte(1) ~= 123 then  -- most are plain, and a call for each would cost
+      local _, _, _, id = parse(job)
+      if id then note_taken(prefix_of(meta), id, consumer, tag + i, now) end
+    end
   end
   for i = 1, #pairs_, 1000 do redis.call('HSET', inflight, unpack(pairs_, i, math.min(i + 999, #pairs_))) end
   return tag, length
 end
 
-for q = 1, #KEYS, 8 do
+while at <= #ARGV do
   local pending, scheduled, meta, consumers, inflight, bell, room, drained = unpack(KEYS, q, q + 7)
   local acks = tonumber(ARGV[at])
   local acked = ack(inflight, at + 1, at + acks)
   local code, tag, jobs, cancels, closed, left, ranked = OK, 0, {}, '', -1
   if want > 0 then
     local lease = redis.call('ZSCORE', consumers, consumer)
-    if not lease or tonumber(lease) <= now then
+    local state = redis.call('HMGET', meta, 'paused', 'order', 'format', 'cancels', 'bytes')
+    if newer(state[3]) then
+      code = NEWER
+    elseif not lease or tonumber(lease) <= now then
       code = NOLEASE
     else
-      local state = redis.call('HMGET', meta, 'paused', 'order', 'closed', 'suspects', 'cancels', 'bytes')
-      cancels = state[5] or ''
+      cancels = state[4] or ''
       left = waiting(pending, state[2])
       if state[1] ~= '1' and left > 0 then
-        local some, bytes = want, tonumber(state[6] or 0)
+        local some, bytes = want, tonumber(state[5] or 0)
         -- Large jobs, by their average: what would be put back is not even popped.
         if bytes > most and bytes * want > most * left then
           some = math.min(want, math.max(1, math.floor(most * (left + redis.call('ZCARD', scheduled)) / bytes)))
@@ -67,7 +72,8 @@ for q = 1, #KEYS, 8 do
       end
       if #jobs == 0 then
         if state[1] ~= '1' then redis.call('DEL', bell) end
-        if state[3] then closed = left + redis.call('ZCARD', scheduled) + tonumber(state[4] or 0) end
+        local apart = redis.call('HMGET', meta, 'closed', 'suspects')
+        if apart[1] then closed = left + redis.call('ZCARD', scheduled) + tonumber(apart[2] or 0) end
       end
     end
   end
@@ -93,6 +99,6 @@ for q = 1, #KEYS, 8 do
   if acked > 0 and came == 0 then ring_drained(pending, scheduled, meta, drained) end
   if acks > acked then redis.call('HINCRBY', meta, 'stale', acks - acked) end
   replies[#replies + 1] = {code, acks - acked, tag, jobs, cancels, closed}
-  at = at + 1 + acks
+  at, q = at + 1 + acks, q + 8
 end
 return replies

@@ -12,8 +12,7 @@
 -- callers Broker.finish
 local inflight, dead, index, meta, pending, scheduled, drained, cancelled = unpack(KEYS, 1, 8)
 local now, buried, finished, done, dropped, stale, at = now_ms(), {}, 0, 0, 0, 0, 3
-local puts = {}
-for q = 1, (#KEYS - 8) / 3 do puts[q] = {} end
+local puts, targets = {}, 0
 
 while at <= #ARGV do
   local tag, state, ttl, detail, report, id, n = unpack(ARGV, at, at + 6)
@@ -22,7 +21,11 @@ while at <= #ARGV do
   if entry then
     finished = finished + 1
     ended(meta, entry, state, detail, tonumber(ttl))
-    for i = at + 7, after - 1, 2 do table.insert(puts[tonumber(ARGV[i])], ARGV[i + 1]) end
+    for i = at + 7, after - 1, 2 do
+      local q = tonumber(ARGV[i])
+      puts[q], targets = puts[q] or {}, math.max(targets, q)
+      table.insert(puts[q], ARGV[i + 1])
+    end
     if state == 'failed' then
       local b = #buried
       buried[b + 1], buried[b + 2], buried[b + 3] = tag, report, entry
@@ -38,8 +41,9 @@ while at <= #ARGV do
   at = after
 end
 
-for q, entries in ipairs(puts) do
-  if #entries > 0 then
+for q = 1, targets do
+  local entries = puts[q]
+  if entries then
     local waiting, about, bell = unpack(KEYS, 6 + 3 * q, 8 + 3 * q)
     local usual, length = wait_again('LPUSH', entries, waiting, nil, about)
     redis.call('HINCRBY', about, 'bytes', length)

@@ -1,13 +1,15 @@
 -- isolate: take one suspect, a job whose consumers have died twice, for a consumer that runs nothing else.
 -- KEYS    1 meta  2 consumers  3 suspects  4 inflight:<consumer>
 -- ARGV    1 consumer  2 bytes of the job at most
--- returns {OK | NOLEASE, tag (0: there is none), job (nil: it is larger, `piece` reads it)}
+-- returns {OK | NOLEASE | NEWER, tag (0: there is none), job (nil: it is larger, `piece` reads it)}
 -- oom     allowed
 -- callers Broker.isolate
 local meta, consumers, suspects, inflight = unpack(KEYS)
 local now, lease = now_ms(), redis.call('ZSCORE', consumers, ARGV[1])
 if not lease or tonumber(lease) <= now then return {NOLEASE, 0, ''} end
-if redis.call('HGET', meta, 'paused') == '1' then return {OK, 0, ''} end
+local state = redis.call('HMGET', meta, 'paused', 'format')
+if newer(state[2]) then return {NEWER, 0, ''} end
+if state[1] == '1' then return {OK, 0, ''} end
 local entry = redis.call('RPOP', suspects)
 if not entry then return {OK, 0, ''} end
 local tag = redis.call('HINCRBY', meta, 'tag', 1)

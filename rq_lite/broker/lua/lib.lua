@@ -1,13 +1,19 @@
 -- What several scripts need. Each paragraph defines names; the loader puts those paragraphs in front of a script that
 -- it needs, in this order, and of these only what they need: so no blank lines within a function.
 
-local OK, PART, STALE, NOLEASE, UNDECLARED, MOVED, ALIVE, CLOSED = 0, 1, -1, -2, -3, -4, -5, -6
+local OK, PART, STALE, NOLEASE, UNDECLARED, MOVED, ALIVE, CLOSED, NEWER = 0, 1, -1, -2, -3, -4, -5, -6, -7
 
 -- Redis' own clock, in ms: no machine's clock is ever compared with another's.
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
+
+-- What these scripts know of what entries carry. Where a queue's `format` in meta says more, its entries may stand for what
+-- would not be set free here: nothing is taken of it, and nothing of an operator's is done.
+local FORMAT = 1
+
+local function newer(format) return format and (tonumber(format) or math.huge) > FORMAT end
 
 -- One token is enough to wake one waiter; whoever wakes and leaves something behind rings on.
 local function ring(list)
@@ -26,13 +32,24 @@ end
 -- From so many crashes on a job runs alone; at so many it is buried.
 local SUSPECT, POISON = 2, 3
 
--- A job's entry is its JSON, from the second attempt on with "<attempts>.<crashes>" in front; between the two may stand
--- marks: "@<priority>", "#<id>" (somebody wants to hear how it ends).
--- What is no job (it does not start like one) has none: it stays as it is, so that it can be buried unchanged.
-local function header(entry)
-  if entry:sub(1, 1) == '{' then return 0, 0, entry, '' end
-  local attempts, crashes, marks, body = entry:match('^(%d+)%.(%d+)([^{]*)({.*)$')
-  return tonumber(attempts or 0), tonumber(crashes or 0), body, marks
+-- What stands in front of a job's JSON, parsed here and in model/message.py (a test compares the two), and nowhere else:
+-- nothing, or "<attempts>.<crashes>" and marks, in this order and each at most once: "@<priority>", "#<id>" (the job is
+-- tracked), and then those that only a newer version sets ("~flow.node/index", "^lane", "!unique", "?expires_ms", others).
+-- Returns attempts, crashes, where the JSON begins, the tracked job's id, the priority, and the marks that are not known
+-- here ('': there are none). What is no job has no beginning: it stays as it is, so that it can be buried unchanged.
+local function parse(entry)
+  if entry:byte(1) == 123 then return 0, 0, 1, nil, nil, '' end
+  local attempts, crashes, marks, at = entry:match('^(%d+)%.(%d+)([^{]*)(){')
+  if not at or #attempts > 9 or #crashes > 9 then return 0, 0 end
+  if marks == '' then return tonumber(attempts), tonumber(crashes), at, nil, nil, '' end
+  local priority = marks:match('^@([0-9a-z.+-]+)')
+  local from = priority and #priority + 2 or 1
+  local id = marks:match('^#([A-Za-z0-9_.:%%-]+)', from)
+  if id then from = from + #id + 1 end
+  local unknown = marks:sub(from)
+  local fits = unknown == '' or unknown:find('^[!$&*,;=?^|~][A-Za-z0-9_.:%%/!$&*,;=?^|~-]*$')
+  if not fits or #(priority or '') > 30 or #(id or '') > 200 then return 0, 0 end
+  return tonumber(attempts), tonumber(crashes), at, id, priority, unknown
 end
 
 -- The JSON of a body without the signature that may follow it.
@@ -40,29 +57,28 @@ local function json_of(body)
   return body:match('^(.*})' .. string.rep('%x', 64) .. '$') or body
 end
 
--- The same without the body, which costs a copy.
-local function counts(entry)
-  if entry:byte(1) == 123 then return 0, 0 end
-  local attempts, crashes = entry:match('^(%d+)%.(%d+)[^{]*{')
-  return tonumber(attempts or 0), tonumber(crashes or 0)
+-- The entry from its marks on, without attempts and crashes.
+local function uncounted(entry)
+  return entry:byte(1) == 123 and entry or entry:match('^%d+%.%d+(.*)$')
 end
 
 local function charged(entry, attempts, crashes)
-  local a, c, body, marks = header(entry)
-  if not body then return entry end
-  return string.format('%d.%d', a + attempts, c + crashes) .. marks .. body
+  local a, c, at = parse(entry)
+  if not at then return entry end
+  return string.format('%d.%d', a + attempts, c + crashes) .. uncounted(entry)
 end
 
 -- The id of a job that somebody wants to hear of (it is tracked); nil for the others, after a look at one byte.
 local function tracked(entry)
   if entry:byte(1) == 123 then return nil end
-  return entry:match('^%d+%.%d+[^#{]*#([^{]+){')
+  local _, _, _, id = parse(entry)
+  return id
 end
 
 -- What stands in a job's JSON; an empty table for what is no job.
 local function job_of(entry)
-  local _, _, body = header(entry)
-  local known, job = pcall(cjson.decode, json_of(body or ''))
+  local _, _, at = parse(entry)
+  local known, job = pcall(cjson.decode, json_of(at and entry:sub(at) or ''))
   return known and type(job) == 'table' and job or {}
 end
 
@@ -81,7 +97,8 @@ local function rank(returned, entries, pending, meta)
   if #entries == 0 then return end
   local tag, members = redis.call('HINCRBY', meta, 'tag', #entries) - #entries, {}
   for i, entry in ipairs(entries) do
-    local priority = tonumber(entry:match('^%d+%.%d+@([^#{]*)') or 0) or 0
+    local _, _, _, _, priority = parse(entry)
+    priority = tonumber(priority or 0) or 0
     if priority ~= priority then priority = 0 end
     -- The newest comes first among those that return, as at the head of a list; 9e15 is still counted exactly.
     local mark = returned and string.format('r%016d|', 9e15 - tag - i) or string.format('s%016d|', tag + i)
@@ -109,7 +126,7 @@ end
 local function wait_again(push, entries, pending, suspects, meta)
   local usual, lone, length = {}, {}, 0
   for _, entry in ipairs(entries) do
-    local _, crashes = counts(entry)
+    local _, crashes = parse(entry)
     if crashes >= SUSPECT then
       lone[#lone + 1] = entry
     else
@@ -335,11 +352,12 @@ end
 local function text_of(value) return type(value) == 'string' and value or cjson.null end
 
 -- Charge an entry with a crash; with it comes a report (JSON, one line) if it is to be buried for it. `died`: what did.
--- One with callbacks stays a suspect instead: whoever takes it puts them, and buries it without running it.
+-- One with callbacks stays a suspect instead: whoever takes it puts them, and buries it without running it. So does one
+-- with marks of a newer version, which knows what its end sets free.
 local function crash(entry, meta, consumer, died, how, where)
   entry = charged(entry, 0, 1)
-  local attempts, crashes = counts(entry)
-  if crashes < POISON then return entry end
+  local attempts, crashes, _, _, _, unknown = parse(entry)
+  if crashes < POISON or unknown ~= '' then return entry end
   local job = job_of(entry)
   if tracked(entry) and type(job['then']) == 'table' and next(job['then']) then return entry end
   local why = string.format('%d %s died while it ran; the last: %s', crashes, died, how)

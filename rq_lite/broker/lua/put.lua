@@ -10,9 +10,10 @@
 -- returns {OK, accepted, size, maxsize, bytes, maxbytes} | {STALE} | {UNDECLARED} | {CLOSED} | {MOVED, value of the field}
 -- oom     refused
 -- callers Broker.put
-local pending, scheduled, meta, bell, room, producer, alarm, feed = unpack(KEYS)
+local pending, scheduled, meta, bell, room, producer, alarm, feed = unpack(KEYS, 1, 8)
 local sequence, lifetime, woken, later, n = ARGV[1], ARGV[2], ARGV[3] % 2 == 1, ARGV[4], tonumber(ARGV[6])
 local first, mark = 7, 7 + n
+if not ARGV[mark] then feed = nil end
 local job = ARGV[5] ~= '0' and ARGV[5]
 local task = job and job:match('^over (.*)$')
 -- What is refused now must not be put by an earlier sending of it that is still on its way.

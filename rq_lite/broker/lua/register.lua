@@ -1,9 +1,10 @@
 -- register: a consumer begins its lease; without one it takes nothing.
 -- KEYS    1 consumers  2 meta
 -- ARGV    1 consumer  2 length of the lease, ms
--- returns {OK}
+-- returns {OK} | {NEWER}: its entries may carry what this version does not know
 -- oom     allowed
 -- callers Broker.register
+if newer(redis.call('HGET', KEYS[2], 'format')) then return {NEWER} end
 local now = now_ms()
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])

@@ -2,7 +2,8 @@
 --        Keeps the throughput of the last seconds on the way (for status), and tells what waits.
 -- KEYS    1 consumers  2 meta  3 pending
 -- ARGV    1 length of the lease, ms  2… consumers
--- returns {OK, renewed, jobs that wait to be taken, suspects, paused}; paused 1: nothing is to be taken, both are 0
+-- returns {OK, renewed, jobs that wait to be taken, suspects, paused}; paused 1: nothing is to be taken, both
+--         are 0; likewise paused 2, of a queue whose format is newer
 -- oom     allowed
 -- callers Broker.renew
 local consumers, meta, pending = unpack(KEYS)
@@ -23,6 +24,7 @@ if renewed > 0 then
     redis.call('HSET', meta, 'rate', string.format('%.1f', rate), 'rate_done', done, 'rate_at', now)
   end
 end
-local state = redis.call('HMGET', meta, 'paused', 'suspects', 'order')
+local state = redis.call('HMGET', meta, 'paused', 'suspects', 'order', 'format')
+if newer(state[4]) then return {OK, renewed, 0, 0, 2} end
 if state[1] == '1' then return {OK, renewed, 0, 0, 1} end
 return {OK, renewed, waiting(pending, state[3]), tonumber(state[2] or 0), 0}

@@ -4,11 +4,12 @@
 -- KEYS    1 dead  2 dead:index  3 pending  4 scheduled  5 meta  6 bell  7 room  8 cancelled
 -- ARGV    1 woken (1: waited for room)  2… delivery tags, in the order in which they are to wait
 -- returns {OK, seen, requeued, too large ever to fit, full (1: the next one has no room), size, maxsize, bytes,
---         maxbytes} | {UNDECLARED}; of those seen the rest were not dead, those after them are as they were
+--         maxbytes} | {UNDECLARED} | {NEWER}; of those seen the rest were not dead, those after them are as they were
 -- oom     allowed
 -- callers Broker.requeue
 local dead, index, pending, scheduled, meta, bell, room, cancelled = unpack(KEYS)
 local SLICE = 1000000
+if newer(redis.call('HGET', meta, 'format')) then return {NEWER} end
 local known = redis.call('HMGET', meta, 'maxsize', 'maxbytes', 'bytes', 'order')
 local maxsize, maxbytes, bytes = tonumber(known[1]), tonumber(known[2] or 0), tonumber(known[3] or 0)
 if not maxsize then return {UNDECLARED} end
@@ -23,8 +24,11 @@ for i = 2, #ARGV do
   local kept = not picked[tag] and redis.call('HGET', dead, tag)
   if kept then
     local entry = kept:sub((kept:find('\n', 1, true) or #kept) + 1)
-    local _, _, body, marks = header(entry)
-    if body then entry = (marks == '' and '' or '0.0' .. marks) .. body end
+    local _, _, at = parse(entry)
+    if at then
+      entry = uncounted(entry)
+      if entry:byte(1) ~= 123 then entry = '0.0' .. entry end
+    end
     if maxbytes > 0 and #entry > maxbytes then
       large = large + 1
     elseif (maxsize > 0 and size + #entries >= maxsize) or (maxbytes > 0 and bytes + length + #entry > maxbytes) then
@@ -34,7 +38,7 @@ for i = 2, #ARGV do
       entries[#entries + 1], tags[#tags + 1], length = entry, tag, length + #entry
       local id = marked and job_of(entry).id
       if type(id) == 'string' then unmarked[#unmarked + 1] = id end
-      if marks and marks ~= '' then again[#again + 1] = tracked(entry) end
+      again[#again + 1] = tracked(entry)
     end
     picked[tag], read = true, read + #kept
   end

@@ -2,10 +2,11 @@
 --           is dropped at once. Everybody who waits is woken.
 -- KEYS    1 pending  2 scheduled  3 meta  4 bell  5 room  6 drained  7 suspects
 -- ARGV    1 immediate: jobs at most to drop from each place, where it may have to tell somebody ('': none)
--- returns {OK, dropped, left}
+-- returns {OK, dropped, left} | {NEWER}
 -- oom     allowed
 -- callers Broker.shutdown
 local pending, scheduled, meta, bell, room, drained, suspects = unpack(KEYS)
+if newer(redis.call('HGET', meta, 'format')) then return {NEWER} end
 redis.call('HDEL', meta, 'wanted')
 redis.call('HSET', meta, 'closed', 1)
 local dropped, left = 0, 0

@@ -1,0 +1,103 @@
+"""What stands in front of a job's JSON: the grammar of docs/protocol.md, read in Python; ids as they stand in it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rq_lite.model.message import (
+    NO_HEAD,
+    VERSION,
+    Head,
+    Message,
+    Newer,
+    Undecodable,
+    decode,
+    encode,
+    id_in,
+    marked,
+    parse,
+)  # fmt: skip
+from rq_lite.model.names import encoded, encoded_id
+
+JSON = encode(Message(VERSION, "id-1", "t"))
+
+
+@pytest.mark.parametrize(
+    ("text", "head"),
+    [
+        (b"", NO_HEAD),
+        (b"2.1", Head(2, 1, 3)),
+        (b"0.0@-1.5", Head(at=8, priority=b"-1.5")),
+        (b"0.0#a%20b", Head(at=9, id=b"a%20b")),
+        (b"10.2@1e+20#id-1", Head(10, 2, 15, b"id-1", b"1e+20")),
+        (b"0.0~flow.node/3", Head(at=15, unknown=b"~flow.node/3")),
+        (b"1.0@2#id-1~f.n/0^eu!key?1700000000000", Head(1, 0, 37, b"id-1", b"2", b"~f.n/0^eu!key?1700000000000")),
+        (b"0.0&new=thing", Head(at=13, unknown=b"&new=thing")),
+    ],
+)
+def test_a_head_is_read_as_the_grammar_says(text: bytes, head: Head) -> None:
+    assert parse(text + JSON) == head
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"x", b"1", b"1.", b"-1.0", b"1.0 ", b"1.0x", b"1.0@", b"1.0#", b"1.0#a@1", b"1.0@1@2", b"1.0#a#b", b"1.0#a b",
+        b"1.0#a\n", b"1234567890.0", b"1.0@" + b"1" * 31, b"1.0#" + b"a" * 201, b"1.0~a#b", b"1.0~\xff",
+    ],
+)  # fmt: skip
+def test_what_is_against_the_grammar_is_no_job(text: bytes) -> None:
+    assert parse(text + JSON) is None
+    with pytest.raises(Undecodable, match="does not begin like a job") as raised:
+        decode(text + JSON)
+    assert not isinstance(raised.value, Newer)
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        (b"0.0~flow.node/1" + JSON, "marks ~"),
+        (b"3.1@1#id-1~f.n/1^lane!once?17" + JSON, "marks ~ ^ ! ?"),
+        (JSON.replace(b'"v":1', b'"v":2'), "version 2"),
+        (b"1.0" + JSON.replace(b'"v":1', b'"v":3,"new":[]'), "version 3"),
+    ],
+)
+def test_what_a_newer_version_has_put_is_told_from_what_is_no_job(entry: bytes, what: str) -> None:
+    with pytest.raises(Newer, match=f"^{re.escape(what)}.*this version of rq_lite does not know") as raised:
+        decode(entry)
+    assert raised.value.what == what
+
+
+def test_an_id_is_found_whatever_marks_stand_before_it() -> None:
+    assert id_in(b"0.0#id-1~f.n/1" + JSON) == "id-1"
+
+
+@pytest.mark.parametrize(
+    ("job_id", "mark"),
+    [
+        ("18c2f3a4b5d-9f86d081884c7d65", "18c2f3a4b5d-9f86d081884c7d65"),
+        ("18c.success.done", "18c.success.done"),
+        ("a b", "a%20b"),
+        ("a%20b", "a%2520b"),
+        ("{#~^!?@/|}", "%7B%23%7E%5E%21%3F%40%2F%7C%7D"),
+        ("ü", "%C3%BC"),
+    ],
+)
+def test_an_id_is_percent_encoded_in_its_mark(job_id: str, mark: str) -> None:
+    assert encoded_id(job_id) == mark
+    head = parse(marked(JSON, job_id, tracked=True))
+    assert head is not None
+    assert head.id == mark.encode()
+
+
+@given(st.lists(st.text(min_size=1, max_size=120), unique=True, max_size=8))
+def test_whatever_an_id_or_key_is_it_fits_the_grammar_and_stays_apart_from_others(texts: list[str]) -> None:
+    for made, most in ((encoded_id, 200), (encoded, 100)):
+        found = [made(text) for text in texts]
+        assert len(set(found)) == len(texts)
+        assert all(re.fullmatch(r"[A-Za-z0-9_.:%-]+", one) and len(one) <= most for one in found)
+    assert re.fullmatch("[0-9a-f]{32}", encoded("k" * 101))
