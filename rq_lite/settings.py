@@ -164,7 +164,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     idle: Annotated[
         float,
         Setting(
-            "a consumer that took nothing for so long, though jobs wait and slots are free, connects anew", least=1
+            "a consumer that has taken no job for this long, though jobs wait and slots are free, reconnects", least=1
         ),
     ] = 15.0
     max_jobs: Annotated[

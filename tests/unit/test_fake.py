@@ -7,9 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 
 import pytest
 import redis
@@ -17,7 +15,7 @@ import redis
 from rq_lite import Queue, UsageError
 from rq_lite.broker import Broker
 from rq_lite.client.defaults import defaults
-from rq_lite.testing import fake, isolated, put_jobs
+from rq_lite.testing import fake, put_jobs
 from tests.conftest import ROOT, until, with_fakeredis
 
 pytestmark = with_fakeredis
@@ -174,14 +172,3 @@ with fake():
 def test_it_serves_a_process_that_gevent_has_patched() -> None:
     done = subprocess.run([sys.executable, "-c", PATCHED], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "[0, 1, 2]\n"), done.stderr
-
-
-def test_it_starts_twenty_times_faster_than_a_server() -> None:
-    def seconds(kind: Callable[[], AbstractContextManager[Broker]]) -> float:
-        began = time.perf_counter()
-        with kind():
-            return time.perf_counter() - began
-
-    with fake():  # what is imported once
-        pass
-    assert min(seconds(fake) for _ in range(5)) * 20 < min(seconds(isolated) for _ in range(2))

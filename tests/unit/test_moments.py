@@ -73,7 +73,7 @@ def test_of_several_processes_only_the_first_acts(tmp_path: Path) -> None:
     ("action", "code"), [("kill", -signal.SIGKILL), ("stop", -signal.SIGTERM), ("raise", 1), ("sleep=0.01", 0)]
 )
 def test_what_a_failpoint_does_to_a_process(action: str, code: int) -> None:
-    program = "from rq_lite import events; events.begin('producer'); events.reach('put.before', None)"
+    program = "from rq_lite import events; events.begin('producer'); events.emit('put.before', None)"
     environment = {"RQ_LITE_FAILPOINT": f"put.before:{action}", "PYTHONPATH": str(ROOT)}
     ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=False)
     assert ended.returncode == code

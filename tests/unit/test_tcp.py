@@ -210,7 +210,7 @@ try:
     tcp.look_up("silent.test", 80, 0.5)
 except OSError as error:
     print(error, len(ended))
-boot.leave(0)
+boot.hard_exit(0)
 """
 
 
