@@ -13,20 +13,16 @@ import pytest
 import redis
 
 from rq_lite import Queue, UsageError
-from rq_lite.broker import Broker
 from rq_lite.client.defaults import defaults
 from rq_lite.testing import fake, put_jobs
 from tests.conftest import ROOT, until, with_fakeredis
+from tests.redis.steps import blocked
 
 pytestmark = with_fakeredis
 
 
 def serving() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "rq-lite fake"]
-
-
-def blocked(broker: Broker) -> bool:
-    return b"blocked_clients:1" in broker.read(("INFO", "clients"))[0]
 
 
 def test_for_the_time_of_a_block_it_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,12 +85,12 @@ def test_a_wait_is_ended_by_another_connection_and_with_the_block() -> None:
     with ThreadPoolExecutor(1) as pool:
         with fake() as broker:
             got = pool.submit(queue.get, timeout=30)
-            until(lambda: blocked(broker), "it waits")
+            until(lambda: blocked(broker) == 2, "it waits, and the alarm")
             queue.put("item")
             assert got.result(10) == "item"
             link = broker.link()
             lost = pool.submit(link.call, "BRPOP", "a", "b", 1000)
-            until(lambda: blocked(broker), "it waits")
+            until(lambda: blocked(broker) == 2, "it waits, and the alarm")
             began = time.monotonic()
         assert time.monotonic() - began < 30
         assert isinstance(lost.exception(10), redis.ConnectionError)
@@ -105,7 +101,7 @@ def test_a_client_that_has_gone_takes_nothing() -> None:
     with fake() as broker, ThreadPoolExecutor(1) as pool:
         link = broker.link()
         lost = pool.submit(link.call, "BRPOP", "list", 1000)
-        until(lambda: blocked(broker), "it waits")
+        until(lambda: blocked(broker) == 2, "it waits, and the alarm")
         link.drop()
         assert isinstance(lost.exception(10), redis.ConnectionError)
         broker.read(("LPUSH", "list", "token"))
