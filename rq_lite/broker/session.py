@@ -172,15 +172,18 @@ class Session:
         if code is Code.NOLEASE:
             self._renew(of)
         elif tag:
-            of.highest = max(of.highest, tag)
+            if tag <= of.highest:
+                self._begin_again(of)
+            of.highest = tag
             self._owner.adopt(of, [(tag, entry)])
         self.unsure = False
         return code is Code.NOLEASE or tag > 0
 
-    def give_back(self, of: Deliveries, tags: Collection[int]) -> None:
-        """Return these to the head of the queue, uncharged."""
+    def give_back(self, of: Deliveries, tags: Collection[int], *, looking: bool = True) -> None:
+        """Return these to the head of the queue, uncharged. Not `looking`: without a reconcile, which begins jobs."""
         of.leaving.update(tags)  # until Redis has heard of it, also if it takes several tries
-        self._begin(False)
+        if looking:
+            self._begin(False)
         self._ask(lambda: self._broker.takes.give_back(of.queue, self.consumer, [*tags], link=self.link))
         of.leaving.difference_update(tags)
 
@@ -215,6 +218,7 @@ class Session:
     def _adopt(self, of: Deliveries, tags: list[int]) -> None:
         """Begin jobs that were booked on this consumer by an answer that was lost."""
         self._broker.reads.heed_limit(self.link)
+        of.highest = max(of.highest, tags[-1])  # else tags that begin again below these would not be seen
         found = self._broker.takes.booked(of.queue, self.consumer, tags, self.link)
         self._owner.adopt(of, found)
         self._log.warn("lost", f"queue {of.queue!r}: an answer was lost; {len(found)} jobs in it begin now")

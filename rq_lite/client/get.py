@@ -14,7 +14,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from typing import TypeVar
 
 from rq_lite.broker import Broker, Code, Taken, newer_format
@@ -107,7 +107,7 @@ class Getter:
         Raises Empty, and ShutDown once the queue was shut down and nothing waits in it; `lingering`: and nothing is
         held by others either, which might give it back. Raises Closed.
         """
-        ready = self._shelf.ready
+        broker, ready = self.broker, self._shelf.ready
         if done is not None:
             with alone(self._guard):
                 self._done(done)
@@ -130,7 +130,8 @@ class Getter:
                 found, closed = self._fetch(check, ahead)
                 if found is not None:
                     return found
-                if closed == 0 and not (lingering and self._others_hold_some()):
+                # Another consumer may have an item that comes back.
+                if closed == 0 and not (lingering and broker.tends.unfinished(self.queue)[0] > self._shelf.own()):
                     raise ShutDown(f"queue {self.queue!r} was shut down and is empty")
                 left = BLOCK if until is None else until - time.monotonic()
                 if left <= 0:
@@ -207,10 +208,6 @@ class Getter:
         with alone(self._guard):
             self._bell.wake()
 
-    def _others_hold_some(self) -> bool:
-        """Whether another consumer has an item that may come back."""
-        return self.broker.tends.unfinished(self.queue)[0] > self._shelf.own()
-
     # -- settling
 
     def task_done(self) -> None:
@@ -267,11 +264,11 @@ class Getter:
                 self._surely(lambda: self._session.reconcile(lost=True), patience)
             with self._guard:
                 tags = self._shelf.clear() | self._of.leaving
-            self._of.leaving |= tags
-            if self._of.acks or self._of.outcomes:
-                self._exchange(0, patience)
-            if tags:
-                self._give_back(sorted(tags), patience)
+            with self._leaving(tags):
+                if self._of.acks or self._of.outcomes:
+                    self._exchange(0, patience)
+                if tags:
+                    self._surely(lambda: self._session.give_back(self._of, sorted(tags)), patience)
 
     def _return_spare(self, kept: int = 0, got: Delivery | None = None) -> None:
         """A courtesy that no `get` fails for: what cannot go back now is found at the next look."""
@@ -289,15 +286,21 @@ class Getter:
 
     # -- Redis; callers hold `_talk`
 
-    def _give_back(self, tags: list[int], patience: float | None = None) -> None:
+    @contextlib.contextmanager
+    def _leaving(self, tags: Collection[int]) -> Iterator[None]:
+        """These go back in the block. If it fails the next reconcile finds them, or `leave` takes them along."""
         self._of.leaving.update(tags)
         try:
-            self._surely(lambda: self._session.give_back(self._of, tags), patience)
+            yield
         except Closed:
-            raise  # `leave` takes them along
+            raise
         except BaseException:
             self._of.leaving.difference_update(tags)
             raise
+
+    def _give_back(self, tags: list[int]) -> None:
+        with self._leaving(tags):
+            self._surely(lambda: self._session.give_back(self._of, tags))
 
     def _exchange(self, want: int, patience: float | None = None) -> Taken:
         def attempt() -> None:
@@ -305,7 +308,8 @@ class Getter:
             self._session.exchange([self._of], want)
 
         self._surely(attempt, patience)
-        while (reply := self._shelf.answered()) is None:
+        while (reply := self._shelf.answered()) is None:  # there was no lease: what is here may be another's by now
+            self._surely(self._session.reconcile, patience)
             self._surely(attempt, patience)
         if reply.code is Code.NEWER:
             raise BrokerUnsuitable(newer_format(self.queue))

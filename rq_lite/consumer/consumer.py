@@ -179,8 +179,9 @@ class Consumer:
             if not tags:
                 continue
             try:
-                self._session.give_back(of, tags)
+                self._session.give_back(of, tags, looking=False)
             except REDIS_ERRORS as error:
+                of.leaving.difference_update(tags)
                 self._session.close()
                 log.warning(
                     "Redis: %s; jobs that will be reclaimed: %d", self._broker.core.veiled(str(error)), len(tags)
@@ -228,17 +229,22 @@ class Consumer:
             raise self._doubt  # not just a new connection: Redis may have lost something, so look what we own
         session = self._session
         if session.unsure:
-            session.reconcile(lost=True)
+            self._reconcile(lost=True)
         # There may be less than none: jobs that an answer brought which was lost were not asked for.
         want = 0 if self._leaving else max(0, min(self._slots.room, MOST))
         session.settle()
         going_on = self._exchange(want)
         # Only now: results that come too late (after a long standstill) are refused and counted, not just forgotten.
         if session.audit_due and not (self._leaving and self._slots.idle):
-            session.reconcile()
-            self._dry = False
+            self._reconcile(lost=False)
             return True
         return going_on or any(of.outcomes for of in self._deliveries.values())
+
+    def _reconcile(self, *, lost: bool) -> None:
+        for of in self._deliveries.values():
+            self._cancelling.look(of)  # an exchange that takes nothing does not tell that a job was cancelled
+        self._session.reconcile(lost=lost)
+        self._dry = False
 
     def _exchange(self, want: int) -> bool:
         acking = self._session.acking
@@ -274,6 +280,7 @@ class Consumer:
         self._doubt = None
         lasts = "" if is_transient(error) else " (will not pass by itself)"
         self._seldom.warn("redis", f"Redis: {self._broker.core.veiled(str(error))}{lasts}")
+        self._news.set()
         gevent.sleep(next(self._pauses))  # longer and longer until an exchange works: a replica lets us look, not take
         self._dry = False
         if self._leaving and self._slots.idle and not self._session.unsettled:

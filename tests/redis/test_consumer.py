@@ -15,11 +15,13 @@ from rq_lite.admin import operate, status
 from rq_lite.broker import Acks, Broker, Cancelled, Link, Taken, session
 from rq_lite.broker.consuming import Consuming
 from rq_lite.broker.deliveries import Deliveries
-from rq_lite.consumer.consumer import Consumer, Order
-from rq_lite.consumer.slots import Slot
+from rq_lite.consumer import consumer as module
+from rq_lite.consumer.consumer import Consumer, Order, SuspectConsumer
+from rq_lite.consumer.slots import Interrupted, Slot
 from rq_lite.model.message import VERSION, Message, encode
 from rq_lite.model.outcome import Outcome, Retried
 from rq_lite.process.board import NEVER, SECOND, Board, new_file, size
+from tests.redis.steps import KEY
 
 
 def board(slots: int) -> Board:
@@ -392,3 +394,49 @@ def test_an_old_call_does_not_cancel_a_job_that_was_requeued(broker: Broker) -> 
     old.close()
     state = status.states(broker, ["q"])["q"]
     assert (state.done, state.cancelled) == (1, 0)
+
+
+def test_a_busy_consumer_looks_for_marks_of_which_it_heard_nothing(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes nothing that could tell it, and the call was lost."""
+    monkeypatch.setattr(session, "AUDIT", 0.1)
+    monkeypatch.setattr(module, "AUDIT", 0.1)
+    quiet = Changed(broker, Unheard)
+    quiet.puts.declare("q")
+    quiet.puts.put("q", [encode(Message(VERSION, "x", "t"))])
+    ended: list[type[BaseException]] = []
+
+    def run(slot: Slot[Deliveries], entry: bytes) -> Outcome:
+        slot.deadline = time.monotonic_ns() + 60 * SECOND
+        broker.read(("ZADD", KEY.cancelled, 1, "x"), ("HSET", KEY.meta, "cancels", 1))
+        try:
+            gevent.sleep(30)
+        except BaseException as error:
+            ended.append(type(error))
+        consumer.stop()
+        return None
+
+    consumer = Consumer(quiet, "c", Order({"q": 1.0}, strict=True), board(1), run, grace=1.0)
+    consumer.run()
+    quiet.close()
+    assert ended == [Interrupted]
+
+
+def test_a_consumer_of_suspects_passes_over_a_queue_of_a_newer_format(broker: Broker) -> None:
+    for name in ("newer", "q"):
+        broker.puts.declare(name)
+    broker.read(("HSET", "rq:{newer}:meta", "format", 2))
+    broker.read(("RPUSH", KEY.suspects, b"0.2{job}"), ("HSET", KEY.meta, "suspects", 1))
+    ran: list[bytes] = []
+
+    def run(slot: Slot[Deliveries], entry: bytes) -> Outcome:
+        ran.append(entry)
+        return None
+
+    quiet = Changed(broker, Unheard)
+    order = Order({"newer": 1.0, "q": 1.0}, strict=True)
+    SuspectConsumer(quiet, "c", order, board(1), run, grace=1.0).run()
+    quiet.close()
+    assert ran == [b"0.2{job}"]
+    assert broker.tends.unfinished("q")[0] == 0

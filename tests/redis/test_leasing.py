@@ -21,7 +21,7 @@ from rq_lite.errors import BrokerUnavailable, Empty
 from rq_lite.model.message import VERSION, Message, encode
 from rq_lite.process.reentry import interrupts
 from rq_lite.settings import Settings
-from tests.conftest import OLDEST, Server
+from tests.conftest import OLDEST, Server, until
 from tests.redis.steps import counter, threads
 
 
@@ -239,3 +239,25 @@ def test_the_end_does_not_wait_for_a_redis_that_is_gone(tmp_path: Path) -> None:
     server.kill()
     leases.leave()
     ever.close()
+
+
+def test_what_could_not_go_back_at_a_close_is_not_kept_for_ever(
+    queue: Queue, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis was away when the queue was closed; the next reconcile finds the items, and they go back then."""
+    for item in "abc":
+        queue.put(item)
+    queue.get()
+    queue.get()
+    getter = queue.items.getter
+
+    def away(*_: object) -> None:
+        raise BrokerUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(getter._session, "exchange", away)
+        getter._of.acks.append(999)
+        with pytest.raises(BrokerUnavailable):
+            queue.close()
+    getter._session._audit_at = 0.0
+    until(lambda: broker.puts.size("q")[0] == 3, "they went back")

@@ -19,7 +19,7 @@ from rq_lite.model.outcome import Outcome, Retried
 from rq_lite.process.board import Board, new_file, size
 from tests.conftest import Server
 from tests.faults.proxy import Proxy
-from tests.redis.steps import KEY, counter, put, script_digest, waiting
+from tests.redis.steps import KEY, counter, entry, put, script_digest, waiting
 
 SLOTS = 8
 
@@ -273,6 +273,50 @@ def test_a_suspect_is_taken_alone(driver: Driver, broker: Broker) -> None:
     assert driver.session.isolate(driver.session.deliveries["q"])
     assert len(driver.here()) == 1
     assert not driver.session.isolate(driver.session.deliveries["q"]), "there is no other"
+
+
+def test_tags_that_begin_again_are_seen_after_an_answer_was_lost(driver: Driver, broker: Broker, proxy: Proxy) -> None:
+    """What was adopted has tags, too: its end must not settle the job that has the same tag now."""
+    with proxy.swallow_replies(script_digest(broker, "exchange")), pytest.raises((redis.RedisError, OSError)):
+        exchange(driver, 1)
+    driver.session.close()
+    driver.session.reconcile(lost=True)
+    assert driver.here() == [1]
+    broker.read(("FLUSHALL",))
+    assert exchange(driver, 1) == (0, False)
+    put(broker, 7)
+    exchange(driver, 1)
+    assert driver.here() == [1]
+    assert settled(broker) == (0, 1, 0)
+    driver.end(1)
+    exchange(driver, 0)
+    assert settled(broker) == (1, 0, 0)
+
+
+def test_a_suspect_after_redis_has_lost_its_data_is_taken_once(driver: Driver, broker: Broker) -> None:
+    exchange(driver, 5)
+    broker.read(("FLUSHALL",))
+    of = driver.session.deliveries["q"]
+    assert driver.session.isolate(of), "there is a new lease"
+    broker.read(("RPUSH", KEY.suspects, b"0.2" + entry(8)), ("HSET", KEY.meta, "suspects", 1))
+    assert driver.session.isolate(of)
+    put(broker, 7)
+    exchange(driver, 1)
+    driver.session.reconcile()
+    assert (driver.here(), settled(broker)) == ([1, 2], (0, 2, 0))
+
+
+def test_at_a_stop_what_goes_back_begins_nothing(driver: Driver, broker: Broker) -> None:
+    """An answer that was lost may have brought jobs; a consumer that ends leaves them to others."""
+    exchange(driver, 1)
+    of = driver.session.deliveries["q"]
+    with contextlib.closing(broker.link()) as late:
+        broker.takes.exchange(driver.session.consumer, [Acks("q", [])], 2, late)
+    driver.end(1)
+    of.acks.clear()
+    driver.session.unsure = True
+    driver.session.give_back(of, [1], looking=False)
+    assert (driver.here(), of.leaving, counter(broker, "inflight")) == ([], set(), 2)
 
 
 def test_the_end_leaves_nothing(driver: Driver, broker: Broker) -> None:

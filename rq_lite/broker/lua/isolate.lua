@@ -5,10 +5,10 @@
 -- oom     allowed
 -- callers Broker.isolate
 local meta, consumers, suspects, inflight = unpack(KEYS)
-local now, lease = now_ms(), redis.call('ZSCORE', consumers, ARGV[1])
-if not lease or tonumber(lease) <= now then return {NOLEASE, 0, ''} end
 local state = redis.call('HMGET', meta, 'paused', 'format')
 if newer(state[2]) then return {NEWER, 0, ''} end
+local now, lease = now_ms(), redis.call('ZSCORE', consumers, ARGV[1])
+if not lease or tonumber(lease) <= now then return {NOLEASE, 0, ''} end
 if state[1] == '1' then return {OK, 0, ''} end
 local entry = redis.call('RPOP', suspects)
 if not entry then return {OK, 0, ''} end
