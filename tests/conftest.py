@@ -165,7 +165,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def broker(server: Server) -> Iterator[Broker]:
-    """A broker on an empty Redis; afterwards no key may be there that docs/protocol.md does not describe."""
+    """A broker on an empty Redis; afterwards no key may be there that docs/internals/protocol.md does not describe."""
     made = server.broker().open()
     # No client of an earlier test is left that somebody who counts them could see.
     made.read(("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"), ("FLUSHALL",), ("CONFIG", "SET", "maxmemory", 0))

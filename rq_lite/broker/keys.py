@@ -23,7 +23,7 @@ OURS = ("rq:{*", "rq-lite:*")  # what a SCAN for all keys of rq_lite, and for no
 
 
 class Key(NamedTuple):
-    """One kind of key, as docs/protocol.md lists it; `<…>` in the pattern stands for what varies.
+    """One kind of key, as docs/internals/protocol.md lists it; `<…>` in the pattern stands for what varies.
 
     The type "none" is that of a key which never exists.
     """
@@ -33,7 +33,7 @@ class Key(NamedTuple):
     expires: bool
 
 
-# What a scan of a used Redis may find (tests compare; docs/protocol.md describes).
+# What a scan of a used Redis may find (tests compare; docs/internals/protocol.md describes).
 CATALOGUE = (
     Key(QUEUES, "set", False),
     Key("rq-lite:worker:<id>", "hash", True),

@@ -1,4 +1,4 @@
-"""A job as bytes and back: versioned JSON, checked at C speed by msgspec; docs/protocol.md describes it.
+"""A job as bytes and back: versioned JSON, checked at C speed by msgspec; docs/internals/protocol.md describes it.
 
 An entry in Redis is that JSON, from the second attempt on with `<attempts>.<crashes>` in front: these two change
 while the job waits, the JSON never does. Between them may stand marks, for the scripts, in this order: `@<priority>`,

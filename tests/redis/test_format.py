@@ -91,7 +91,7 @@ def test_lua_and_python_read_a_head_the_same(broker: Broker, raw: bytes) -> None
 
 
 def test_the_protocol_has_the_grammar_that_the_code_reads() -> None:
-    text = (scripts.FOLDER.parents[2] / "docs" / "protocol.md").read_text()
+    text = (scripts.FOLDER.parents[2] / "docs" / "internals" / "protocol.md").read_text()
     assert "<attempts>.<crashes>[@priority][#id][~flow.node/index][^lane][!unique][?expires_ms]" in text
 
 

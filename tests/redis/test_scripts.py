@@ -1,4 +1,4 @@
-"""The heads of the scripts say what the scripts do, who calls them, and docs/protocol.md says it too."""
+"""The heads of the scripts say what the scripts do, who calls them, and docs/internals/protocol.md says it too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rq_lite.model.outcome import Finished
 from tests.conftest import pattern
 from tests.redis.steps import KEY, entry, put, took
 
-PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
+PROTOCOL = Path(__file__).parents[2] / "docs" / "internals" / "protocol.md"
 NAMES = scripts.names()
 PARTS = {"purpose", "KEYS", "ARGV", "returns", "oom", "callers"}
 WITHOUT_ARGV = {"resume", "size", "unfinished"}
@@ -218,7 +218,7 @@ def test_no_script_goes_through_everything(name: str) -> None:
     assert not re.search(whole, body(name))
 
 
-# -- docs/protocol.md
+# -- docs/internals/protocol.md
 
 
 def test_the_protocol_names_every_key() -> None:

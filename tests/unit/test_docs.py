@@ -47,7 +47,7 @@ def test_words_of_the_transitions_are_in_the_glossary() -> None:
 
 def test_links_between_documents_lead_somewhere() -> None:
     root = DOCS.parent
-    for document in (*DOCS.glob("*.md"), *root.glob("*.md"), *root.glob("*/README.md")):
+    for document in (*DOCS.rglob("*.md"), *root.glob("*.md"), *root.glob("*/README.md")):
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
 

@@ -1,4 +1,4 @@
-"""What stands in front of a job's JSON: the grammar of docs/protocol.md, read in Python; ids as they stand in it."""
+"""What stands in front of a job's JSON: the grammar of docs/internals/protocol.md, read in Python; ids as they stand in it."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def test_with_one_it_signs_and_checks() -> None:
 
 def test_the_vector_in_the_protocol_is_right() -> None:
     """Made with the standard library alone, as another language would."""
-    page = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text().partition("### Signatures")[2]
+    page = (Path(__file__).parents[2] / "docs" / "internals" / "protocol.md").read_text().partition("### Signatures")[2]
     found = re.search(r"key `(.+?)`,\s+the queue `(\w+)` and the JSON `(.+?)`:\s+signature = ([0-9a-f]+)", page)
     assert found is not None
     key, queue, text, signature = (part.encode() for part in found.groups())
