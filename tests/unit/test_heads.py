@@ -1,4 +1,4 @@
-"""What stands in front of a job's JSON: the grammar of docs/internals/protocol.md, read in Python; ids as they stand in it."""
+"""Heads of entries: what Python and Lua read in front of the JSON, as docs/internals/protocol.md writes it."""
 
 from __future__ import annotations
 
