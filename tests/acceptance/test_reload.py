@@ -115,7 +115,7 @@ def test_new_code_that_hangs_holds_up_no_later_reload(lab: Lab, version: Path, a
 
 def test_a_consumer_that_does_not_get_ready_is_named_once(lab: Lab, version: Path) -> None:
     version.write_text("hanging")
-    soon = "from rq_lite.supervisor import supervisor; supervisor.SLOW = 0.5; from rq_lite.cli import main; main()"
+    soon = "from rq_lite.supervisor import fleet; fleet.SLOW = 0.5; from rq_lite.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", soon, "work", VERSIONED, "--procs", "1"],
         cwd=lab.folder,

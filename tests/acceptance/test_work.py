@@ -190,18 +190,18 @@ def test_what_is_no_job_is_buried_with_its_bytes(lab: Lab) -> None:
         b"{",
         b"[1]",
         b"3.x{}",
-        b'{"v":9,"id":"x","task":"t","more":true}',
         b'{"v":1,"id":5,"task":"t"}',
         b'{"v":1,"id":"x","task":"t","args":{}}',
         b'{"v":1,"id":"x","task":"t","args":' + b"[" * 100_000,
         b"",
     ]
-    lab.put_raw(*garbage)
+    lab.put_raw(*garbage, b'{"v":9,"id":"x","task":"t","more":true}')
     lab.put("do", *range(10))
     worker = lab.drain("--greenlets", "3")
     assert [dead.raw for dead in lab.dead()] == garbage
     assert all(dead.report["error"].startswith("not a job: ") for dead in lab.dead())
     assert len(lab.seen("done")) == 10
+    assert lab.state().parked == 1, "another version's job is not garbage"
     assert "Traceback" not in worker.said
 
 
