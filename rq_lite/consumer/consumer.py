@@ -169,7 +169,8 @@ class Consumer:
             when = "when it was told to end at once" if self._stops > 1 else "within the grace time"
             log.warning("jobs that were not done %s, and are given back: %d", when, len(ending))
             gevent.joinall(ending, timeout=SWALLOWED)
-        self._exchange_while(lambda: True)
+        if self._session.unsettled:  # else there is nothing to tell, and no reason to wait for a Redis that is away
+            self._exchange_while(lambda: True)
         self._give_back(self._slots.held())
 
     def _give_back(self, held: Sequence[tuple[Deliveries, int]]) -> None:
