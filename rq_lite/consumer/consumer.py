@@ -105,6 +105,7 @@ class Consumer:
         self._well = Event()  # Redis has answered the last exchange
         self._well.set()
         self._pauses = pauses()  # between tries while it does not
+        self._told = Event()  # `stop` was called: a pause between tries ends
         self._exchanger: gevent.greenlet | None = None
 
     # -- life
@@ -132,6 +133,7 @@ class Consumer:
         """Take no more, and end within the grace time; called again: give back at once. Safe from a hub callback."""
         self._stops += 1
         self._until = time.monotonic() + (self._grace if self._stops == 1 else 0.0)
+        self._told.set()
         self._leave()
 
     def forked(self) -> None:
@@ -282,14 +284,19 @@ class Consumer:
         lasts = "" if is_transient(error) else " (will not pass by itself)"
         self._seldom.warn("redis", f"Redis: {self._broker.core.veiled(str(error))}{lasts}")
         self._news.set()
-        gevent.sleep(next(self._pauses))  # longer and longer until an exchange works: a replica lets us look, not take
+        pause = next(self._pauses)  # longer and longer until an exchange works: a replica lets us look, not take
+        if self._stops:
+            deadline = self._until if self._give_up == float("inf") else self._give_up
+            pause = min(pause, max(0.0, deadline - time.monotonic()))
+        self._told.clear()
+        self._told.wait(pause)
         self._dry = False
         if self._leaving and self._slots.idle and not self._session.unsettled:
             return False
         now = time.monotonic()
         if self._stops and self._slots.idle:
             self._give_up = min(self._give_up, now + LAST)
-        if now > self._give_up:
+        if now >= self._give_up:
             self._forget_results()
             return False
         return now <= self._until or self._give_up < float("inf")

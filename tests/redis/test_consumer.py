@@ -24,6 +24,9 @@ from rq_lite.process.board import NEVER, SECOND, Board, new_file, size
 from tests.redis.steps import KEY
 
 
+NEVER_ENDS = 1000.0  # seconds
+
+
 def board(slots: int) -> Board:
     return Board(new_file(size(slots)), slots)
 
@@ -296,6 +299,55 @@ def test_with_redis_away_jobs_have_their_grace_time_and_are_told(
     broken.close()
     (seconds,) = told
     assert seconds >= 0.2
+
+
+@pytest.mark.parametrize("told", ["while it pauses", "before"])
+def test_a_stop_waits_for_no_pause_between_tries(
+    consumer_that: Callable[..., tuple[GoesAway, Consumer]], monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    """Whether it is told before its first failed exchange or while it pauses after one: deadlines alone count."""
+    monkeypatch.setattr(module, "pauses", lambda: iter([NEVER_ENDS] * 10))
+
+    def run(broken: GoesAway, consumer: Consumer) -> None:
+        broken.away = True
+        if told == "before":
+            consumer.stop()
+        else:
+            gevent.spawn(stop_when_it_pauses, broken, consumer)
+        gevent.sleep(NEVER_ENDS)
+
+    def stop_when_it_pauses(broken: GoesAway, consumer: Consumer) -> None:
+        while not broken.tries:
+            gevent.sleep(0.001)
+        consumer.stop()
+
+    broken, consumer = consumer_that(run, grace=0.1)
+    with gevent.Timeout(20):
+        consumer.run()
+    broken.close()
+    assert broken.tries
+
+
+def test_results_of_which_redis_cannot_hear_hold_up_a_stop_no_longer_than_the_last_tries(
+    consumer_that: Callable[..., tuple[GoesAway, Consumer]], monkeypatch: pytest.MonkeyPatch, broker: Broker
+) -> None:
+    monkeypatch.setattr(module, "pauses", lambda: iter([NEVER_ENDS] * 10))
+    monkeypatch.setattr(module, "LAST", 0.1)
+
+    def run(broken: GoesAway, consumer: Consumer) -> None:
+        broken.away = True
+        gevent.spawn(stop_after_a_try, broken, consumer)
+
+    def stop_after_a_try(broken: GoesAway, consumer: Consumer) -> None:
+        while not broken.tries:
+            gevent.sleep(0.001)
+        consumer.stop()
+
+    broken, consumer = consumer_that(run, grace=0.1)
+    with gevent.Timeout(20):
+        consumer.run()
+    broken.close()
+    assert len(broker.takes.inflight("q", "c")) == 1  # to be reclaimed
 
 
 class LosesTheBell(Unheard):
