@@ -34,5 +34,5 @@ def encoded(text: str, most: int = LONGEST_KEY) -> str:
     try:
         found = quote(text, safe=":", errors="strict").replace("~", "%7E")
     except UnicodeEncodeError:  # as of a name on the command line
-        raise UsageError(f"{text!r} is no text in UTF-8") from None
+        raise UsageError(f"{text!r} is not valid UTF-8") from None
     return found if len(found) <= most else hashlib.sha256(text.encode()).hexdigest()[:32]
