@@ -1,7 +1,7 @@
 """The Lua scripts: read once, sent by their digest, loaded where Redis does not have them yet.
 
-Each .lua file begins with its purpose, KEYS, ARGV, what it returns, whether it may run at maxmemory and who
-calls it. The loader puts in front of each only what it needs of `lib.lua`: Redis creates all functions again for every
+Each .lua file begins with its purpose, KEYS, ARGV, what it returns, whether it may run at maxmemory and which methods
+call it. The loader puts in front of each only what it needs of `lib.lua`: Redis creates all functions again for every
 call, which for the whole library takes as long as six commands. Every call declares, after its keys, the guard of each
 queue that it touches.
 """

@@ -1,4 +1,4 @@
-"""When something runs again and again: cron lines in a time zone, or every so many seconds. No input or output.
+"""When something runs again and again: by a cron line in a time zone, or at an interval. No input or output.
 
 A slot is a time, in ms since 1970, at which a schedule is due. Slots follow from the definition alone, never from when
 a process computes them: every process finds the same ones.
