@@ -90,7 +90,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     source: Annotated[
         str | None,
-        Setting("file that `rq-lite produce` reads; relative to the pyproject.toml it stands in"),
+        Setting("file that `rq-lite produce` reads; relative to the pyproject.toml that names it"),
     ] = None
 
     # Queues and puts.

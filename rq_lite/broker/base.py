@@ -68,7 +68,7 @@ class Core:
         self.ready(self.until(0.0))
 
     def until(self, patience: float | None = None) -> float:
-        """When patience that begins now ends, by time.monotonic(); None: the settings' patience."""
+        """The end of a patience that begins now, by time.monotonic(); None: the settings' patience."""
         return time.monotonic() + (self.settings.patience if patience is None else patience)
 
     def ready(self, until: float) -> None:
@@ -156,7 +156,7 @@ class Core:
         return text if self.signer is None else self.signer.seal(queue, text)
 
     def opened(self, queue: str, entry: bytes) -> bytes:
-        """The entry, to be decoded; with a secret without its signature, or Refused (an Undecodable) is raised."""
+        """The entry; with a secret its signature is checked and removed. Raises Refused (an Undecodable)."""
         return entry if self.signer is None else self.signer.opened(queue, entry)
 
     # -- running a script or command
@@ -173,7 +173,7 @@ class Core:
             return self.patiently(lambda: script(lent, keys_, *args), lent, until)
 
     def read(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """The replies to plain commands, sent together; only for commands that are safe to repeat, as scripts are."""
+        """The replies to plain commands, sent together. They are repeated like scripts: send only what is safe to repeat."""
         until = self.until()
         self.ready(until)
         with self.links.lend(until) as link:

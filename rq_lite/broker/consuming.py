@@ -238,7 +238,7 @@ class Consuming:
         return None if reply is None else bells[reply[0]]
 
     def wait_item(self, queue: str, seconds: float, link: Link, *, drained: bool = False) -> None:
-        """Wait as `wait_bell`, for one queue; with `drained` also until it may have nothing unfinished any more."""
+        """Wait like `wait_bell`, for one queue; `drained`: or until it may have no unfinished job."""
         key = keys.of(queue)
         link.call("BRPOP", key.bell, *([key.drained] if drained else []), max(0.01, min(seconds, LONGEST_BLOCK)))
 
