@@ -101,5 +101,5 @@ class Broker:
         return self.core.link()
 
     def read(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """The replies to plain commands, sent together. They are repeated like scripts: send only what is safe to repeat."""
+        """The replies to plain commands, sent together and repeated like scripts: send only what is safe to repeat."""
         return self.core.read(*commands)

@@ -173,7 +173,7 @@ class Core:
             return self.patiently(lambda: script(lent, keys_, *args), lent, until)
 
     def read(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """The replies to plain commands, sent together. They are repeated like scripts: send only what is safe to repeat."""
+        """The replies to plain commands, sent together and repeated like scripts: send only what is safe to repeat."""
         until = self.until()
         self.ready(until)
         with self.links.lend(until) as link:

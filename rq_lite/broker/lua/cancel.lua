@@ -11,8 +11,8 @@ local id, written, prefix, now = ARGV[1], ARGV[2], prefix_of(meta), now_ms()
 if newer(redis.call('HGET', meta, 'format')) then return {NEWER} end
 trim_marks(cancelled, now)
 
--- However long the queue is, at most FAR entries and HEAVY bytes of each end are searched. A job's id is within its first
--- EARLY bytes; to cut the rest off pays only for jobs above LONG bytes.
+-- However long the queue is, at most FAR entries and HEAVY bytes of each end are searched. A job's id is within its
+-- first EARLY bytes; to cut the rest off pays only for jobs above LONG bytes.
 local FAR, HEAVY, EARLY, LONG = 1000, 500000, 700, 4000
 local whole = true
 
@@ -23,7 +23,8 @@ local function is_it(member)
   return job_of(entry_of(member)).id == id
 end
 
--- Search one end of a list or a sorted set: the member that is this job; else nil, and whether every member was searched.
+-- Search one end of a list or a sorted set: the member that is this job; else nil, and whether every member was
+-- searched.
 local function search(read, length)
   local seen, bytes, step = 0, 0, 4
   while seen < math.min(length, FAR) and bytes < HEAVY do

@@ -9,8 +9,8 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- The format of entries that these scripts know. If a queue's `format` in meta is higher, the end of its jobs may have to
--- release things that are not known here: nothing is taken from it, and operators' scripts are refused.
+-- The format of entries that these scripts know. If a queue's `format` in meta is higher, the end of its jobs may have
+-- to release things that are not known here: nothing is taken from it, and operators' scripts are refused.
 local FORMAT = 1
 
 local function newer(format) return format and (tonumber(format) or math.huge) > FORMAT end
@@ -32,12 +32,12 @@ end
 -- The number of crashes from which on a job runs alone, and that at which it is buried.
 local SUSPECT, POISON = 2, 3
 
--- What stands in front of a job's JSON, parsed here and in model/message.py (a test compares the two), and nowhere else:
--- nothing, or "<attempts>.<crashes>" and marks, in this order and each at most once: "@<priority>", "#<id>" (the job is
--- tracked), and then those that only a newer version sets ("~flow.node/index", "^lane", "!unique", "?expires_ms", others).
--- Returns attempts, crashes, where the JSON begins, the tracked job's id, the priority, and the marks that are not known
--- here ('': none). For bytes that are no job the beginning is nil: they stay as they are, so that they can be buried
--- unchanged.
+-- What stands in front of a job's JSON, parsed here and in model/message.py (a test compares the two), and nowhere
+-- else: nothing, or "<attempts>.<crashes>" and marks, in this order and each at most once: "@<priority>", "#<id>" (the
+-- job is tracked), and then those that only a newer version sets ("~flow.node/index", "^lane", "!unique",
+-- "?expires_ms", others). Returns attempts, crashes, where the JSON begins, the tracked job's id, the priority, and the
+-- marks that are not known here ('': none). For bytes that are no job the beginning is nil: they stay as they are, so
+-- that they can be buried unchanged.
 local function parse(entry)
   if entry:byte(1) == 123 then return 0, 0, 1, nil, nil, '' end
   local attempts, crashes, marks, at = entry:match('^(%d+)%.(%d+)([^{]*)(){')
@@ -200,8 +200,8 @@ local function ring_room(pending, scheduled, meta, room)
   end
 end
 
--- After jobs were put: a producer that could not put all of them is to be woken when there is room for more; one that was
--- woken and has put all wakes the next if room remains.
+-- After jobs were put: a producer that could not put all of them is to be woken when there is room for more; one that
+-- was woken and has put all wakes the next if room remains.
 local function after_put(left, woken, size, maxsize, meta, room)
   local want
   if left > 0 then
@@ -249,8 +249,8 @@ local function trim_marks(cancelled, now)
   redis.call('ZREMRANGEBYRANK', cancelled, 0, -MARKS - 1)
 end
 
--- Tracked jobs: how long the facts of one that has not ended are kept, ms; how long the inbox of a process that waits (it
--- may be gone) is kept, ms, and how many notes in it; the bytes up to which a result is pushed.
+-- Tracked jobs: how long the facts of one that has not ended are kept, ms; how long the inbox of a process that waits
+-- (it may be gone) is kept, ms, and how many notes in it; the bytes up to which a result is pushed.
 local KEPT, PUSHED, PUSHES, LARGE = 604800000, 60000, 100000, 10000
 
 -- A tracked job is with this consumer now.
@@ -295,11 +295,12 @@ local function kept_for(entry)
   return ttl >= 0.001 and math.floor(math.min(ttl, 1e9) * 1000) or 0
 end
 
--- The other event: a job has ended (done, failed, cancelled), for whatever reason, and only once: its result is kept for
--- ttl ms (0: not at all; nil: as the job says), and the processes that watch it are told. Every script that ends a job
--- calls this; `key` is any key of the queue. An entry without marks costs a check of one byte. A buried job has ended: to
--- trim or forget it later is no second end, and `requeue` begins its next life. `detail` is what the result holds beside
--- the state, as JSON without the braces. Large results are not pushed: a process that is told of one fetches it.
+-- The other event: a job has ended (done, failed, cancelled), for whatever reason, and only once: its result is kept
+-- for ttl ms (0: not at all; nil: as the job says), and the processes that watch it are told. Every script that ends a
+-- job calls this; `key` is any key of the queue. An entry without marks costs a check of one byte. A buried job has
+-- ended: to trim or forget it later is no second end, and `requeue` begins its next life. `detail` is what the result
+-- holds beside the state, as JSON without the braces. Large results are not pushed: a process that is told of one
+-- fetches it.
 local function ended(key, entry, state, detail, ttl)
   local id = tracked(entry)
   if not id then return end
@@ -317,8 +318,8 @@ local function first_due(scheduled)
   return tonumber(redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')[2] or math.huge)
 end
 
--- Drop waiting jobs; returns how many were dropped, and how many are left: if jobs may be tracked (`tracked` of meta), at
--- most `most` of each place are dropped, and end as cancelled.
+-- Drop waiting jobs; returns how many were dropped, and how many are left: if jobs may be tracked (`tracked` of meta),
+-- at most `most` of each place are dropped, and end as cancelled.
 local function drop_waiting(most, pending, scheduled, meta, bell, room, drained, suspects)
   local state = redis.call('HMGET', meta, 'order', 'tracked')
   local function size() return waiting(pending, state[1]) + redis.call('ZCARD', scheduled) + redis.call('LLEN', suspects) end
@@ -353,9 +354,9 @@ end
 
 local function text_of(value) return type(value) == 'string' and value or cjson.null end
 
--- Charge an entry a crash; returns the entry, and a report (JSON, one line) if it is to be buried for that. `died`: what
--- died. A job with callbacks stays a suspect instead: the consumer that takes it puts them, and buries it without running
--- it. So does a job with unknown marks: only the newer version knows what its end has to release.
+-- Charge an entry a crash; returns the entry, and a report (JSON, one line) if it is to be buried for that. `died`:
+-- what died. A job with callbacks stays a suspect instead: the consumer that takes it puts them, and buries it without
+-- running it. So does a job with unknown marks: only the newer version knows what its end has to release.
 local function crash(entry, meta, consumer, died, how, where)
   entry = charged(entry, 0, 1)
   local attempts, crashes, _, _, _, unknown = parse(entry)

@@ -1,4 +1,4 @@
--- unfinished: how many jobs of a queue are not finished; a process that waits for 0 calls it before and after each wait.
+-- unfinished: how many jobs of a queue are not finished; a process that waits for 0 calls it around each wait.
 -- KEYS    1 pending  2 scheduled  3 meta  4 drained
 -- returns {OK, unfinished, of these parked}
 -- oom     allowed
