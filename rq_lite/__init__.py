@@ -77,7 +77,7 @@ __all__ = [
     "wait",
 ]
 
-# Where the names live; what is not listed is an error.
+# The module of each name; a name that is not listed here is in `errors`.
 _HOMES = {
     "Broker": "broker",
     "Bury": "model.outcome",

@@ -20,7 +20,7 @@ _short.maxstring = _short.maxother = _short.maxlong = 60
 
 
 def integer(what: str, value: Any, *, least: int = 0) -> int:
-    """A whole number (of any type that says so, but no bool) that Redis can count with. Raises UsageError."""
+    """A whole number (of any type with __index__, but no bool) that Redis can count with. Raises UsageError."""
     number = None
     with contextlib.suppress(TypeError):
         number = operator.index(value)
@@ -32,7 +32,7 @@ def integer(what: str, value: Any, *, least: int = 0) -> int:
 def number(
     what: str, value: Any, wanted: str, *, least: float = 0.0, most: float = INFINITE, above: bool = False
 ) -> Any:
-    """An int or float (but no bool, nor NaN) from `least` (`above`: that itself is none) to `most`.
+    """A number in [least, most]; `above` excludes `least`. bool and NaN are refused.
 
     Raises UsageError, which says what was `wanted`.
     """
@@ -51,12 +51,12 @@ def in_seconds(time: Any) -> Any:
 
 
 def priority(value: Any) -> float:
-    """What can be compared; a bool counts as 0 or 1. Raises UsageError."""
+    """The priority as a float; a bool counts as 0 or 1, NaN is refused. Raises UsageError."""
     return float(number("priority", int(value) if isinstance(value, bool) else value, "a number", least=-INFINITE))
 
 
 def in_words(default: object) -> str:
-    """A default, as documents say it; a float counts seconds."""
+    """A default as the docs write it; a float is a number of seconds."""
     if default is None:
         return "none"
     return (
@@ -65,8 +65,8 @@ def in_words(default: object) -> str:
 
 
 def shown(value: object) -> str:
-    """In few words, whatever it is."""
+    """Any value in few words."""
     try:
         return _short.repr(value)
-    except ValueError:  # of a number with thousands of digits
-        return "such a number"
+    except ValueError:  # a number with thousands of digits
+        return "one with thousands of digits"

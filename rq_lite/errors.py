@@ -2,13 +2,13 @@
 
 RqLiteError                     1
  ├─ UsageError                  2   settings, names and numbers that cannot be right
- ├─ BrokerError                 3   what stands between us and Redis
- │   ├─ BrokerUnavailable       3   not reachable, refused, or gone for longer than we may wait
- │   ├─ BrokerUnsuitable        3   too old, or not a Redis; or a queue of a newer format
+ ├─ BrokerError                 3   something is wrong with Redis, or on the way to it
+ │   ├─ BrokerUnavailable       3   not reachable, refused, or gone for longer than the caller may wait
+ │   ├─ BrokerUnsuitable        3   too old, or not a Redis; or a queue with a newer format
  │   └─ BrokerOutOfMemory       3   Redis is at maxmemory: puts are refused, takes and acks go on
- ├─ QueueFull (queue.Full)      4   no room within the time one was ready to wait
- ├─ QueueEmpty (queue.Empty)    1   nothing to get within the time one was ready to wait
- ├─ ShutDown (queue.ShutDown)   1   the queue was shut down: nothing is put any more, or nothing is left to get
+ ├─ QueueFull (queue.Full)      4   no room within the time the caller was ready to wait
+ ├─ QueueEmpty (queue.Empty)    1   nothing to get within the time the caller was ready to wait
+ ├─ ShutDown (queue.ShutDown)   1   the queue was shut down: puts are refused, or nothing is left to get
  ├─ JobFailed                   1   the job whose result was asked for was buried
  ├─ PutRefused                  1   this job can never be put as it stands
  │   ├─ BadArgument (TypeError) 1   an argument that JSON cannot carry, or that the task does not take
@@ -56,16 +56,16 @@ __all__ = [
 
 
 class RqLiteError(Exception):
-    """Everything that rq_lite raises on purpose.
+    """The base of all errors that rq_lite raises on purpose.
 
-    `put`, of one that a put raises: how many jobs of the same call were put before.
+    `put`, in an error that a put raises: how many jobs of the same call were put before.
     """
 
     exit_code = 1
     put = 0
 
     def __reduce__(self) -> Any:
-        # As it is, without another look at how it was made: pools of processes hand errors on in pickles.
+        # Unpickled without a call of __init__: pools of processes hand errors on in pickles.
         return unpickled, (type(self), self.args, self.__dict__)
 
 
@@ -86,7 +86,7 @@ class AppFailed(UsageError):
 
 
 class BrokerError(RqLiteError):
-    """Something stands between us and Redis; messages never hold the password."""
+    """Something is wrong with Redis, or on the way to it; messages never hold the password."""
 
     exit_code = 3
 
@@ -104,7 +104,7 @@ class BrokerUnavailable(BrokerError):
 
 
 class BrokerUnsuitable(BrokerError):
-    """The server is older than Redis 6.2 or no Redis; or a newer rq_lite has put jobs that this one does not know."""
+    """The server is older than Redis 6.2, or no Redis; or a newer rq_lite has put jobs that this one does not know."""
 
 
 class BrokerOutOfMemory(BrokerError):
@@ -114,9 +114,9 @@ class BrokerOutOfMemory(BrokerError):
 class QueueFull(RqLiteError, queue.Full):
     """The queue had no room within the time the caller was ready to wait.
 
-    `queue` is its name, `size` how many jobs wait, `maxsize` its bound, `bytes` and `maxbytes` likewise (0: no such
-    bound), `consumers` how many live, `last_seen` how many seconds ago the last one showed a sign of life (None:
-    never).
+    `queue` is its name, `size` how many jobs wait, `maxsize` their bound, `bytes` and `maxbytes` the same in bytes (0:
+    no such bound), `consumers` how many are alive, `last_seen` how many seconds ago the last one showed a sign of life
+    (None: never).
     """
 
     exit_code = 4
@@ -150,7 +150,7 @@ class QueueFull(RqLiteError, queue.Full):
 
 
 class QueueEmpty(RqLiteError, queue.Empty):
-    """Nothing to get within the time one was ready to wait."""
+    """Nothing to get within the time the caller was ready to wait."""
 
 
 # As the standard library calls them.
@@ -158,7 +158,7 @@ Full, Empty = QueueFull, QueueEmpty
 
 
 class ShutDown(RqLiteError, _ShutDown):
-    """The queue was shut down, for everybody: nothing is put any more, or nothing is left to get."""
+    """The queue was shut down, for all processes: puts are refused, or nothing is left to get."""
 
 
 class JobFailed(RqLiteError):
@@ -191,8 +191,8 @@ class PayloadTooLarge(PutRefused, ValueError):
 class JobTimeout(RqLiteError, TimeoutError):
     """A job was not done within its `timeout`.
 
-    For `retry_on=` and in the dead set; what is raised in the job itself is another, private class, so that no
-    `except` clause takes it for an error of its own.
+    It is for `retry_on=` and in the dead set. In the job itself a private class is raised instead, so that no `except`
+    clause of the job catches it.
     """
 
 

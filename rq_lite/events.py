@@ -1,7 +1,7 @@
-"""Named moments: where a process says what it is about to do or has done. Nobody listens unless asked to.
+"""Named events: a process emits one before and after each step. There are no subscribers unless one is asked for.
 
     RQ_LITE_FAILPOINT=take.after:kill@2      at the second `take.after` of a process: kill it
-    RQ_LITE_FAILPOINT_ONCE=DIR               only the first process that gets so far; DIR keeps the mark
+    RQ_LITE_FAILPOINT_ONCE=DIR               only the first process that gets there; DIR keeps the mark
     RQ_LITE_HISTORY=DIR                      every process appends what it did to a file of its own in DIR
 
 Actions: kill (-9), stop (SIGTERM, to the worker if there is one), pause (SIGSTOP), raise, drop (the connection that
@@ -48,15 +48,15 @@ subscribers: list[Subscriber] = []
 
 
 def emit(name: str, link: Droppable | None, **facts: Any) -> None:
-    """This moment has come. Where facts cost something to collect, ask `if watchers` first."""
+    """Tell all subscribers of an event. Where facts cost something to collect, check `if subscribers` first."""
     for watcher in subscribers:
         watcher(name, link, facts)
 
 
 class span:  # noqa: N801 - used as a verb
-    """A step with its moments `<name>.before`, `<name>.after` and, when it raises, `<name>.failed`.
+    """A step with its events `<name>.before`, and `<name>.after` or, if it raises, `<name>.failed`.
 
-    What is put into the dictionary meanwhile is told with the `after`.
+    Facts that are put into the dictionary meanwhile are in the second event.
     """
 
     __slots__ = ("_facts", "_link", "_name")
@@ -75,7 +75,7 @@ class span:  # noqa: N801 - used as a verb
 
 
 class Failpoint:
-    """Acts when its moment comes for the n-th time in this process."""
+    """Acts when its event comes for the n-th time in this process."""
 
     def __init__(self, name: str, action: str, nth: int, once: Path | None, stopped: Callable[[], int]) -> None:
         self._name = name
@@ -107,7 +107,7 @@ class Failpoint:
 
 
 def first(mark: Path) -> bool:
-    """Whether nobody was here before."""
+    """Whether this process is the first here; leaves the mark."""
     try:
         os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
@@ -116,7 +116,7 @@ def first(mark: Path) -> bool:
 
 
 class History:
-    """Appends each moment as a line of JSON, in one write: what a process that is killed has written stays."""
+    """Appends each event as a line of JSON, in one write: the lines of a process that is killed stay."""
 
     def __init__(self, folder: Path, role: str) -> None:
         name = f"{role}-{os.getpid()}-{os.urandom(4).hex()}.jsonl"
@@ -139,9 +139,9 @@ class _Begun:
 
 
 def begin(role: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Do what the environment asks for in this process; the first call counts, it names the process's role.
+    """Subscribe what the environment asks for in this process; the first call counts, it names the process's role.
 
-    Raises UsageError for a failpoint that is none.
+    Raises UsageError for a failpoint that cannot be read.
     """
     if _Begun.role is not None:
         return
@@ -151,14 +151,14 @@ def begin(role: str, environ: Mapping[str, str] = os.environ) -> None:
 
 def asked_for(role: str, environ: Mapping[str, str]) -> list[Subscriber]:
     found: list[Subscriber] = []
-    # The history first: a moment at which a failpoint kills is in it.
+    # The history first: it then has the event at which a failpoint kills.
     if folder := environ.get("RQ_LITE_HISTORY"):
         found.append(History(Path(folder), role))
     once = environ.get("RQ_LITE_FAILPOINT_ONCE")
     for text in filter(None, environ.get("RQ_LITE_FAILPOINT", "").split(",")):
         match = FAILPOINT.fullmatch(text)
         if match is None or match["name"] not in NAMES:
-            raise UsageError(f"RQ_LITE_FAILPOINT: {text!r} is not MOMENT:ACTION[@N], see rq_lite/events.py")
+            raise UsageError(f"RQ_LITE_FAILPOINT: {text!r} is not EVENT:ACTION[@N], see rq_lite/events.py")
         mark = Path(once) / match["name"] if once else None
         stopped = os.getppid if role == "consumer" else os.getpid
         found.append(Failpoint(match["name"], match["action"], int(match["nth"] or 1), mark, stopped))

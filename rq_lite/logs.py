@@ -10,12 +10,12 @@ UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))
 
 
 def one_line(text: str, most: int = 300) -> str:
-    """The text as one harmless line: what others wrote may hold line ends and terminal codes."""
+    """The text as one harmless line: text from elsewhere may hold line ends and terminal codes."""
     return text.translate(UNPRINTABLE)[:most]
 
 
 class RateLimitedLog:
-    """Passes a line of the same key on at most once in `seconds`; the key says in a few words what such lines tell."""
+    """Logs a line of the same key at most once in `seconds`; the key says in a few words what its lines are about."""
 
     FLUSH = 5.0  # seconds between two calls of `flush`
 
@@ -34,7 +34,7 @@ class RateLimitedLog:
         self._last: dict[str, tuple[float, int]] = {}
 
     def flush(self, *, at_once: bool = False) -> None:
-        """Say how many were left out, where that is due (`at_once`: or not) and no such line came to say it."""
+        """Log how many lines of a key were left out, if no line has come for `seconds` (`at_once`: in any case)."""
         now = self._clock()
         for key, (last, left_out) in list(self._last.items()):
             if at_once or now - last >= self._seconds:

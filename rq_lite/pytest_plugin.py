@@ -1,6 +1,6 @@
 """Fixtures for pytest: a real Redis that is empty for each test, or one within this process; a queue on it, workers.
 
-pytest loads this in every run in which rq_lite is installed: it imports nothing else before a fixture is asked for.
+pytest loads this in every run in which rq_lite is installed: it imports nothing else before a fixture is used.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def rq_server() -> Iterator[Broker]:
 
 @pytest.fixture
 def rq_redis(rq_server: Broker) -> Iterator[Broker]:
-    """The broker of an empty Redis that all queues belong to during the test, unless they were given another."""
+    """The broker of an empty Redis; during the test all queues that were given no other broker use it."""
     isolation = part("isolation")
     broker = isolation.emptied(rq_server)
     with isolation.pointed_to(broker):
@@ -45,21 +45,21 @@ def rq_redis(rq_server: Broker) -> Iterator[Broker]:
 
 @pytest.fixture
 def rq_fake() -> Iterator[Broker]:
-    """The same on a Redis within this process, which needs no server; docs/testing.md says what that does not prove."""
+    """Like `rq_redis`, but within this process, without a server; docs/testing.md says what that does not prove."""
     with part("fake").fake() as broker:
         yield broker
 
 
 @pytest.fixture
 def _rq_broker(request: pytest.FixtureRequest) -> Broker:
-    """That of `rq_fake` in a test that asks for it, otherwise that of `rq_redis`."""
+    """The broker of `rq_fake` in a test that uses it, otherwise that of `rq_redis`."""
     broker: Broker = request.getfixturevalue("rq_fake" if "rq_fake" in request.fixturenames else "rq_redis")
     return broker
 
 
 @pytest.fixture
 def rq_queue(_rq_broker: Broker, request: pytest.FixtureRequest) -> Iterator[Queue]:
-    """An empty queue with room for 10 jobs, called like the test."""
+    """An empty queue with room for 10 jobs, named after the test."""
     name = re.sub(r"[^A-Za-z0-9_.:-]+", "-", request.node.name)[:200]
     with part("isolation").new_queue(name, BOUND, _rq_broker) as queue:
         yield queue
@@ -69,7 +69,7 @@ def rq_queue(_rq_broker: Broker, request: pytest.FixtureRequest) -> Iterator[Que
 def rq_worker(_rq_broker: Broker) -> Iterator[Callable[..., BackgroundProcess]]:
     """Starts a real worker, as `rq_lite.testing.worker` does, that is stopped at the end of the test.
 
-    What it said is shown with a test that fails.
+    Its output is shown if the test fails.
     """
     workers = part("workers")
     started: list[BackgroundProcess] = []

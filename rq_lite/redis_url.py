@@ -4,8 +4,8 @@
     unix://[[user]:password@]/path[?option=value&…]
     redis[s]+sentinel://[[user]:password@]host[:port][,host2[:port] …]/service[/db][?option=value&…]
 
-In a URL that is none of these any part may be the password: then no more than its scheme is shown. Of the others what
-has its place in them: hosts, database, path, the names of options that are known here.
+In a URL of any other form every part may be the password: then no more than its scheme is shown. Of a URL of these
+forms only known parts are shown: hosts, database, path, the names of options that are known here.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ DATABASE = "a database is a number, as in redis://localhost:6379/0"
 NO_SERVICE = "name the sentinels and the service, as in redis+sentinel://host1,host2,host3/mymaster"
 
 HOST = r"(?:\[[0-9A-Fa-f:.]+(?:%[\w.%-]+)?\]|[\w.-]+)?(?::\d{1,5})?"
-# An @ that is not escaped has no place behind the host, but in a password.
+# Behind the host, an @ that is not escaped can only be part of a password.
 OPTION = r"(?:\w*(?:password|username)=[^#&]*|\w+=[^#&@]*|)"
 SHAPE = re.compile(
     rf"(?P<scheme>{'|'.join(map(re.escape, SCHEMES))})://(?:(?P<login>[^/?#]*)@)?(?P<hosts>{HOST}(?:,{HOST})*)"
     rf"(?P<path>/(?:(?<=unix:///)[^?#]*|(?<!unix:///)[^?#@]*))?(?:\?(?P<query>{OPTION}(?:&{OPTION})*))?"
 )
-# What people write where a scheme belongs; what else stands there may be anything.
+# What people write as a scheme; other text in its place may be anything, also a password.
 LIKELY = re.compile(
     r"(?i)((?:rediss?|valkeys?|unix|tcp|https?|sentinel)(?:[+-](?:sentinel|socket|cluster|tls|ssl|unix))?):"
 )
@@ -42,7 +42,7 @@ IN_TEXT = re.compile(rf"(?i)(?:(?<=['\"])({BEGUN})([^'\"]*)|\b({BEGUN})(\S*))@")
 
 
 def flaw(url: str) -> str | None:
-    """What is wrong with the URL as it is written, without a piece of it; None: nothing."""
+    """What is wrong with the URL as it is written, in words without a piece of it; None: nothing."""
     if url.partition("://")[0] not in SCHEMES:
         return BEGIN
     if re.search(r"[\x00-\x1f\x7f]", url):
@@ -59,7 +59,7 @@ def flaw(url: str) -> str | None:
     elif "," in found["hosts"] or (found["scheme"] == "unix" and (found["hosts"] or not path)):
         return UNREADABLE if "@" in url else UNLIKE
     if found["scheme"] != "unix" and not re.fullmatch(r"(/[0-9]*)?/?", path):
-        return DATABASE  # redis-py would take 0 for /abc, and 12 for /1/2
+        return DATABASE  # redis-py would use database 0 for /abc, and 12 for /1/2
     return None
 
 
@@ -76,7 +76,7 @@ def has_hosts(url: str) -> bool:
 
 
 def redact(url: str) -> str:
-    """The URL without its passwords, for people. Of one that has a flaw hardly anything is left."""
+    """The URL without its passwords, for people. Of one that has a flaw hardly anything is shown."""
     found = SHAPE.fullmatch(url)
     if found is None or flaw(url) is not None:
         likely = LIKELY.match(url)
@@ -96,7 +96,7 @@ def shown_option(option: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """A text of which a URL of Redis may be a part, as it was written on a command line or in a file."""
+    """A text from a command line or a file without the passwords of any URLs of Redis in it."""
 
     def hide(found: re.Match[str]) -> str:
         begun, login = (found[1], found[2]) if found[1] else (found[3], found[4])
@@ -106,7 +106,7 @@ def redacted(text: str) -> str:
 
 
 def secrets_of(url: str) -> list[str]:
-    """Each password in a URL without a flaw, as it is and as it is written; the longest first."""
+    """Each password in a URL without a flaw, as it is and as the URL escapes it; the longest first."""
     found = SHAPE.fullmatch(url)
     if found is None:
         return []
@@ -119,7 +119,7 @@ def secrets_of(url: str) -> list[str]:
 
 
 def with_database(url: str, number: int) -> str:
-    """The same Redis, another of its databases, of a URL without a flaw."""
+    """The URL, which has no flaw, with another database of the same Redis."""
     found = SHAPE.fullmatch(url)
     if found is None:
         return url

@@ -34,11 +34,11 @@ class Setting(NamedTuple):
     meaning: str  # as docs/settings.md says it
     least: float | None = None  # of a number
     most: int | None = None  # of a whole number; a time ends at LONGEST
-    default: str = ""  # in words, where those for the field's default are not the best
-    # What is to be done where its variable is there, but empty: whoever names it means it, and an empty one comes of a
-    # variable that was not set where it was named.
+    default: str = ""  # in words, if those for the field's default will not do
+    # What to do if its variable is set, but empty: the user meant to set it, most likely from another variable, which
+    # was not set. Without this text an empty variable is ignored.
     empty: str = ""
-    # Of the option that commands have for it, if they do: see cli/common.py.
+    # Of the option that commands have for this setting, if they have one: see cli/common.py.
     help: str = ""
     metavar: str | None = None
 
@@ -53,7 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "Redis: `redis://`, `rediss://`, `unix://` or "
             "[`redis+sentinel://`](operations.md#when-redis-goes-wrong); none: the embedded one; refused where it is "
             "set, but empty",
-            empty="name a Redis, as redis://localhost:6379/0; with none there is an embedded one",
+            empty="name a Redis, such as redis://localhost:6379/0; without RQ_LITE_URL the embedded one is used",
             help="Redis, as redis://, rediss://, unix:// or redis+sentinel:// "
             "(RQ_LITE_URL hides a password from `ps`).",
         ),
@@ -90,22 +90,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     source: Annotated[
         str | None,
-        Setting("file that `rq-lite produce` reads; relative to the pyproject.toml it stands in"),
+        Setting("file that `rq-lite produce` reads; relative to the pyproject.toml that names it"),
     ] = None
 
     # Queues and puts.
     maxsize: Annotated[
-        int, Setting("bound, in jobs, of a queue that nobody gave one; 0: unbounded", least=0, most=MOST)
+        int, Setting("bound, in jobs, of a queue whose program gives none; 0: unbounded", least=0, most=MOST)
     ] = 10_000
-    maxbytes: Annotated[int, Setting("bound in bytes; 0: none", least=0, most=MOST)] = 0
+    maxbytes: Annotated[int, Setting("the same, in bytes; 0: none", least=0, most=MOST)] = 0
     wait: Annotated[
         float | None,
         Setting(
-            "a put gives up after so long without room (`rq-lite produce` waits for ever, unless `--wait`)",
+            "a put gives up after this time without room (`rq-lite produce` waits for ever, unless `--wait`)",
             least=0,
         ),
     ] = 600.0
-    patience: Annotated[float, Setting("a step that Redis does not answer is tried again for so long", least=0)] = 30.0
+    patience: Annotated[float, Setting("how long a step that Redis does not answer is tried again", least=0)] = 30.0
     max_payload: Annotated[int, Setting("largest encoded job", least=1, default="1,000,000 bytes")] = 1_000_000
     max_result: Annotated[
         int,
@@ -144,20 +144,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace: Annotated[  # Kubernetes kills after 30
         float,
         Setting(
-            "a stop waits so long for running jobs; and so long after its timeout a job that goes on is ended with its "
-            "consumer",
+            "how long a stop waits for running jobs; and how long after its timeout a job that goes on is ended with "
+            "its consumer",
             least=0,
             help="Time for running jobs at a stop, and for a job after its timeout. Default: {default:g}.",
             metavar="SECONDS",
         ),
     ] = 25.0
-    lease: Annotated[float, Setting("a consumer that was not renewed for so long is dead", least=1)] = 30.0
+    lease: Annotated[float, Setting("a consumer whose lease is not renewed for this time is dead", least=1)] = 30.0
     stall: Annotated[
         float,
         Setting(
-            "a consumer whose loop has not turned for so long is reported, with the stack that blocks it",
+            "a consumer whose loop has not turned for this time is reported, with the stack that blocks it",
             least=0.5,
-            help="Report a consumer stuck for so long. Default: {default:g}.",
+            help="Report a consumer stuck for this time. Default: {default:g}.",
             metavar="SECONDS",
         ),
     ] = 10.0
@@ -170,25 +170,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_jobs: Annotated[
         int,
         Setting(
-            "a consumer that has taken so many jobs (or up to 15 % less) is replaced; its count is looked at now and "
-            "then, fast jobs go beyond it; 0: never",
+            "a consumer that has taken this many jobs (or up to 15 % fewer) is replaced; the count is checked now and "
+            "then, so fast jobs go beyond it; 0: never",
             least=0,
-            help="Replace a consumer after about so many jobs.",
+            help="Replace a consumer after about this many jobs.",
             metavar="N",
         ),
     ] = 0
     max_rss: Annotated[
         int,
         Setting(
-            "a consumer that uses so many MB of memory is replaced, too; 0: none",
+            "a consumer that uses this many MB of memory is replaced, too; 0: never",
             least=0,
-            help="Replace a consumer that uses so much memory.",
+            help="Replace a consumer that uses this much memory.",
             metavar="MB",
         ),
     ] = 0
-    park: Annotated[float, Setting("a job of an unknown task is looked at again after so long", least=0)] = 15.0
+    park: Annotated[float, Setting("how long a job of an unknown task is put aside", least=0)] = 15.0
     dead_max: Annotated[int, Setting("buried jobs kept per queue", least=1)] = 10_000
-    dead_age: Annotated[float, Setting("and for how long", least=1, default="30 days")] = 30 * 86_400.0
+    dead_age: Annotated[float, Setting("how long buried jobs are kept", least=1, default="30 days")] = 30 * 86_400.0
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
@@ -204,7 +204,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fit_to_show(name: str, value: Any) -> Any:
-    """The value of a setting without what is secret in it; a URL may stand in the place of something else, too."""
+    """The value of a setting without what is secret in it; a user may have put a URL into any setting."""
     if name == "secret" and value is not None:
         return "***"
     if not isinstance(value, str):
@@ -215,7 +215,7 @@ def fit_to_show(name: str, value: Any) -> Any:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether it can be sent. Asked without a UnicodeError, which would hold the text."""
+    """Whether the text can be sent. Checked without a UnicodeError, which would hold the text."""
     return text.encode(errors="replace").decode() == text
 
 
@@ -236,7 +236,7 @@ def keys_of(secret: str | None) -> list[bytes]:
 
 
 def check_number(name: str, value: float | None, least: float, most: int | None) -> None:
-    """Raises UsageError. A time may be without end, which None is, but not longer than LONGEST."""
+    """Raises UsageError. A time may be None, which is without end, but not a number above LONGEST."""
     if value is None:
         return
     if not value >= least:
@@ -262,8 +262,8 @@ def load_settings(
     if file is not None:
         table = read_table(file)
         if "secret" in table:
-            raise UsageError(f"[tool.rq-lite] in {file}: a secret does not belong into a file; set {SECRET}")
-        # A source named in the project is meant from there, wherever the command is started.
+            raise UsageError(f"[tool.rq-lite] in {file}: secrets are not read from files; set {SECRET}")
+        # A source named in a pyproject.toml is relative to its folder, wherever the command is started.
         if isinstance(table.get("source"), str):
             table["source"] = str(file.parent / table["source"])
         values.update(checked(table, f"[tool.rq-lite] in {file}", strict=True))
@@ -277,7 +277,7 @@ def load_settings(
 
 
 def of_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """What RQ_LITE_… variables say; an empty one says nothing. Others' variables of that prefix are left alone.
+    """The values of RQ_LITE_… variables; an empty one is ignored, and so is one of another program with that prefix.
 
     Raises UsageError naming the variable, also for one that has almost the name of a setting.
     """
@@ -303,7 +303,7 @@ def of_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def checked(values: Mapping[str, Any], where: str, *, strict: bool) -> dict[str, Any]:
-    """The values with their types put right (`"4"` in the environment is 4); unknown names are refused."""
+    """The values converted to their types (`"4"` is 4 if not `strict`); unknown names are refused."""
     unknown = sorted(set(values) - set(Settings.__struct_fields__))
     if unknown:
         raise UsageError(f"{where}: no setting is called {', '.join(unknown)}")
@@ -324,7 +324,7 @@ FIELD_TYPES = {name: field.type.__origin__ for name, field in FIELDS.items()}
 SETTINGS: dict[str, Setting] = {name: field.type.__metadata__[0] for name, field in FIELDS.items()}
 VARIABLES = {name: ENV_PREFIX + name.upper() for name in FIELD_TYPES}
 KINDS = {int: "a whole number", float: "a number", float | None: "a number, or null"}
-NEAR = 0.8  # how much of two names is the same where one may be a slip of the other: 1 is all of it
+NEAR = 0.8  # how alike two names are from which on one may be a misspelling of the other; 1: the same
 
 
 def find_pyproject(folder: Path) -> Path | None:

@@ -1,8 +1,8 @@
-"""The broker: one Redis with the scripts. One typed method per script; a job's every transition is one of them.
+"""The broker: one Redis with the scripts. One typed method per script; every transition of a job is one script.
 
 Methods that are safe to repeat are repeated after a lost connection, until `patience` is over. Given a `link`,
-a method runs once on it and lets redis-py's errors through: that is for a consumer, which after an error must
-first look what it owns (`is_transient` tells which errors are worth that).
+a method runs once on it and raises redis-py's errors unchanged: that is for a consumer, which after an error must
+first ask Redis what it owns (`is_transient` tells after which errors to try that).
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ __all__ = [
 class Broker:
     """One Redis with the scripts; connects with its first use. Safe to share between threads and greenlets.
 
-    `url` wins over the settings'; with neither it is the embedded Redis, which this process then keeps alive.
-    A `quiet` one says nothing of what it finds there when it connects.
+    `url` overrides the settings; with neither, it is the embedded Redis, which this process then keeps alive.
+    `quiet`: print and log nothing about the Redis that it connects to.
 
-        puts    what producers do: declare, put, feeds, hearing of results
+        puts    what producers do: declare, put, feeds, watching results
         takes   what consumers do: leases, taking, settling
         tends   what keeps queues going: leases of others, reclaim, promotion
         plans   schedules
@@ -65,7 +65,7 @@ class Broker:
     """
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None, quiet: bool = False) -> None:
-        # The sides know the core and not this object: it goes, with its connections, when its last user drops it.
+        # The sides refer to the core, not to this object: so it is freed, with its connections, with its last user.
         self.core = core = Core(url, settings=settings, quiet=quiet)
         self.settings = core.settings
         self.reads = Reading(core)
@@ -88,7 +88,7 @@ class Broker:
 
     @property
     def url(self) -> str:
-        """With its password: for processes that this one starts, never for people."""
+        """The URL with its password: for processes that this one starts, never for people."""
         return self.core.url
 
     @property
@@ -101,5 +101,5 @@ class Broker:
         return self.core.link()
 
     def read(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """The replies to plain commands, sent together; they are repeated like scripts, so only safe ones."""
+        """The replies to plain commands, sent together and repeated like scripts: send only what is safe to repeat."""
         return self.core.read(*commands)

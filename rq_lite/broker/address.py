@@ -14,7 +14,7 @@ from rq_lite.broker.sentinel import Sentinels
 from rq_lite.errors import UsageError
 from rq_lite.redis_url import SENTINEL_SCHEMES, flaw, redact, secrets_of
 
-# Seconds. A server that answers nothing for so long counts as gone; a blocking pop waits less than that.
+# Seconds without an answer after which a server counts as gone; a blocking pop waits less than that.
 ANSWER = 5.0
 
 
@@ -29,7 +29,7 @@ class Address:
         self.shown = redact(url)
         self._secrets = secrets_of(url)
         self._sentinels: Sentinels | None = None
-        # Raised where no other error is handled: one of redis-py or of the standard library may hold the password.
+        # Raised outside any `except`: an error of redis-py or the standard library may hold the password, as a context.
         reason = flaw(url) or self._prepare()
         if reason is not None:
             raise UsageError(f"Redis URL {self.shown!r}: {reason}")
@@ -38,25 +38,25 @@ class Address:
         return f"{type(self).__name__}({self.shown!r})"
 
     def _prepare(self) -> str | None:
-        """Get ready to make connections; why that cannot be done."""
+        """Get ready to make connections; returns the reason if that fails."""
         try:
             if self.url.partition("://")[0] in SENTINEL_SCHEMES:
                 self._sentinels = Sentinels(self.url, made)
             self._factory = made(self.url) if self._sentinels is None else self._sentinels.primaries
-            # Query options of the URL arrive here as they stand; a wrong one shows with the first connection.
+            # Query options of the URL are not checked before; making the first connection raises for a wrong one.
             self._factory.make_connection()
         except (ValueError, TypeError, redis.RedisError) as error:
             return wrong_option(self.url, error)
         return None
 
     def veiled(self, text: str) -> str:
-        """A text of Redis or of redis-py without the passwords: some servers say what they were sent."""
+        """A text of Redis or redis-py without the passwords: some servers repeat what they were sent."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
 
     def connection(self) -> Any:
-        """A new one, not open yet."""
+        """A new connection, not open yet."""
         return self._factory.make_connection()
 
     def connect(self, connection: Any) -> None:
@@ -68,14 +68,14 @@ class Address:
 
 
 def made(url: str, **options: Any) -> redis.ConnectionPool:
-    """Of redis-py; it only makes connections here, which send nothing twice by themselves."""
+    """A pool of redis-py, used only to make connections; they send nothing twice by themselves."""
     usual = {
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": ANSWER,
         "socket_connect_timeout": CONNECT,
         "driver_info": None,
-        "max_connections": 2**31,  # redis-py makes 100; how many there are is for `Links` to say
+        "max_connections": 2**31,  # redis-py's limit would be 100; `Links` sets ours
     }
     pool = redis.ConnectionPool.from_url(url, **usual | options)
     pool.connection_class = tcp.OURS.get(pool.connection_class, pool.connection_class)
@@ -83,7 +83,7 @@ def made(url: str, **options: Any) -> redis.ConnectionPool:
 
 
 def wrong_option(url: str, error: Exception) -> str:
-    """Which option redis-py does not take, unless its name may be a piece of a password that was not escaped."""
+    """Name the option that redis-py refuses, unless the name may be a piece of an unescaped password."""
     found = re.search(r"(unexpected keyword argument|Invalid value for) '([a-z_]+)'", str(error))
     if found is None or "password=" in url:
         return "an option in it is unknown, or has a wrong value"

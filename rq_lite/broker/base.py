@@ -1,4 +1,4 @@
-"""How the broker's methods reach Redis: connect once, run a script or command, try again through weather."""
+"""How the broker's methods reach Redis: connect once, run a script or command, retry after transient errors."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from rq_lite.redis_url import redact
 from rq_lite.settings import Settings, keys_of, load_settings
 
 WITH_FLAGS = (7, 0)
-STEP = 0.01  # seconds that a try waits for an embedded Redis which it has started; the next one goes on with that
-WAITERS = 8  # connections of a process that wait for one queue's room, or for its end, at the same time
+STEP = 0.01  # seconds that a try waits for an embedded Redis which it has started; the next try goes on waiting
+WAITERS = 8  # connections of a process that wait at the same time for room in one queue, or for it to drain
 KEPT = 16  # queues for which such connections stay open after a wait; beyond that each wait opens one
-SAID = 10.0  # seconds between two lines about a Redis that is away
-PORTION = 500_000  # bytes that one answer holds of what may be large
+SAID = 10.0  # seconds between two log lines about an unreachable Redis
+PORTION = 500_000  # bytes of jobs, results and other large data in one answer
 T = TypeVar("T")
 log = logging.getLogger("rq_lite.broker")
 
 
 class Core:
-    """Connects with its first use; what the sides of the broker share."""
+    """What the sides of the broker share; it connects with its first use."""
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None, quiet: bool = False) -> None:
         self.settings = settings or load_settings({"url": url})
@@ -46,20 +46,20 @@ class Core:
         self.signer = Signer(keys) if keys else None
         self._url = url or self.settings.url
         self._quiet = quiet
-        self._said_at = float("-inf")  # when Redis was last said to be away
+        self._said_at = float("-inf")  # time of the last log line about an unreachable Redis
         self._opening, self._pid = threading.RLock(), os.getpid()
         self._attached: Attached | None = None
         self.scripts: dict[str, Script] | None = None
         self.portion = PORTION
-        self.known: set[str] = set()  # queues that were made known for callbacks
-        self.tracked: set[str] = set()  # queues that were told to expect tracked jobs
+        self.known: set[str] = set()  # queues that were declared for callbacks
+        self.tracked: set[str] = set()  # queues whose meta says `tracked`: they may have tracked jobs
         if self._url is not None:
             self._connect_to(self._url)
 
     def _connect_to(self, url: str) -> None:
         self.address = Address(url)
         self.links = Links(self.address)
-        self._waiters: dict[str, Links] = {}  # by what is waited for
+        self._waiters: dict[str, Links] = {}  # by the first list that they wait for
 
     # -- opening and closing
 
@@ -68,20 +68,20 @@ class Core:
         self.ready(self.until(0.0))
 
     def until(self, patience: float | None = None) -> float:
-        """When patience ends that begins now, in time.monotonic(); None: as the settings say."""
+        """The end of a patience that begins now, by time.monotonic(); None: the settings' patience."""
         return time.monotonic() + (self.settings.patience if patience is None else patience)
 
     def ready(self, until: float) -> None:
-        """Connect, unless that is done. All who come meanwhile wait for one, but no longer than for Redis itself.
+        """Connect, unless that is done. Other threads wait for the one that connects, but no longer than for Redis.
 
         A signal handler that interrupts it connects by itself.
         """
         if self.scripts is not None:
             return
-        if self._pid != os.getpid():  # a fork: whoever held the lock is not here
+        if self._pid != os.getpid():  # a fork: the thread that held the lock is not in this process
             self._opening, self._pid = threading.RLock(), os.getpid()
         if not self._opening.acquire(timeout=left(until)):
-            raise BrokerUnavailable("Redis cannot be reached: others here are still trying to")
+            raise BrokerUnavailable("Redis cannot be reached: another thread of this process is still connecting")
         try:
             if self.scripts is None:
                 self._open(until)
@@ -89,7 +89,7 @@ class Core:
             self._opening.release()
 
     def _open(self, until: float) -> None:
-        events.begin("producer")  # unless this process has said before what it is
+        events.begin("producer")  # unless this process has begun with another role
         if self._url is None:
             self._use(attach(self.settings, say=None if self._quiet else announce))
         with self.links.lend() as link:
@@ -103,7 +103,7 @@ class Core:
         self.scripts = load(flags=self.version >= WITH_FLAGS)
 
     def _use(self, attached: Attached) -> None:
-        if self._url is not None:  # a signal handler that came in between has attached, too
+        if self._url is not None:  # a signal handler has attached meanwhile
             attached.close()
             return
         self._attached = attached
@@ -120,13 +120,13 @@ class Core:
             self._attached, self._url, self.scripts = None, None, None
 
     def revive(self, timeout: float = PATIENCE) -> None:
-        """Start the embedded Redis again if it is gone; nothing for any other."""
+        """Start the embedded Redis again if it is gone; does nothing for any other Redis."""
         if self._attached is not None:
             self._attached.revive(timeout=timeout)
 
     @property
     def url(self) -> str:
-        """With its password: for processes that this one starts, never for people."""
+        """The URL with its password: for processes that this one starts, never for people."""
         self.open()
         return self.address.url
 
@@ -137,11 +137,11 @@ class Core:
 
     @property
     def said(self) -> str:
-        """The URL as this process was told it, for people; empty for the embedded Redis."""
+        """The URL that this process was given, for people; empty for the embedded Redis."""
         return "" if self._url is None else repr(redact(self._url))
 
     def veiled(self, text: str) -> str:
-        """A text without this Redis' passwords, for people: of an error of redis-py, say, or of a command."""
+        """A text (a redis-py error, a command) without this Redis' passwords, for people."""
         return text if self._url is None else self.address.veiled(text)
 
     def link(self) -> Link:
@@ -152,11 +152,11 @@ class Core:
     # -- signatures
 
     def seal(self, queue: str, text: bytes) -> bytes:
-        """A job's JSON as it may be put on this queue: signed, if there is a secret. Marks come in front later."""
+        """A job's JSON, signed for this queue if there is a secret. Marks are put in front of it later."""
         return text if self.signer is None else self.signer.seal(queue, text)
 
     def opened(self, queue: str, entry: bytes) -> bytes:
-        """An entry of this queue that may be looked at; raises Refused (an Undecodable) where a secret forbids it."""
+        """The entry; with a secret its signature is checked and removed. Raises Refused (an Undecodable)."""
         return entry if self.signer is None else self.signer.opened(queue, entry)
 
     # -- running a script or command
@@ -173,7 +173,7 @@ class Core:
             return self.patiently(lambda: script(lent, keys_, *args), lent, until)
 
     def read(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """The replies to plain commands, sent together; they are repeated like scripts, so only safe ones."""
+        """The replies to plain commands, sent together and repeated like scripts: send only what is safe to repeat."""
         until = self.until()
         self.ready(until)
         with self.links.lend(until) as link:
@@ -181,14 +181,14 @@ class Core:
 
     @property
     def caps(self) -> tuple[int, int]:
-        """Of the dead set: the most jobs, and the longest to keep one, ms."""
+        """The caps of the dead set: how many jobs, and how long one is kept, ms."""
         return self.settings.dead_max, ms(self.settings.dead_age)
 
     def one(self, command: tuple[Any, ...], link: Link | None) -> Any:
         return self.read(command)[0] if link is None else link.call(*command)
 
     def patiently(self, attempt: Callable[[], T], link: Link, until: float) -> T:
-        """Tries once, and again after weather, with growing pauses of random length, until patience is over."""
+        """Try once, and again after transient errors, with growing pauses of random length, until patience is over."""
         unknown = False
         for pause in pauses():
             failure: BrokerError | None = None
@@ -211,18 +211,18 @@ class Core:
         raise AssertionError("pauses never end")
 
     def _say_away(self, error: BaseException, until: float) -> None:
-        """Once in a while, for all who wait: else a program that puts would stand still without a word."""
+        """Log it once in a while, for all callers: else a program that puts would hang without a word."""
         now = time.monotonic()
         if now - self._said_at > SAID:
             self._said_at = now
             log.warning("%s; trying again for up to %.0f s", explained(error, self.address), until - now)
 
     def wait(self, lists: tuple[str, ...], seconds: float) -> bool:
-        """Block for a wake-up token: a hint only, so that an error is no more than a wait that was in vain."""
+        """Block for a wake-up token; True if one came. It is only a hint: a transient error counts as no token."""
         self.ready(self.until())
         waiters = self._waiters.get(lists[0]) or self._waiters.setdefault(lists[0], Links(self.address, most=WAITERS))
         until = time.monotonic() + seconds
-        # Thousands of greenlets may wait: a few of them do so in Redis, the others for their turn.
+        # Thousands of greenlets may wait: a few of them block in Redis, the others wait for a connection.
         link = waiters.borrow_within(min(seconds, threading.TIMEOUT_MAX))
         if link is None:
             return False
@@ -243,7 +243,7 @@ class Core:
 
 
 def greeted(link: Link) -> list[Any]:
-    """The replies to INFO and to a look for keys of former names, which may be errors."""
+    """The reply to INFO, and those to the search for keys of former names, which may be errors."""
     info, *old = link.replies([("INFO", "server"), *former.LOOK])
     if isinstance(info, redis.ResponseError):
         raise info
@@ -251,7 +251,7 @@ def greeted(link: Link) -> list[Any]:
 
 
 def version_of(info: bytes) -> tuple[int, ...]:
-    """`(7, 0, 15)` from the reply to INFO; empty when it says nothing of a version."""
+    """`(7, 0, 15)` from the reply to INFO; empty if it names no version."""
     for line in info.decode(errors="replace").splitlines():
         if line.startswith("redis_version:"):
             return tuple(int(part) for part in line.partition(":")[2].split(".") if part.isdigit())

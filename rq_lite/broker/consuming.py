@@ -23,19 +23,19 @@ from rq_lite.errors import BrokerOutOfMemory
 from rq_lite.model.names import encoded_id
 from rq_lite.model.outcome import Finished
 
-MARKS = 1000  # of cancelled jobs that are read at once
+MARKS = 1000  # marks of cancelled jobs that one command reads
 
 
 class Consuming:
-    """Leases, taking and settling; what settles may also put (callbacks)."""
+    """Leases, taking and settling; settling may also put jobs (callbacks)."""
 
     def __init__(self, core: Core, reads: Reading, puts: Producing) -> None:
         self._core, self._reads, self._puts = core, reads, puts
 
     def register(self, queue: str, consumer: str, *, link: Link | None = None) -> None:
-        """Begin (or begin anew) the lease without which nothing can be taken.
+        """Begin (or begin again) the lease without which nothing can be taken.
 
-        There is none of a queue of a newer format, as `exchange` will say.
+        A queue with a newer format gives no lease; `exchange` then reports NEWER.
         """
         key = keys.of(queue)
         with events.span("register", link, queue=queue, consumer=consumer):
@@ -69,7 +69,7 @@ class Consuming:
         return replies
 
     def isolate(self, queue: str, consumer: str, link: Link) -> tuple[Code, int, bytes]:
-        """Take one suspect, for a consumer that runs nothing else: its delivery tag (0: there is none) and the job."""
+        """Take one suspect, for a consumer that runs nothing else: its delivery tag (0: no suspect) and the job."""
         key = keys.of(queue)
         names = (key.meta, key.consumers, key.suspects, key.inflight(consumer))
         with events.span("take", link, consumer=consumer, queue=queue) as facts:
@@ -80,13 +80,13 @@ class Consuming:
         return Code(code), tag, job
 
     def retry(self, queue: str, consumer: str, delays: Sequence[tuple[int, int]], link: Link | None = None) -> int:
-        """Let deliveries (tag, delay in ms) run again later, charged an attempt; how many were not ours."""
+        """Let deliveries (tag, delay in ms) run again later, charged an attempt; returns how many were stale."""
         key = keys.of(queue)
         names = (key.inflight(consumer), key.scheduled, key.meta, key.alarm)
         return self._settle("retry", queue, consumer, firsts(delays), names, *flat(delays), link=link)
 
     def park(self, queue: str, consumer: str, unknown: Sequence[tuple[int, str]], link: Link) -> int:
-        """Put deliveries (tag, task) of unknown tasks aside, uncharged; how many were not the consumer's."""
+        """Put deliveries (tag, task) of unknown tasks aside, uncharged; returns how many were stale."""
         key = keys.of(queue)
         names = (key.inflight(consumer), key.scheduled, key.meta, key.alarm)
         return self._settle(
@@ -102,15 +102,15 @@ class Consuming:
         )
 
     def give_back(self, queue: str, consumer: str, tags: Sequence[int], *, link: Link | None = None) -> int:
-        """Return unfinished deliveries to the head of the queue, uncharged; how many were not the consumer's."""
+        """Return unfinished deliveries to the head of the queue, uncharged; returns how many were stale."""
         key = keys.of(queue)
         names = (key.inflight(consumer), key.pending, key.meta, key.bell, key.suspects)
         return self._settle("give_back", queue, consumer, sorted(tags), names, *sorted(tags), link=link)
 
     def finish(self, queue: str, consumer: str, ends: Sequence[tuple[int, Finished]], link: Link | None = None) -> int:
-        """End deliveries: done, given up or cancelled, with results and callbacks; how many were not the consumer's.
+        """End deliveries: done, given up or cancelled, with results and callbacks; returns how many were stale.
 
-        What is done and not tracked can also be acked by `exchange`, which does not look at it.
+        A job that is done and not tracked can also be acked by `exchange`, which does not read its entry.
         """
         key = keys.of(queue)
         targets = list(dict.fromkeys(target for _, end in ends for target, _ in end.puts))
@@ -131,7 +131,7 @@ class Consuming:
         return self._settle("finish", queue, consumer, firsts(ends), tuple(names), *args, link=link, told=told)
 
     def _make_known(self, queue: str, link: Link | None) -> None:
-        """A queue that callbacks go to may be new. At maxmemory it is made known later: jobs must be able to end."""
+        """Declare a queue that callbacks go to; it may be new. At maxmemory this waits: jobs must be able to end."""
         if queue not in self._core.known:
             with contextlib.suppress(OutOfMemoryError, BrokerOutOfMemory):
                 self._puts.declare(queue, link=link)
@@ -140,7 +140,7 @@ class Consuming:
     def crashed(
         self, queue: str, consumer: str, deaths: Sequence[tuple[int, str, str]], link: Link | None = None
     ) -> int:
-        """Return deliveries (tag, how their process died, where it was) charged a crash; how many were not ours."""
+        """Return deliveries (tag, how their process died, where it was) charged a crash; returns how many are stale."""
         key = keys.of(queue)
         names = (
             key.inflight(consumer), key.pending, key.meta, key.bell, key.suspects,
@@ -163,7 +163,7 @@ class Consuming:
         link: Link | None,
         told: Mapping[str, Any] = MappingProxyType({}),
     ) -> int:
-        """One of the scripts that end a delivery; how many of the tags were no longer the consumer's."""
+        """Run a script that ends deliveries; returns how many tags were stale, that is no longer the consumer's."""
         name = "give_back" if verb == "give_back" else "settle"
         with events.span(name, link, queue=queue, consumer=consumer, verb=verb, tags=tags, **told) as facts:
             facts["stale"] = stale = int(self._core.run(verb, names, *args, link=link)[2])
@@ -191,9 +191,10 @@ class Consuming:
     def progress(
         self, queue: str, consumer: str, job_id: str, tag: int, head: bytes, detail: bytes, link: Link
     ) -> None:
-        """Say how far a running job is: who runs it and what it says, as JSON without braces; b"": it has stopped.
+        """Store how far a running job is; a `detail` of b"" means that it has stopped.
 
-        Nothing is written for a job that is not this consumer's (any more).
+        `head` names the consumer, tag and task, `detail` is what the job reported, both as JSON without braces.
+        Nothing is written if the job is not, or no longer, this consumer's.
         """
         key = keys.of(queue)
         mark = encoded_id(job_id)
@@ -217,7 +218,7 @@ class Consuming:
             found.update(job_id.decode(errors="replace") for job_id in flat[::2])
             if len(flat) < 2 * MARKS:
                 return found
-            least = b"(" + flat[-1]  # no two have the same
+            least = b"(" + flat[-1]  # no two marks have the same time
 
     def cancels(self, queue: str, link: Link | None = None) -> bytes:
         """When a job was last cancelled, as in `Taken`."""
@@ -226,25 +227,25 @@ class Consuming:
     def wait_call(self, queues: Sequence[str], consumer: str, link: Link) -> tuple[str, str] | None:
         """Wait up to two seconds for a job that this consumer is to interrupt: its queue and id."""
         calls = {keys.of(queue).calls(consumer).encode(): queue for queue in queues}
-        # Not BRPOP: who looks at Redis' list of clients can tell it from a wait for jobs.
+        # Not BRPOP: so CLIENT LIST tells this wait from a wait for jobs.
         reply = link.call("BLPOP", *calls, LONGEST_BLOCK)
         return None if reply is None else (calls[reply[0]], reply[1].decode(errors="replace"))
 
     def wait_bell(self, queues: Sequence[str], seconds: float, link: Link) -> str | None:
-        """Wait for something to take, at most so long (below the links' own timeout); the queue that rang."""
+        """Wait for something to take, up to 2 s (below the links' own timeout); the queue that rang."""
         bells = {keys.of(queue).bell.encode(): queue for queue in queues}
         reply = link.call("BRPOP", *bells, min(seconds, LONGEST_BLOCK))
         return None if reply is None else bells[reply[0]]
 
     def wait_item(self, queue: str, seconds: float, link: Link, *, drained: bool = False) -> None:
-        """Wait for something to take, or (`drained`) until perhaps nothing is unfinished any more; as `wait_bell`."""
+        """Wait like `wait_bell`, for one queue; `drained`: or until it may have no unfinished job."""
         key = keys.of(queue)
         link.call("BRPOP", key.bell, *([key.drained] if drained else []), max(0.01, min(seconds, LONGEST_BLOCK)))
 
     def patiently(self, step: Callable[[], T], link: Link, patience: float | None = None) -> T:
-        """Try a step that uses a link of the caller's own again after weather; raises BrokerError as others do."""
+        """Run a step on the caller's own link, retrying transient errors; raises BrokerError as other methods do."""
         return self._core.patiently(step, link, self._core.until(patience))
 
     def ring(self, queue: str, link: Link) -> None:
-        """Hand a wake-up on that came to one who has no room."""
+        """Pass on a wake-up token that came to a consumer without room."""
         link.call("LPUSH", keys.of(queue).bell, 1)

@@ -1,4 +1,4 @@
-"""What a consumer has of one queue: what it has finished since Redis last heard of it, and what is on its way back."""
+"""One consumer's deliveries of one queue: those that it has finished and not settled yet, and those it gives back."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Iterator
 
 from rq_lite.model.outcome import Crashed, Finished, Parked, Retried
 
-PORTION = 250  # jobs that end in one step with results or callbacks,
-HEAVY = 500_000  # or bytes of these
+PORTION = 250  # jobs with results or callbacks that end in one step,
+HEAVY = 500_000  # or their bytes
 
 
 class Deliveries:
-    """One queue's. Its owner appends to `acks` and `outcomes` at any time; only the session removes."""
+    """One queue's deliveries. Their owner appends to `acks` and `outcomes` at any time; only the session removes."""
 
     def __init__(self, queue: str, base: int = 0) -> None:
         self.queue = queue
-        self.base = base  # added to a tag it names the delivery on a consumer's board
+        self.base = base  # `base` + tag names a delivery on the consumer's board
         self.acks: list[int] = []
         self.outcomes: list[tuple[int, Retried | Parked | Crashed | Finished]] = []
-        self.leaving: set[int] = set()  # on their way back to the queue: to a reconcile these are not new
+        self.leaving: set[int] = set()  # tags that are being given back: a reconcile does not adopt them
         self.highest = 0  # the last delivery tag that came with a take
-        self.cancels = b""  # up to when the marks of cancelled jobs are known, as Redis told it
+        self.cancels = b""  # the `Taken.cancels` up to which marks of cancelled jobs were read
         self.marks: set[str] = set()  # jobs that may be cancelled: Redis is asked before one is dropped
 
     @property
@@ -28,7 +28,7 @@ class Deliveries:
         return {*self.acks, *(tag for tag, _ in self.outcomes)}
 
     def forget_all_but(self, owned: set[int]) -> None:
-        """What Redis has settled already, though its answer was lost."""
+        """Forget what Redis has settled already, though its answer was lost."""
         # In place, and only what is there now: another thread may append meanwhile.
         count = len(self.acks)
         self.acks[:count] = [tag for tag in self.acks[:count] if tag in owned]
@@ -37,7 +37,7 @@ class Deliveries:
 
 
 def portions(ends: list[tuple[int, Finished]]) -> Iterator[list[tuple[int, Finished]]]:
-    """Parts of such a size that Redis is not held up by one."""
+    """Split into parts so small that none holds Redis up."""
     some: list[tuple[int, Finished]] = []
     size = 0
     for tag, end in ends:

@@ -1,4 +1,4 @@
-"""What the moments of puts and exchanges tell, for those who watch (see rq_lite/events.py)."""
+"""The events of puts and exchanges, with their facts for subscribers (see rq_lite/events.py)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Names that keys of rq_lite had before 0.1.0: some of them are RQ's, so none is read or written any more.
+"""Names that keys of rq_lite had before 0.1.0: RQ owns some of them, so rq_lite no longer reads or writes any.
 
-Of a Redis that still has such keys a process is told when it connects. RQ has an `rq:queues` of its own, whose members
-all begin with `rq:queue:`; the other names are not RQ's.
+A process that connects to a Redis with such keys logs a warning. RQ has an `rq:queues` of its own, whose members all
+begin with `rq:queue:`; the other names are not RQ's.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from rq_lite.model.names import NAME
 
 QUEUES, RQ_QUEUE = "rq:queues", "rq:queue:"
 SCHEDULES = ("rq:schedules", "rq:schedules:due", "rq:schedules:last")
-# Beside an RQ with very many queues not all are looked at.
+# Beside an RQ with thousands of queues not all members are read.
 LOOK: tuple[tuple[Any, ...], ...] = (("SSCAN", QUEUES, 0, "COUNT", 1000), *(("EXISTS", name) for name in SCHEDULES))
-NAMED = 10  # queues
+NAMED = 10  # queues that the warning names
 
 
 def found(replies: Sequence[Any]) -> str | None:
-    """What to say of the keys that the replies to LOOK tell of; None where there are none.
+    """The warning about such keys, from the replies to LOOK; None if there are none.
 
-    A reply that is an error tells of none: the user of this connection may not be allowed to look.
+    A reply that is an error counts as no key: the user of this connection may not be allowed to look.
     """
     scanned, *there = replies
     members = [member.decode(errors="replace") for member in scanned[1]] if isinstance(scanned, list) else []

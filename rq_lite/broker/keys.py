@@ -1,7 +1,8 @@
-"""Every key that rq_lite writes: how it is called, what it holds, who writes it. Nothing else may exist.
+"""Every key that rq_lite writes: its name, what it holds, what writes it. No other keys may exist.
 
 The braces keep all keys of a queue in one slot of a Redis cluster. Keys that hold jobs never carry a TTL.
-RQ may live in the same database: it owns `rq:queues`, `rq:worker:<name>` and others, but none with a brace after `rq:`.
+RQ may live in the same database: it owns `rq:queues`, `rq:worker:<name>` and others, but no key with a brace
+after `rq:`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from typing import NamedTuple
 from rq_lite.model.names import checked_name
 
 QUEUES = "rq-lite:queues"  # set: the names of all queues; written by declare
-WORKERS = "rq-lite:workers"  # zset with a TTL: id of a worker by when its word about itself ends, in ms
+WORKERS = "rq-lite:workers"  # zset with a TTL: id of a worker by when its announcement expires, in ms
 SCHEDULES = "rq-lite:{schedules}"  # hash: name of a schedule -> its definition as JSON
 SCHEDULES_DUE = "rq-lite:{schedules}:due"  # zset: name of a schedule by its next slot in ms
 SCHEDULES_LAST = "rq-lite:{schedules}:last"  # hash: name of a schedule -> the last slot that was fired, ms
 GUARD = (
     "never"  # of a queue, or of the schedules: a key that every script declares, and that never exists (see `guarded`)
 )
-OURS = ("rq:{*", "rq-lite:*")  # what a SCAN for all keys of rq_lite, and for no others, asks for
+OURS = ("rq:{*", "rq-lite:*")  # SCAN patterns that match all keys of rq_lite, and no others
 
 
 class Key(NamedTuple):
@@ -108,7 +109,7 @@ class QueueKeys:
         return f"{self.prefix}feed:{name}"
 
     def job(self, mark: str) -> str:
-        """Hash with a TTL: who has a tracked job, and who waits for its end. `mark`: its id, from `encoded_id`."""
+        """Hash with a TTL: the consumer of a tracked job, and the processes that watch it. `mark`: its `encoded_id`."""
         return f"{self.prefix}job:{mark}"
 
     def result(self, mark: str) -> str:
@@ -123,9 +124,9 @@ class QueueKeys:
 def guarded(names: tuple[str, ...]) -> tuple[str, ...]:
     """The keys of a script's call and, last, the guard of each queue among them.
 
-    While a slot of a cluster migrates, Redis looks at the declared keys before a script begins, and again at each
-    command in it. The guard exists nowhere: so Redis refuses the whole call (TRYAGAIN) while any other key is still
-    there, and never a command in the middle, which would leave half of it done.
+    While a slot of a cluster migrates, Redis checks the declared keys before a script begins, and again at each
+    command in it. The guard never exists: so Redis refuses the whole call (TRYAGAIN) while any other key is still in
+    the slot. It never refuses a command in the middle, which would leave the script half done.
     """
     slots: list[str] = []
     last = ""

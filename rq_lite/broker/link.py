@@ -1,8 +1,8 @@
 """Connections to Redis: one link sends one command and reads its reply, and never sends it again by itself.
 
-redis-py's clients re-send what they got no answer to (8.x: ten times), also what Redis has already done. Here
-the links use redis-py's connections, without its clients: who may try again, and for how long, is decided
-once, in `rq_lite.broker`, for scripts that are safe to repeat.
+redis-py's clients re-send requests that got no answer (8.x: ten times), also those that Redis has already done. So
+links use redis-py's connections, without its clients: what is tried again, and for how long, is decided once, in
+`rq_lite.broker`, for scripts that are safe to repeat.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ LONGEST_BLOCK = 2.0
 
 
 class Link:
-    """One connection, opened with its first command and again after an error; not for use by two at once.
+    """One connection, opened with its first command and again after an error; for one caller at a time.
 
     `producer` and `sequence` name the puts that go over this link: a link is used by one caller at a time,
     so its puts are in order. `asked`: whether the last command may have reached Redis.
     """
 
-    # A process in which no signal handler raises need not take care: hiredis crashes where one does while it turns a
-    # number into text.
+    # hiredis crashes if a signal handler raises while it turns a number into text; a process in which none raises may
+    # set this to False.
     careful = True
 
     def __init__(self, address: Address) -> None:
@@ -46,14 +46,14 @@ class Link:
         self.producer = os.urandom(8).hex()
         self.sequence = 0
         self.asked = False
-        self._owed = False  # a reply; still there with the next command if its reader was interrupted
+        self._owed = False  # a reply is unread; still so at the next command if its reader was interrupted
 
     def call(self, *command: Any) -> Any:
-        """The reply. Raises redis-py's errors as they come; after a lost reply nobody knows if it was done.
+        """The reply. Raises redis-py's errors unchanged; after a lost reply it is unknown if the command was done.
 
-        And UsageError for a text that cannot be sent.
+        Raises UsageError for text that is not UTF-8.
         """
-        # Packed here: the connection's own way looks at every argument once more, in Python.
+        # Packed here: the connection's own packing checks every argument again, in Python.
         packed = self._packed(command)
         self._begin()
         self._connection.send_packed_command((packed,))
@@ -74,7 +74,7 @@ class Link:
         return replies
 
     def replies(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        """The same, with the errors among them in their places."""
+        """Like `pipe`, but with the errors among the replies, in their places."""
         packed = [self._packed(command) for command in commands]
         self._begin()
         self._connection.send_packed_command(packed)
@@ -92,8 +92,8 @@ class Link:
             command = tuple([part if isinstance(part, (bytes, str)) else str(part) for part in command])
         try:
             packed: bytes = pack_command(command)
-        except UnicodeEncodeError as error:  # as of a name on the command line
-            raise UsageError(f"{error.object!r} is no text in UTF-8") from None
+        except UnicodeEncodeError as error:  # from the command line, for example
+            raise UsageError(f"{error.object!r} is not valid UTF-8") from None
         return packed
 
     def _begin(self) -> None:
@@ -108,7 +108,7 @@ class Link:
         self._connection.disconnect()
 
     def drop(self) -> None:
-        """Cut the connection without a word to the user of this link: its next command finds out."""
+        """Cut the connection from another thread; the user of this link gets an error from its command."""
         sock = getattr(self._connection, "_sock", None)
         if sock is not None:
             with contextlib.suppress(OSError):
@@ -116,7 +116,7 @@ class Link:
 
 
 def end_waiting(thread: threading.Thread, link: Callable[[], Link | None], within: float = ANSWER) -> None:
-    """Join a thread that was told to end and may wait for Redis on this link, or be about to; up to `within` s."""
+    """Join a thread that was told to end, cutting the link on which it may wait for Redis; up to `within` s."""
     until = time.monotonic() + within
     while thread.is_alive() and time.monotonic() < until:
         found = link()
@@ -126,7 +126,7 @@ def end_waiting(thread: threading.Thread, link: Callable[[], Link | None], withi
 
 
 def left(until: float) -> float:
-    """Seconds to wait for others in this process: as long as they may take with Redis, also without patience."""
+    """Seconds to wait for another caller in this process: the patience left, and the time that Redis may take."""
     return max(0.0, until - time.monotonic()) + ANSWER
 
 
@@ -139,7 +139,7 @@ class Pool:
         self.waiting: deque[threading.Lock] = deque()  # each is held until it is woken
 
     def wait(self, seconds: float | None) -> Link | None:
-        """One that another caller gives back. Raises Empty."""
+        """A link that another caller gives back. Raises queue.Empty."""
         until = None if seconds is None else time.monotonic() + seconds
         while True:
             turn = threading.Lock()
@@ -147,37 +147,37 @@ class Pool:
             self.waiting.append(turn)
             try:
                 with contextlib.suppress(IndexError):
-                    return self.free.pop()  # it was given back before anybody knew of us
+                    return self.free.pop()  # given back before we were in `waiting`
                 if not turn.acquire(timeout=-1 if until is None else max(0.0, until - time.monotonic())):
                     raise queue.Empty
             finally:
                 try:
                     self.waiting.remove(turn)
-                except ValueError:  # woken, though perhaps killed meanwhile, or with a link already: others may want it
+                except ValueError:  # woken, but perhaps killed meanwhile, or with a link already: wake the next
                     self.wake()
 
     def wake(self) -> None:
-        """Let the one that waits longest look again, if there is something."""
+        """Wake the caller that has waited longest, if a link is free."""
         if self.free:
             with contextlib.suppress(IndexError):
                 self.waiting.popleft().release()
 
 
 class Links:
-    """Links to lend: each caller has one for itself while it uses it.
+    """Links to lend: each caller has one to itself while it uses it.
 
-    A free one is reused; there are as many as callers at the same moment, at most `most`, more callers wait.
+    A free one is reused; there are as many as callers at the same time, at most `most`; further callers wait.
     After a fork the child begins with none: the parent's sockets are not its own. A socket that gevent has patched
     belongs to the loop of the thread that opened it: each thread has links of its own then.
 
-    A signal handler, or a `__del__`, may put while this thread is within any line of these: each step is one operation
-    on a deque, which is done or not, and no lock is held by anybody who could be waited for here.
+    A signal handler, or a `__del__`, may put while this thread is within any line of these methods: each step is one
+    operation on a deque, which is done or not, and no caller holds a lock that another would wait for here.
     """
 
     def __init__(self, address: Address, most: int = 32) -> None:
         self.address = address
         self._most = most
-        # Where it has patched: a supervisor never imports it.
+        # Only in a process that gevent has patched: a supervisor never imports it.
         self._gevent = sys.modules["gevent"] if tcp.is_patched() else None
         self._fresh()
 
@@ -192,9 +192,9 @@ class Links:
         return self._pools.setdefault(thread, Pool(self._most)) if pool is None else pool
 
     def borrow(self, until: float | None = None) -> Link:
-        """A link for the caller alone, until `give_back`. Raises BrokerUnavailable when patience ends before.
+        """A link for the caller alone, until `give_back`. Raises BrokerUnavailable if patience ends before.
 
-        And UsageError in gevent's event loop: what is sent from there has been done when gevent refuses to wait for it.
+        Raises UsageError in gevent's event loop: gevent refuses to wait there, but only after Redis has the command.
         """
         link = self.borrow_within(None if until is None else left(until))
         if link is None:
@@ -204,7 +204,7 @@ class Links:
         return link
 
     def borrow_within(self, seconds: float | None) -> Link | None:
-        """The same; None if there was none for so long."""
+        """Like `borrow`; None if no link was free within `seconds`."""
         if os.getpid() != self._pid:
             self._fresh()
         if self._gevent is not None and self._gevent.getcurrent() is self._gevent.get_hub():
@@ -237,9 +237,9 @@ class Links:
             self.give_back(link)
 
     def close(self) -> None:
-        """Those that are free here; each opens again with its next command."""
+        """Close this thread's free links; each opens again with its next command."""
         for link in reversed(self._pool.free.copy()):
-            with contextlib.suppress(ValueError):  # somebody has it now
+            with contextlib.suppress(ValueError):  # another caller has just borrowed it
                 if link is not None:
                     self._pool.free.remove(link)
                     link.close()

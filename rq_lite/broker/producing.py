@@ -17,21 +17,21 @@ from rq_lite.broker.scripts import Code
 from rq_lite.errors import BrokerUnavailable, UsageError
 from rq_lite.model.names import checked_name, encoded_id
 
-# A producer's last put is remembered for this long, ms: longer than anybody goes on repeating one.
+# A producer's last put is remembered for this long, ms: longer than a producer goes on repeating one.
 REMEMBER = 600_000
-# A process hears of jobs for this long, ms, after it has asked for the last time.
+# A process is told how jobs end for this long, ms, after its last call of `watch`.
 WATCHED = 3_600_000
-# An inbox that nobody empties is kept for this long, ms, as in lib.lua.
+# An inbox is kept for this long, ms, after its last note, as in lib.lua.
 INBOX = 60_000
 # Marks of a feed that are read, or moved, in one step.
 MARKS = 300
-# The orders of queues, and what makes them.
+# The orders of queues, and the class that makes each.
 KINDS = {"fifo": "a Queue", "lifo": "a LifoQueue", "priority": "a PriorityQueue"}
 
 
 @contextmanager
 def before_put() -> Iterator[None]:
-    """On the way to a put: whatever becomes of this, nothing is put."""
+    """For steps before a put: if one fails, nothing was put, and the error says that."""
     try:
         yield
     except BrokerUnavailable as error:
@@ -56,8 +56,8 @@ class Producing:
     ) -> tuple[int, int]:
         """Make the queue known; the bound in force, in jobs and in bytes (0: none).
 
-        `headroom`: by how many jobs puts of running jobs may go beyond it (None: as it is; at first, any number).
-        `order` is "fifo", "lifo" or "priority" ("": as it is). Raises UsageError if jobs wait in another one.
+        `headroom`: by how many jobs puts of running jobs may exceed the bound (None: as it is; at first, any number).
+        `order` is "fifo", "lifo" or "priority" ("": as it is). Raises UsageError if jobs wait in another order.
         """
         key = keys.of(queue)
         # A queue that is listed needs no write: at maxmemory a worker must be able to start and drain it.
@@ -92,8 +92,9 @@ class Producing:
         feed: Feed | None = None,
         patience: float | None = None,
     ) -> Put:
-        """Add encoded jobs, at most 1000, as many as fit; they are due in `delay` ms, or
-        `at` a moment (ms since 1970 by Redis' clock; one that is over: now). `origin`: whose put it is, see put.lua.
+        """Add encoded jobs, at most 1000, as many as fit; they are due in `delay` ms, or `at` a time.
+
+        `at` is in ms since 1970 by Redis' clock (past: now). `origin`: whose put it is, see put.lua.
 
         Repeating it after a lost answer never adds a job twice. Raises BrokerUnavailable when patience is over;
         its `outcome` is "not put", or "unknown" when an answer was lost.
@@ -166,18 +167,18 @@ class Producing:
             raise BrokerUnavailable(f"{error}; {said}", outcome=outcome) from None
 
     def expect_tracked(self, queue: str) -> None:
-        """Before jobs are put of which somebody wants to hear: a purge has to tell them. Once for each queue."""
+        """Call before tracked jobs are put, so that a purge tells their watchers. Writes once for each queue."""
         if queue not in self._core.tracked:
             with before_put():
                 self._core.read(("HSET", keys.of(queue).meta, "tracked", 1))
             self._core.tracked.add(queue)
 
     def watch(self, queue: str, client: str, ids: Sequence[str]) -> list[bytes]:
-        """Hear how jobs (at most 1000) end, in this client's inbox, for an hour unless it asks again.
+        """Have the end of jobs (at most 1000) pushed to this client's inbox, for an hour unless it asks again.
 
-        `ids` as they stand in marks (see `names.encoded_id`), and in the inbox.
+        `ids` are encoded as in marks and in the inbox (see `names.encoded_id`).
 
-        For each what its result is (as JSON) if it has ended, "+" if that is large (see `result`), or "".
+        Returns for each its result (as JSON) if it has ended, "+" if that is large (see `result`), or "".
         """
         meta = keys.of(queue).meta
         results: list[bytes] = self._reads.sized(
@@ -187,15 +188,15 @@ class Producing:
         return results
 
     def result(self, queue: str, job_id: str) -> bytes | None:
-        """How a tracked job has ended, as JSON; None if it has not, or its result was not kept until now."""
+        """How a tracked job has ended, as JSON; None if it has not, or its result is no longer kept."""
         return self.kept(queue, encoded_id(job_id))
 
     def kept(self, queue: str, mark: str) -> bytes | None:
-        """The same, by the id as it stands in marks and inboxes."""
+        """Like `result`, by the id as encoded in marks and inboxes."""
         return self._reads.text(keys.of(queue).result(mark))
 
     def progress_of(self, queue: str, job_id: str) -> bytes | None:
-        """How far this job says it is, as JSON; None: it has not said so, or does not run."""
+        """How far this job says it is, as JSON; None if it has reported nothing, or does not run."""
         found: bytes | None = self._core.read(("HGET", keys.of(queue).job(encoded_id(job_id)), "progress"))[0]
         return found
 
@@ -214,7 +215,7 @@ class Producing:
         return reply[1], reply[2] == 1
 
     def wait_room(self, queue: str, seconds: float) -> bool:
-        """Wait until the queue may have room; False after the time (about 2 s at most), or after weather."""
+        """Wait until the queue may have room; False after `seconds` (about 2 at most), or after a transient error."""
         return self._core.wait((keys.of(queue).room,), seconds)
 
     def feed(self, queue: str, name: str) -> dict[str, str]:
@@ -229,7 +230,7 @@ class Producing:
     def mark_feed(self, queue: str, name: str, moves: Sequence[tuple[str, str, str]]) -> int:
         """Move marks of a feed: field, value it must have now ("": none), value it gets ("": it is removed).
 
-        How many had that value: the others, which another producer has moved, are left as they are.
+        Returns how many had that value: the others, which another producer has moved, are left as they are.
         """
         moved = 0
         for i in range(0, len(moves), MARKS):

@@ -1,7 +1,7 @@
-"""Reading what may be large in answers of bounded size, so that none is more than Redis sends.
+"""Read large data in answers of bounded size, so that Redis does not cut one off.
 
-A Redis may be told how much may wait to be sent to one client (client-output-buffer-limit). It cuts an answer that is
-larger off, with the connection, and would cut the same answer each time.
+Redis may have a limit on how much may wait to be sent to one client (client-output-buffer-limit). In the middle of a
+larger answer it closes the connection, and it would do so each time.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from rq_lite.broker.scripts import Code
 from rq_lite.broker.transient import REDIS_ERRORS, is_lost
 
 LIMIT = "client-output-buffer-limit"
-LEAST = 10_000  # bytes: where not even this can be sent, it is not the size
+LEAST = 10_000  # bytes: if not even this much arrives, size is not the cause
 log = logging.getLogger("rq_lite.broker")
 
 
 class Reading:
-    """Jobs, results, definitions: whatever is as large as somebody likes."""
+    """Reads jobs, results, definitions: data whose size users decide."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -51,7 +51,7 @@ class Reading:
             at += len(found)
 
     def _in_pieces(self, name: str, field: Any, link: Link) -> bytes | None:
-        """What one field holds that is more than one answer may."""
+        """The value of one field that is larger than one answer may be."""
         parts: list[bytes] = []
         first = 1
         while True:
@@ -65,7 +65,7 @@ class Reading:
             first += size
 
     def text(self, name: str) -> bytes | None:
-        """What this key holds, a text that is never empty; None if it is not there."""
+        """The string at this key, which is never empty; None if there is no such key."""
 
         def step(on: Link) -> bytes | None:
             found, length = b"", -1
@@ -73,15 +73,15 @@ class Reading:
                 before = length
                 ends = (len(found), len(found) + self._core.portion - 1)
                 length, part = on.pipe([("STRLEN", name), ("GETRANGE", name, *ends)])
-                # Another one has taken its place: from the beginning.
+                # Another value has replaced it: begin again.
                 found, length = (found + part, length) if before in (-1, length) else (b"", -1)
             return found or None
 
         return self.sized(step, None)
 
     def window(self, place: str, first: int, count: int) -> Iterator[tuple[bytes, bytes]]:
-        """Entries of a list or a sorted set, with their scores there, from the first-th on, those first that are taken
-        next. Others may come and go meanwhile."""
+        """Entries of a list or a sorted set, and their scores, in the order in which they are taken, from index `first`
+        on. Entries may come and go meanwhile."""
         while count > 0:
             length, digest, *flat = self._window(place, first, count, 1)
             if not flat:
@@ -89,24 +89,24 @@ class Reading:
             while digest and len(flat[0]) < length:
                 found = self._window(place, first, 1, len(flat[0]) + 1)
                 if found[:2] != [length, digest]:
-                    break  # it has moved on; who reads what there is of it sees that it is no job
+                    break  # it has moved on; the caller will see that this part of it is no job
                 flat[0] += found[2]
             yield from zip(flat[::2], flat[1::2], strict=True)
             first, count = first + len(flat) // 2, count - len(flat) // 2
 
     def _window(self, place: str, first: int, count: int, start: int) -> list[Any]:
-        """One answer's part of a window; of an entry that is larger the piece that begins at `start`."""
+        """One answer's part of a window; for a larger entry, its piece that begins at `start`."""
         return self.sized(
             lambda on: self._core.run("window", (place,), first, count, self._core.portion, start, link=on)[1:], None
         )
 
     def head(self, place: str, most: int) -> bytes | None:
-        """The entry that is taken next, or its beginning, so many bytes."""
+        """The entry that is taken next, or its first `most` bytes."""
         found = self._core.run("window", (place,), 0, 1, most, 1)[3:]
         return found[0] if found else None
 
     def sized(self, step: Callable[[Link], T], link: Link | None) -> T:
-        """A step whose answers are as large as `portion` says, once more where they were still too large for Redis."""
+        """Run a step whose answers are as large as `portion` says; again with a smaller one if Redis cut one off."""
 
         def attempt(on: Link) -> T:
             while True:
@@ -129,20 +129,20 @@ class Reading:
             return self._core.patiently(lambda: attempt(lent), lent, until)
 
     def heed_limit(self, link: Link, *, cut: bool = False) -> None:
-        """After an answer was lost: ask for less at a time, if Redis may have cut it off for its size.
+        """After an answer was lost: lower `portion`, if Redis may have cut the answer off for its size.
 
-        Where it does not tell its limit, that is if such an answer was `cut` a second time.
+        If Redis does not tell its limit, `portion` is lowered only if the lost answer was a large one (`cut`).
         """
         try:
             words = link.call("CONFIG", "GET", LIMIT)[1].decode().split()
             limit = int(words[words.index("normal") + 1])
-        except (redis.ResponseError, LookupError, ValueError):  # as hosted ones answer, or with nothing
+        except (redis.ResponseError, LookupError, ValueError):  # hosted servers refuse CONFIG, or return nothing
             limit, said = self._core.portion if cut else 0, "it does not say what that is"
         except REDIS_ERRORS:
-            return  # it is away
+            return  # Redis is unreachable
         else:
             said = f"{limit:,} bytes for normal clients"
-        # What it reckons is up to a quarter more than the answer.
+        # Redis counts up to a quarter more than the answer's bytes.
         portion = max(LEAST, limit // 2)
         if limit and portion < self._core.portion:
             self._core.portion = portion

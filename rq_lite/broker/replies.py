@@ -1,4 +1,4 @@
-"""What goes into the broker's methods and what comes out of them."""
+"""Arguments and results of the broker's methods."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Feed(NamedTuple):
 
 
 class Put(NamedTuple):
-    """What became of a put: so many jobs of the batch were accepted; the queue's size and bounds after it."""
+    """The result of a put: how many jobs of the batch were accepted; the queue's size and bounds after it."""
 
     code: Code
     accepted: int = 0
@@ -39,7 +39,7 @@ class Acks(NamedTuple):
 class Taken(NamedTuple):
     """A queue's part in the answer: the first job has the delivery tag `tag + 1`, the next one more.
 
-    `closed`: of a queue that was shut down, when nothing was taken, how many jobs wait somewhere; else -1.
+    `closed`: if the queue was shut down and nothing was taken, how many jobs still wait (in any place); else -1.
     """
 
     code: Code
@@ -51,9 +51,9 @@ class Taken(NamedTuple):
 
 
 class Renewed(NamedTuple):
-    """How many of the consumers were listed, and what of the queue may be taken (0 while it is paused: 1).
+    """How many of the consumers were listed, and how many jobs and suspects may be taken (0 while `paused`).
 
-    `paused` is 2 for a queue of a newer format, of which nothing may be taken here either.
+    `paused` is 1 for a paused queue, and 2 for one with a newer format, from which this version may take nothing.
     """
 
     leases: int
@@ -63,7 +63,7 @@ class Renewed(NamedTuple):
 
 
 class Reclaimed(NamedTuple):
-    """What a step of a reclaim moved: jobs in all, of these suspects and buried ones, and how many are left."""
+    """One step of a reclaim: how many jobs moved, how many of these are suspects or buried, how many are left."""
 
     moved: int
     left: int
@@ -95,12 +95,12 @@ class Cancelled(enum.Enum):
     REMOVED = "removed"  # it waited, and will never run
     INTERRUPTING = "interrupting"  # it runs, and its consumer was told
     MARKED = "marked"  # it runs, or waits far from both ends of the queue: it is interrupted, or dropped at its turn
-    RUNNING = "running"  # so it was left alone, as asked for
+    RUNNING = "running"  # it runs, and was left alone, as asked for
     UNKNOWN = "unknown"  # it has ended, or never was
 
 
 class Death(NamedTuple):
-    """How a consumer died, and which of its jobs are charged a crash for it: "all", "none", or one's delivery tag."""
+    """How a consumer died, and which of its jobs are charged a crash for it: "all", "none", or one delivery tag."""
 
     how: str
     charged: str = "all"
@@ -108,7 +108,7 @@ class Death(NamedTuple):
 
 
 def newer_format(queue: str) -> str:
-    """What to say of a queue that this version must not touch (Code.NEWER)."""
+    """The message about a queue that this version must not touch (Code.NEWER)."""
     return (
         f"queue {queue!r} has a newer format: a newer version of rq_lite has put jobs there, with marks that this one "
         "does not know. Use that version here, too: pip install --upgrade rq_lite"

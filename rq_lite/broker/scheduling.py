@@ -16,7 +16,7 @@ from rq_lite.errors import ShutDown
 
 
 class Planned(NamedTuple):
-    """A schedule as it stands in Redis; moments in ms by Redis' clock."""
+    """A schedule in Redis; times in ms by Redis' clock."""
 
     name: str
     definition: bytes
@@ -25,7 +25,7 @@ class Planned(NamedTuple):
 
 
 class Scheduling:
-    """Definitions and slots, and the alarm that tells supervisors to look again."""
+    """Definitions and slots, and the alarm that makes supervisors check again what is due."""
 
     def __init__(self, core: Core, reads: Reading) -> None:
         self._core, self._reads = core, reads
@@ -33,8 +33,8 @@ class Scheduling:
     def plan(self, name: str, known: bytes, definition: bytes, slot: int | None) -> bool:
         """Write a definition (b"": remove it) in place of the one that is `known` (b"": none), due next at `slot`.
 
-        None leaves the next slot as it is. False: it is not what was known. Repeated after a lost answer it says False
-        though it was done: look again.
+        A `slot` of None leaves the next slot as it is. Returns False if the definition in Redis is not `known`; also
+        when the call was repeated after a lost answer, though the first one wrote: then read the schedule again.
         """
         names = (keys.SCHEDULES, keys.SCHEDULES_DUE, keys.SCHEDULES_LAST)
         with events.span("plan", None, schedule=name):
@@ -42,10 +42,10 @@ class Scheduling:
         return bool(reply[0] == Code.OK)
 
     def fire(self, schedule: Planned, queue: str, entries: Sequence[bytes], upcoming: int, last: int | None) -> bool:
-        """Put the jobs of a schedule's slots and let its next one be `upcoming`; `last` is the last that is fired.
+        """Put the jobs of a schedule's slots and set its next slot to `upcoming`; `last` is the last slot fired.
 
-        False: somebody else was faster, or it was changed; nothing was put then. Raises ShutDown where the queue was
-        shut down and there is something to put: nothing has changed then.
+        Returns False, and puts nothing, if another process was faster, or the schedule has changed. Raises ShutDown,
+        and changes nothing, if there are jobs to put and the queue was shut down.
         """
         key = keys.of(queue)
         names = (
@@ -87,7 +87,7 @@ class Scheduling:
         ]
 
     def due(self) -> tuple[int, list[Planned], int | None]:
-        """What Redis' clock says; the schedules that are due by it; when the next of the others will be."""
+        """The time by Redis' clock, the schedules that are due, and the next slot of the others; times in ms."""
         clock, flat = self._core.read(("TIME",), ("ZRANGE", keys.SCHEDULES_DUE, 0, -1, "WITHSCORES"))
         now = int(clock[0]) * 1000 + int(clock[1]) // 1000
         found = [(name, int(slot)) for name, slot in zip(flat[::2], flat[1::2], strict=True)]
@@ -99,12 +99,12 @@ class Scheduling:
     # -- the alarm
 
     def sound_alarm(self, queue: str) -> None:
-        """Let a supervisor of this queue look what is due, now."""
+        """Make a supervisor of this queue check now what is due."""
         alarm = keys.of(queue).alarm
         self._core.read(("LPUSH", alarm, 1), ("LTRIM", alarm, 0, 0))
 
     def wait_alarm(self, queues: Sequence[str], seconds: float, link: Link) -> str | None:
-        """Wait until something is due before all that was known, at most so long; the queue whose alarm rang."""
+        """Wait up to 2 s for news that something is due earlier than all that was known; the queue whose alarm rang."""
         alarms = {keys.of(queue).alarm.encode(): queue for queue in queues}
         reply = link.call("BLPOP", *alarms, min(seconds, LONGEST_BLOCK))
         return None if reply is None else alarms[reply[0]]

@@ -1,8 +1,9 @@
 """The Lua scripts: read once, sent by their digest, loaded where Redis does not have them yet.
 
-Each .lua file begins with its purpose, KEYS, ARGV, what it returns, whether it may run at maxmemory and who
-calls it. In front of each goes what it needs of `lib.lua`: Redis makes all functions anew for every call, and the whole
-of them takes as long as six commands. Every call declares, after its keys, the guard of each queue that it touches.
+Each .lua file begins with its purpose, KEYS, ARGV, what it returns, whether it may run at maxmemory and which methods
+call it. The loader puts in front of each only what it needs of `lib.lua`: Redis creates all functions again for every
+call, which for the whole library takes as long as six commands. Every call declares, after its keys, the guard of each
+queue that it touches.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ WORD = re.compile(r"\w+")
 
 
 class Code(enum.IntEnum):
-    """The first element of every script's reply; the same numbers stand on top of lib.lua."""
+    """The first element of every script's reply; lib.lua begins with the same numbers."""
 
     OK = 0
-    PART = 1  # there is more than one answer may hold: ask again
+    PART = 1  # there is more than fits in one answer: ask again
     STALE = -1  # this delivery, or this put, is no longer the caller's
     NOLEASE = -2  # the consumer has no lease: register first
     UNDECLARED = -3  # the queue has no bound yet: declare first
     MOVED = -4  # the feed is not where the caller left it
     ALIVE = -5  # the consumer's lease has not ended
     CLOSED = -6  # the queue was shut down: nothing more is put
-    NEWER = -7  # the queue's entries may carry what this version does not know: nothing of it is touched
+    NEWER = -7  # the queue's entries may carry marks that this version does not know: it touches none
 
 
 class Script:
@@ -49,7 +50,7 @@ class Script:
         self.digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, link: Link, names: tuple[str, ...], *args: Any) -> Any:
-        """The script's reply. One that Redis does not have has not run, so that it is safe to send it again."""
+        """The script's reply. A script that Redis does not have has not run: it is safe to send it again."""
         declared = guarded(names)
         try:
             return link.call("EVALSHA", self.digest, len(declared), *declared, *args)
@@ -81,9 +82,9 @@ def library() -> tuple[tuple[frozenset[str], str], ...]:
 
 
 def with_library(script: str) -> str:
-    """The script, and before it what it uses of `lib.lua`, and what that uses."""
+    """The script, preceded by the paragraphs of `lib.lua` that it uses, directly or through others."""
     needed, parts = set(WORD.findall(uncommented(script))), [script]
-    for defined, text in reversed(library()):  # whatever one uses stands before it
+    for defined, text in reversed(library()):  # a paragraph uses only earlier ones
         if defined & needed:
             needed.update(WORD.findall(text))
             parts.append(text)

@@ -1,10 +1,10 @@
-"""Where the primary is just now, according to Redis Sentinel: asked anew for each connection.
+"""Where the primary is now, according to Redis Sentinel, which is asked for each new connection.
 
     redis+sentinel://[user:password@]host[:26379][,host2[:port] …]/service[/db][?options]
 
 `rediss+sentinel://` speaks TLS, with the sentinels too. Options are those of a redis:// URL, and `sentinel_username`
-and `sentinel_password`, where the sentinels ask for them. Each is asked over a connection of its own that is closed
-again: nothing is shared between threads, greenlets or processes. The steps are those of Redis' own guidelines for
+and `sentinel_password`, if the sentinels require them. Each sentinel is asked over a connection of its own that is then
+closed: nothing is shared between threads, greenlets or processes. The steps are those of Redis' own guidelines for
 clients of Sentinel.
 """
 
@@ -19,13 +19,13 @@ import redis
 from rq_lite.redis_url import SENTINEL_SCHEMES
 
 PORT = 26379
-ANSWER = 1.0  # seconds that a sentinel has; there are others
+ANSWER = 1.0  # seconds that a sentinel has to answer; then the next is asked
 
 Make = Callable[..., Any]  # from a redis:// URL (and options of redis-py's connections): a pool that makes connections
 
 
 class Sentinels:
-    """Those of a URL without a flaw."""
+    """The sentinels of a URL without a flaw."""
 
     def __init__(self, url: str, make: Make) -> None:
         parts = urlsplit(url)
@@ -36,7 +36,7 @@ class Sentinels:
         own = [options.pop(f"sentinel_{what}", "") for what in ("username", "password")]
         query = f"?{urlencode(options)}" if options else ""
         self._sentinels = [self._maker(host, own, query, make) for host in hosts.split(",")]
-        # Of the primary; its host and port are filled in with each connection.
+        # Makes connections to the primary; its host and port are filled in for each.
         self.primaries = make(f"{self._scheme}://{credentials}{at}primary:1/{db}{query}")
 
     def _maker(self, host: str, own: list[str], query: str, make: Make) -> Any:
@@ -47,7 +47,7 @@ class Sentinels:
         )
 
     def connect(self, connection: Any) -> None:
-        """Open a connection to who is the primary now. Raises redis-py's errors."""
+        """Open a connection to the current primary. Raises redis-py's errors."""
         connection.host, connection.port = self._primary()
         connection.connect()
         try:
@@ -57,7 +57,7 @@ class Sentinels:
             return
         if role != b"master":
             connection.disconnect()
-            raise redis.ConnectionError(f"{connection.host}:{connection.port} is no primary (any more)")
+            raise redis.ConnectionError(f"{connection.host}:{connection.port} is not (or no longer) a primary")
 
     def _primary(self) -> tuple[str, int]:
         said = []
@@ -73,7 +73,7 @@ class Sentinels:
             finally:
                 sentinel.disconnect()
             if found:
-                # Asked first the next time.
+                # This sentinel is asked first the next time.
                 self._sentinels = sorted(self._sentinels, key=lambda one: one is not pool)
                 return found[0].decode(), int(found[1])
             said.append(f"{sentinel.host}:{sentinel.port} knows no service {self.service!r}")

@@ -5,7 +5,7 @@
       └───────────── took, adopt, disown ───────┘
 
 The session does not wait, retry or lock: its owner calls it from one greenlet or thread at a time, and after an error
-calls it again when it wants to. Errors of Redis pass through as they come.
+calls it again when it wants to. Errors of Redis pass through unchanged.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from rq_lite.logs import RateLimitedLog
 from rq_lite.model.outcome import Crashed, Finished, Parked, Retried
 
 MOST = 1000  # jobs or acks per exchange
-AUDIT = 10.0  # seconds between two looks at what Redis says the consumer owns, without any error
-SOON = 2.0  # after an error: a request that was on its way may be done after the reconcile has looked
+AUDIT = 10.0  # seconds between two reconciles if there was no error
+SOON = 2.0  # the same after an error: a delayed request may take effect after the first reconcile
 ENDED = Death("it has ended", charged="none")
 T = TypeVar("T")
 
@@ -31,19 +31,19 @@ class Owner(Protocol):
     """What runs, or hands out, the jobs that a session takes."""
 
     def held(self, of: Deliveries) -> Collection[int]:
-        """The tags of deliveries that are here and have not ended."""
+        """The tags of deliveries that the owner has and that have not ended."""
 
     def took(self, of: Deliveries, taken: Taken) -> None:
-        """The answer of one queue: its jobs, if any, begin here."""
+        """Begin the jobs, if any, in the answer of one queue."""
 
     def adopt(self, of: Deliveries, found: list[tuple[int, bytes]]) -> None:
-        """These deliveries (tag and entry) are the consumer's, and nothing here knows them: they begin here."""
+        """Begin these deliveries (tag and entry), which Redis says are the consumer's and the owner does not have."""
 
     def look(self, of: Deliveries, owned: set[int]) -> None:
-        """Redis says that these are the consumer's: what has not begun here and is not among them does not begin."""
+        """Redis says that the consumer owns `owned`: a delivery that has not begun and is not among them must not."""
 
     def disown(self, of: Deliveries, owned: set[int]) -> int:
-        """Deliveries that are not among these end for nothing, their tags may be given again; how many are here."""
+        """Ignore the end of deliveries that are not in `owned`: Redis may give their tags again. Returns how many."""
 
 
 class Session:
@@ -53,13 +53,13 @@ class Session:
     2. `exchange` settles what has ended (the common `done` as a bare tag) and takes up to `want` jobs, in one step.
     3. Jobs come with delivery tags that count up; each is fenced by its tag: a result under a tag that is no longer the
        consumer's is refused and counted as stale.
-    4. Without a lease (it ended during a standstill, or Redis lost its data) the answer is NOLEASE: the session makes
-       the queue known again, registers, and looks soon. Tags that begin again say that the data is gone.
+    4. Without a lease (it ended during a standstill, or Redis lost its data) the answer is NOLEASE: the session
+       declares the queue again, registers, and reconciles soon. A lower tag than before means that the data is gone.
     5. After an error the outcome of the last request is unknown: the next call reconciles first. It asks Redis what the
        consumer owns, adopts deliveries that came in a lost answer, forgets results that arrived after all, and disowns
        what Redis does not know.
     6. Periodically it reconciles without an error: a delayed request may take effect after its caller timed out.
-    7. Of a queue of a newer format (NEWER) nothing is taken; what was taken before is settled as ever.
+    7. Nothing is taken from a queue with a newer format (NEWER); what was taken before is settled as usual.
     8. At the end `give_back` returns what has not ended, uncharged; `forget` ends the lease.
     """
 
@@ -80,7 +80,7 @@ class Session:
         self._log = log
         self._declare = declare
         self._registered = False
-        self.newer: set[str] = set()  # queues of a newer format, of which nothing is taken
+        self.newer: set[str] = set()  # queues with a newer format, from which nothing is taken
         self.unsure = False  # the outcome of the last request is unknown
         self._audit_at = time.monotonic() + AUDIT * random.uniform(0.5, 1.0)
 
@@ -90,16 +90,16 @@ class Session:
 
     @property
     def acking(self) -> list[Deliveries]:
-        """Those of which something is done."""
+        """The queues with something to ack."""
         return [of for of in self.deliveries.values() if of.acks]
 
     @property
     def unsettled(self) -> int:
-        """How many runs have ended of which Redis has not heard."""
+        """How many runs have ended and are not settled."""
         return sum(len(of.acks) + len(of.outcomes) for of in self.deliveries.values())
 
     def close(self) -> None:
-        """Cut the connection; after an error, so that no late answer is taken for the next one."""
+        """Cut the connection; after an error, so that no late answer is read as that to the next request."""
         self.link.close()
 
     # -- taking and settling
@@ -107,7 +107,7 @@ class Session:
     def exchange(self, of: Sequence[Deliveries], want: int) -> tuple[int, bool]:
         """Settle what is done, and take up to `want` jobs from these queues in their order.
 
-        How many came, and whether every queue has given what it could: then there is nothing more just now.
+        Returns how many came, and whether every queue has given all it could: then nothing more waits just now.
         """
         self._begin(want > 0)
         sent = [some.acks[:MOST] for some in of]
@@ -133,11 +133,11 @@ class Session:
                 some.highest = taken.tag + len(taken.jobs)
                 came += len(taken.jobs)
             self._owner.took(some, taken)
-        self.unsure = False  # only now: what an interruption kept from its owner is adopted with the next request
+        self.unsure = False  # only now: jobs that an interruption kept from the owner are adopted with the next request
         return came, complete
 
     def settle(self) -> None:
-        """Tell Redis of up to `MOST` runs of each queue that have not simply ended as done."""
+        """Settle up to `MOST` runs of each queue that have ended otherwise than with an ack."""
         for of in self.deliveries.values():
             if of.outcomes:
                 self._begin(False)
@@ -165,7 +165,7 @@ class Session:
         return stale
 
     def isolate(self, of: Deliveries) -> bool:
-        """Take a suspect, for an owner that has nothing else; whether the queue is to be asked again, or has given."""
+        """Take a suspect, for an owner that runs nothing else; True if one came, or the queue is to be asked again."""
         self._begin(True)
         self.unsure = True
         code, tag, entry = self._broker.takes.isolate(of.queue, self.consumer, self.link)
@@ -180,15 +180,15 @@ class Session:
         return code is Code.NOLEASE or tag > 0
 
     def give_back(self, of: Deliveries, tags: Collection[int], *, looking: bool = True) -> None:
-        """Return these to the head of the queue, uncharged. Not `looking`: without a reconcile, which begins jobs."""
-        of.leaving.update(tags)  # until Redis has heard of it, also if it takes several tries
+        """Return these to the head of the queue, uncharged. Not `looking`: no reconcile before: it may begin jobs."""
+        of.leaving.update(tags)  # until Redis has confirmed it, even if that takes several tries
         if looking:
             self._begin(False)
         self._ask(lambda: self._broker.takes.give_back(of.queue, self.consumer, [*tags], link=self.link))
         of.leaving.difference_update(tags)
 
     def forget(self) -> None:
-        """End the leases: Redis gives what is left to others, uncharged, and forgets this consumer."""
+        """End the leases: what is left returns to its queue, uncharged, and Redis forgets this consumer."""
         for queue in self.deliveries:
             self._broker.tends.reclaim(queue, self.consumer, certain=True, death=ENDED, link=self.link)
 
@@ -198,10 +198,10 @@ class Session:
         """Make what Redis and the owner know the same again.
 
         `lost`: after an error, when Redis may have forgotten its last steps (a failover, a file that lost its tail). It
-        then gives the same tags once more, and what still runs under one of them must not settle another's job.
+        then gives the same tags again, and a run under an old tag must not settle the job that now has this tag.
         """
         for of in self.deliveries.values():
-            held = set(self._owner.held(of))  # before what has finished: a run that ends meanwhile is in both
+            held = set(self._owner.held(of))  # read before `finished`: a run that ends meanwhile is in both
             owned = self._broker.takes.inflight(of.queue, self.consumer, self.link)
             of.forget_all_but(owned)
             of.leaving &= owned
@@ -216,15 +216,15 @@ class Session:
         self._audit_at = time.monotonic() + (SOON if lost else AUDIT * random.uniform(0.8, 1.2))
 
     def _adopt(self, of: Deliveries, tags: list[int]) -> None:
-        """Begin jobs that were booked on this consumer by an answer that was lost."""
+        """Begin jobs that Redis has booked on this consumer in an answer that was lost."""
         self._broker.reads.heed_limit(self.link)
-        of.highest = max(of.highest, tags[-1])  # else tags that begin again below these would not be seen
+        of.highest = max(of.highest, tags[-1])  # else a lower tag, after a loss of data, would not be noticed
         found = self._broker.takes.booked(of.queue, self.consumer, tags, self.link)
         self._owner.adopt(of, found)
         self._log.warn("lost", f"queue {of.queue!r}: an answer was lost; {len(found)} jobs in it begin now")
 
     def _begin(self, taking: bool) -> None:
-        """Before each request: registered, if it takes, and sure of the last one."""
+        """Before each request: register, if it takes jobs; reconcile, if the outcome of the last one is unknown."""
         if taking and not self._registered:
             for queue in self.deliveries:
                 self._broker.takes.register(queue, self.consumer, link=self.link)
@@ -239,7 +239,7 @@ class Session:
         return reply
 
     def _renew(self, of: Deliveries) -> None:
-        """The lease has ended: by time, or Redis has lost everything, the queue's bound and order with it."""
+        """Register again: the lease has expired, or Redis has lost all data, the queue's bound and order included."""
         if self._declare is not None:
             self._declare(of.queue)
         self._broker.takes.register(of.queue, self.consumer, link=self.link)
@@ -250,7 +250,7 @@ class Session:
         of.forget_all_but(set())
         of.leaving.clear()
         count = self._owner.disown(of, set())
-        self._log.warn("emptied", f"queue {of.queue!r}: Redis has lost its data, and {count} jobs that run here")
+        self._log.warn("emptied", f"queue {of.queue!r}: Redis has lost its data, including {count} jobs that run here")
 
     def _note_stale(self, of: Deliveries, count: int) -> None:
         self._log.warn("stale", f"queue {of.queue!r}: {count} results came too late, their jobs had been reclaimed")

@@ -1,8 +1,8 @@
-"""Connections over TCP that stand, or have failed, within their time, in which the host's name is looked up, too.
+"""Connections over TCP with one deadline, which includes the look-up of the host's name.
 
-The system's resolver knows no deadline and cannot be interrupted: a name whose servers are silent takes it 10 to 40 s.
-So it runs in a thread that is left to itself, and all callers that ask for the same name meanwhile wait for the same
-thread.
+The system's resolver has no deadline and cannot be interrupted: a name whose servers are silent takes it 10 to 40 s.
+So it runs in a thread that goes on after the deadline, and all callers that ask for the same name meanwhile wait for
+the same thread.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import redis
 
 Found = list[tuple[Any, ...]]  # as getaddrinfo returns it
 
-# In a consumer this is the loop's own way, with threads that no job takes: see consumer/boot.py.
+# In a consumer this is the loop's resolver, whose threads jobs do not use: see consumer/boot.py.
 resolve: Callable[..., Found] = socket.getaddrinfo
 _asked: dict[tuple[Any, ...], Asked] = {}
 
 
 class Asked:
-    """One question to the name servers, which is under way."""
+    """One look-up that is under way."""
 
     def __init__(self, key: tuple[Any, ...]) -> None:
         self.key = key
@@ -36,7 +36,7 @@ class Asked:
     def begin(self) -> None:
         try:
             threading.Thread(target=self._ask, name=f"rq-lite-look-up-{self.key[0]}", daemon=True).start()
-        except RuntimeError as error:  # no thread can be started: others may wait for this answer, too
+        except RuntimeError as error:  # no thread can be started: other callers may wait for this answer, too
             _asked.pop(self.key, None)
             self._error = socket.gaierror(socket.EAI_AGAIN, f"Its name cannot be looked up: {error}")
             self._ended.set()
@@ -62,13 +62,13 @@ class Asked:
 
 
 def is_patched() -> bool:
-    """Whether sockets, and what waits for them, belong to the loop of a thread: gevent has patched this process."""
+    """Whether gevent has patched this process: sockets, and waits for them, then belong to the loop of one thread."""
     return socket.socket.__module__.startswith("gevent")
 
 
 def look_up(host: str, port: int, within: float | None) -> Found:
-    """Where this is, as from getaddrinfo, but within this time. Raises OSError."""
-    try:  # an address costs no thread
+    """The addresses of a host, as getaddrinfo returns them, but within `within` seconds. Raises OSError."""
+    try:  # a numeric address needs no thread
         return _socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except OSError:
         pass
@@ -83,7 +83,7 @@ def look_up(host: str, port: int, within: float | None) -> Found:
 
 
 class Tcp(redis.Connection):
-    """redis-py's, with one deadline for all that comes before Redis is spoken to."""
+    """redis-py's connection, with one deadline for all that comes before the first command."""
 
     def _connect(self) -> socket.socket:
         within: float | None = self.socket_connect_timeout
@@ -119,7 +119,7 @@ class Tls(redis.SSLConnection, Tcp):
     """The same under TLS; the certificate is checked for the name, not for the address."""
 
 
-# What redis-py makes of a URL, and what we use in its place.
+# The connection classes that redis-py chooses for a URL, and what we use in their place.
 OURS: dict[Any, Any] = {redis.Connection: Tcp, redis.SSLConnection: Tls}
 
-os.register_at_fork(after_in_child=_asked.clear)  # those threads are not here
+os.register_at_fork(after_in_child=_asked.clear)  # the child does not have those threads

@@ -1,4 +1,4 @@
-"""What keeps queues going: leases, reclaim, promotion, what workers say of themselves, and waiting for the end."""
+"""What keeps queues going: leases, reclaim, promotion, announcements of workers, waiting until a queue is drained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rq_lite.broker.link import Link
 from rq_lite.broker.replies import Death, Reclaimed, Renewed
 from rq_lite.broker.scripts import Code
 
-UNSEEN = Death("nobody saw how")
+UNSEEN = Death("for an unknown reason")
 
 
 class Tending:
@@ -44,7 +44,7 @@ class Tending:
     ) -> Reclaimed | None:
         """Return a dead consumer's jobs to the head of the queue, a batch; `cursor` is what the last call returned.
 
-        None: its lease has not ended, and nobody said that it is `certain` to be dead.
+        None: its lease has not ended, and the caller did not say that it is `certain` to be dead.
         """
         key = keys.of(queue)
         names = (
@@ -58,7 +58,7 @@ class Tending:
         return None if reply[0] == Code.ALIVE else Reclaimed(*map(int, reply[1:]))
 
     def promote(self, queue: str, most: int = 500) -> tuple[int, float | None]:
-        """Move jobs that are due to the queue, a batch; how many, and seconds until the next is due."""
+        """Move jobs that are due to the queue, a batch; how many, and seconds until the next is due (None: no job)."""
         key = keys.of(queue)
         with events.span("promote", None, queue=queue):
             reply = self._core.run("promote", (key.scheduled, key.pending, key.meta, key.bell, key.suspects), most)
@@ -71,7 +71,7 @@ class Tending:
         return {pairs[i].decode(): float(pairs[i + 1]) / 1000 - now for i in range(0, len(pairs), 2)}
 
     def announce(self, worker_id: str, facts: dict[str, str | int], lifetime: float) -> None:
-        """Say in `rq-lite:worker:<id>` what a worker is; it is gone by itself after `lifetime` seconds."""
+        """Write what a worker is to `rq-lite:worker:<id>`, which expires after `lifetime` seconds."""
         names, said = (keys.worker(worker_id), keys.WORKERS), flat(list(facts.items()))
         with events.span("announce", None, worker=worker_id):
             self._core.run("announce", names, worker_id, ms(lifetime), *said)
@@ -86,10 +86,10 @@ class Tending:
         return reply[1], reply[2]
 
     def wait_drained(self, queue: str, seconds: float) -> bool:
-        """Wait until perhaps nothing is unfinished; False after the time (about 2 s at most), or after weather."""
+        """Wait until nothing may be unfinished; False after `seconds` (about 2 at most), or after a transient error."""
         return self._core.wait((keys.of(queue).drained,), seconds)
 
     def trim(self, queue: str) -> int:
-        """Drop buried jobs over the caps; how many. There may be more until it says 0."""
+        """Drop buried jobs over the caps; returns how many. There may be more until it returns 0."""
         key = keys.of(queue)
         return int(self._core.run("trim", (key.dead, key.dead_index, key.meta, key.cancelled), *self._core.caps)[1])

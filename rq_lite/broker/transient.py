@@ -1,4 +1,4 @@
-"""Errors of Redis: which of them pass by themselves, and what each means to people."""
+"""Errors of Redis: which of them are transient, and each in words for people."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rq_lite.broker.address import Address
 from rq_lite.errors import BrokerError, BrokerOutOfMemory, BrokerUnavailable
 
 # Replies that say "not now": Redis is loading, busy, failing over, or has just been demoted. For some of them redis-py
-# has a class and cuts their first word off; Redis 6.2 hides a script's in the text about the script.
+# has a class, and removes their first word; Redis 6.2 puts a script's error inside a text about the script.
 PASSING = (ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError)
 
 
@@ -46,14 +46,15 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether no answer came. Some answers are faults of the connection to redis-py."""
+    """Whether no answer came. redis-py raises connection errors for some answers, too."""
     return isinstance(error, LOST) and not isinstance(error, ANSWERS)
 
 
 def explained(error: BaseException, address: Address, *, unknown: bool = False) -> BrokerError:
     """The error in one line, for people: what is wrong with this Redis, without the password.
 
-    `unknown`: a request may have been done though no answer came; what Redis says to the next one does not tell.
+    `unknown`: an earlier request may have been done though no answer came; an error in reply to a later one does not
+    settle that.
     """
     text = address.veiled(str(error)).split("\n", 1)[0]
     where = f"Redis at {address.shown}"
@@ -66,7 +67,7 @@ def explained(error: BaseException, address: Address, *, unknown: bool = False) 
         return BrokerUnavailable(f"{where} cannot be reached: {text or type(error).__name__}", outcome=outcome)
     if unknown or is_transient(error):
         return BrokerUnavailable(f"{where} answers: {text}", outcome=outcome)
-    # From a plain command, and from a script on Redis 7, redis-py knows it; on 6.2 it is in the text.
+    # redis-py has a class for it, but not for that of a script on Redis 6.2: there it is in the text.
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in text:
         return BrokerOutOfMemory(
             f"{where} is at its maxmemory and stores nothing more; nothing more was put. "

@@ -1,1 +1,1 @@
-"""A redis-server of this user, started when there is no other, and stopped when its last user has left."""
+"""A redis-server for this user, started when no other Redis is set, and stopped when no process uses it any more."""

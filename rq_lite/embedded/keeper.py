@@ -1,11 +1,11 @@
-"""The keeper: the process that runs the embedded redis-server, and stops it when its last user has left.
+"""The keeper: the process that runs the embedded redis-server, and stops it when no process uses it any more.
 
 `rq_lite.embedded.server` starts this file by its path, isolated (`python -ISB`), not as `-m rq_lite.embedded.keeper`:
 that would import the package with everything in it, and the keeper should stay as small as an interpreter can be.
 It therefore imports the standard library only, and little of that.
 
-It is handed two locks, already taken (see rq_lite/embedded/server.py): keeper.lock stays with it for its life,
-server.lock goes on to redis-server. Standard output and error are the log.
+It is handed two locks, already taken (see rq_lite/embedded/server.py): it holds keeper.lock as long as it lives, and
+passes server.lock on to redis-server. Standard output and error are the log.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def main(folder: Path, socket: Path, binary: str, keeper_lock: int, server_lock: int) -> None:
-    # The one who started us waits for the process it knows of, which ends here: nobody gets a zombie.
+    # The process that started us waits for this one, which ends here: so the keeper itself never becomes its zombie.
     if os.fork():
         os._exit(0)
     os.umask(0o077)
@@ -73,7 +73,7 @@ def start(command: list[str]) -> int:
         return child
     try:
         # Where the kernel offers it, the server is told to stop when the keeper is killed. Elsewhere the
-        # next one who attaches tells it.
+        # next process that attaches tells it.
         if prctl is not None:
             prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != parent:
@@ -87,9 +87,9 @@ def start(command: list[str]) -> int:
 
 
 def watch_users(path: Path) -> None:
-    """Wait until nobody holds users.lock any more, then ask the main thread to stop the server.
+    """Wait until no process holds users.lock any more, then ask the main thread to stop the server.
 
-    The lock stays taken until the process ends: a newcomer waits until the old server is gone.
+    The lock stays taken until the keeper ends: a new user waits until the old server is gone.
     """
     try:
         fcntl.flock(os.open(path, os.O_RDWR), fcntl.LOCK_EX)

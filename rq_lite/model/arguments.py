@@ -1,8 +1,8 @@
-"""A task's arguments on their way through JSON: refused at put, or the same on the other side; never changed.
+"""A task's arguments on their way through JSON: refused by the put, or the same in the job; never changed.
 
-What JSON has no word for (bytes, datetime, Decimal, UUID, set, tuple, dataclass, …) is restored where the
-task's annotation says what it was; without such an annotation it is refused. Each parameter counts for itself: an
-annotation that cannot be used leaves the others as they are.
+Values that JSON has no word for (bytes, datetime, Decimal, UUID, set, tuple, dataclass, …) are restored if the
+parameter's annotation names their type; without such an annotation they are refused. An annotation that cannot be used
+does not affect the other parameters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if sys.version_info >= (3, 14):
     from annotationlib import Format
 
 IMPORT = "import the types it names outside `if TYPE_CHECKING:`"
-# How the trouble with a value ends that JSON has no word for; `mended` puts something better in its place.
+# The end of the message about a value that JSON has no word for; `mended` replaces it by a better one.
 ANNOTATE = "; annotate the parameter with the type to have it restored"
 SCALARS = frozenset({str, int, bool, type(None)})
 PLAIN = frozenset({str, int, float, bool, type(None), list, dict, Any, object, inspect.Parameter.empty})
@@ -43,12 +43,12 @@ class Arguments:
         self._fewest, self._most = len(required), len(positional)
         self._simple = not any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
         self._hints, self._result = hints_of(function, self.signature)
-        # What restores its result; None: it comes out of JSON as it went in.
+        # The type that its result is restored to; None: the result comes out of JSON as it went in.
         self.returns = self._result.kind if self._result.restores else None
         self._special = {name: hint.kind for name, hint in self._hints.items() if hint.restores}
         # Parameters whose annotations cannot be resolved, and why.
         self.unread = {name: hint.unread for name, hint in self._hints.items() if hint.unread}
-        # Whether they come out of JSON as they went in, with nothing to restore.
+        # Whether all arguments come out of JSON as they went in, with nothing to restore.
         self.plain = not self._special
         self._names = [p.name for p in positional]
         self._keywords = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
@@ -62,7 +62,7 @@ class Arguments:
                 self.signature.bind(*args, **kwargs)
             except TypeError as error:
                 raise BadArgument(f"task {self.task}: {error}; it takes {in_words(self.signature)}") from None
-        # What is restored is always looked at: a str would come back as the bytes that it may stand for.
+        # Arguments that are restored are always checked: a str, given for bytes, could come back as bytes.
         special = bool(self._special)
         for index, value in enumerate(args):
             if special or type(value) not in SCALARS:
@@ -114,11 +114,11 @@ class Arguments:
             return value
         try:
             return msgspec.convert(value, wanted)
-        except (msgspec.ValidationError, TypeError) as error:  # the second: of classes that take no look at a value
+        except (msgspec.ValidationError, TypeError) as error:  # TypeError: from a class that refuses isinstance
             raise msgspec.ValidationError(f"argument {parameter!r}: {error}") from None
 
     def from_text(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Text (a row of a table) as the annotations say: "4" for an int is 4. Raises BadArgument."""
+        """Convert text (a row of a table) as the annotations say: "4" for an int is 4. Raises BadArgument."""
         typed: dict[str, Any] = {}
         for name, value in values.items():
             hint = self._hints.get(self._of(name) or "", Hint())
@@ -136,14 +136,14 @@ class Hint(NamedTuple):
 
     kind: Any = Any
     restores: bool = False  # values that JSON has no word for come back as this type
-    way_out: str = ANNOTATE  # how the trouble with a value ends that JSON has no word for
-    unread: str = ""  # why it cannot be resolved; then it means nothing
+    way_out: str = ANNOTATE  # the end of the message about a value that JSON has no word for
+    unread: str = ""  # why it cannot be resolved; then it is ignored
     unfit: str = ""  # why it cannot restore anything
 
 
 def signature_of(function: Callable[..., object]) -> inspect.Signature:
     try:
-        if sys.version_info >= (3, 14):  # which evaluates annotations here, where not told otherwise
+        if sys.version_info >= (3, 14):  # which by default evaluates annotations here
             return inspect.signature(function, annotation_format=Format.FORWARDREF)
         return inspect.signature(function)
     except ValueError:  # some functions written in C have none
@@ -152,7 +152,7 @@ def signature_of(function: Callable[..., object]) -> inspect.Signature:
 
 
 def in_words(signature: inspect.Signature) -> str:
-    """As its function is written: what is not resolved stands there by its name."""
+    """The signature as it is written in the source; an unresolved annotation by its name."""
     return str(
         signature.replace(
             parameters=[
@@ -164,14 +164,14 @@ def in_words(signature: inspect.Signature) -> str:
 
 
 def hints_of(function: Callable[..., object], signature: inspect.Signature) -> tuple[dict[str, Hint], Hint]:
-    """What the annotations mean, by parameter, and that of the result. One that cannot be used spoils no other."""
+    """What the annotations mean, by parameter, and that of the result. One that cannot be used affects no other."""
     function = innermost(function)
     hints = {p.name: hint_of(p.annotation, function) for p in signature.parameters.values()}
     return hints, hint_of(signature.return_annotation, function)
 
 
 def innermost(function: Any) -> Any:
-    """What the annotations were written at, behind wrappers and partials."""
+    """The function that the annotations were written for, behind wrappers and partials."""
     function = inspect.unwrap(function)
     while isinstance(function, functools.partial):
         function = inspect.unwrap(function.func)
@@ -179,7 +179,7 @@ def innermost(function: Any) -> Any:
 
 
 def names_at(function: Any) -> dict[str, Any]:
-    """What the annotations of this function, class or callable object may name."""
+    """The names that annotations of this function, class or callable object may use."""
     module = sys.modules.get(getattr(function, "__module__", None) or "")
     found: dict[str, Any] = getattr(function, "__globals__", {} if module is None else vars(module))
     return found
@@ -193,17 +193,17 @@ def hint_of(annotation: Any, function: Any) -> Hint:
     alone = types.SimpleNamespace(__annotations__={"it": annotation}, __type_params__=parameters)
     try:
         kind = typing.get_type_hints(alone, names_at(function))["it"]
-    except Exception as error:  # whatever an annotation raises: it names what exists for type checkers only
+    except Exception as error:  # an annotation may raise anything: its names may exist for type checkers only
         return unresolved(error)
     if is_plain(kind):
         return Hint(kind, way_out=f"{ANNOTATE} (now it is {shown(kind)})")
     try:
         check_restorable(kind)
     except (TypeError, RuntimeError) as error:
-        why, _, _ = str(error).partition(" - type `")  # msgspec says the type once more
+        why, _, _ = str(error).partition(" - type `")  # msgspec repeats the type
         unfit = f"its annotation {shown(kind)} does not say what to restore: {why}; name one type"
         return Hint(kind, way_out=f"; {unfit}", unfit=unfit)
-    except Exception as error:  # the same in a field of a dataclass
+    except Exception as error:  # a field of a dataclass has an annotation that cannot be resolved
         return unresolved(error)
     return Hint(kind, restores=True)
 
@@ -214,7 +214,7 @@ def unresolved(error: Exception) -> Hint:
 
 
 def check_restorable(kind: Any) -> None:
-    """Raise TypeError where nothing of this type can be made of JSON; whatever its own annotations raise."""
+    """Raise TypeError if no value of this type can be made from JSON, or whatever its own annotations raise."""
     if getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
         raise TypeError("a Protocol names no class")
     for part in typing.get_args(kind):
@@ -231,7 +231,7 @@ def is_plain(kind: Any) -> bool:
     """Whether values of this annotation are what JSON gives back anyway, or may be anything."""
     if isinstance(kind, (typing.ParamSpecArgs, typing.ParamSpecKwargs)):
         return True
-    with contextlib.suppress(TypeError):  # of what cannot be hashed
+    with contextlib.suppress(TypeError):  # the annotation cannot be hashed
         if kind in PLAIN:
             return True
     if typing.get_origin(kind) in (list, dict, typing.Union, types.UnionType):
@@ -240,7 +240,7 @@ def is_plain(kind: Any) -> bool:
 
 
 def mended(trouble: str, way_out: str) -> str:
-    """The trouble with another end, where an annotation could mend it."""
+    """The message with `way_out` at its end, if an annotation could help."""
     return trouble.removesuffix(ANNOTATE) + way_out if trouble.endswith(ANNOTATE) else trouble
 
 
@@ -267,7 +267,7 @@ def round_trip_trouble(value: Any, wanted: Any) -> str | None:
         back = msgspec.json.decode(text, type=wanted)
     except Exception as error:
         return f"{value!r:.80} does not go through JSON as {shown(wanted)}: {error}; put what JSON can carry"
-    # (1,) and (1.0,) are equal: their texts tell them apart. A set may be written in another order, but not longer.
+    # (1,) and (1.0,) are equal: their JSON tells them apart. A set may be written in another order, but not longer.
     if type(back) is not type(value) or back != value or len(msgspec.json.encode(back)) != len(text):
         return f"{value!r:.80} comes back from JSON as {back!r:.80}: the annotation is {shown(wanted)}"
     return None

@@ -1,4 +1,4 @@
-"""How a job ends of which somebody wants to hear: its result as JSON, and its callbacks as entries."""
+"""How a tracked job ends: its result as JSON, and its callbacks as entries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST_TTL = 10**9  # seconds
 class Puts(NamedTuple):
     """How callbacks are put."""
 
-    says: Callable[[str], dict[str, Any]]  # what a put of this task says beside its arguments; nothing: not known here
+    says: Callable[[str], dict[str, Any]]  # what a put of this task says beside its arguments; nothing: unknown here
     seal: Seal
 
 
@@ -27,7 +27,7 @@ class BadResult(ValueError):
 
 
 def done(message: Message, queue: str, attempts: int, result: bytes, puts: Puts) -> Finished:
-    """It has returned; `result` is JSON, as `encoded` makes it."""
+    """The job has returned; `result` is JSON, as `encoded` makes it."""
     kept = message.result_ttl is not None
     ended = ended_of(message, queue, attempts, "done", result=msgspec.Raw(result))
     return Finished("done", b'"value":' + result if kept else b"", ttl(message), b"", callbacks(message, ended, puts))
@@ -49,14 +49,14 @@ def buried(message: Message, queue: str, attempts: int, failure: Failure, outcom
         return outcome
     try:
         return given_up(message, queue, attempts, failure, outcome.report, puts)
-    except Exception as fault:  # of callbacks that cannot be made of arguments that nest too deep, say
+    except Exception as fault:  # callbacks may be impossible to encode, as with arguments that nest too deep
         report = msgspec.json.decode(outcome.report, type=Report)
         report.error = f"{report.error}; its callbacks could not be made: {type(fault).__name__}: {fault}"
         return report.buried()
 
 
 def encoded(message: Message, result: Any, arguments: Arguments, most: int) -> bytes:
-    """The result as JSON; raises BadResult. It is not looked at where nobody asks for it."""
+    """The result as JSON; raises BadResult. It is not encoded if neither a client nor a callback gets it."""
     if message.result_ttl is None and not (message.then or {}).keys() & {"success", "done"}:
         return b"null"
     try:
@@ -90,7 +90,7 @@ def ended_of(message: Message, queue: str, attempts: int, state: str, **more: An
 
 
 def callbacks(message: Message, ended: Ended, puts: Puts) -> list[tuple[str, bytes]]:
-    """Queue and entry of what is put now. The ids derive from the job's: they are known when they are met again."""
+    """The callbacks to put: queue and entry. Their ids derive from the job's: made again, they are the same."""
     found = []
     for word, (queue, task) in (message.then or {}).items():
         if word in ("done", "success" if ended.state == "done" else "failure"):
@@ -101,5 +101,5 @@ def callbacks(message: Message, ended: Ended, puts: Puts) -> list[tuple[str, byt
 
 
 def ttl(message: Message) -> int:
-    """In ms."""
+    """How long the result is kept, ms."""
     return 0 if message.result_ttl is None else max(1, round(min(message.result_ttl, LONGEST_TTL) * 1000))

@@ -42,9 +42,9 @@ def describe(error: BaseException, seconds: float) -> Failure:
 
 
 def beside_a_loop(error: BaseException, failure: Failure) -> Failure:
-    """Of a greenlet's job: the failure, and the way out where it came of another job's asyncio.
+    """The failure of a greenlet's job, with the way out if another job's asyncio caused it.
 
-    Greenlets share one thread, and a thread runs one event loop at a time. The job's own has ended by now.
+    Greenlets share one thread, and a thread runs one event loop at a time. The job's own loop has ended by now.
     """
     asyncio: Any = sys.modules.get("asyncio")
     if asyncio is None or asyncio._get_running_loop() is None or not is_of_async(error):
@@ -55,7 +55,7 @@ def beside_a_loop(error: BaseException, failure: Failure) -> Failure:
 
 
 def is_of_async(error: BaseException | None) -> bool:
-    """Whether code that looks for a running loop raised this, or what it came of."""
+    """Whether code that looks for a running loop raised this error, or one that caused it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -67,7 +67,7 @@ def is_of_async(error: BaseException | None) -> bool:
 
 
 def wanted_delay(error: BaseException) -> float | None:
-    """In seconds; None where it asks for none that there can be: a subclass of Retry may hold anything."""
+    """The delay that the error asks for, in seconds; None if none, or no possible one: a subclass may hold anything."""
     if not isinstance(error, Retry):
         return None
     try:
@@ -101,5 +101,5 @@ def trace(error: BaseException) -> str:
 
 
 def encodable(text: str) -> str:
-    """The text without lone surrogates (as the name of a file that is no UTF-8 has them): a report is UTF-8."""
+    """The text without lone surrogates (a file name that is not UTF-8 has them): a report is UTF-8."""
     return text.encode(errors="replace").decode()

@@ -1,9 +1,9 @@
 """A job as bytes and back: versioned JSON, checked at C speed by msgspec; docs/internals/protocol.md describes it.
 
 An entry in Redis is that JSON, from the second attempt on with `<attempts>.<crashes>` in front: these two change
-while the job waits, the JSON never does. Between them may stand marks, for the scripts, in this order: `@<priority>`,
+while the job waits, the JSON never does. Between them may be marks, for the scripts, in this order: `@<priority>`,
 `#<id>` (the job is tracked), and those of newer versions, which are not known here: such a job is parked.
-Behind the JSON may stand a signature (signing.py).
+A signature may follow the JSON (signing.py).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from rq_lite.errors import PayloadTooLarge
 from rq_lite.model.names import NAME, encoded_id
 from rq_lite.model.unreadable import UNREADABLE
 
-Seal: TypeAlias = Callable[[str, bytes], bytes]  # JSON as it may lie on a queue of this name: signed, with a secret
+Seal: TypeAlias = Callable[[str, bytes], bytes]  # from a queue's name and JSON: the JSON, signed if there is a secret
 VERSION = 1
 ENDS = ("success", "failure", "done")  # when a callback is put
 LONGEST_ID = 150  # of a callback's job
-# What no function runs has no task: its one argument is the item, or this keyword holds it as base64 of a pickle.
+# The message of an item has no task: its one argument is the item, or this keyword holds it as base64 of a pickle.
 ITEM = "pickle"
 HEAD = re.compile(
     rb"(\d{1,9})\.(\d{1,9})(?:@([0-9a-z.+-]{1,30}))?(?:#([A-Za-z0-9_.:%-]{1,200}))?"
@@ -36,10 +36,10 @@ SIGNATURE = re.compile(rb"\}([0-9a-f]{64})\Z")
 
 
 class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """What stands in the JSON.
+    """The fields of the JSON.
 
-    `timeout` (seconds) and `retries` only where a put says otherwise than its task. `result_ttl`: for how many seconds
-    its result is kept. `then`: what is put when it has ended, as "success", "failure" or "done" to [queue, task].
+    `timeout` (seconds) and `retries` only if a put says otherwise than its task. `result_ttl`: for how many seconds
+    the result is kept. `then`: the callbacks, as "success", "failure" or "done" to [queue, task].
     """
 
     v: int
@@ -91,7 +91,7 @@ _version = msgspec.json.Decoder(dict[str, Any]).decode
 def decode(entry: bytes) -> tuple[Message, int, int]:
     """The message, how many attempts were begun before, and how many of them ended in a crash.
 
-    Whether a signature fits is not looked at here: that is for `Broker.opened`. Raises Undecodable.
+    The signature is not checked here: the broker's `opened` does that. Raises Undecodable.
     """
     attempts = crashes = 0
     text = entry
@@ -113,7 +113,7 @@ def decode(entry: bytes) -> tuple[Message, int, int]:
     if message.then is not None and not all(
         word in ENDS and len(to) == 2 and NAME.fullmatch(to[0]) for word, to in message.then.items()
     ):
-        raise Undecodable(f"then: {message.then}, and it maps {', '.join(ENDS)} to [queue, task]"[:300])
+        raise Undecodable(f"then: {message.then}; it must map {', '.join(ENDS)} to [queue, task]"[:300])
     return message, attempts, crashes
 
 
@@ -128,7 +128,7 @@ def parse(entry: bytes) -> Head | None:
 
 
 def parsed(entry: bytes) -> Head:
-    """The same; raises Undecodable."""
+    """As `parse`; raises Undecodable."""
     head = parse(entry)
     if head is None:
         raise Undecodable("it does not begin like a job")
@@ -142,7 +142,7 @@ def split(entry: bytes) -> tuple[int, int, bytes]:
 
 
 def as_is(_queue: str, text: bytes) -> bytes:
-    """What seals and opens where there is no secret."""
+    """Seals and opens if there is no secret."""
     return text
 
 
@@ -155,7 +155,7 @@ USUAL = re.compile(rb'[^{]*\{"v":1,"id":"([^"\\]*)"')
 
 
 def id_in(entry: bytes) -> str | None:
-    """The id of a job, without decoding the rest where it begins as ours do; None for what is no job."""
+    """The id of a job, without decoding the rest if it begins as ours do; None if it is no job."""
     match = USUAL.match(entry)
     try:
         return match[1].decode() if match else decode(entry)[0].id
@@ -164,7 +164,7 @@ def id_in(entry: bytes) -> str | None:
 
 
 def marked(entry: bytes, job_id: str, *, priority: float | None = None, tracked: bool = False) -> bytes:
-    """The JSON with the marks that the scripts look at in front of it; without any it stays as it is."""
+    """The JSON with the marks that the scripts read in front of it; unchanged if there are none."""
     if priority is None and not tracked:
         return entry
     marks = ("" if priority is None else f"@{priority!r}") + (f"#{encoded_id(job_id)}" if tracked else "")
@@ -172,21 +172,21 @@ def marked(entry: bytes, job_id: str, *, priority: float | None = None, tracked:
 
 
 def is_tracked(message: Message) -> bool:
-    """Whether somebody wants to hear how it ends."""
+    """Whether the job is tracked: its result is kept, or it has callbacks."""
     return message.result_ttl is not None or bool(message.then)
 
 
 def entry_of(
     message: Message, queue: str, seal: Seal | None = None, priority: float | None = None, most: int | None = None
 ) -> bytes:
-    """A message as an entry of this queue that was never taken: encoded, sealed, marked, and of at most so many bytes.
+    """A message as an entry of this queue that was never taken: encoded, sealed, marked, and of at most `most` bytes.
 
     Raises PayloadTooLarge, and whatever an argument raises that cannot be encoded.
     """
     entry = encode(message)
     if seal is not None:
         entry = seal(queue, entry)
-    # As is_tracked says; each put comes by here.
+    # The condition of `is_tracked`, without a call: every put comes by here.
     if priority is not None or message.result_ttl is not None or message.then:
         entry = marked(entry, message.id, priority=priority, tracked=is_tracked(message))
     if most is not None and len(entry) > most:
@@ -203,13 +203,13 @@ def too_large(message: Message, queue: str, size: int, most: int) -> PayloadTooL
 
 
 def offspring(job_id: str, word: str) -> str:
-    """The id of a job that another one leads to: always the same, and never longer than an id may be."""
+    """The id of a job's callback: always the same, and never longer than an id may be."""
     made = f"{job_id}.{word}"
     return made if len(made) <= LONGEST_ID else f"{hashlib.sha256(made.encode()).hexdigest()[:32]}.{word}"
 
 
 def misfit(text: bytes, error: Exception) -> Undecodable:
-    """The reason, with the version first: another version may have other fields."""
+    """The reason; the version is checked first: another version may have other fields."""
     try:
         version = _version(text).get("v")
     except UNREADABLE:
@@ -218,10 +218,10 @@ def misfit(text: bytes, error: Exception) -> Undecodable:
 
 
 def of_version(version: object) -> Undecodable:
-    """A newer one is not lost: a worker that knows it will come."""
+    """The error for a wrong version. A newer job is parked, not lost: a worker that knows it will come."""
     if isinstance(version, int) and version > VERSION:
         return Newer(f"version {version}")
-    return Undecodable(f"version {version!r}, and this is a worker for version {VERSION}")
+    return Undecodable(f"version {version!r}; this worker runs jobs of version {VERSION}")
 
 
 def new_id(milliseconds: int | None = None) -> str:
@@ -230,7 +230,7 @@ def new_id(milliseconds: int | None = None) -> str:
 
 
 def made_at(job_id: str) -> float | None:
-    """Seconds since 1970 by the producer's clock, for people; None for an id of another making."""
+    """When the id was made: seconds since 1970 by the producer's clock, for people; None for an id of another form."""
     try:
         return int(job_id.partition("-")[0], 16) / 1000 if job_id[11:12] == "-" else None
     except ValueError:

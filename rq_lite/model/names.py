@@ -27,12 +27,12 @@ def encoded_id(job_id: str) -> str:
 def encoded(text: str, most: int = LONGEST_KEY) -> str:
     """Text that a user gives, in the letters that a mark may have: percent-encoded.
 
-    What is longer than `most` then becomes 32 hex digits of its SHA-256. Raises UsageError for what is no UTF-8.
+    What is longer than `most` then becomes 32 hex digits of its SHA-256. Raises UsageError if it is not UTF-8.
     """
     if NAME.fullmatch(text) and len(text) <= most:
         return text
     try:
         found = quote(text, safe=":", errors="strict").replace("~", "%7E")
-    except UnicodeEncodeError:  # as of a name on the command line
-        raise UsageError(f"{text!r} is no text in UTF-8") from None
+    except UnicodeEncodeError:  # from the command line, for example
+        raise UsageError(f"{text!r} is not valid UTF-8") from None
     return found if len(found) <= most else hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -27,12 +27,12 @@ class Option(NamedTuple):
 
     meaning: str  # as docs/tasks.md says it
     check: Check = as_given
-    # Only in Policy: what a put may say otherwise (None: nothing). Its job then has the value, in the field of the
-    # message that is called like the option.
+    # Only in Policy: the check of a value that a put gives instead (None: a put may not). Its job then has the value,
+    # in the field of the message that is called like the option.
     puts: Check | None = None
-    always: bool = False  # each job has the task's value, too: what ends a job may not know its task
+    always: bool = False  # each job has the task's value, too: the process that ends a job may not know its task
     then: str = ""  # of a callback: the word for it in a job's `then`
-    default: str = ""  # in words, where those for the field's default are not the best
+    default: str = ""  # in words, if those for the field's default will not do
 
 
 class Declared(NamedTuple):
@@ -56,7 +56,7 @@ def declared(struct: type[msgspec.Struct]) -> dict[str, Declared]:
 
 
 def use_checked(said: msgspec.Struct, options: Mapping[str, Declared]) -> None:
-    """Has each option that is not the default checked, and be what that makes of it. Raises UsageError."""
+    """Check each option that is not the default, and store what the check returns. Raises UsageError."""
     for name, (option, default) in options.items():
         value = getattr(said, name)
         if value is not default and (meant := option.check(name, value)) is not value:
@@ -64,10 +64,10 @@ def use_checked(said: msgspec.Struct, options: Mapping[str, Declared]) -> None:
 
 
 def documented(options: Mapping[str, Declared]) -> Callable[[F], F]:
-    """Has the docstring of a function end with what each option means."""
+    """Append to the docstring of a function what each option means."""
 
     def decorate(function: F) -> F:
-        if function.__doc__ is not None:  # as with python -OO
+        if function.__doc__ is not None:  # None with python -OO
             function.__doc__ = "\n".join((function.__doc__.rstrip() + "\n", *map(line, options)))
         return function
 

@@ -33,12 +33,12 @@ class Bury(Exception):
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """How a job has ended: what callbacks get. One whose parameter has this annotation gets it as such, else a dict."""
+    """How a job has ended: what callbacks get. A callback whose parameter has this annotation gets it, else a dict."""
 
     id: str
     queue: str
     task: str
-    args: list[Any]  # as they stand in the JSON
+    args: list[Any]  # as in the JSON, not restored
     kwargs: dict[str, Any]
     attempts: int  # runs that were begun
     state: str  # done, failed
@@ -48,7 +48,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Retried(NamedTuple):
-    """To run again after so many milliseconds, charged an attempt."""
+    """To run again after `delay` milliseconds, charged an attempt."""
 
     delay: int
 
@@ -72,13 +72,13 @@ class Finished(NamedTuple):
     state: str  # done, failed, cancelled
     detail: bytes = b""  # what its result holds beside the state: JSON without the braces
     ttl: int | None = None  # for how long the result is kept, ms; 0: not at all; None: as the job says
-    report: bytes = b""  # for the dead set, to which one that failed goes: one line of JSON
+    report: bytes = b""  # for the dead set, if the job failed: one line of JSON
     puts: Sequence[tuple[str, bytes]] = ()  # callbacks: queue and entry
-    job: str = ""  # the id of one that was cancelled: the mark that said so goes with it
+    job: str = ""  # the id of a cancelled job: its mark is removed with it
 
 
 def cancelled(job_id: str) -> Finished:
-    """How a job ends that was cancelled."""
+    """The outcome of a cancelled job."""
     return Finished("cancelled", job=job_id)
 
 

@@ -1,4 +1,4 @@
-"""The options of tasks and of their puts: how jobs are run, what one put says otherwise, when a task runs by itself.
+"""The options of tasks and of their puts: how jobs are run, what one put changes, when a task runs by itself.
 
 An option is declared once, as a field of Policy, Definition or Options whose type is `Annotated` with an Option.
 """
@@ -32,7 +32,7 @@ TTL = "above 0 seconds, up to 100 years (or None for no result)"
 RUN_IN = ("greenlet", "thread", "process")
 
 
-# Functions whose call runs nothing of them yet, and what there is to do.
+# Kinds of functions whose body does not run when they are called, and what to write instead.
 NOT_PLAIN = (
     ("a coroutine function", inspect.iscoroutinefunction, 'run_in="process" and asyncio.run(…) in it'),
     ("an async generator function", inspect.isasyncgenfunction, 'run_in="process" and asyncio.run(…) in it'),
@@ -41,7 +41,7 @@ NOT_PLAIN = (
 
 
 class AnyTask:
-    """A task, as values know it: see client/task.py."""
+    """A task, as far as this layer needs it: see client/task.py."""
 
     function: Callable[..., Any]
     queue: Any
@@ -73,7 +73,7 @@ def check_backoff(name: str, value: Any) -> Any:
 
 
 def check_callback(name: str, task: Any) -> Any:
-    """Raises UsageError for what is no task of one argument."""
+    """Raises UsageError for anything but a task of one argument."""
     if task is None:
         return None
     if not isinstance(task, AnyTask):
@@ -90,7 +90,7 @@ Types: TypeAlias = type[BaseException] | Iterable[type[BaseException]]
 
 
 def types(name: str, given: Types | None, default: tuple[type[BaseException], ...]) -> tuple[type[BaseException], ...]:
-    """Exception types as `except` takes them; raises UsageError for what is none."""
+    """Exception types as `except` takes them; raises UsageError for anything else."""
     if given is None:
         return default
     found = (given,) if isinstance(given, (type, str)) else tuple(given)
@@ -134,13 +134,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0
     timeout: Annotated[
         float | None,
-        Option("a run is ended after so long; None, not for a put: never", check_timeout, puts=check_timeout_of_put),
+        Option("a run is ended after this time; None (not for a put): never", check_timeout, puts=check_timeout_of_put),
     ] = 600.0
     backoff: Annotated[
         float,
         Option("a job waits before run n + 1, by chance, between 0 and `backoff` · 2^(n-1) seconds", check_backoff),
     ] = 1.0
-    backoff_max: Annotated[float, Option("it waits at most so long", check_backoff)] = 600.0
+    backoff_max: Annotated[float, Option("the longest such wait", check_backoff)] = 600.0
     retry_on: Annotated[
         tuple[type[BaseException], ...],
         Option(
@@ -151,12 +151,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     ] = (BaseException,)
     no_retry_on: Annotated[
         tuple[type[BaseException], ...],
-        Option("errors of these types never", partial(types, default=()), default="none"),
+        Option("errors of these types are never tried again", partial(types, default=()), default="none"),
     ] = ()
     result_ttl: Annotated[
         float | None,
         Option(
-            "a result is kept for so many seconds: [futures.md](futures.md)",
+            "how many seconds a result is kept: [futures.md](futures.md)",
             check_result_ttl,
             puts=check_result_ttl,
             always=True,
@@ -196,7 +196,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     run_in: Annotated[
         str,
         Option(
-            'where its jobs run; `"thread"` or `"process"` for what computes: [cpu.md](cpu.md)',
+            'where its jobs run; `"thread"` or `"process"` for work that computes: [cpu.md](cpu.md)',
             check_run_in,
             default='`"greenlet"`',
         ),
@@ -219,14 +219,14 @@ class Again(NamedTuple):
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True):
-    """What `@queue.task(…)` says beside the policy: what the task is called, and when it runs by itself."""
+    """What `@queue.task(…)` says beside the policy: the task's name, and when it runs by itself."""
 
     name: Annotated[str | None, Option("what jobs call it, in every program", default="`module:function`")] = None
     cron: Annotated[Any, Option("it runs by itself, at these times: [schedules.md](schedules.md)")] = None
     every: Annotated[
-        Any, Option("it runs by itself, so often: seconds, or a timedelta, counted from 1970-01-01 UTC")
+        Any, Option("it runs by itself, at this interval: seconds, or a timedelta, counted from 1970-01-01 UTC")
     ] = None
-    tz: Annotated[Any, Option("of `cron`", default="UTC")] = None
+    tz: Annotated[Any, Option("time zone of `cron`", default="UTC")] = None
     missed: Annotated[
         str | None,
         Option(
@@ -234,12 +234,12 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
             default='`"once"`',
         ),
     ] = None
-    args: Annotated[Any, Option("what it is then called with", default="none")] = UNSET
-    kwargs: Annotated[Any, Option("what it is then called with, by name", default="none")] = UNSET
+    args: Annotated[Any, Option("arguments of the runs by `cron` or `every`", default="none")] = UNSET
+    kwargs: Annotated[Any, Option("their arguments by name", default="none")] = UNSET
 
     @property
     def again(self) -> Again | None:
-        """None where it says nothing of when it runs. Raises UsageError."""
+        """None without `cron` and `every`. Raises UsageError."""
         when = recurring(self.cron, self.every, self.tz, self.missed)
         given = {name: value for name in ("args", "kwargs") if (value := getattr(self, name)) is not UNSET}
         if when is None:
@@ -259,10 +259,10 @@ MILLISECOND = timedelta(milliseconds=1)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What one put says: when and how it is put, and what its jobs have otherwise than their task. Times in seconds."""
+    """What one put says: when and how it puts, and where its jobs differ from their task. Times in seconds."""
 
-    delay: Annotated[float, Option("due so many seconds (or a timedelta) after the put", check_delay)] = 0.0
-    at: Annotated[datetime | None, Option("due at a datetime with its zone; one that is over: now", check_at)] = None
+    delay: Annotated[float, Option("due this many seconds (or a timedelta) after the put", check_delay)] = 0.0
+    at: Annotated[datetime | None, Option("due at a datetime with its zone; past: now", check_at)] = None
     wait: Annotated[
         Any,  # float | None
         Option("how long the put waits for room; None: for ever", check_wait, default="the setting `wait`, 600 s"),
@@ -280,7 +280,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def due(self) -> int | None:
-        """The moment in `at`, ms since 1970, never too early; None where there is none."""
+        """The time in `at`, ms since 1970, rounded up so as not to be early; None without `at`."""
         return None if self.at is None else max(0, -((EPOCH - self.at) // MILLISECOND))
 
 
@@ -314,15 +314,15 @@ def options_of_put(given: Mapping[str, Any]) -> Options:
 
 
 class Extras(NamedTuple):
-    """What the jobs of a task say beside its name and their arguments; nothing, for most."""
+    """What the jobs of a task hold beside its name and their arguments; nothing, for most."""
 
     fields: dict[str, Any]  # of the message
     priority: float | None
-    tracked: bool  # somebody wants to hear how they end
+    tracked: bool  # the jobs have a result_ttl, or callbacks
 
 
 def extras_of(policy: Policy, options: Options) -> Extras:
-    """What a put says of the options, or else of the policy where its jobs must have it."""
+    """The options that the put gives; else those of the policy that every job must have."""
     fields: dict[str, Any] = {}
     then: dict[str, list[str]] = {}
     for name in PUTS:
@@ -348,5 +348,5 @@ def check_plain(name: str, function: Callable[..., Any]) -> None:
 
 
 def nanoseconds(timeout: float | None) -> int:
-    """What a consumer counts with: a whole number, also for what anybody may have written into a job."""
+    """A timeout as a consumer counts it: a whole number, whatever a producer has written into the job."""
     return int(max(0.0, min(FOREVER if timeout is None else timeout, FOREVER)) * 10**9)

@@ -11,7 +11,7 @@ from rq_lite.model.message import Message, Undecodable
 from rq_lite.model.outcome import Finished, Retried
 from rq_lite.model.signing import Refused
 
-UNREAD = {kind.said: kind.__name__ for kind in (Undecodable, Refused)}  # what the error of a job begins with; its type
+UNREAD = {kind.said: kind.__name__ for kind in (Undecodable, Refused)}  # first word of an error: its type
 SUSPECT, POISON = 2, 3  # crashes from which on a job runs alone, and is not run any more; as in lib.lua
 
 
@@ -28,7 +28,7 @@ class Report(msgspec.Struct, omit_defaults=True):
     seconds: float = 0.0
 
     def buried(self) -> Finished:
-        """How the job ends: in the dead set. What waits for it, if anything does, is told the error alone."""
+        """The outcome: the job goes to the dead set. Clients that wait for it, if any, are told the error alone."""
         kind, _, text = self.error.partition(": ")
         error = {"type": UNREAD.get(kind, kind), "message": text, "traceback": ""}
         return Finished("failed", b'"error":' + msgspec.json.encode(error), report=msgspec.json.encode(self))
@@ -51,7 +51,7 @@ class Failure(NamedTuple):
     traceback: str = ""
     seconds: float = 0.0
     delay: float | None = None  # what the job asked for, in seconds
-    message: str | None = None  # the error's whole text, for who waits for the result; None: as in `error`
+    message: str | None = None  # the error's whole text, for clients that wait for the result; None: as in `error`
 
 
 def decide(

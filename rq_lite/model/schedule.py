@@ -1,7 +1,7 @@
-"""When something runs again and again: cron lines in a time zone, or every so many seconds. No input or output.
+"""When something runs again and again: by a cron line in a time zone, or at an interval. No input or output.
 
-A slot is a moment, in ms since 1970, at which a schedule is due. Slots follow from the definition alone, never from
-when somebody looked: every process finds the same ones.
+A slot is a time, in ms since 1970, at which a schedule is due. Slots follow from the definition alone, never from when
+a process computes them: every process finds the same ones.
 """
 
 from __future__ import annotations
@@ -24,11 +24,9 @@ from rq_lite.errors import UsageError
 from rq_lite.model.message import VERSION, Message, Seal, entry_of, unsigned
 from rq_lite.model.unreadable import UNREADABLE
 
-# Signs JSON for a queue, or checks the signature: as a broker does.
-
 MISSED = ("skip", "once", "all")
-LATE = 60_000  # ms: a slot that is fired within so long was not missed
-MOST = 100  # slots that `all` makes up for, the latest
+LATE = 60_000  # ms: a slot that is fired within this time was not missed
+MOST = 100  # the latest slots, which `all` makes up for
 SHORTEST, LONGEST = 1000, 3_660 * 86_400_000  # ms between two slots of `every`
 NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]{1,200}")
 # As CronSim calls them.
@@ -39,7 +37,7 @@ FIRST = 1_704_067_200_000  # 2024-01-01: where the search for a first slot begin
 
 
 class Recurrence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """When a schedule is due: by a cron line or `every` so many ms, and what becomes of missed slots."""
+    """When a schedule is due: by a cron line, or at each multiple of `every` ms; and what becomes of missed slots."""
 
     cron: str | None = None
     every: int | None = None
@@ -58,30 +56,30 @@ class Recurrence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise UsageError(f"cron {self.cron!r}{NEVER}")
 
     def after(self, moment: int) -> int | None:
-        """The first slot after this moment; None where there is none in decades."""
+        """The first slot after this time; None if there is none in decades."""
         return next(self.slots(moment), None)
 
     def slots(self, moment: int) -> Iterator[int]:
-        """Those after this moment, in their order."""
+        """The slots after this time, in their order."""
         if self.every is not None:
             yield from count((moment // self.every + 1) * self.every, self.every)
         assert self.cron is not None
         last = moment
         for at in ticks(self.cron, moment // 1000, zone(self.tz)):
-            # Where a clock is put back, the search begins at a time that comes twice, and may find one that is over.
+            # When clocks go back, the search begins at a local time that comes twice, and may find a past slot.
             if at * 1000 > last:
                 last = at * 1000
                 yield last
 
     def to_fire(self, slot: int, now: int) -> list[int]:
-        """Of the slots from the one that was due until now those that are fired, as `missed` says."""
+        """The slots to fire, of those from the one that was due until now, as `missed` says."""
         if self.missed == "all":
             return self._latest(slot, now, MOST)
         latest = self._latest(slot, now, 1)
         return latest if self.missed == "once" or now - latest[-1] <= LATE else []
 
     def _latest(self, slot: int, now: int, most: int) -> list[int]:
-        """The latest slots from this one until now, at most so many, found without counting through years of them."""
+        """The latest slots from this one until now, at most `most`, found without counting through years of them."""
         if self.every is not None:
             last = slot + (now - slot) // self.every * self.every
             first = max(slot, last - (most - 1) * self.every)
@@ -105,7 +103,7 @@ class Recurrence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Schedule(Recurrence, frozen=True, kw_only=True, omit_defaults=True):
-    """A definition as it stands in Redis: when, and what is put then."""
+    """A definition in Redis: when it is due, and what is put then."""
 
     queue: str
     task: str
@@ -127,12 +125,12 @@ _schedule = msgspec.json.Decoder(Schedule)
 
 
 def to_json(name: str, schedule: Schedule, seal: Seal) -> bytes:
-    """The definition as it stands in Redis: signed, if there is a secret, for nothing but a schedule of this name."""
+    """The definition as stored in Redis: signed, if there is a secret, for a schedule of this name only."""
     return seal(f"schedule {name}", msgspec.json.encode(schedule))
 
 
 def from_json(name: str, definition: bytes, opened: Seal) -> Schedule | None:
-    """The schedule; None for what this version does not understand, and what its secret forbids it to believe."""
+    """The schedule; None if this version does not understand the definition, or the signature does not fit."""
     try:
         return _schedule.decode(unsigned(opened(f"schedule {name}", definition)))
     except UNREADABLE:
@@ -140,30 +138,30 @@ def from_json(name: str, definition: bytes, opened: Seal) -> Schedule | None:
 
 
 def ticks(cron: str, second: int, where: tzinfo) -> Iterator[int]:
-    """Seconds since 1970 after this one at which the line is due; raises UsageError for what is no cron line."""
+    """Seconds since 1970 after this one at which the line is due; raises UsageError if it is no cron line."""
     try:
         found = simulated(cron, datetime.fromtimestamp(second, where))
-    except Exception as error:  # some odd lines are met by an assertion or a TypeError
+    except Exception as error:  # for some odd lines CronSim raises AssertionError or TypeError
         raise UsageError(f"cron {cron!r}{trouble(cron, str(error))}") from None
     return (int(at.timestamp()) for at in found)
 
 
 def simulated(cron: str, begin: datetime) -> Iterator[datetime]:
-    """The moments of a cron line. Its library is loaded with the first line: most processes never meet one."""
+    """The times of a cron line. The library is loaded with the first line: most processes never need it."""
     moments: Iterator[datetime] = importlib.import_module("cronsim").CronSim(cron, begin)
     return moments
 
 
 def trouble(cron: str, said: str) -> str:
-    """What is wrong with a line, after what CronSim has said of it."""
+    """What is wrong with a line, from CronSim's message about it."""
     fields = cron.split()
     if len(fields) not in (5, 6):
-        return f" has {len(fields)} field{'' if len(fields) == 1 else 's'}, and not five: {LAYOUT}"
+        return f" has {len(fields)} field{'' if len(fields) == 1 else 's'} instead of five: {LAYOUT}"
     name = said.removeprefix("Bad ")
     if name not in FIELD_NAMES:
-        return f" cannot be read; five fields are meant: {LAYOUT}"
+        return f" cannot be read; write five fields: {LAYOUT}"
     if name == "day-of-month" and readable([*fields[:-2], "*", fields[-1]]):
-        return NEVER  # in no month that is named: it is the only trouble that comes of two fields
+        return NEVER  # not in any of the named months: the only trouble that takes two fields
     return f": bad {name} {fields[FIELD_NAMES.index(name) - len(FIELD_NAMES)]!r}"
 
 
@@ -190,7 +188,7 @@ def zone(name: str) -> tzinfo:
 def recurring(
     cron: Any, every: float | timedelta | None, tz: Any = None, missed: str | None = None
 ) -> Recurrence | None:
-    """From what a program says; None where it says nothing of it. Raises UsageError."""
+    """The recurrence that a program gives; None if it gives neither `cron` nor `every`. Raises UsageError."""
     if cron is None and every is None:
         for name, value in (("tz", tz), ("missed", missed)):
             if value is not None:
@@ -218,7 +216,7 @@ def in_ms(every: float | timedelta) -> int:
 
 
 def job_id(name: str, slot: int) -> str:
-    """The id of the job that a schedule puts for a slot: the same whoever makes it, of the same form as all ids."""
+    """The id of the job that a schedule puts for a slot: the same in every process, of the same form as all ids."""
     return f"{slot:011x}-{hashlib.sha256(f'{name} {slot}'.encode()).hexdigest()[:16]}"
 
 

@@ -1,7 +1,7 @@
-"""Signatures: with a secret set, what was not put by somebody who has it is never run. See docs/signing.md.
+"""Signatures: a worker with a secret never runs a job that was put without the secret. See docs/signing.md.
 
-HMAC-SHA256 with a key of the secret, over the queue's name, a NUL, and the job's JSON: 64 hex digits that stand behind
-the JSON. What stands in front of it (attempts, crashes, marks) is not signed: scripts change it.
+HMAC-SHA256 with a key of the secret, over the queue's name, a NUL, and the job's JSON: 64 hex digits that follow the
+JSON. The head in front of it (attempts, crashes, marks) is not signed: scripts change it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ UNFIT = "signature does not fit: altered, signed with another key, or for anothe
 
 
 class Refused(Undecodable):
-    """Bytes that nobody with the secret has put on this queue as they stand; the message says why."""
+    """An entry that no producer with the secret has put on this queue in this form; the message says why."""
 
     said = "refused"
 
@@ -33,7 +33,7 @@ class Signer:
         return text + self._digest(self._of(queue)[0], text)
 
     def opened(self, queue: str, entry: bytes) -> bytes:
-        """An entry without its signature, which fits; raises Refused. Nothing else of the entry is looked at."""
+        """An entry without its signature, if that fits; else raises Refused. Nothing else of the entry is checked."""
         head = parse(entry)
         if head is None:
             raise Refused(UNSIGNED)
@@ -48,7 +48,7 @@ class Signer:
         raise Refused(UNFIT)
 
     def _of(self, queue: str) -> list[hmac.HMAC]:
-        """One begun with each key: going on from there takes half the time of beginning anew."""
+        """An HMAC begun with each key: to go on from it takes half the time of a new one."""
         begun = self._begun.get(queue)
         if begun is None:
             begun = self._begun[queue] = [hmac.new(key, queue.encode() + b"\0", "sha256") for key in self._keys]

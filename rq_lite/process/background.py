@@ -17,13 +17,13 @@ from rq_lite.errors import RqLiteError
 from rq_lite.process.subprocesses import ending
 
 ENDING = 10.0  # seconds that a process has to end, before it is killed
-LOOK = 1.0  # seconds between two looks at whether its parent still lives
+LOOK = 1.0  # seconds between two checks whether its parent still lives
 TOLD = 20  # lines of a log that are shown when something went wrong
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(RqLiteError):
-    """A signal said to end; the exit code is the one that a shell gives to it."""
+    """A signal has ended the command; the exit code is the one that a shell gives for it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}; everything was stopped and removed")
@@ -37,7 +37,7 @@ def deferred_signals() -> Iterator[list[int]]:
     before = {
         number: signal.signal(number, lambda n, _: caught.append(n))
         for number in SIGNALS
-        # Ignored under nohup, which should stay so.
+        # Under nohup it is ignored, and should stay so.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
     }
     try:
@@ -98,7 +98,7 @@ class BackgroundProcess:
         how = ending(code)
         lines = self.said.splitlines()[-TOLD:]
         said = "".join(f"\n  {line}" for line in lines) or " nothing"
-        return f"the {self.name} {how}; what it said last:{said}"
+        return f"the {self.name} {how}; its last output:{said}"
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
@@ -121,13 +121,13 @@ class BackgroundProcess:
 
 
 def end_with_parent() -> None:
-    """Called in the process: it gets SIGTERM when its parent is gone, for whatever reason; later SIGKILL."""
+    """Called in the background process: it gets SIGTERM when its parent is gone, for whatever reason; later SIGKILL."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
     # Standard input ends with the parent, unless a process that it has forked holds the other end as well.
-    # Not sys.stdin: its lock, held by a thread that waits, breaks the interpreter's end.
+    # Not sys.stdin: a thread that waits there holds its lock, which breaks the interpreter's shutdown.
     while os.getppid() == parent and not select.select([0], [], [], LOOK)[0]:
         pass
     os.kill(os.getpid(), signal.SIGTERM)

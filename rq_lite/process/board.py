@@ -1,8 +1,8 @@
 """What a consumer shows its supervisor: shared memory that the consumer writes and the supervisor reads.
 
-It shows the consumer's state also when its loop does not turn, because a job holds it, or C code the GIL. The writer
-uses `words`, whole numbers (floats would cost twice as much to store); the times in them are time.monotonic_ns(), which
-both processes share. Readers get seconds, and may see words of two moments side by side.
+It shows the consumer's state also when its loop does not turn, because a job holds it up, or C code holds the GIL. The
+writer uses `words`, whole numbers (floats would cost twice as much to store); the times in them are
+time.monotonic_ns(), which both processes share. Readers get seconds, and may see words of different times side by side.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 from typing import NamedTuple
 
 NEVER = 2**62  # ns
-ELSEWHERE = NEVER - 1  # of a job whose time its pool limits
+ELSEWHERE = NEVER - 1  # the deadline of a job whose time its pool limits
 SECOND = 10**9  # ns
 # Words of the head: when the loop last turned; when jobs last came; free slots that nothing waits for; jobs so far.
 TURNED, TOOK, ROOM, TAKEN = range(4)
@@ -23,9 +23,9 @@ HEAD = 8
 JOB, DEADLINE = 0, 1
 WIDTH = 2
 LANE = 2**44
-# Stands before the stack of a process that calls `os._exit`, in its file of stacks.
+# Precedes the stack of a process that calls `os._exit`, in its file of stacks.
 EXITING = "os._exit was called\n"
-# With its number: how a slot's first function is called in a stack that is printed.
+# With the slot's number: the name of a slot's first function in a printed stack.
 ENTRANCE = "rq_lite_slot_"
 
 
@@ -39,7 +39,7 @@ class Running(NamedTuple):
 
 
 class Board:
-    """A consumer's; `file` is as large as `size` says."""
+    """A consumer's board; `file` is as large as `size` says."""
 
     def __init__(self, file: int, slots: int) -> None:
         self.slots = slots

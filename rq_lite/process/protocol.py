@@ -1,4 +1,4 @@
-"""What a supervisor and its consumers tell each other, over pipes: lines of JSON; to a consumer later single words.
+"""Messages between a supervisor and its consumers, over pipes: lines of JSON; later, to a consumer, single words.
 
 The configuration goes over a pipe because it holds the Redis password, which must not show in `ps`.
 """
@@ -19,13 +19,13 @@ class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: Settings  # with the URL filled in
     app: str
-    queues: dict[str, float]  # by weight, in their order; empty: those that the app's tasks belong to
+    queues: dict[str, float]  # with their weights, in their order; empty: those that the app's tasks belong to
     strict: bool  # the order counts, not the weights
     verbose: bool
     number: int
     parent: int  # the supervisor's pid
-    alone: bool = False  # for suspects: one job at a time, ends when there are none
-    patient: bool = False  # Redis was there when the worker began: wait until it is there again
+    alone: bool = False  # for suspects: one job at a time, ends when no suspect is left
+    patient: bool = False  # Redis was reachable when the worker began: wait until it is again
 
 
 class ChildEvent(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,8 +1,8 @@
-"""What a signal handler, a `__del__` or a weakref's callback does in the middle of our own work, in the same thread.
+"""Calls that a signal handler, a `__del__` or a weakref's callback makes in the middle of our work, in the same thread.
 
-Puts and waits for results go on there: on their way is no lock that the interrupted call could be holding, but where
-everything is right at each step (an RLock). What uses the one connection of a lane cannot, and says so instead of
-waiting for itself.
+Puts and waits for results work there: they take no lock that the interrupted call could be holding, except RLocks whose
+data is consistent at each step. Calls that use the one connection of a getter cannot work there, and raise UsageError
+instead of waiting for themselves.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from rq_lite.errors import UsageError
 
 
 def interrupts(lock: threading.RLock) -> bool:
-    """Whether the thread that asks holds this lock already."""
+    """Whether the calling thread holds this lock already."""
     return lock._is_owned()  # type: ignore[attr-defined,no-any-return]
 
 
 def alone(lock: threading.RLock) -> threading.RLock:
-    """The lock, for a `with`. Raises UsageError where the thread that asks holds it already."""
+    """The lock, for a `with`. Raises UsageError if the calling thread holds it already."""
     if interrupts(lock):
         raise UsageError(
             "a get (or task_done, lease, close) interrupts another one in the same thread, as in a signal handler or "

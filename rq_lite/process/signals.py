@@ -1,9 +1,9 @@
 """What an app and its jobs may do with signals and timers, and with faulthandler, in a process that runs them.
 
-All of these belong to the whole process. A handler runs in whatever code is on just then, and what it raises is raised
+All of these belong to the whole process. A handler interrupts whatever code is running, and what it raises is raised
 there: in a consumer that is any job, or our loop. So a job of a consumer may not set a signal or a timer; a handler
-that the app has set while it was imported is run, and what it raises is logged. In an engine they belong to the job
-that runs, and end with it. The signals that we need ourselves stay ours in both.
+that the app has set while it was imported is run, and what it raises is logged. In an engine handlers and timers belong
+to the job that runs, and end with it. In both, an app cannot change the signals that rq_lite needs itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TIMER, MASK, HANDLER, WAKEUP = range(4)
 
 
 class Guarded:
-    """A handler of the app's, as the system has it."""
+    """A handler of the app, as it is set in the system."""
 
     __slots__ = ("_run", "handler")
 
@@ -42,10 +42,11 @@ class Guarded:
 
 
 class Signals:
-    """Stands in front of the functions of `signal` and `faulthandler`, for all that is imported from now on.
+    """Replaces functions of `signal` and `faulthandler`, for all code that is imported from now on.
 
-    `own`: signals that stay ours. `run` calls a handler of the app's once the app is imported (`imported`); before, and
-    in what a job forks, a handler is called as it always is. `shared`: the process runs many jobs at once.
+    `own`: signals that the app cannot change. `run` calls a handler of the app once the app is imported (`imported`);
+    before, and in processes that a job forks, a handler is called directly. `shared`: the process runs many jobs at
+    once.
     """
 
     def __init__(
@@ -72,11 +73,11 @@ class Signals:
                 setattr(module, name, functools.update_wrapper(partial(function, real), real))
 
     def imported(self) -> None:
-        """What changes from now on is a job's doing."""
+        """All changes from now on are a job's."""
         self._jobs = True
 
     def restore(self) -> None:
-        """A job has ended: so have its timers, then its handlers."""
+        """A job has ended: undo its timers, then its handlers."""
         while self._undo:
             self._undo.pop(min(self._undo))()
 
@@ -126,18 +127,18 @@ class Signals:
         real(signalnum, flag)
 
     def _pthread_sigmask(self, real: Any, /, how: int, mask: Any) -> Any:
-        """Of one thread alone. What blocks them for a moment (multiprocessing does) is no harm to a consumer."""
+        """The mask is one thread's alone. Blocking signals briefly (multiprocessing does) is no harm to a consumer."""
         before = real(how, mask)
         if self._jobs and not self._shared and threading.current_thread() is threading.main_thread():
             self._undo.setdefault((MASK, 0), partial(real, signal.SIG_SETMASK, before))
         return before
 
     def _pthread_kill(self, real: Any, thread_id: int, signalnum: int, /) -> None:
-        """In a consumer threads go by gevent's numbers, which to the system are none: it would wait for ever."""
+        """In a consumer `thread_id` is gevent's, which the system does not know: the call would wait for ever."""
         self._refuse("signal.pthread_kill")
         real(thread_id, signalnum)
 
-    # -- faulthandler: it writes to one file, ours, which tells whose job it was
+    # -- faulthandler: it writes to one file, ours, which shows which job it was
 
     def _enable(self, _real: Any, /, *_: Any, **__: Any) -> None:
         pass
@@ -186,7 +187,7 @@ def guarded(handler: Any, run: Callable[[Handler, int, FrameType | None], None])
 
 
 def shown(handler: Any) -> Any:
-    """The app's own, where it is one."""
+    """The app's own handler, if it is a guarded one; any other as it is."""
     return handler.handler if isinstance(handler, Guarded) else handler
 
 
@@ -195,7 +196,7 @@ def name_of(number: int) -> str:
 
 
 def refuse(what: str) -> NoReturn:
-    """A ValueError, as Python itself raises it outside the main thread."""
+    """Raises UsageError, a ValueError as Python itself raises outside the main thread."""
     raise UsageError(
         f"{what} is not allowed in a job: the signal could interrupt any job of this consumer. To limit its time use "
         'the task\'s timeout=; with run_in="process" a job has signals and timers of its own'

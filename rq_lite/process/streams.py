@@ -1,7 +1,8 @@
 """The standard streams of our processes: no print is lost at the end, and none fails because its reader is gone.
 
-What jobs print goes out line by line as it comes. Where a stream takes nothing more (its reader is gone, the disk is
-full) it goes nowhere, which is said once: no job is to blame for it. A command's own output does fail, once.
+What jobs print is written line by line as it comes. If a stream cannot be written any more (its reader is gone, the
+disk is full), the output is dropped, with one line that says this: no job is to blame for it. For a command's own
+output the write fails, once.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ NAMES = {1: "stdout", 2: "stderr"}
 
 
 class Unwritten(RqLiteError):
-    """What a command has to say cannot be written."""
+    """A command's output cannot be written."""
 
 
 class Outlet(io.RawIOBase):
-    """The file of a standard stream. `failed` hears of the first error of a write, and may raise."""
+    """The file of a standard stream. `failed` is called for the first error of a write, and may raise."""
 
     def __init__(self, file: int, failed: Callable[[int, OSError], None], poll: Callable[[], Any]) -> None:
         self._file = file
@@ -34,7 +35,7 @@ class Outlet(io.RawIOBase):
         self.name = f"<{NAMES.get(file, file)}>"
 
     def write(self, data: Any, /) -> int:
-        """All of it: an unbuffered text stream looks at no count."""
+        """Write all of it: an unbuffered text stream ignores the count."""
         view = left = memoryview(data).cast("B")
         while left:
             try:
@@ -61,14 +62,14 @@ class Outlet(io.RawIOBase):
 
 
 class Stream(io.TextIOWrapper):
-    """What a job closes, its neighbours go on to use."""
+    """A standard stream that a job cannot close: its neighbours go on using it."""
 
     def close(self) -> None:
         self.flush()
 
 
 def by_line(poll: Callable[[], Any] = select.poll) -> None:
-    """For a process in which jobs run: from now on a whole line goes out at once, or nowhere.
+    """For a process in which jobs run: from now on a line is written whole and at once, or dropped.
 
     `poll` must wait without letting another greenlet write meanwhile.
     """
@@ -77,13 +78,13 @@ def by_line(poll: Callable[[], Any] = select.poll) -> None:
 
 
 def of_command() -> None:
-    """For a command: standard output may fail, with one line; standard error says what it can."""
+    """For a command: a failure of standard output ends it, with one line; one of standard error is ignored."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:  # it is closed: the next file would take its number, and get what is printed
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-            if number in NAMES:  # not None: what is printed to that goes to the other one
+            if number in NAMES:  # not None: what is printed to None goes to the other stream
                 setattr(sys, NAMES[number], os.fdopen(number, "w", closefd=False))
     _replace(1, fails, select.poll)
     _replace(2, lambda *_: None, select.poll)
@@ -124,13 +125,13 @@ def goes_nowhere(number: int, error: OSError) -> None:
 
 
 def fails(_number: int, error: OSError) -> None:
-    if isinstance(error, BrokenPipeError):  # click ends a command for it without a word
+    if isinstance(error, BrokenPipeError):  # click then ends the command without a word
         raise error
     raise Unwritten(f"standard output: {error.strerror}")
 
 
 def flush() -> None:
-    """Out with what has no line end yet. Never raises: an app may have put anything in their place."""
+    """Write what has no line end yet. Never raises: an app may have replaced the streams by anything."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             with contextlib.suppress(Exception):

@@ -1,4 +1,4 @@
-"""What a process can learn of one that it has started: how it ended, its stacks, how much memory it uses."""
+"""What a process can learn about one that it has started: how it ended, its stacks, how much memory it uses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PRINTING = 0.5  # seconds that a process has to write its stack; one that is sto
 
 
 def ending(code: int) -> str:
-    """How it ended, from its exit code as subprocess has it; to be put behind its name."""
+    """How a process ended, from its exit code as subprocess gives it; a phrase that follows its name."""
     if code >= 0:
         return f"ended with exit code {code}"
     why = "out of memory?" if code == -signal.SIGKILL else signal.strsignal(-code)
@@ -27,7 +27,7 @@ def ending(code: int) -> str:
 
 
 def rss(pid: int) -> int:
-    """The memory that it uses, in bytes; 0 where /proc does not tell."""
+    """The memory that a process uses, in bytes; 0 where /proc does not tell."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
     except (OSError, IndexError):
@@ -42,7 +42,7 @@ class Stacks:
         self._asked = 0  # where in the file the answer to the last question begins
 
     def asked(self, ask: Callable[[int], None]) -> str:
-        """Where it is now, whatever it does; empty if it does not answer in time. `ask` sends it a signal."""
+        """Its present stack, whatever it does; empty if it does not answer in time. `ask` sends it a signal."""
         self._asked = os.fstat(self.file).st_size
         ask(STACK)
         return polled(self.late, PRINTING)
@@ -52,7 +52,7 @@ class Stacks:
         return self.last(self._asked)
 
     def last(self, since: int = 0) -> str:
-        """What was written from there on."""
+        """What was written from the offset `since` on."""
         return os.pread(self.file, 100_000, since).decode(errors="replace").strip()
 
     def close(self) -> None:
@@ -84,5 +84,5 @@ def die_with(parent: int) -> None:
     """Have this process killed when its parent dies (on Linux; elsewhere the supervisor's guard does it)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
+    if os.getppid() != parent:  # the parent died before the line above
         os._exit(1)

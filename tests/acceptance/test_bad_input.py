@@ -97,7 +97,7 @@ def test_a_name_that_is_no_text(lab: Lab) -> None:
     lab.put("do", 1)
     name = os.fsdecode(b"\xff")
     for command in (["jobs", "show"], ["jobs", "cancel"], ["jobs", "retry"], ["schedule", "run"]):
-        assert said(lab, 2, *command, name).endswith("\\udcff' is no text in UTF-8")
+        assert said(lab, 2, *command, name).endswith("\\udcff' is not valid UTF-8")
 
 
 @pytest.fixture(params=["produce", "work"])

@@ -164,7 +164,7 @@ def test_one_line_says_what_is_used(settings: Settings, capsys: pytest.CaptureFi
         out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
-    assert f"data in {settings.home}; RQ_LITE_URL names another" in err
+    assert f"data in {settings.home}; set RQ_LITE_URL to use another" in err
     lines: list[str] = []
     with embedded.attach(settings, say=lines.append):
         assert len(lines) == 1

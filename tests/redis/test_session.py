@@ -214,7 +214,7 @@ def test_after_redis_has_lost_its_data_the_queue_is_known_again(
     put(broker, 7)
     assert exchange(driver, 1)[0] == 1
     assert driver.here() == [1], "the deliveries from before are void: their tags are given again"
-    assert "Redis has lost its data, and 2 jobs that run here" in caplog.text
+    assert "Redis has lost its data, including 2 jobs that run here" in caplog.text
     driver.end(1)
     exchange(driver, 0)
     assert settled(broker) == (1, 0, 0)

@@ -65,7 +65,7 @@ def test_the_header_holds_attempts_and_crashes(attempts: int, crashes: int) -> N
         (GOOD[:-1], "not JSON"),
         (GOOD.replace(b'"v":1', b'"v":2'), "version 2, which this version of rq_lite does not know"),
         (GOOD.replace(b'"v":1', b'"v":2,"new":0'), "version 2, which this version of rq_lite does not know"),
-        (GOOD.replace(b'"v":1', b'"v":0'), "version 0, and this is a worker for version 1"),
+        (GOOD.replace(b'"v":1', b'"v":0'), "version 0; this worker runs jobs of version 1"),
         (GOOD.replace(b'"v":1', b'"v":"1"'), "version '1'"),
         (b'{"v":1}', "missing required field `id`"),
         (b'{"v":1,"id":"a"}', "missing required field `task`"),

@@ -67,7 +67,7 @@ def test_an_empty_secret_does_not_turn_signing_off(project: Path) -> None:
 
 
 def test_an_empty_url_is_not_the_embedded_redis(project: Path) -> None:
-    with pytest.raises(UsageError, match=r"RQ_LITE_URL is set, but empty: unset it, or name a Redis, as redis://"):
+    with pytest.raises(UsageError, match=r"RQ_LITE_URL is set, but empty: unset it, or name a Redis, such as redis://"):
         load(project, RQ_LITE_URL="")
     assert load(project, {"url": "redis://h"}, RQ_LITE_URL="").url == "redis://h"
 

@@ -1,8 +1,8 @@
--- cancel: drop a job that waits, if it is near either end of where jobs wait. For any other a mark is made: whoever
---         takes it drops it then, and the consumers are told, so that one that runs is interrupted.
+-- cancel: drop a job that waits, if it is near either end of the place where it waits. Any other job is marked: the
+--         consumer that takes it drops it, and consumers are called, so that a running job is interrupted.
 -- KEYS    1 pending  2 scheduled  3 suspects  4 meta  5 consumers  6 room  7 drained  8 cancelled  9 job:<id>
 --         10 result:<id>
--- ARGV    1 id  2 the same as it stands in JSON, with its quotes  3 '1': one that is known to run is left alone
+-- ARGV    1 id  2 the id as JSON, with its quotes  3 '1': a job that is known to run is left alone
 -- returns {OK, removed | interrupting | marked | running (it was left alone) | unknown} | {NEWER}
 -- oom     allowed
 -- callers Broker.cancel
@@ -11,8 +11,8 @@ local id, written, prefix, now = ARGV[1], ARGV[2], prefix_of(meta), now_ms()
 if newer(redis.call('HGET', meta, 'format')) then return {NEWER} end
 trim_marks(cancelled, now)
 
--- However long the queue is: so many entries and bytes of each end are looked at. A job's id stands early in it; to cut
--- the rest off pays only for long ones.
+-- However long the queue is, at most FAR entries and HEAVY bytes of each end are searched. A job's id is within its
+-- first EARLY bytes; to cut the rest off pays only for jobs above LONG bytes.
 local FAR, HEAVY, EARLY, LONG = 1000, 500000, 700, 4000
 local whole = true
 
@@ -23,7 +23,8 @@ local function is_it(member)
   return job_of(entry_of(member)).id == id
 end
 
--- The member that is this job, among those at one end of a list or a sorted set; whether that was all there is.
+-- Search one end of a list or a sorted set: the member that is this job; else nil, and whether every member was
+-- searched.
 local function search(read, length)
   local seen, bytes, step = 0, 0, 4
   while seen < math.min(length, FAR) and bytes < HEAVY do
@@ -37,7 +38,7 @@ local function search(read, length)
   return nil, seen >= length
 end
 
--- Takes it out of there; the member.
+-- Remove the job from `key`; returns its member, or nil.
 local function remove(key)
   local kind = redis.call('TYPE', key).ok
   local count, member, all
@@ -82,7 +83,7 @@ if member then
   return {OK, 'removed'}
 end
 
--- Who wants to hear how it ends has where it runs written down.
+-- Where a tracked job runs is in its `job:<id>`.
 local at = redis.call('HMGET', job, 'consumer', 'tag')
 local runs = at[1] and at[2] and redis.call('HEXISTS', prefix .. 'inflight:' .. at[1], at[2]) == 1
 local known = redis.call('HMGET', meta, 'inflight', 'cancels')
@@ -90,7 +91,7 @@ if not runs and (redis.call('EXISTS', result) == 1 or (whole and tonumber(known[
   return {OK, 'unknown'}
 end
 if runs and ARGV[3] == '1' then return {OK, 'running'} end
--- The time of the last mark, and never the same twice: by it consumers know which marks they have not read yet.
+-- The time of this mark, never the same twice: by it consumers know which marks they have not read yet.
 local stamp = string.format('%d', math.max(now, tonumber(known[2] or 0) + 1))
 redis.call('ZADD', cancelled, stamp, id)
 redis.call('HSET', meta, 'cancels', stamp)

@@ -1,4 +1,4 @@
--- configure: an operator sets a queue's bound; producers that wait learn of new room at once.
+-- configure: an operator sets a queue's bound; producers that wait for room are woken at once.
 -- KEYS    1 meta  2 room
 -- ARGV    1 maxsize ('': as it is)  2 maxbytes ('': as it is)  3 headroom, jobs ('': as it is; -1: none)
 -- returns {OK} | {NEWER}

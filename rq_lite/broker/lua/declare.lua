@@ -1,11 +1,11 @@
 -- declare: make a queue known with the bound and the order that the program names. The bound in Redis changes only when
---          the program names another number than last time: what an operator has set meanwhile stands. The order
---          changes only while no job waits: the caller compares what is in force with what it named.
+--          the program names another number than last time: what an operator has set meanwhile is kept. The order
+--          changes only while no job waits: the caller compares the order in force with the one that it named.
 -- KEYS    1 meta  2 pending  3 scheduled
--- ARGV    1 maxsize ('': not named)  2 maxbytes ('': not named)  3 maxsize where nobody names one  4 maxbytes likewise
+-- ARGV    1 maxsize ('': not named)  2 maxbytes ('': not named)  3 default maxsize  4 default maxbytes
 --         5 order: fifo, lifo or priority ('': not named)  6 headroom, jobs ('': not named)
 -- returns {OK, maxsize, maxbytes, order}
--- oom     refused, but a queue that is known as it stands needs no write: a worker can start
+-- oom     refused, but a queue that is known as it is named needs no write: a worker can start
 -- callers Broker.declare
 local meta, pending, scheduled = unpack(KEYS)
 local function bound(field, named, default)

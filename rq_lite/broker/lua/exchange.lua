@@ -1,12 +1,12 @@
 -- exchange: settle what a consumer has finished and take what it has room for; several queues, in this order. An ack is
---           for a job that is done and not tracked: its entry is not looked at.
+--           for a job that is done and not tracked: its entry is not read.
 -- KEYS    for each queue: pending  scheduled  meta  consumers  inflight:<consumer>  bell  room  drained
 -- ARGV    1 consumer  2 want, jobs at most in all (0: settle only)  3 bytes of jobs at most in the whole answer
 --         then for each queue: n  n delivery tags to ack
--- returns for each queue {OK | PART | NOLEASE | NEWER, stale acks, tag before the first job, jobs, cancels, closed}; `cancels` is
---         that of meta ('': not asked, none); `closed` is -1, or, once the queue was shut down and nothing was taken,
---         how many jobs wait somewhere. PART: more would have been taken, but for the bytes. A job that alone is larger
---         than an answer may be is booked, and nil stands for it: `piece` reads it
+-- returns for each queue {OK | PART | NOLEASE | NEWER, stale acks, tag before the first job, jobs, cancels, closed};
+--         `cancels` is that of meta ('': absent, or nothing was to be taken); `closed` is -1, or, if the queue was shut
+--         down and nothing was taken, how many jobs still wait in any place. PART: the limit of bytes kept jobs back. A
+--         job that alone is larger than an answer may be is booked, with nil in its place: `piece` reads it
 -- oom     allowed
 -- callers Broker.exchange
 local consumer, want, most, now = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), now_ms()
@@ -18,8 +18,8 @@ local function ack(inflight, from, to)
   return gone
 end
 
--- Books the jobs on their owner, and puts those back that are too much for this answer; `ranked` are the members and
--- scores of a priority queue. Returns the tag before the first and the sum of their lengths.
+-- Book the jobs on their owner, and put back those that do not fit in this answer; `ranked` are the members and scores
+-- of a priority queue. Returns the tag before the first and the sum of their lengths.
 local function book(inflight, meta, jobs, pending, ranked)
   local tag, length, pairs_ = redis.call('HINCRBY', meta, 'tag', #jobs) - #jobs, 0, {}
   for i, job in ipairs(jobs) do
@@ -64,7 +64,7 @@ while at <= #ARGV do
       left = waiting(pending, state[2])
       if state[1] ~= '1' and left > 0 then
         local some, bytes = want, tonumber(state[5] or 0)
-        -- Large jobs, by their average: what would be put back is not even popped.
+        -- Estimate by the average size of large jobs, so that those that would be put back are not even popped.
         if bytes > most and bytes * want > most * left then
           some = math.min(want, math.max(1, math.floor(most * (left + redis.call('ZCARD', scheduled)) / bytes)))
         end
@@ -89,7 +89,7 @@ while at <= #ARGV do
     else
       want, most, sent = want - came, most - length, sent + length
     end
-    -- What was pushed by hand was never counted.
+    -- Entries that were pushed by hand were never counted.
     if redis.call('HINCRBY', meta, 'bytes', 0 - length) < 0 then redis.call('HSET', meta, 'bytes', 0) end
     if left > 0 then ring(bell) else redis.call('DEL', bell) end
     ring_room(pending, scheduled, meta, room)

@@ -1,11 +1,11 @@
--- finish: end deliveries: done, failed (given up: to the dead set, which is capped) or cancelled. A tracked one ends with its
---         result, the news to all who wait, and its callbacks, which wait in their queues from the same moment on. No bound
---         refuses those.
+-- finish: end deliveries: done, failed (given up: to the dead set, which is capped) or cancelled. A tracked job ends
+--         with its result, a note to each process that watches it, and its callbacks, which are put in the same step.
+--         No bound refuses those.
 -- KEYS    1 inflight:<consumer>  2 dead  3 dead:index  4 meta  5 pending  6 scheduled  7 drained  8 cancelled
 --         then for each queue of callbacks: pending  meta  bell
 -- ARGV    1 most buried jobs to keep  2 longest to keep one, ms  then for each delivery: its tag, state (done, failed,
 --         cancelled), for how long its result is kept (ms; 0: not at all; '': as the job itself says), what its result
---         holds beside the state (JSON without braces), report for the dead set, where it failed; its id, where it
+--         holds beside the state (JSON without braces), report for the dead set, if it failed; its id, if it
 --         was cancelled; n, n pairs of queue (1, 2, …) and entry to put there
 -- returns {OK, finished, stale}
 -- oom     allowed

@@ -1,6 +1,6 @@
 -- fire: put the jobs of a schedule's slots, whatever the queue's bound, and move the schedule on to its next slot; only
 --       if its definition and its slot are still those from which the caller has made the jobs. So each slot is fired once.
---       Into a queue that was shut down nothing is put: the schedule stays as it is, and its slots become missed ones.
+--       Nothing is put into a queue that was shut down: the schedule stays as it is, and its slots become missed ones.
 -- KEYS    1 rq-lite:{schedules}  2 rq-lite:{schedules}:due  3 rq-lite:{schedules}:last  4 pending  5 suspects  6 meta  7 bell
 -- ARGV    1 name  2 its definition  3 the slot that was due, ms  4 the next one, ms  5 the last that is fired, ms ('': none)
 --         6… encoded jobs

@@ -1,7 +1,7 @@
 -- isolate: take one suspect, a job whose consumers have died twice, for a consumer that runs nothing else.
 -- KEYS    1 meta  2 consumers  3 suspects  4 inflight:<consumer>
 -- ARGV    1 consumer  2 bytes of the job at most
--- returns {OK | NOLEASE | NEWER, tag (0: there is none), job (nil: it is larger, `piece` reads it)}
+-- returns {OK | NOLEASE | NEWER, tag (0: no suspect), job (nil: it is larger, `piece` reads it)}
 -- oom     allowed
 -- callers Broker.isolate
 local meta, consumers, suspects, inflight = unpack(KEYS)

@@ -1,5 +1,5 @@
--- What several scripts need. Each paragraph defines names; the loader puts those paragraphs in front of a script that
--- it needs, in this order, and of these only what they need: so no blank lines within a function.
+-- What several scripts need. Each paragraph defines names; the loader puts in front of a script only those paragraphs
+-- that it needs, directly or through others, in this order: so no blank lines within a function.
 
 local OK, PART, STALE, NOLEASE, UNDECLARED, MOVED, ALIVE, CLOSED, NEWER = 0, 1, -1, -2, -3, -4, -5, -6, -7
 
@@ -9,18 +9,18 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- What these scripts know of what entries carry. Where a queue's `format` in meta says more, its entries may stand for what
--- would not be set free here: nothing is taken of it, and nothing of an operator's is done.
+-- The format of entries that these scripts know. If a queue's `format` in meta is higher, the end of its jobs may have
+-- to release things that are not known here: nothing is taken from it, and operators' scripts are refused.
 local FORMAT = 1
 
 local function newer(format) return format and (tonumber(format) or math.huge) > FORMAT end
 
--- One token is enough to wake one waiter; whoever wakes and leaves something behind rings on.
+-- One token is enough to wake one waiter; a waiter that wakes and leaves something behind rings again.
 local function ring(list)
   if redis.call('LLEN', list) == 0 then redis.call('LPUSH', list, 1) end
 end
 
--- A token for each of n new jobs, up to a cap: every waiting consumer hears of it at once.
+-- A token for each of n new jobs, up to a cap: every waiting consumer wakes at once.
 local function ring_bell(bell, n)
   n = math.min(n, 64 - redis.call('LLEN', bell))
   if n < 1 then return end
@@ -29,14 +29,15 @@ local function ring_bell(bell, n)
   redis.call('LPUSH', bell, unpack(tokens))
 end
 
--- From so many crashes on a job runs alone; at so many it is buried.
+-- The number of crashes from which on a job runs alone, and that at which it is buried.
 local SUSPECT, POISON = 2, 3
 
--- What stands in front of a job's JSON, parsed here and in model/message.py (a test compares the two), and nowhere else:
--- nothing, or "<attempts>.<crashes>" and marks, in this order and each at most once: "@<priority>", "#<id>" (the job is
--- tracked), and then those that only a newer version sets ("~flow.node/index", "^lane", "!unique", "?expires_ms", others).
--- Returns attempts, crashes, where the JSON begins, the tracked job's id, the priority, and the marks that are not known
--- here ('': there are none). What is no job has no beginning: it stays as it is, so that it can be buried unchanged.
+-- What stands in front of a job's JSON, parsed here and in model/message.py (a test compares the two), and nowhere
+-- else: nothing, or "<attempts>.<crashes>" and marks, in this order and each at most once: "@<priority>", "#<id>" (the
+-- job is tracked), and then those that only a newer version sets ("~flow.node/index", "^lane", "!unique",
+-- "?expires_ms", others). Returns attempts, crashes, where the JSON begins, the tracked job's id, the priority, and the
+-- marks that are not known here ('': none). For bytes that are no job the beginning is nil: they stay as they are, so
+-- that they can be buried unchanged.
 local function parse(entry)
   if entry:byte(1) == 123 then return 0, 0, 1, nil, nil, '' end
   local attempts, crashes, marks, at = entry:match('^(%d+)%.(%d+)([^{]*)(){')
@@ -68,31 +69,31 @@ local function charged(entry, attempts, crashes)
   return string.format('%d.%d', a + attempts, c + crashes) .. uncounted(entry)
 end
 
--- The id of a job that somebody wants to hear of (it is tracked); nil for the others, after a look at one byte.
+-- The id of a tracked job; nil for the others. A plain job costs a check of one byte.
 local function tracked(entry)
   if entry:byte(1) == 123 then return nil end
   local _, _, _, id = parse(entry)
   return id
 end
 
--- What stands in a job's JSON; an empty table for what is no job.
+-- The fields of a job's JSON; an empty table for an entry that is no job.
 local function job_of(entry)
   local _, _, at = parse(entry)
   local known, job = pcall(cjson.decode, json_of(at and entry:sub(at) or ''))
   return known and type(job) == 'table' and job or {}
 end
 
--- More values than some thousand at once are too many for `unpack`.
+-- `unpack` cannot return more than a few thousand values at once.
 local function push_all(push, list, values)
   for i = 1, #values, 1000 do redis.call(push, list, unpack(values, i, math.min(i + 999, #values))) end
 end
 
--- `pending` is a list, or a zset where the queue's order is "priority" (others: "fifo", which is also none, "lifo").
+-- `pending` is a list, or a zset if the queue's order is "priority" (other orders: "lifo", and "fifo", the default).
 local function waiting(pending, order)
   return redis.call(order == 'priority' and 'ZCARD' or 'LLEN', pending)
 end
 
--- Members are an r (returned: before its equals) or an s, 16 digits that keep equals in order, "|" and the entry.
+-- A member is an r (returned: before its equals) or an s, 16 digits that keep equals in order, "|" and the entry.
 local function rank(returned, entries, pending, meta)
   if #entries == 0 then return end
   local tag, members = redis.call('HINCRBY', meta, 'tag', #entries) - #entries, {}
@@ -107,13 +108,13 @@ local function rank(returned, entries, pending, meta)
   push_all('ZADD', pending, members)
 end
 
--- Let new jobs wait where the queue's order wants them.
+-- Add new jobs where the queue's order puts them.
 local function add(entries, pending, order, meta)
   if order == 'priority' then return rank(false, entries, pending, meta) end
   push_all(order == 'lifo' and 'RPUSH' or 'LPUSH', pending, entries)
 end
 
--- The entries, and of a priority queue also members and scores as they were.
+-- Take up to `want` entries; from a priority queue returns also the members and scores that were popped.
 local function take(pending, order, want)
   if order ~= 'priority' then return redis.call('RPOP', pending, want) or {} end
   local popped, entries = redis.call('ZPOPMIN', pending, want), {}
@@ -121,8 +122,8 @@ local function take(pending, order, want)
   return entries, popped
 end
 
--- Let jobs wait (again): `push` is RPUSH for the head of the queue and LPUSH for its end. Suspects wait elsewhere;
--- returns how many went to the queue, the sum of their lengths, and how many are suspects.
+-- Let jobs wait (again): `push` is RPUSH for the head of the queue and LPUSH for its end. Suspects wait in a list of
+-- their own; returns how many went to the queue, the sum of their lengths, and how many are suspects.
 local function wait_again(push, entries, pending, suspects, meta)
   local usual, lone, length = {}, {}, 0
   for _, entry in ipairs(entries) do
@@ -147,7 +148,7 @@ local function wait_again(push, entries, pending, suspects, meta)
   return #usual, length, #lone
 end
 
--- The dead set is capped by number and age; what goes over the cap is counted. At most 1000 at a time.
+-- The dead set is capped by number and age; dropped jobs are counted. For each cap at most 1000 at a time.
 local function trim_dead(dead, index, meta, keep, age, now)
   local function drop(tags)
     if #tags == 0 then return 0 end
@@ -174,14 +175,14 @@ local function to_dead(dead, index, meta, buried, keep, age, now)
   end
 end
 
--- Jobs that nobody has finished: waiting (suspects, too), scheduled or in flight.
+-- How many jobs are unfinished: waiting (suspects, too), scheduled or in flight.
 local function unfinished(pending, scheduled, meta)
   local elsewhere = redis.call('HMGET', meta, 'inflight', 'suspects', 'order')
   return waiting(pending, elsewhere[3]) + redis.call('ZCARD', scheduled)
     + tonumber(elsewhere[1] or 0) + tonumber(elsewhere[2] or 0)
 end
 
--- Wake who waits in join, if nothing is left.
+-- Wake a process that waits in `join`, if no job is unfinished.
 local function ring_drained(pending, scheduled, meta, drained)
   if unfinished(pending, scheduled, meta) <= 0 then ring(drained) end
 end
@@ -199,8 +200,8 @@ local function ring_room(pending, scheduled, meta, room)
   end
 end
 
--- After jobs were put: who could not put all of them is to be woken when there is room for more; who was woken
--- and put all rings on if room remains.
+-- After jobs were put: a producer that could not put all of them is to be woken when there is room for more; one that
+-- was woken and has put all wakes the next if room remains.
 local function after_put(left, woken, size, maxsize, meta, room)
   local want
   if left > 0 then
@@ -217,8 +218,9 @@ end
 -- All keys of a queue begin as this one does.
 local function prefix_of(key) return key:match('^.-}:') end
 
--- One of the two events of a job: it is no longer in flight, however that came, and nobody has it now. Whatever takes an
--- entry off its owner calls this; `key` is any key of the queue. An entry without marks costs a look at one byte.
+-- One of the two events of a job: it is no longer in flight, for whatever reason, and no consumer has it. Every script
+-- that takes an entry off its owner calls this; `key` is any key of the queue. An entry without marks costs a check of
+-- one byte.
 local function released(key, entry)
   local id = tracked(entry)
   if id then redis.call('HDEL', prefix_of(key) .. 'job:' .. id, 'consumer', 'tag', 'started') end
@@ -239,7 +241,7 @@ local function schedule(scheduled, kind, tag, due, entry)
   redis.call('ZADD', scheduled, due, string.format('%s%016d|', kind, tag) .. entry)
 end
 
--- Marks of cancelled jobs hold for a week, and there are so many at most: the newest.
+-- Marks of cancelled jobs are kept for MARKED ms, a week, and only the newest MARKS of them.
 local MARKS, MARKED = 10000, 604800000
 
 local function trim_marks(cancelled, now)
@@ -247,8 +249,8 @@ local function trim_marks(cancelled, now)
   redis.call('ZREMRANGEBYRANK', cancelled, 0, -MARKS - 1)
 end
 
--- Tracked jobs. What is known of one that has not ended is kept for so long, ms; and what was pushed to a process
--- that waits, which may be gone: so long, and so much of it at most.
+-- Tracked jobs: how long the facts of one that has not ended are kept, ms; how long the inbox of a process that waits
+-- (it may be gone) is kept, ms, and how many notes in it; the bytes up to which a result is pushed.
 local KEPT, PUSHED, PUSHES, LARGE = 604800000, 60000, 100000, 10000
 
 -- A tracked job is with this consumer now.
@@ -258,7 +260,7 @@ local function note_taken(prefix, id, consumer, tag, now)
   redis.call('PEXPIRE', job, KEPT)
 end
 
--- Tell all who watch a job.
+-- Push a note to the inbox of each process that watches a job.
 local function push_to_watchers(prefix, job, note)
   for _, field in ipairs(redis.call('HKEYS', job)) do
     if field:sub(1, 6) == 'watch:' then
@@ -269,8 +271,8 @@ local function push_to_watchers(prefix, job, note)
   end
 end
 
--- Whether there is a place for this job among the running ones whose progress status shows: 20, those that have said
--- nothing for ten minutes make room.
+-- Whether this job has a place among the running jobs whose progress `status` shows: 20; one that has reported nothing
+-- for ten minutes makes room.
 local function shown(progress, id, now)
   local SHOWN, SILENT = 20, 600000
   if redis.call('HEXISTS', progress, id) == 1 or redis.call('HLEN', progress) < SHOWN then return true end
@@ -285,7 +287,7 @@ local function shown(progress, id, now)
   return false
 end
 
--- For how long the result of a job is kept, ms, as its JSON says (0: not at all); of what cannot be read, for an hour.
+-- For how long the result of a job is kept, ms, as its JSON says (0: not at all); an hour if the JSON cannot be read.
 local function kept_for(entry)
   local job = job_of(entry)
   if not next(job) then return 3600000 end
@@ -293,11 +295,12 @@ local function kept_for(entry)
   return ttl >= 0.001 and math.floor(math.min(ttl, 1e9) * 1000) or 0
 end
 
--- The other event: a job is over (done, failed, cancelled), however that came, and only once: its result is kept for ttl
--- ms (0: not at all; nil: as the job says), and all who watch it are told. Whatever ends a job calls this; `key` is any
--- key of the queue. An entry without marks costs a look at one byte. A buried job has ended: that it is trimmed or
--- forgotten later is no other end, and `requeue` begins its next life. `detail` is what the result holds beside the
--- state, as JSON without the braces. Large results are not pushed: who hears of one fetches it.
+-- The other event: a job has ended (done, failed, cancelled), for whatever reason, and only once: its result is kept
+-- for ttl ms (0: not at all; nil: as the job says), and the processes that watch it are told. Every script that ends a
+-- job calls this; `key` is any key of the queue. An entry without marks costs a check of one byte. A buried job has
+-- ended: to trim or forget it later is no second end, and `requeue` begins its next life. `detail` is what the result
+-- holds beside the state, as JSON without the braces. Large results are not pushed: a process that is told of one
+-- fetches it.
 local function ended(key, entry, state, detail, ttl)
   local id = tracked(entry)
   if not id then return end
@@ -310,13 +313,13 @@ local function ended(key, entry, state, detail, ttl)
   if ttl > 0 then redis.call('SET', prefix .. 'result:' .. id, result, 'PX', ttl) end
 end
 
--- When the first of what is scheduled is due, ms; beyond all times when there is nothing.
+-- When the first scheduled job is due, ms; infinity if no job is scheduled.
 local function first_due(scheduled)
   return tonumber(redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')[2] or math.huge)
 end
 
--- Drop what waits; how much that was, and what is left: where somebody may want to hear of jobs (`tracked` of meta) at
--- most so many from each place, which end as cancelled.
+-- Drop waiting jobs; returns how many were dropped, and how many are left: if jobs may be tracked (`tracked` of meta),
+-- at most `most` of each place are dropped, and end as cancelled.
 local function drop_waiting(most, pending, scheduled, meta, bell, room, drained, suspects)
   local state = redis.call('HMGET', meta, 'order', 'tracked')
   local function size() return waiting(pending, state[1]) + redis.call('ZCARD', scheduled) + redis.call('LLEN', suspects) end
@@ -332,7 +335,7 @@ local function drop_waiting(most, pending, scheduled, meta, bell, room, drained,
     for _, list in ipairs({entries, lone}) do
       for _, entry in ipairs(list) do ended(meta, entry, 'cancelled', '') end
     end
-    redis.call('HINCRBY', meta, 'bytes', 0 - length)  -- what a minus makes of 0, -0, is no number to Redis
+    redis.call('HINCRBY', meta, 'bytes', 0 - length)  -- `-length` may be -0, which is no number to Redis
     if parked > 0 then redis.call('HINCRBY', meta, 'parked', -parked) end
     if #lone > 0 then redis.call('HINCRBY', meta, 'suspects', -#lone) end
   else
@@ -351,9 +354,9 @@ end
 
 local function text_of(value) return type(value) == 'string' and value or cjson.null end
 
--- Charge an entry with a crash; with it comes a report (JSON, one line) if it is to be buried for it. `died`: what did.
--- One with callbacks stays a suspect instead: whoever takes it puts them, and buries it without running it. So does one
--- with marks of a newer version, which knows what its end sets free.
+-- Charge an entry a crash; returns the entry, and a report (JSON, one line) if it is to be buried for that. `died`:
+-- what died. A job with callbacks stays a suspect instead: the consumer that takes it puts them, and buries it without
+-- running it. So does a job with unknown marks: only the newer version knows what its end has to release.
 local function crash(entry, meta, consumer, died, how, where)
   entry = charged(entry, 0, 1)
   local attempts, crashes, _, _, _, unknown = parse(entry)

@@ -1,4 +1,4 @@
--- mark: moves marks of a feed, each only if it is still what the caller knows.
+-- mark: move marks of a feed, each only if it still has the value that the caller knows.
 -- KEYS    1 feed:<name>
 -- ARGV    of each mark: its field, the value it must have now ('': none), the value it gets ('': it is removed)
 -- returns {OK, how many were moved}

@@ -1,4 +1,4 @@
--- park: put deliveries of a task that this worker does not know aside for a while, uncharged.
+-- park: put aside, for a while and uncharged, deliveries of tasks that this worker does not know.
 -- KEYS    1 inflight:<consumer>  2 scheduled  3 meta  4 alarm
 -- ARGV    1 delay, ms  2 worker  3… pairs of delivery tag and task
 -- returns {OK, parked, stale}
@@ -13,7 +13,7 @@ for i = 3, #ARGV, 2 do
     schedule(scheduled, 'p', ARGV[i], now + delay, entry)
     redis.call('HINCRBY', meta, 'bytes', #entry)
     moved = moved + 1
-    -- For status: who met which unknown task, and when. Task names are anybody's text, so there is a cap.
+    -- For status: which worker met which unknown task, and when. Producers may invent names, so there is a cap.
     local note = 'unknown:' .. ARGV[i + 1]:sub(1, 200)
     if redis.call('HEXISTS', meta, note) == 1 or redis.call('HLEN', meta) < 64 then
       redis.call('HSET', meta, note, now .. ' ' .. worker)

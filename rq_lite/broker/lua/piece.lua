@@ -1,4 +1,4 @@
--- piece: a part of what a field of a hash holds, where the whole is more than one answer may be.
+-- piece: a part of the value of a hash's field that is larger than one answer may be.
 -- KEYS    1 inflight:<consumer>
 -- ARGV    1 field  2 first byte (from 1)  3 last byte
 -- returns {OK, part} | {STALE}: there is no such field (any more)

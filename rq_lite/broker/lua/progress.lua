@@ -1,14 +1,14 @@
--- progress: a job that runs says how far it is: to those who wait for it, and for status. Or it has stopped to run.
+-- progress: store how far a running job is, for status, and tell the processes that watch it. Or: it no longer runs.
 -- KEYS    1 inflight:<consumer>  2 progress  3 job:<id>  4 meta
--- ARGV    1 id  2 delivery tag  3 who runs it  4 how far it is ('': it does not run any more); 3 and 4 as JSON without
---         braces
+-- ARGV    1 id  2 delivery tag  3 its consumer, tag and task  4 how far it is ('': it no longer runs); 3 and 4 as JSON
+--         without braces
 -- returns {OK} | {STALE}
 -- oom     refused
 -- callers Broker.progress
 local inflight, progress, job, meta = unpack(KEYS)
 local id, tag, head, detail, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4], now_ms()
 if detail == '' then
-  -- What another run says of itself stays.
+  -- The progress of another run stays.
   local known = redis.call('HGET', progress, id)
   if not known or known:find(head, 1, true) == 2 then
     redis.call('HDEL', progress, id)

@@ -16,7 +16,7 @@ if #members > 0 then
     before = before + #members[i]
   end
   local usual, length = wait_again('LPUSH', members, pending, suspects, meta)
-  -- What waits in the queue goes on counting; suspects do not count against the bound.
+  -- Jobs that go to the queue still count against its bound; suspects do not.
   if length < before then redis.call('HINCRBY', meta, 'bytes', length - before) end
   if parked > 0 then redis.call('HINCRBY', meta, 'parked', -parked) end
   ring_bell(bell, usual)

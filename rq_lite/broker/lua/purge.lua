@@ -1,8 +1,8 @@
--- purge: drop every job that waits or is scheduled; what is in flight goes on. The number is counted. Where somebody
---        may want to hear of jobs (`tracked` of meta) so many at a time: they end as cancelled.
+-- purge: drop every job that waits or is scheduled; jobs in flight go on. The number is counted. If jobs may be tracked
+--        (`tracked` of meta), a batch at a time: they end as cancelled.
 -- KEYS    1 pending  2 scheduled  3 meta  4 bell  5 room  6 drained  7 suspects
--- ARGV    1 jobs at most from each place, where it may have to tell somebody
---         2 not after this moment, ms since 1970: its sender has given it up then, and others have put since
+-- ARGV    1 jobs at most from each place, if jobs may be tracked
+--         2 not after this time, ms since 1970: the caller has timed out by then, and jobs may have been put since
 -- returns {OK, purged, left} | {STALE} | {NEWER}
 -- oom     allowed
 -- callers Broker._step

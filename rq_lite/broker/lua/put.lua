@@ -1,8 +1,8 @@
 -- put: add encoded jobs to a queue, as many as its bound allows, in their order.
 -- KEYS    1 pending  2 scheduled  3 meta  4 bell  5 room  6 producer:<id>  7 alarm  [8 feed:<name>]
 -- ARGV    1 sequence number of this put  2 lifetime of the producer's key, ms
---         3 woken (1: waited for room), and 2 more where an answer to the same put was lost
---         4 delay, ms (0: now), or @ and the moment, ms since 1970 (past: now)
+--         3 woken (1: waited for room), plus 2 if an answer to the same put was lost
+--         4 delay, ms (0: now), or @ and the time, ms since 1970 (past: now)
 --         5 origin: 0 (a producer), `over <task>` (a running job whose own workers serve this queue: the bound does not
 --         hold for it, only the queue's headroom), or `wait <process> <n> <w>` (a running job that waits for room, as n
 --         other jobs of its process do; w is 1 if it has waited before)  6 n  7… n encoded jobs
@@ -16,7 +16,7 @@ local first, mark = 7, 7 + n
 if not ARGV[mark] then feed = nil end
 local job = ARGV[5] ~= '0' and ARGV[5]
 local task = job and job:match('^over (.*)$')
--- What is refused now must not be put by an earlier sending of it that is still on its way.
+-- Once a put is refused, an earlier sending of it that is still on its way must not put either.
 local function refuse() if ARGV[3] + 0 > 1 then redis.call('SET', producer, sequence .. ':0', 'PX', lifetime) end end
 
 local known = redis.call('HMGET', meta, 'maxsize', 'maxbytes', 'bytes', 'put', 'order', 'closed')
@@ -36,7 +36,7 @@ if last then
   if tonumber(before) > tonumber(sequence) then return {STALE} end
 end
 if known[6] then
-  -- Everybody who waits for room is to hear of it, one after the other.
+  -- Wake all producers that wait for room, one after the other.
   if woken then ring(room) end
   refuse()
   return {CLOSED}
@@ -94,7 +94,7 @@ end
 if task then
   local function over(jobs, length) return (maxsize > 0 and jobs > maxsize) or (maxbytes > 0 and length > maxbytes) end
   if fit > 0 and over(size, bytes) then
-    -- Kept from when the queue went over its bound until it does so the next time.
+    -- Counts since the queue last went over its bound.
     local key = prefix_of(meta) .. 'over'
     if not over(size - fit, bytes - length) then redis.call('DEL', key) end
     redis.call('HINCRBY', key, task, fit)

@@ -17,9 +17,9 @@ local now = now_ms()
 local lease = redis.call('ZSCORE', consumers, consumer)
 if lease and not certain and tonumber(lease) > now then return {ALIVE} end
 
--- It takes nothing more from here on, whatever of it may still be on its way.
+-- Without a lease it takes nothing more, even if a request of it is still on its way.
 redis.call('ZREM', consumers, consumer)
--- From where the last call ended: a large hash that was emptied from its beginning is slow to search from there.
+-- Scan from where the last call ended: a large hash that was emptied at its beginning is slow to scan from there.
 local tags, found, cursor = {}, {}, ARGV[7]
 for _ = 1, 10 do
   local page = redis.call('HSCAN', inflight, cursor, 'COUNT', most)
@@ -60,6 +60,6 @@ if #tags > 0 then
   ring_bell(bell, usual)
   ring_drained(pending, scheduled, meta, drained)
 end
--- Somebody must be able to go on if this call was the caller's last: stay listed, with a lease long over.
+-- If the caller does not go on, another must be able to: the consumer stays listed, with a lease long over.
 if left > 0 then redis.call('ZADD', consumers, 0, consumer) end
 return {OK, #tags, left, cursor, lone, #buried / 3}

@@ -1,7 +1,7 @@
 -- register: a consumer begins its lease; without one it takes nothing.
 -- KEYS    1 consumers  2 meta
 -- ARGV    1 consumer  2 length of the lease, ms
--- returns {OK} | {NEWER}: its entries may carry what this version does not know
+-- returns {OK} | {NEWER}: the queue's entries may carry marks that this version does not know
 -- oom     allowed
 -- callers Broker.register
 if newer(redis.call('HGET', KEYS[2], 'format')) then return {NEWER} end

@@ -1,9 +1,9 @@
--- renew: prolong the leases of consumers that live; one that is not listed must register anew by itself.
---        Keeps the throughput of the last seconds on the way (for status), and tells what waits.
+-- renew: prolong the leases of consumers that live; one that is not listed must register again by itself.
+--        Also stores the throughput of the last seconds (for status), and returns how many jobs wait.
 -- KEYS    1 consumers  2 meta  3 pending
 -- ARGV    1 length of the lease, ms  2… consumers
--- returns {OK, renewed, jobs that wait to be taken, suspects, paused}; paused 1: nothing is to be taken, both
---         are 0; likewise paused 2, of a queue whose format is newer
+-- returns {OK, renewed, jobs that wait to be taken, suspects, paused}; paused 1 (paused) or 2 (the queue's
+--         format is newer): nothing is to be taken, and both numbers are 0
 -- oom     allowed
 -- callers Broker.renew
 local consumers, meta, pending = unpack(KEYS)

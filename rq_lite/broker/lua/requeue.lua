@@ -1,10 +1,10 @@
--- requeue: put buried jobs back to the end of their queue, uncharged as on their first day, as many as its bound
+-- requeue: put buried jobs back at the end of their queue, without attempts and crashes, as many as its bound
 --          allows; the others stay dead. It stops early after a megabyte or two, so as not to hold up Redis.
---          A mark that cancels one of them is gone with that: somebody wants it to run.
+--          Marks that cancel these jobs are removed: the operator wants them to run.
 -- KEYS    1 dead  2 dead:index  3 pending  4 scheduled  5 meta  6 bell  7 room  8 cancelled
 -- ARGV    1 woken (1: waited for room)  2… delivery tags, in the order in which they are to wait
 -- returns {OK, seen, requeued, too large ever to fit, full (1: the next one has no room), size, maxsize, bytes,
---         maxbytes} | {UNDECLARED} | {NEWER}; of those seen the rest were not dead, those after them are as they were
+--         maxbytes} | {UNDECLARED} | {NEWER}; the rest of those seen were not dead, those after them are as they were
 -- oom     allowed
 -- callers Broker.requeue
 local dead, index, pending, scheduled, meta, bell, room, cancelled = unpack(KEYS)
@@ -47,7 +47,7 @@ end
 
 -- '' is no tag: on Redis 6.2 a script may write at maxmemory only after it has tried to remove something.
 redis.call('HDEL', dead, '', unpack(tags))
--- Who asks from now on waits for how they end this time.
+-- Clients that ask from now on wait for the next end of these jobs.
 for _, id in ipairs(again) do redis.call('DEL', prefix_of(meta) .. 'result:' .. id) end
 if #tags > 0 then
   redis.call('ZREM', index, unpack(tags))

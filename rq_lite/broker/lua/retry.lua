@@ -1,4 +1,4 @@
--- retry: put deliveries that failed aside until they are due again; each is charged an attempt.
+-- retry: schedule deliveries that failed to run again; each is charged an attempt.
 -- KEYS    1 inflight:<consumer>  2 scheduled  3 meta  4 alarm
 -- ARGV    pairs of delivery tag and delay, ms
 -- returns {OK, scheduled, stale}

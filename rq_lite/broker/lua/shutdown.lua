@@ -1,7 +1,7 @@
--- shutdown: nothing more is put, and who waits for jobs learns that none will come; what waits goes on being taken, or
---           is dropped at once. Everybody who waits is woken.
+-- shutdown: refuse further puts, and tell consumers that wait that no more jobs will come; jobs that wait are still
+--           taken, or dropped at once. All processes that wait are woken.
 -- KEYS    1 pending  2 scheduled  3 meta  4 bell  5 room  6 drained  7 suspects
--- ARGV    1 immediate: jobs at most to drop from each place, where it may have to tell somebody ('': none)
+-- ARGV    1 '': drop no job; else drop at once, at most this many from each place if jobs may be tracked
 -- returns {OK, dropped, left} | {NEWER}
 -- oom     allowed
 -- callers Broker.shutdown

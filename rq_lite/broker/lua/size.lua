@@ -1,4 +1,4 @@
--- size: how many jobs wait, and whether a put would have to.
+-- size: how many jobs wait, and whether a put would have to wait.
 -- KEYS    1 pending  2 scheduled  3 meta
 -- returns {OK, size, full (1: yes)}
 -- oom     allowed

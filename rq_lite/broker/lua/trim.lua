@@ -1,5 +1,5 @@
 -- trim: hold the dead set to its caps also when nothing is buried, some thousand jobs at a time; drops are counted.
---       Marks that cancel jobs have caps, too.
+--       Also hold the marks that cancel jobs to theirs.
 -- KEYS    1 dead  2 dead:index  3 meta  4 cancelled
 -- ARGV    1 most jobs to keep  2 longest to keep one, ms
 -- returns {OK, dropped}

@@ -1,8 +1,8 @@
--- watch: a process wants to hear how jobs end; of those that have ended it gets the results at once. The others
---        are pushed to its inbox when they end; it asks again from time to time, in case a push was lost.
+-- watch: have a process told how jobs end; results of those that have ended are returned at once. The others are
+--        pushed to its inbox when they end; it asks again from time to time, in case a push was lost.
 -- KEYS    1 meta
 -- ARGV    1 process  2 how long it is told unless it asks again, ms  3 bytes of results at most  4… ids
--- returns {OK, for each id: '' (has not ended), '+' (has, and there is no place for its result: get it), or its result}
+-- returns {OK, for each id: '' (has not ended), '+' (has, but its result does not fit here: get it), or its result}
 -- oom     allowed
 -- callers Broker.watch
 local meta = KEYS[1]

@@ -1,8 +1,8 @@
--- window: some of the entries that wait somewhere, as they are: as many as one answer may hold. Of a single one that is
---         larger it is a piece.
+-- window: some of the entries of a list or a sorted set, unchanged: as many as one answer may hold. If the first is
+--         larger than that, a piece of it.
 -- KEYS    1 pending
--- ARGV    1 how many stand before the first  2 how many at most  3 bytes at most  4 where the piece begins (from 1)
--- returns {OK, length of the first (0: there is none), its digest if this is a piece of it, entry, score ('' in a list)…}
+-- ARGV    1 index of the first  2 how many at most  3 bytes at most  4 where the piece begins (from 1)
+-- returns {OK, length of the first (0: no entry), its digest if this is a piece of it, entry, score ('' in a list)…}
 -- oom     allowed
 -- callers Broker._window, Broker.head
 local place, first, count, most, from = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
