@@ -62,8 +62,8 @@ class Getter:
     """This process's part of one queue. `_guard` protects what threads share; the session needs `_talk`.
 
     1. A thread in `get` that finds an item on the shelf has it, without asking Redis.
-    2. Else it exchanges what was settled for an item for each thread that waits, and `ahead` more; the other threads
-       find theirs on the shelf.
+    2. Else it exchanges: it settles what is done, and takes an item for each thread that waits and `ahead` more; the
+       other threads find theirs on the shelf.
     3. If nothing came, one thread waits for the bell, the others for that thread.
     4. `task_done`, `settle` and the next item of a loop settle an item; `give_back` and `bury` end it otherwise.
     5. The duties' thread calls `audit` periodically, also when no thread gets.

@@ -145,9 +145,7 @@ class Task(AnyTask, Generic[P, R]):
     def using(self, **options: Unpack[PutOptions]) -> Task[P, R]:
         """The same task with options for its puts."""
         if "priority" in options and self.queue.order != "priority":
-            raise UsageError(
-                f"task {self.name}: priority= needs a PriorityQueue; {self.queue!r} is a {type(self.queue).__name__}"
-            )
+            raise UsageError(f"task {self.name}: priority= needs a PriorityQueue; {self.queue!r} is not one")
         return self._with(options_of_put(options))
 
     def _with(self, options: Options) -> Task[P, R]:

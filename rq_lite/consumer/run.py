@@ -33,7 +33,7 @@ from rq_lite.model.outcome import Finished, Retried
 from rq_lite.model.policy import Policy
 from rq_lite.model.retry import Failure, Report, RetryPolicy, decide
 
-# What functions return whose body a call does not run.
+# What a call returns without running the function's body.
 UNRUN = {CoroutineType: "a coroutine", AsyncGeneratorType: "an async generator", GeneratorType: "a generator"}
 
 
@@ -67,8 +67,7 @@ class Attempt(NamedTuple):
 
 
 def run_once(task: Task[Any, Any], message: Message, current: CurrentJob | None) -> Any:
-    """Call the task's function; its result. Raises what it raises; ValidationError for arguments that do not fit;
-    BadResult.
+    """Call the task's function; its result. Raises what it raises; ValidationError for unfit arguments; BadResult.
 
     It runs in a fresh context that holds `current`; None in a slot's greenlet, where `current_job` finds the slot.
     """

@@ -157,7 +157,7 @@ class Duties:
         self._leases.show(facts)
 
     def stop(self) -> None:
-        """Do the errands that are left, and end. Waits for a moment at most: Redis may be gone."""
+        """Do the errands that are left, and end. Waits `GOODBYE` seconds at most: Redis may be gone."""
         if self._thread.ident is not None:
             self._alarm.stop()
             self._inbox.put(None)
