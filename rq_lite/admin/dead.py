@@ -1,7 +1,7 @@
-"""The dead set of a queue: read it in pages, put jobs back or drop them in batches.
+"""The dead set of a queue: read it in pages, requeue jobs or forget them in batches.
 
-Never all of it at once: it may hold thousands of jobs of a megabyte. What is in it may come from any program, so
-reading takes reports and entries as they are.
+Never all of it at once: it may hold thousands of jobs of a megabyte. Any program may have written to it, so reading
+takes reports and entries as they are.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ BATCH = 500  # jobs per script
 
 
 class Buried(msgspec.Struct, frozen=True, kw_only=True):
-    """A job in the dead set. What its report does not tell is None, empty or 0."""
+    """A job in the dead set. What its report does not hold is None, empty or 0."""
 
     queue: str
     tag: int  # of its last delivery: names it within the queue, whatever its id
-    id: str | None  # None: it is no job
+    id: str | None  # None: the entry is not a job
     task: str | None
     error: str
     traceback: str
@@ -41,16 +41,16 @@ class Buried(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which buried jobs are meant: those that are all of what is named. Ages are seconds since the burial."""
+    """Which buried jobs are meant: those that fit every field that is set. Ages are seconds since the burial."""
 
     ids: frozenset[str] = frozenset()  # job ids, or `tag:<delivery tag>`
     task: str | None = None
-    error: str | None = None  # a part of it; upper and lower case are the same
+    error: str | None = None  # a part of it, in upper or lower case
     older_than: float | None = None
     newer_than: float | None = None
 
     def fits(self, job: Buried) -> bool:
-        """Apart from the age, which the index knows."""
+        """Whether the job fits; its age is not checked, since the index selects by that."""
         return (
             (not self.ids or not self.ids.isdisjoint(names(job)))
             and (self.task is None or self.task == job.task)
@@ -62,7 +62,7 @@ EVERYTHING = Filter()
 
 
 def names(job: Buried) -> tuple[str, ...]:
-    """What the job may be called by: always its tag, for ids may be missing, strange, or of several jobs."""
+    """Names of the job: always its tag, too, since an id may be missing, strange, or that of several jobs."""
     return (f"tag:{job.tag}",) if job.id is None else (job.id, f"tag:{job.tag}")
 
 
@@ -70,7 +70,7 @@ def names(job: Buried) -> tuple[str, ...]:
 
 
 def buried(broker: Broker, queue: str, wanted: Filter = EVERYTHING) -> Iterator[Buried]:
-    """The buried jobs that the filter fits, newest first; those buried after the first was read are left out."""
+    """The buried jobs that fit the filter, newest first; those buried after the first was read are left out."""
     now = ms_of(broker.read(("TIME",))[0])
     newest = "+inf" if wanted.older_than is None else str(before(now, wanted.older_than))
     oldest = "-inf" if wanted.newer_than is None else str(before(now, wanted.newer_than))
@@ -107,7 +107,7 @@ def pages(broker: Broker, queue: str, newest: str, oldest: str) -> Iterator[list
 
 
 def contents(broker: Broker, queue: str, page: Sequence[tuple[int, float]]) -> Iterator[tuple[int, float, bytes]]:
-    """The values of a page; what is gone meanwhile is left out."""
+    """The values of a page; jobs that are gone meanwhile are left out."""
     values = broker.reads.values(keys.of(queue).dead, [tag for tag, _ in page])
     return ((tag, when, value) for (tag, when), value in zip(page, values, strict=True) if value is not None)
 
@@ -139,8 +139,8 @@ def job_of(queue: str, tag: int, at: float, value: bytes) -> Buried:
 
 
 def read_report(report: bytes) -> dict[str, Any]:
-    """The fields of a report; one that cannot be read is an error text of its own."""
-    text = report.decode(errors="replace")  # a task's name may be cut anywhere, and a stack is any bytes
+    """The fields of a report; if it cannot be read, an error that says so and holds its text."""
+    text = report.decode(errors="replace")  # a task's name may be cut anywhere, and a stack may hold any bytes
     try:
         fields: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
     except UNREADABLE:
@@ -156,22 +156,22 @@ def number(value: object) -> float:
     return value if isinstance(value, (int, float)) and 0 <= value < 1e15 else 0
 
 
-# -- putting back and dropping
+# -- requeuing and forgetting
 
 
 class Requeue:
-    """What has become of a requeue so far, kept up to date while it goes on."""
+    """A requeue and what it has done so far, kept up to date while it runs."""
 
     def __init__(self, queue: str, tags: Sequence[int]) -> None:
         self.queue = queue
         self.left = list(tags)  # in the order in which they are to wait
         self.moved = 0
-        self.missing = 0  # were not dead any more
-        self.oversized = 0  # stay dead: larger than the queue's maxbytes
+        self.missing = 0  # jobs that were not dead any more
+        self.oversized = 0  # jobs that stay dead: larger than the queue's maxbytes
         self.last = Requeued(Code.OK)
 
     def run(self, broker: Broker, wait: float = 0.0) -> None:
-        """Put back what fits; wait for room as a producer does, up to `wait` seconds since the last that fitted."""
+        """Requeue what fits; wait for room as a producer does, up to `wait` seconds after the last job that fitted."""
         broker.puts.declare(self.queue)
         since, woken = time.monotonic(), False
         while self.left:

@@ -1,4 +1,4 @@
-"""Where jobs are: read a queue's jobs in pages, and look for one. Never all at once; only `hasten` writes."""
+"""Where jobs are: reads a queue's jobs in pages, never all at once, and searches for one. Only `hasten` writes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rq_lite.model.names import encoded_id
 from rq_lite.model.states import State
 
 STEP = 100  # jobs that are read at once
-LOOKS = 3  # for a job that is not found at once
-FAR = 10_000  # jobs of each end of what waits that a look for one goes through
+LOOKS = 3  # searches for a job that is not found at once
+FAR = 10_000  # jobs at each end of a place that a search reads
 PLACES = (State.INFLIGHT, State.PENDING, State.SCHEDULED, State.SUSPECT, State.DEAD)
 
 
@@ -27,20 +27,20 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     queue: str
     state: State
     entry: bytes
-    id: str | None  # None: it is no job
+    id: str | None  # None: the entry is not a job
     task: str | None
     attempts: int  # that have failed
     crashes: int
-    member: bytes = b""  # of `scheduled`
+    member: bytes = b""  # in `scheduled`
     due: float | None = None  # seconds since 1970, by Redis' clock
     parked: bool = False
-    consumer: str = ""  # that has it
+    consumer: str = ""  # the one that has it
     tag: int = 0
     buried: Buried | None = None
 
 
 class Search(NamedTuple):
-    """What a look for a job has found, and how many of those that wait it has not looked at."""
+    """What a search for a job has found, and how many waiting jobs it has not read."""
 
     job: Found | None
     unseen: int
@@ -71,7 +71,7 @@ def sizes(broker: Broker, queue: str) -> dict[State, int]:
 
 
 def page(broker: Broker, queue: str, state: State, first: int, count: int) -> list[Found]:
-    """Jobs of a place from the first-th on, those first that are taken, due or were buried next."""
+    """Jobs of a place, from number `first` on; first come the next to be taken, the next due, or the newest dead."""
     key = keys.of(queue)
     if state is State.INFLIGHT:
         return inflight(broker, queue, owned(broker, queue)[first : first + count])
@@ -89,7 +89,7 @@ def page(broker: Broker, queue: str, state: State, first: int, count: int) -> li
 
 
 def waiting(broker: Broker, place: str, first: int, count: int) -> list[bytes]:
-    """Entries of a list or, where a queue has priorities, of a sorted set; the next to be taken first."""
+    """Entries of a list or, if the queue has priorities, of a sorted set; the next to be taken first."""
     return [entry.partition(b"|")[2] if score else entry for entry, score in broker.reads.window(place, first, count)]
 
 
@@ -107,7 +107,7 @@ def of_dead(report: Buried) -> Found:
 
 
 def owned(broker: Broker, queue: str) -> list[tuple[str, int]]:
-    """What consumers have: consumer and tag, the oldest first. There are no more than slots."""
+    """The jobs in flight: consumer and tag, the oldest first. There are no more than slots."""
     found = [(tag, name) for name in broker.tends.consumers(queue) for tag in broker.takes.inflight(queue, name)]
     return [(name, tag) for tag, name in sorted(found)]
 
@@ -123,7 +123,7 @@ def inflight(broker: Broker, queue: str, tags: list[tuple[str, int]]) -> list[Fo
 
 
 def listed(broker: Broker, queue: str, state: State, first: int = 0) -> Iterator[Found]:
-    """All of a place from the first-th on, in pages. Jobs that come or go meanwhile may be met twice, or missed."""
+    """All jobs of a place from number `first` on, in pages. Jobs that move meanwhile may come twice, or be missed."""
     while jobs := page(broker, queue, state, first, STEP):
         yield from jobs
         first += len(jobs)
@@ -142,7 +142,7 @@ def find(broker: Broker, queue: str, job_id: str) -> Search:
 
 
 def look(broker: Broker, queue: str, job_id: str) -> Search:
-    """One look, which a job may slip through that moves meanwhile to where was looked before."""
+    """One search; it misses a job that moves meanwhile to a place that was read before."""
     key = keys.of(queue)
     consumer, tag = broker.read(("HMGET", key.job(encoded_id(job_id)), "consumer", "tag"))[0]
     if consumer is not None and tag is not None and tag.isdigit():

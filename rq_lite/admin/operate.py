@@ -1,6 +1,6 @@
 """What operators do to queues and jobs; each is one script or command, safe to repeat after a lost answer.
 
-They raise BrokerUnsuitable for a queue of a newer format: its jobs may hold what would not be set free here.
+They raise BrokerUnsuitable for a queue of a newer format: its jobs may hold things that this version cannot release.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from rq_lite.errors import BrokerUnsuitable
 from rq_lite.model.message import encode
 from rq_lite.model.names import encoded_id
 
-PURGED = 1000  # jobs from each place in a step of a purge that has to tell somebody
+PURGED = 1000  # jobs from each place in a step of a purge, if there may be tracked jobs
 
 
 def configure(
     broker: Broker, queue: str, maxsize: int | None = None, maxbytes: int | None = None, headroom: int | None = None
 ) -> None:
-    """Set a queue's bound for everybody."""
+    """Set a queue's bound, for all processes."""
     key = keys.of(queue)
     done(queue, broker.core.run("configure", (key.meta, key.room), *map(blank, (maxsize, maxbytes, headroom))))
 
 
 def pause(broker: Broker, queue: str) -> None:
-    """Nothing more is taken; puts go on up to the bound."""
+    """Let consumers take nothing more; puts go on up to the bound."""
     broker.core.read(("HSET", keys.of(queue).meta, "paused", 1))
 
 
@@ -39,7 +39,7 @@ def resume(broker: Broker, queue: str) -> None:
 
 
 def shutdown(broker: Broker, queue: str, *, immediate: bool = False) -> int:
-    """Nothing more is put, for everybody, until `reopen`; `immediate` drops what waits: how many jobs."""
+    """Refuse puts from every process, until `reopen`; `immediate` drops what waits. How many jobs were dropped."""
     key = keys.of(queue)
     names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
     _, dropped, left = done(queue, broker.core.run("shutdown", names, PURGED if immediate else ""))
@@ -54,8 +54,8 @@ def reopen(broker: Broker, queue: str) -> None:
 def purge(broker: Broker, queue: str) -> int:
     """Drop everything that waits or is scheduled; how many jobs that were.
 
-    Jobs of which somebody wants to hear end as cancelled. Where there may be such it goes in steps, and takes what
-    is put meanwhile instead of the last of those that were there.
+    Tracked jobs end as cancelled. If there may be any, the purge goes in steps, and may drop jobs that are put
+    meanwhile instead of the last ones that were there.
     """
     purged, left = _step(broker, queue)
     most, gone = purged + left, purged
@@ -66,7 +66,7 @@ def purge(broker: Broker, queue: str) -> int:
 
 
 def _step(broker: Broker, queue: str) -> tuple[int, int]:
-    """A step: how many jobs are gone, and left. A request that arrives late does not touch what came since."""
+    """A step: how many jobs were dropped, and are left. A request that arrives late does not touch newer jobs."""
     key = keys.of(queue)
     names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
     while True:
@@ -78,9 +78,9 @@ def _step(broker: Broker, queue: str) -> tuple[int, int]:
 
 
 def cancel(broker: Broker, queue: str, job_id: str, *, interrupt: bool = True) -> Cancelled:
-    """Drop a job that waits, or interrupt it; what could be done. See docs/jobs.md.
+    """Drop a job that waits, or interrupt one that runs; what could be done. See docs/jobs.md.
 
-    Without `interrupt` a tracked job that somebody has taken is left alone.
+    Without `interrupt` a tracked job that a consumer has taken is left alone.
     Safe to repeat, but the second time a job that was removed is unknown.
     """
     key = keys.of(queue)
@@ -95,7 +95,7 @@ def cancel(broker: Broker, queue: str, job_id: str, *, interrupt: bool = True) -
 def requeue(broker: Broker, queue: str, tags: Sequence[int], *, woken: bool = False) -> Requeued:
     """Let buried jobs, at most 500, wait again at the end of the queue, as many as fit.
 
-    Repeated after a lost answer it moves nothing twice, but what was moved then counts as no longer dead.
+    Repeated after a lost answer it moves nothing twice, but counts what it has moved before as no longer dead.
     """
     key = keys.of(queue)
     names = (key.dead, key.dead_index, key.pending, key.scheduled, key.meta, key.bell, key.room, key.cancelled)
@@ -113,7 +113,7 @@ def forget(broker: Broker, queue: str, tags: Sequence[int]) -> int:
 
 
 def done(queue: str, reply: list[Any]) -> list[Any]:
-    """The reply of a script that does not touch a queue of a newer format."""
+    """The reply of a script. Raises BrokerUnsuitable if the script found a newer format, and did nothing."""
     if reply[0] == Code.NEWER:
         raise BrokerUnsuitable(newer_format(queue))
     return reply

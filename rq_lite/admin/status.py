@@ -1,4 +1,4 @@
-"""The read side, for commands and producers; never writes, and never costs more for a longer queue."""
+"""Reads the state of queues and workers, for commands and producers; never costs more for a longer queue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class UnknownTask(msgspec.Struct, frozen=True):
 
 
 class Underway(msgspec.Struct, frozen=True):
-    """A job that runs and says how far it is."""
+    """A running job that has reported progress."""
 
     id: str
     task: str
@@ -74,7 +74,7 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says of itself in `rq-lite:worker:<id>`; any of it may come from another program."""
+    """What a worker shows of itself in `rq-lite:worker:<id>`; any of it may come from another program."""
 
     host: str
     pid: str
@@ -91,23 +91,23 @@ LARGEST = 2**63  # of numbers in Redis
 
 RANK = re.compile(rb"^[rs]\d{16}\|")  # before an entry that waits in a priority queue
 
-HEAD = 1000  # bytes of a job in which its id stands
+HEAD = 1000  # bytes at the head of a job that hold its id
 
 
 def queues(broker: Broker) -> list[str]:
-    """The names of all queues, in order; what no queue can be called is left out (others may write there)."""
+    """The names of all queues, in order; invalid ones are left out (other programs may write there)."""
     names = (name.decode(errors="replace") for name in broker.read(("SMEMBERS", keys.QUEUES))[0])
     return sorted(filter(NAME.fullmatch, names))
 
 
 def workers(broker: Broker, part: str = "") -> list[WorkerState]:
-    """The workers that live and whose ids (see rq_lite/process/identity.py) have this part, by host and pid."""
+    """The living workers whose ids (see rq_lite/process/identity.py) contain `part`, by host and pid."""
     clock, pairs = broker.read(("TIME",), ("ZRANGE", keys.WORKERS, 0, -1, "WITHSCORES"))
     now = ms_of(clock)
     listed = [name.decode(errors="replace") for name, end in zip(*[iter(pairs)] * 2, strict=True) if real(end) > now]
     found = [name for name in listed if part in name]
     hashes = broker.read(*(("HGETALL", keys.worker(name)) for name in found)) if found else []
-    # One that has left since then is empty.
+    # The hash of a worker that has left since then is empty.
     living = [worker_state(now / 1000, flat) for flat in hashes if flat]
     return sorted(living, key=lambda worker: (worker.host, worker.pid))
 
@@ -134,7 +134,7 @@ def count(text: str) -> int:
 
 
 def eviction(broker: Broker) -> str | None:
-    """What to say where Redis is set to drop keys when its memory is full; None where it refuses to store more."""
+    """A warning if Redis is set to drop keys when its memory is full; None if it refuses to store more."""
     # Not CONFIG GET: hosted servers often forbid it.
     info = broker.read(("INFO", "memory"))[0].decode(errors="replace")
     policy = info.partition("maxmemory_policy:")[2].partition("\r")[0]
@@ -153,7 +153,7 @@ def orders(broker: Broker, names: list[str]) -> dict[str, str]:
 
 
 def signs_of_life(broker: Broker, queue: str) -> tuple[int, float | None]:
-    """How many consumers live, and how many seconds ago the last one showed it (None: never)."""
+    """How many consumers live, and how many seconds ago one last showed a sign of life (None: never)."""
     key = keys.of(queue)
     leases = broker.tends.consumers(queue)
     clock, seen = broker.read(("TIME",), ("HGET", key.meta, "seen"))
@@ -165,7 +165,7 @@ def is_paused(broker: Broker, queue: str) -> bool:
 
 
 def states(broker: Broker, names: list[str]) -> dict[str, QueueState]:
-    """The state of each queue, read in two round trips, and one more for each in which something waits."""
+    """The state of each queue, read in two round trips, and one more for each queue with waiting jobs."""
     commands: list[tuple[Any, ...]] = [("TIME",)]
     for name, order in orders(broker, names).items():
         key = keys.of(name)
@@ -192,7 +192,7 @@ def states(broker: Broker, names: list[str]) -> dict[str, QueueState]:
 
 
 class Said(msgspec.Struct):
-    """What stands in `progress`."""
+    """A value of `progress`."""
 
     consumer: str
     tag: int
@@ -204,7 +204,7 @@ class Said(msgspec.Struct):
 
 
 def underway(broker: Broker, queue: str, clock: list[bytes], flat: list[bytes]) -> list[Underway]:
-    """Those that do run: one whose consumer died said something, and waits again."""
+    """Progress of jobs that do run: one whose consumer died has reported some, too, but waits again."""
     said: list[tuple[str, Said]] = []
     for i in range(0, len(flat), 2):
         with contextlib.suppress(*UNREADABLE):
@@ -223,7 +223,7 @@ def underway(broker: Broker, queue: str, clock: list[bytes], flat: list[bytes]) 
 
 
 def real(raw: bytes) -> float:
-    """What a field of numbers holds; anybody may have written what is none, or none that can be reckoned with."""
+    """The number in a field; 0 for anything else, or a number too large, which another program may have written."""
     with contextlib.suppress(ValueError):
         number = float(raw)
         return number if abs(number) <= LARGEST else 0.0
@@ -303,7 +303,7 @@ def state(
 
 
 def warnings(found: QueueState, *, declared: bool) -> list[str]:
-    """What somebody should look at, a line each."""
+    """What an operator should look at, a line each."""
     lines = []
     if declared and found.full is None:
         lines.append("unbounded: a producer that is too fast fills Redis")
@@ -313,7 +313,7 @@ def warnings(found: QueueState, *, declared: bool) -> list[str]:
         lines.append("shut down: nothing is put")
     if found.consumers == 0 and found.pending + found.scheduled + found.inflight > 0:
         seen = "" if found.last_seen is None else f"; the last one was seen {found.last_seen:,.0f} s ago"
-        lines.append(f"jobs wait and nobody consumes{seen}")
+        lines.append(f"jobs wait and no consumer runs{seen}")
     if found.over_by:
         over = [f"{found.over:,} jobs"] * bool(found.over) + [f"{found.over_bytes:,} bytes"] * bool(found.over_bytes)
         tasks = ", ".join(f"{task} ({jobs:,})" for task, jobs in [*found.over_by.items()][:3])
@@ -334,7 +334,7 @@ def warnings(found: QueueState, *, declared: bool) -> list[str]:
 
 
 def blocked_jobs(flat: list[bytes], now: int) -> int:
-    """Of all processes that have said so lately: `<jobs> <until, ms>` of each."""
+    """The jobs of all processes that have reported some lately, each as `<jobs> <until, ms>`."""
     pairs = (flat[i].split() for i in range(1, len(flat), 2))
     return sum(max(0, whole(pair[0])) for pair in pairs if len(pair) == 2 and whole(pair[1]) > now)
 
@@ -362,5 +362,5 @@ def ms_of(clock: list[bytes]) -> int:
 
 
 def age(clock: list[bytes], at: bytes | None) -> float | None:
-    """Seconds since a time that Redis wrote down, in ms."""
+    """Seconds since a time by Redis' clock, in ms."""
     return None if at is None else max(0.0, (ms_of(clock) - whole(at)) / 1000)

@@ -24,7 +24,7 @@ def import_app(app: str) -> None:
 
 
 def find_task(spec: str) -> Task[Any, Any]:
-    """The task that `module:name` stands for. Raises UsageError naming the module's tasks."""
+    """The task called `module:name`. Raises UsageError naming the tasks that there are."""
     module, colon, name = spec.partition(":")
     if not (module and colon and name):
         raise UsageError(f"task {spec!r}: say MODULE:TASK, as in workers.crawl:fetch")
@@ -38,7 +38,7 @@ def find_task(spec: str) -> Task[Any, Any]:
 
 
 def own_traceback(error: BaseException) -> str:
-    """The traceback as far as it lies in the user's program; empty if the module was not even found."""
+    """The part of the traceback that is in the user's program; empty if the module was not even found."""
     tb = error.__traceback__
     while tb is not None and is_machinery(tb.tb_frame.f_code.co_filename):
         tb = tb.tb_next

@@ -13,16 +13,16 @@ from rq_lite.errors import UsageError
 
 T = TypeVar("T")
 
-# An item that took this long (seconds) to come goes on at once, with those before it.
+# An item that took longer than this (seconds) to come is passed on at once, with those before it.
 SLOW = 0.01
-# Items that are read ahead of those who ask for them.
+# Items that are read before they are asked for.
 AHEAD = 1000
 
 
 def each_of(items: Iterable[Any]) -> Iterable[Any]:
-    """What is to be put, one by one: of a text file its lines, without their ends.
+    """The items to put; of a text file its lines, without their line ends.
 
-    Raises UsageError for a str or bytes, whose characters nobody means.
+    Raises UsageError for a str or bytes, whose characters are not meant as items.
     """
     if isinstance(items, (str, bytes, bytearray)):
         kind = type(items).__name__
@@ -44,8 +44,8 @@ def batches(
 ) -> Iterator[list[T]]:
     """Lists of at most `most` items; one that has reached the weight `heaviest` is full too.
 
-    None among the items says that no more are to be had just now. What came before an error is handed on before the
-    error is raised.
+    None among the items means that there are no more just now. Items that came before an error are passed on before
+    the error is raised.
     """
     batch: list[T] = []
     total, asked = 0, clock()
@@ -70,7 +70,7 @@ def batches(
 def ahead(items: Iterable[T]) -> Iterator[T | None]:
     """The same items, read in a thread of their own: None whenever the next one is not there soon.
 
-    For a source that may fall silent for long, as a pipe: what came before the silence need not wait for its end.
+    For a source that may be silent for long, as a pipe: items that came before need not wait until it speaks again.
     """
     read: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(AHEAD)
 

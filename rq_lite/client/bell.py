@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from rq_lite.broker import REDIS_ERRORS, Broker
 
-BLOCK = 1.5  # seconds a wait for the bell lasts; a wake-up that was lost heals after it
+BLOCK = 1.5  # seconds that a wait for the bell lasts: the most that a lost wake-up costs
 
 
 class Bell:
@@ -24,9 +24,9 @@ class Bell:
         self._ear = broker.link()
 
     def wait(self, seconds: float, drained: bool, unless: Callable[[], bool]) -> None:
-        """Up to `seconds` s; with `drained` also for the moment when perhaps nothing is unfinished any more.
+        """Wait up to `seconds` s for an item; with `drained` also until perhaps nothing is unfinished any more.
 
-        Not at all if there is something already, as `unless` says, which is asked with the guard held.
+        Does not wait if `unless` (called with the guard held) says that there is an item already.
         """
         with self.guard:
             if unless():
@@ -49,7 +49,7 @@ class Bell:
                 self.news.notify()
 
     def arrived(self, count: int) -> None:
-        """So many items are on the shelf that were not. The caller holds the guard."""
+        """Wake threads for this number of new items on the shelf. The caller holds the guard."""
         self.news.notify(count)
 
     def wake(self) -> None:

@@ -1,6 +1,6 @@
-"""The job that runs here: what it may know of itself, and how it says how far it is.
+"""The job that runs here: what it can learn about itself, and how it reports progress.
 
-A plain job pays nothing for this: who it is is looked up when it asks.
+A job that does not ask pays nothing for this: its identity is looked up when it asks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LONGEST = 200  # characters of a note that are kept
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far a job is, in whatever it counts. `total` is None where nobody knows."""
+    """How far a job is, in whatever it counts. `total` is None if it is not known."""
 
     done: int | float = 0
     total: int | float | None = None
@@ -29,8 +29,8 @@ class CurrentJob:
     """The job that runs here.
 
     `attempt` says which run of it this is (the first is 1; runs that ended with their consumer count, too). `deadline`
-    is when it must be done, as time.time() counts; None: no matter when. Hand it over to threads and greenlets that the
-    job starts: they have none of their own.
+    is when it must be done, as time.time() counts; None: there is no limit. Hand this object to threads and greenlets
+    that the job starts: in them `current_job` finds no job.
     """
 
     __slots__ = ("_tell", "attempt", "deadline", "id", "queue", "task")
@@ -56,14 +56,14 @@ class CurrentJob:
         return f"<job {self.id} of {self.task}, attempt {self.attempt}>"
 
     def remaining(self) -> float | None:
-        """Seconds until its time is up, 0 when it is; None: it has all the time it wants."""
+        """Seconds until its deadline, 0 after that; None: there is no limit."""
         return None if self.deadline is None else max(0.0, self.deadline - time.time())
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Say how far it is; for `rq-lite jobs show`, `rq-lite status`, and who waits for it (`job.progress`).
+        """Report how far it is; for `rq-lite jobs show`, `rq-lite status`, and `job.progress` in other processes.
 
-        Costs no time: it is written in the background, twice a second at most, and then the last that was said.
-        Raises UsageError for what is no number of 0 or more.
+        Costs no time: the latest report is written in the background, at most twice a second.
+        Raises UsageError unless `done` and `total` are numbers of 0 or more.
         """
         for name, number in (("done", done), ("total", total)):
             if number is None and name == "total":
@@ -75,17 +75,17 @@ class CurrentJob:
 
 
 class _Here:
-    """How this process finds the job that runs where it is asked; a consumer sets it."""
+    """How this process finds the job that the caller belongs to; a consumer sets it."""
 
     find: Callable[[], CurrentJob | None] = staticmethod(lambda: None)
 
 
-# Where a job runs outside its greenlet (in a thread, in another process) whoever runs it there says which it is.
+# For a job that runs outside its greenlet (in a thread, in another process): set by the code that runs it there.
 given: ContextVar[CurrentJob | None] = ContextVar("rq_lite_current_job", default=None)
 
 
 def found_by(find: Callable[[], CurrentJob | None]) -> None:
-    """From now on `current_job` asks this first."""
+    """From now on `current_job` calls this first."""
     _Here.find = staticmethod(find)
 
 
@@ -95,5 +95,5 @@ def current_job() -> CurrentJob | None:
 
 
 def plain(number: float) -> float:
-    """Without what a subclass makes of it (numpy's are such), which JSON has no word for."""
+    """The number as a plain int or float: JSON has no word for subclasses, such as numpy's."""
     return int(number) if isinstance(number, int) else float(number)

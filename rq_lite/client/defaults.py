@@ -16,7 +16,7 @@ DEFAULT = "default"
 
 
 class PutSink(Protocol):
-    """What takes the place of Redis for puts and their results, in tests."""
+    """Takes the place of Redis for puts and their results, in tests."""
 
     def __call__(self, queue: Any, entries: Any, options: Any) -> int:
         """Take encoded jobs; how many were put."""
@@ -26,11 +26,11 @@ class PutSink(Protocol):
 
 
 class Defaults:
-    """One per interpreter: `this`."""
+    """One for each interpreter: `defaults`."""
 
     def __init__(self) -> None:
         self._settings: Settings | None = None
-        self._brokers: dict[str, Broker] = {}  # the default one, once it is made: an entry is made in one step
+        self._brokers: dict[str, Broker] = {}  # the default one, once it is made: `setdefault` is one step
         # In a consumer and its engines: the queues that its worker serves. None: no jobs run here.
         self.serves: Collection[str] | None = None
         self.token = os.urandom(8).hex()  # names this process
@@ -48,7 +48,7 @@ class Defaults:
         return self._brokers.get(DEFAULT) or self._brokers.setdefault(DEFAULT, Broker(settings=self.settings))
 
     def use(self, settings: Settings | None, broker: Broker | None = None) -> tuple[Settings | None, Broker | None]:
-        """Go on with these settings (and this broker), whatever the environment says; what there was before."""
+        """Use these settings (and this broker), whatever the environment says; return the previous ones."""
         before = self._settings, self._brokers.get(DEFAULT)
         self._settings, self._brokers = settings, {} if broker is None else {DEFAULT: broker}
         return before
@@ -58,7 +58,7 @@ defaults = Defaults()
 
 
 def _rename() -> None:
-    """In a forked child: it is another process."""
+    """In a forked child, which needs a token of its own."""
     defaults.token = os.urandom(8).hex()
 
 

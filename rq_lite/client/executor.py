@@ -1,4 +1,4 @@
-"""`concurrent.futures.Executor` on a queue: what is submitted runs in whatever workers there are."""
+"""`concurrent.futures.Executor` on a queue: what is submitted runs in the queue's workers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BATCH = 500  # jobs that are watched at once
 class Executor(concurrent.futures.Executor):
     """Submits to one queue; takes tasks, and plain functions that can be imported and that the workers' app registers.
 
-    `result_ttl`: for how many seconds a result is kept, where the task itself says nothing.
+    `result_ttl`: for how many seconds a result is kept, if the task does not say so itself.
     """
 
     def __init__(self, queue: Queue | str, *, result_ttl: float = 3600.0) -> None:
@@ -35,7 +35,7 @@ class Executor(concurrent.futures.Executor):
         self._queue = Queue(queue) if isinstance(queue, str) else queue
         if result_ttl is None:
             raise UsageError("an Executor's jobs have results: result_ttl must be above 0 seconds, not None")
-        self._result_ttl = Policy(result_ttl=result_ttl).result_ttl  # refused here if it cannot be
+        self._result_ttl = Policy(result_ttl=result_ttl).result_ttl  # refused here if it is invalid
         self._tasks: dict[Any, Task[..., Any]] = {}
         self._shut = False
         self._open: set[Job] = set()  # submitted, and not known to have ended
@@ -63,7 +63,7 @@ class Executor(concurrent.futures.Executor):
         """The results in the order of the arguments, which are read lazily.
 
         `chunksize` jobs are put at once, and at most `buffersize` (four times as many) are under way at a time. The
-        first are put now. Raises TimeoutError when a result is not there so many seconds from now.
+        first are put now. Raises TimeoutError if a result is not there `timeout` seconds from now.
         """
         integer("chunksize", chunksize, least=1)
         if buffersize is not None:
@@ -76,7 +76,7 @@ class Executor(concurrent.futures.Executor):
         return feeding.results(until)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take nothing more; wait until all that was submitted has ended. `cancel_futures` drops what only waits."""
+        """Take nothing more; wait until all jobs have ended. `cancel_futures` cancels those that have not begun."""
         self._shut = True
         left = list(self._open)
         if cancel_futures:
@@ -90,7 +90,7 @@ class Executor(concurrent.futures.Executor):
             raise RuntimeError("cannot schedule new futures after shutdown")
 
     def _watch(self) -> None:
-        """Those that have ended need not be remembered; to hear of it is one question for hundreds."""
+        """Watch a batch, with one request to Redis, so that jobs that have ended can be forgotten."""
         some: list[Job] = []
         with contextlib.suppress(IndexError):
             while len(some) < BATCH:
@@ -115,7 +115,7 @@ _wait = wait
 
 
 class Feeding:
-    """A map under way: jobs are put by the chunk, as far as they may be ahead of who reads the results."""
+    """A map under way: jobs are put by the chunk, at most `most` ahead of the reader of the results."""
 
     def __init__(
         self, task: Task[..., Any], items: Iterator[tuple[Any, ...]], chunk: int, most: int, open_: set[Job]
@@ -129,7 +129,7 @@ class Feeding:
         self._more = True
 
     def fill(self) -> None:
-        """Put chunks as long as there is room for a whole one."""
+        """Put chunks while there is room for a whole one."""
         while self._more and len(self._jobs) + self._chunk <= self._most:
             some = list(islice(self._items, self._chunk))
             self._more = len(some) == self._chunk
@@ -152,18 +152,18 @@ class Feeding:
 
 
 def drop(jobs: Iterable[Job]) -> None:
-    """Nobody waits for these any more: those that wait need not be run."""
+    """Cancel those of these jobs that have not begun, since their results will not be read."""
     with contextlib.suppress(Exception):
         for job in jobs:
             job.cancel(interrupt=False)
 
 
 def importable(fn: Any) -> str:
-    """The name by which workers know it; raises UsageError for what has none, as a lambda."""
+    """The name by which workers find the function; UsageError if it has none, as a lambda."""
     name = getattr(fn, "__qualname__", None)
     module = getattr(fn, "__module__", None)
     if not (callable(fn) and isinstance(name, str) and isinstance(module, str)):
-        raise UsageError(f"{fn!r} cannot be submitted: give a task, or a function that stands in a module")
+        raise UsageError(f"{fn!r} cannot be submitted: give a task, or a function that is defined in a module")
     found: Any = None
     if module != "__main__":
         found = importlib.import_module(module)
@@ -171,7 +171,7 @@ def importable(fn: Any) -> str:
             found = getattr(found, part, None)
     if "<" in name or (module != "__main__" and found is not fn and getattr(found, "function", None) is not fn):
         raise UsageError(
-            f"{name} cannot be submitted: workers find functions by their names, so it must stand in a module "
-            "by itself (no lambda, nothing inside another function), and their app must register it: queue.task(fn)"
+            f"{name} cannot be submitted: workers find functions by name, so define it at the top of a module (no "
+            "lambda, nothing inside another function), and register it in the workers' app: queue.task(fn)"
         )
     return name_of(fn)

@@ -30,24 +30,24 @@ from rq_lite.process.reentry import alone, interrupts
 
 log = logging.getLogger("rq_lite.leasing")
 
-PROMPT = 0.01  # seconds that a loop's settled items may wait to be told together, while more are here already
+PROMPT = 0.01  # seconds that the acks of a loop may gather for one exchange, while more items are here already
 NAP = 0.0005  # seconds that a caller with `ahead` lets items gather, when they come one by one
 IDLE = 1.0  # seconds after which items that were taken ahead go back if no thread gets any more
-ISOLATE = 1.0  # seconds between two looks for suspects while other jobs wait
-LAST = 1.0  # seconds that Redis has at the end of the process to hear what goes back
+ISOLATE = 1.0  # seconds between two tries to take a suspect while other jobs wait
+LAST = 1.0  # seconds for each of the last requests at the end of the process
 T = TypeVar("T")
 
 
 class Closed(Exception):
-    """The getter has given all back meanwhile; `leases.getter_of` has another one."""
+    """The getter has given everything back meanwhile; `leases.getter_of` has another one."""
 
 
 class SuspectTurns:
-    """Now and then suspects go before what waits: while the queue is never empty they would never be got."""
+    """Lets a suspect go before other jobs now and then: as long as the queue is never empty, none would be got."""
 
     def __init__(self, suspects: Callable[[], int]) -> None:
         self.waiting = suspects
-        self._at = 0.0  # not before is one taken although others wait; 0: none was seen yet
+        self._at = 0.0  # no suspect is taken before this while others wait; 0: none was seen yet
 
     def due(self) -> bool:
         if not self.waiting():
@@ -59,14 +59,14 @@ class SuspectTurns:
 
 
 class Getter:
-    """This process's part of one queue. `_guard` is for what threads share; the session is the holder's of `_talk`.
+    """This process's part of one queue. `_guard` protects what threads share; the session needs `_talk`.
 
     1. A thread in `get` that finds an item on the shelf has it, without asking Redis.
-    2. Else it exchanges: what was settled for as many items as threads wait, and as `ahead` says; the others find
-       theirs on the shelf.
-    3. Where nothing came, one thread waits for the bell, the others for that thread.
+    2. Else it exchanges: it settles what is done, and takes an item for each thread that waits and `ahead` more; the
+       other threads find theirs on the shelf.
+    3. If nothing came, one thread waits for the bell, the others for that thread.
     4. `task_done`, `settle` and the next item of a loop settle an item; `give_back` and `bury` end it otherwise.
-    5. The duties' thread calls `audit` now and then, also when no thread gets.
+    5. The duties' thread calls `audit` periodically, also when no thread gets.
     6. `leave` gives everything back; a later call raises Closed, and `leases` makes another getter.
     """
 
@@ -100,12 +100,12 @@ class Getter:
         lingering: bool = False,
         ahead: int = 0,
     ) -> Delivery:
-        """The next item, waiting up to `timeout` s (None: for ever), and up to `ahead` more for later calls.
+        """The next item, waiting up to `timeout` s (None: for ever); up to `ahead` more are taken for later calls.
 
         `done` is settled in the same step. `check` raises once the caller may get nothing any more: see `wake`.
 
-        Raises Empty, and ShutDown once the queue was shut down and nothing waits in it; `lingering`: and nothing is
-        held by others either, which might give it back. Raises Closed.
+        Raises Empty; ShutDown once the queue was shut down and nothing waits in it (`lingering`: and no other consumer
+        holds an item that it might give back); Closed.
         """
         broker, ready = self.broker, self._shelf.ready
         if done is not None:
@@ -123,14 +123,14 @@ class Getter:
         try:
             if self._dry and not self._shelf.ready and timeout != 0 and done is None:
                 if ahead:
-                    time.sleep(NAP)  # whatever puts them can put some more meanwhile
+                    time.sleep(NAP)  # their producer can put some more meanwhile
                 else:
                     self._wait(BLOCK if timeout is None else timeout, False)
             while True:
                 found, closed = self._fetch(check, ahead)
                 if found is not None:
                     return found
-                # Another consumer may have an item that comes back.
+                # Another consumer may hold an item and give it back.
                 if closed == 0 and not (lingering and broker.tends.unfinished(self.queue)[0] > self._shelf.own()):
                     raise ShutDown(f"queue {self.queue!r} was shut down and is empty")
                 left = BLOCK if until is None else until - time.monotonic()
@@ -143,7 +143,7 @@ class Getter:
                 spare = self._spare(ahead)
                 if self._waiting:
                     self._bell.news.notify()
-            if spare > 0:  # this thread was interrupted while another took for it, or an answer that was lost is found
+            if spare > 0:  # another thread took for this one, which was interrupted, or a lost answer was found
                 self._return_spare(ahead, found)
 
     @property
@@ -152,7 +152,7 @@ class Getter:
         return len(self._shelf.ready)
 
     def _fetch(self, check: Callable[[], None], ahead: int) -> tuple[Delivery | None, int]:
-        """What is there for this thread, and how much waits somewhere in a queue that was shut down (else -1)."""
+        """An item for this thread, if there is one, and how many wait in a queue that was shut down (else -1)."""
         closed = -1
         with alone(self._talk):
             check()
@@ -166,7 +166,7 @@ class Getter:
                 return self._shelf.pick(), closed
 
     def _spare(self, kept: int = 0) -> int:
-        """How many were taken that no thread waits for, apart from those to keep."""
+        """How many items were taken that no thread waits for, apart from the `kept`."""
         return len(self._shelf.ready) - self._waiting - kept
 
     def _take(self, ahead: int) -> int:
@@ -174,7 +174,7 @@ class Getter:
         if self._suspects.due():
             self._isolate()
             if shelf.ready:
-                return -1  # alone
+                return -1  # a suspect comes alone
         want = max(0, self._waiting + ahead - len(shelf.ready))
         reply = self._exchange(want)
         self._dry = len(reply.jobs) < want and reply.closed < 0 and reply.code is Code.OK
@@ -183,7 +183,7 @@ class Getter:
         return reply.closed
 
     def _isolate(self) -> None:
-        """Take an item whose consumers have died twice, as our only one: if it kills us too, no other is charged."""
+        """Take a suspect, as this process's only item: if it kills the process, too, no other item is charged."""
         with self._guard:
             if not self._shelf.empty:
                 return
@@ -191,7 +191,7 @@ class Getter:
         self._settle_undecodable()
 
     def _wait(self, seconds: float, drained: bool) -> None:
-        """Until perhaps there is something."""
+        """Wait until there may be an item."""
 
         def there() -> bool:
             self._dry = False
@@ -204,18 +204,18 @@ class Getter:
                 self._bell.close()
 
     def wake(self) -> None:
-        """Let all threads that wait look again whether they may."""
+        """Let all threads that wait call their `check` again."""
         with alone(self._guard):
             self._bell.wake()
 
     # -- settling
 
     def task_done(self) -> None:
-        """Settle what this thread got first, or else the process; raises ValueError when nothing is left."""
+        """Settle what this thread got first, or else what the process got first; ValueError if nothing is left."""
         with alone(self._guard):
             oldest = self._shelf.oldest()
             if oldest is None:
-                raise ValueError(f"queue {self.queue!r}: task_done() called too many times: nothing got is left")
+                raise ValueError(f"queue {self.queue!r}: task_done() called too many times: every item was settled")
             self._done(oldest)
         self.flush()
 
@@ -225,7 +225,7 @@ class Getter:
         self.flush()
 
     def flush(self) -> None:
-        """Tell Redis what is done; where this interrupts a talk with Redis in this thread, a little later."""
+        """Settle what is done; later, if this interrupts an exchange of the same thread (in a signal handler)."""
         if interrupts(self._talk):
             return
         with contextlib.suppress(Closed), alone(self._talk):
@@ -233,14 +233,14 @@ class Getter:
                 self._exchange(0)
 
     def _done(self, one: Delivery) -> None:
-        """It is settled with the next exchange. The caller holds `_guard`."""
+        """Settle it with the next exchange. The caller holds `_guard`."""
         if self._shelf.drop(one) and not one.disowned:
             if not self._of.acks:
                 self._acked_at = time.monotonic()
             self._of.acks.append(one.tag)
 
     def give_back(self, one: Delivery) -> None:
-        # Dropped only by the holder of the talk: else a reconcile in between would find it for new.
+        # Dropped from the shelf only with `_talk`: a reconcile in between would adopt it as new.
         with contextlib.suppress(Closed), alone(self._talk):
             with self._guard:
                 dropped = self._shelf.drop(one)
@@ -248,7 +248,7 @@ class Getter:
                 self._give_back([one.tag])
 
     def bury(self, one: Delivery, error: BaseException) -> None:
-        """To the dead set: it cannot even be read."""
+        """Bury an item that cannot be read."""
         report = Report(one.message.id, None, f"{type(error).__name__}: {error}", consumer=self._consumer)
         with contextlib.suppress(Closed), alone(self._talk):
             with self._guard:
@@ -257,10 +257,10 @@ class Getter:
             self._settle_undecodable()
 
     def give_all_back(self, patience: float | None = None) -> None:
-        """What was got here and is not settled, what was taken for threads that are no more, what was to go back."""
+        """Give back what was got and is not settled, was taken ahead, or was on its way back already."""
         with contextlib.suppress(Closed), alone(self._talk):
             if self._left and self._session.unsure:
-                # An answer that was lost may have brought something.
+                # A lost answer may have brought items.
                 self._surely(lambda: self._session.reconcile(lost=True), patience)
             with self._guard:
                 tags = self._shelf.clear() | self._of.leaving
@@ -271,14 +271,14 @@ class Getter:
                     self._surely(lambda: self._session.give_back(self._of, sorted(tags)), patience)
 
     def _return_spare(self, kept: int = 0, got: Delivery | None = None) -> None:
-        """A courtesy that no `get` fails for: what cannot go back now is found at the next look."""
+        """Give items back that no thread needs. No `get` fails if it fails: the next reconcile adopts them."""
         try:
             with contextlib.suppress(Closed, RqLiteError), alone(self._talk):
                 with self._guard:
                     spare = [self._shelf.ready.pop() for _ in range(self._spare(kept))]
                 if spare:
                     self._give_back([one.tag for one in spare])
-        except BaseException:  # the caller does not hear of what it has got
+        except BaseException:  # the caller does not get the item that it has picked
             with self._guard:
                 if got is not None:
                     self._shelf.put_back(got)
@@ -288,7 +288,7 @@ class Getter:
 
     @contextlib.contextmanager
     def _leaving(self, tags: Collection[int]) -> Iterator[None]:
-        """These go back in the block. If it fails the next reconcile finds them, or `leave` takes them along."""
+        """These go back in the block. If it fails the next reconcile adopts them (if Closed, `leave` returns them)."""
         self._of.leaving.update(tags)
         try:
             yield
@@ -308,7 +308,7 @@ class Getter:
             self._session.exchange([self._of], want)
 
         self._surely(attempt, patience)
-        while (reply := self._shelf.answered()) is None:  # there was no lease: what is here may be another's by now
+        while (reply := self._shelf.answered()) is None:  # there was no lease: others may have our items by now
             self._surely(self._session.reconcile, patience)
             self._surely(attempt, patience)
         if reply.code is Code.NEWER:
@@ -325,7 +325,7 @@ class Getter:
     def _surely(self, step: Callable[[], T], patience: float | None = None) -> T:
         """Run one step, retrying transient errors; the session reconciles first if the last outcome is unknown.
 
-        `patience` is what the last steps of a getter have that has left; any other raises Closed then.
+        `patience` (seconds) is given only by `leave`: once the getter has left, a step without it raises Closed.
         """
 
         def attempt() -> T:
@@ -335,7 +335,7 @@ class Getter:
 
         try:
             return self.broker.takes.patiently(attempt, self._session.link, patience)
-        except BaseException:  # also a thread that is interrupted while the answer is on its way
+        except BaseException:  # also if the thread is interrupted while the answer is on its way
             self._session.close()
             raise
 
@@ -352,9 +352,9 @@ class Getter:
             self._return_spare()
 
     def leave(self, *, tell: bool) -> bool:
-        """The end: everything goes back, and Redis forgets this consumer. Later calls raise Closed.
+        """Give everything back, and let Redis forget this consumer. Later calls raise Closed.
 
-        Whether Redis was there to hear of it; it is not asked unless `tell`.
+        True if Redis has done so; without `tell` it is not asked.
         """
         self._left = True
         self.wake()
@@ -371,7 +371,7 @@ class Getter:
         return tell
 
     def after_fork(self) -> None:
-        """In a forked child, which has nothing of what its parent holds, and none of its connections."""
+        """In a forked child, which has neither its parent's items nor its connections."""
         self._left = True
         self._guard = self._shelf.guard = self._bell.guard = threading.RLock()
         self._talk = threading.RLock()

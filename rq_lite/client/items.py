@@ -1,4 +1,4 @@
-"""Plain items as messages: what `Queue.put` carries beside tasks' jobs, checked like their arguments."""
+"""Plain items as messages: what `Queue.put` carries, checked like the arguments of tasks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Items:
                 raise BadArgument(f"queue {sender.name!r}: this item cannot be put: {trouble}")
             message = Message(VERSION, new_id(), "", [item])
         if priority is not None:
-            priority = checks.priority(priority) or None  # 0 is what it counts as without one
+            priority = checks.priority(priority) or None  # without a priority it counts as 0
         seal, most = sender.seal, sender.settings.max_payload
         try:
             return entry_of(message, sender.name, seal, priority, most)
@@ -82,7 +82,7 @@ class Items:
             getter = self.getter
             try:
                 return getter.get(timeout, self.sender.check_open, done=done, lingering=lingering, ahead=self.ahead)
-            except Closed:  # with it went what was to be settled, too
+            except Closed:  # the getter has given `done` back, too
                 done = None
 
     def each(self) -> Iterator[Any]:
@@ -91,13 +91,13 @@ class Items:
             yield self.value(one)
 
     def value(self, one: Delivery) -> Any:
-        """What it carries; what cannot be read is buried, what may not be read here goes back."""
+        """What it carries. An item that cannot be read is buried, one that may not be read here is given back."""
         try:
             return value(self.sender, one.message, pickled=self.pickled)
         except UsageError:
             one.getter.give_back(one)
             raise
-        except Exception as error:  # whatever a pickle raises
+        except Exception as error:  # a pickle may raise anything
             one.getter.bury(one, error)
             raise
 
@@ -108,7 +108,7 @@ class Items:
 
 
 def seconds(block: bool, timeout: float | None) -> float | None:
-    """How long to wait (None: for ever) when told so in the standard library's words."""
+    """How long to wait (None: for ever), from `block` and `timeout` of the standard library."""
     if not block:
         return 0.0
     return None if timeout is None else number("'timeout'", timeout, "a non-negative number of seconds")
@@ -117,12 +117,12 @@ def seconds(block: bool, timeout: float | None) -> float | None:
 def dumped(sender: Sender, item: Any) -> bytes:
     try:
         return pickle.dumps(item)
-    except Exception as error:  # also whatever the item's own way to be pickled raises
+    except Exception as error:  # the item's own `__reduce__` may raise anything
         raise BadArgument(f"queue {sender.name!r}: this item cannot be pickled: {error}") from error
 
 
 def trouble_with(item: Any) -> str | None:
-    """Why the item would not arrive as it is; None if it will."""
+    """Why the item would not arrive unchanged; None if it will."""
     try:
         trouble = json_trouble(item)
     except RecursionError:
@@ -146,6 +146,6 @@ def value(sender: Sender, message: Message, *, pickled: bool) -> Any:
 def check_secret(sender: Sender) -> None:
     if not getattr(sender.settings, "secret", None):
         raise UsageError(
-            f"queue {sender.name!r}: pickle=True needs a secret (RQ_LITE_SECRET): a pickle can run anything where it "
-            "is read, so only signed ones are"
+            f"queue {sender.name!r}: pickle=True needs a secret (RQ_LITE_SECRET): reading a pickle can run any code, "
+            "so only signed ones are read"
         )

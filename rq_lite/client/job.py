@@ -1,4 +1,4 @@
-"""A job: what was put, and a future for how it ends; and the states that it goes through."""
+"""A job: what was put, and a future for how it ends."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from rq_lite.client.results import is_passing, watch
 from rq_lite.errors import JobFailed, UsageError
 from rq_lite.model.unreadable import UNREADABLE
 
-# What concurrent.futures keeps in a future.
+# The attributes that concurrent.futures keeps in a future.
 OF_A_FUTURE = frozenset({"_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks"})
-# Those that are to call somebody at their end, by id(): nobody else may hold them.
+# Jobs with callbacks, by id(): kept here, since the program may hold no reference to them.
 CALLING: dict[int, Job] = {}
 
 
@@ -43,18 +43,18 @@ class Result(msgspec.Struct):
 decode = msgspec.json.Decoder(Result).decode
 as_progress = msgspec.json.Decoder(Progress).decode
 CANCELLED = b'{"state":"cancelled"}'
-SETTLING = 1.0  # seconds that a thread may take to settle a future of whose end it has heard
-SHOWN = 200  # bytes of a result that cannot be read which its error shows
+SETTLING = 1.0  # seconds that the reader's thread may take to settle a future after it has heard of its end
+SHOWN = 200  # bytes of an unreadable result that its error shows
 
 
 class Job(Future[Any]):
-    """One job as it was put, and a `concurrent.futures.Future` of its result, if results are kept of it.
+    """One job as it was put, and a `concurrent.futures.Future` of its result, if it keeps one.
 
-    A future costs nothing until somebody asks for it: with the first question the job is watched, from then on its end
-    is pushed to this process. Callbacks of `add_done_callback` run in the thread that reads results: be brief there.
+    The future costs nothing until it is used: at the first use the job is watched, from then on its end is pushed to
+    this process. Callbacks of `add_done_callback` run in the thread that reads results: be brief there.
     """
 
-    _progress: Progress | None = None  # the last that was heard
+    _progress: Progress | None = None  # the latest that was heard
 
     def __init__(
         self,
@@ -101,16 +101,17 @@ class Job(Future[Any]):
     def __getattr__(self, name: str) -> Any:
         if name not in OF_A_FUTURE:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        # Also whoever does not ask this class: concurrent.futures.wait, asyncio.wrap_future.
+        # Also called by code that reads the attributes itself: concurrent.futures.wait, asyncio.wrap_future.
         if self.prepare() and self.result_ttl is not None:
             watch(self.broker, [self])
         return self.__dict__[name]
 
     def prepare(self) -> bool:
-        """Make the future's parts; whether they were not there."""
+        """Make the future's attributes; False if they were there already."""
         if "_done_callbacks" in self.__dict__:
             return False
-        # Without a lock, which a signal handler might find held below it: whose parts come first are everybody's.
+        # Without a lock, which a signal handler might find held by its own thread: the parts that are stored first are
+        # those of all threads.
         made = vars(Future())
         parts = self.__dict__.setdefault("_parts", made)
         for name, part in parts.items():
@@ -118,7 +119,7 @@ class Job(Future[Any]):
         return parts is made
 
     def expect(self) -> Job:
-        """Make sure that its end is heard of. Raises UsageError for a job without a result."""
+        """Make sure that this process hears of its end. Raises UsageError for a job that keeps no result."""
         if self.result_ttl is None:
             raise UsageError(
                 f"job {self.id} of {self.task} keeps no result: say @queue.task(result_ttl=…), or put it with "
@@ -130,17 +131,19 @@ class Job(Future[Any]):
         return self
 
     def hear(self, result: bytes) -> None:
-        """How it has ended, as JSON; only what is heard first counts."""
+        """Receive its end, or its progress, as JSON; only the first end counts."""
         if is_passing(result):
             self._progress = progress_in(result) or self._progress
             return
         first = object()
-        if self.__dict__.setdefault("_heard", first) is not first:  # one step, also where threads hear at once
+        if (
+            self.__dict__.setdefault("_heard", first) is not first
+        ):  # one step, also if two threads deliver its end at once
             return
         CALLING.pop(id(self), None)
         try:
             found = self._read(result)
-        except Exception as error:  # whatever the type that it is restored as raises
+        except Exception as error:  # restoring the result's type may raise anything
             found = JobFailed("BadResult", f"it cannot be read: {error}; it is {text_of(result)}", job_id=self.id)
         if found is CANCELLED:
             super().cancel()
@@ -151,7 +154,7 @@ class Job(Future[Any]):
             self.set_result(found)
 
     def _read(self, result: bytes) -> Any:
-        """What it returned, a JobFailed, or CANCELLED. Raises whatever says that it cannot be read."""
+        """What it returned, a JobFailed, or CANCELLED. Raises an error of any class if it cannot be read."""
         try:
             found = decode(result)
         except UNREADABLE:  # a stack may be any bytes
@@ -163,7 +166,7 @@ class Job(Future[Any]):
         if found.state == "failed":
             return JobFailed(found.error.type, found.error.message, found.error.traceback, job_id=self.id)
         if found.state == "expired":
-            return JobFailed("Expired", "its result was not kept until it was asked for", job_id=self.id)
+            return JobFailed("Expired", "its result had expired before it was asked for", job_id=self.id)
         return JobFailed("UnknownState", f"a newer worker may know what this means: {text_of(result)}", job_id=self.id)
 
     def result(self, timeout: float | None = None) -> Any:
@@ -190,22 +193,22 @@ class Job(Future[Any]):
         return self.result_ttl is not None and self.done() and super().cancelled()
 
     def cancel(self, *, interrupt: bool = True) -> bool:
-        """Have it removed where it waits, or interrupted where it runs; False if it has ended already.
+        """Remove it if it waits, interrupt it if it runs; False if it has ended already.
 
-        Without `interrupt` a job that runs, if it has a result, goes on: False.
+        Without `interrupt` a running job that keeps a result goes on: False.
         """
         if self.result_ttl is not None and self.done():
             return super().cancelled()
         done = operate.cancel(self.broker, self.queue, self.id, interrupt=interrupt)
         if done is Cancelled.REMOVED and self.result_ttl is not None:
-            self.hear(CANCELLED)  # its end is on its way, and known already
+            self.hear(CANCELLED)  # its end is known before the push of it arrives
             with contextlib.suppress(Exception):
-                super().exception(SETTLING)  # the thread that reads results may have heard it first, and be at it
+                super().exception(SETTLING)  # the reader's thread may have heard it first, and be settling it
         return done not in (Cancelled.UNKNOWN, Cancelled.RUNNING)
 
     @property
     def progress(self) -> Progress | None:
-        """How far it says that it is (see `current_job`); None when it has not said so."""
+        """The progress that it has reported (see `current_job`); None if it has not."""
         if self.result_ttl is not None and (self.done() or self._progress is not None):
             return self._progress
         told = self.broker.puts.progress_of(self.queue, self.id)
@@ -215,12 +218,12 @@ class Job(Future[Any]):
         """Call `fn` with this job when it has ended."""
         self.expect()
         CALLING[id(self)] = self
-        if "_heard" in self.__dict__:  # meanwhile
+        if "_heard" in self.__dict__:  # it has ended meanwhile
             CALLING.pop(id(self), None)
         super().add_done_callback(fn)
 
     def __await__(self) -> Generator[Any, None, Any]:
-        """In asyncio: `await job`. Who stops waiting so does not cancel the job."""
+        """In asyncio: `await job`. Cancelling the wait does not cancel the job."""
         return self._awaited().__await__()
 
     async def _awaited(self) -> Any:
@@ -238,7 +241,7 @@ class Job(Future[Any]):
 
 
 def progress_in(told: bytes) -> Progress | None:
-    """How far a job says that it is; None where that cannot be read."""
+    """A job's progress; None if it cannot be read."""
     with contextlib.suppress(*UNREADABLE):
         return as_progress(told)
     return None

@@ -1,7 +1,7 @@
-"""What this process holds of all queues: towards each Redis it is one consumer, with a lease that a thread renews.
+"""This process as a consumer of the queues that it gets from: one for each Redis, with a lease that a thread renews.
 
-Each queue has a getter (get.py). Brokers with the same settings share it; those with others, such as another secret,
-do not.
+Each queue has a getter (get.py). Brokers with the same settings share it; a broker with other settings, such as another
+secret, has its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger("rq_lite.leasing")
 
 
 class ProcessConsumer:
-    """This process as a consumer of one Redis. Callers hold the lock of all of these."""
+    """This process as a consumer of one Redis. Callers hold `_here.lock`."""
 
     def __init__(self, broker: Broker) -> None:
         self.consumer = str(mine())
@@ -56,11 +56,11 @@ class ProcessConsumer:
         self._duties.stop()
         there = True
         for getter in self._getters.values():
-            there = getter.leave(tell=there)  # once Redis is away, it is for the others as well: they are reclaimed
+            there = getter.leave(tell=there)  # once Redis is away the others do not ask it: their items are reclaimed
 
 
 def again(declare: Callable[[], object]) -> Callable[[str], None]:
-    """Makes a queue known that Redis may have lost. What fails is said, and does not stop the getting."""
+    """Declares a queue that Redis may have lost. An error is only logged: it must not stop a `get`."""
 
     def declared(queue: str) -> None:
         try:
@@ -72,7 +72,7 @@ def again(declare: Callable[[], object]) -> Callable[[str], None]:
 
 
 class _Here:
-    """The consumers that this very process is: a fork begins with none, its parent's leases are not its own."""
+    """The consumers that this process is. A forked child begins with none: its parent's leases are not its own."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -80,16 +80,16 @@ class _Here:
         # By broker and queue: found again without asking the broker for its URL.
         self.getters: dict[tuple[int, str], tuple[Broker, Getter]] = {}
         self.hooked = False
-        self.ended = False  # all went back, because the process ends
+        self.ended = False  # everything was given back, because the process ends
 
 
 _here = _Here()
 
 
 def getter_of(broker: Broker, queue: str, declare: Callable[[], object]) -> Getter:
-    """This process's getter of a queue, which `declare` makes known where Redis has lost it.
+    """This process's getter of a queue; `declare` declares that again if Redis has lost it.
 
-    While the process ends there is none: a daemon thread waits for the end here.
+    Raises UsageError while the process ends; a daemon thread waits here for the end instead.
     """
     getter = known(broker, queue)
     return _new_getter(broker, queue, declare) if getter is None else getter
@@ -119,7 +119,7 @@ def _new_getter(broker: Broker, queue: str, declare: Callable[[], object]) -> Ge
                 _here.ended = True
     if threading.current_thread().daemon:
         threading.Event().wait()
-    raise UsageError(f"queue {queue!r}: this process is ending, and what it had is given back; it gets nothing more")
+    raise UsageError(f"queue {queue!r}: this process is ending and has given its items back; it gets nothing more")
 
 
 def leave() -> None:
@@ -133,14 +133,14 @@ def leave() -> None:
 
 
 def end() -> None:
-    """The same at the end of the process, which no `get` survives."""
+    """Give everything back at the end of the process; a later `get` is refused."""
     with _here.lock:
         _here.ended = True
     leave()
 
 
 def _end_after_threads() -> None:
-    """In a process of multiprocessing, which ends without atexit, and lets its threads finish only after this."""
+    """`end` for a process of multiprocessing, which runs no atexit handlers, and joins its threads only after this."""
     for thread in threading.enumerate():
         if not thread.daemon and thread is not threading.current_thread():
             thread.join()
@@ -168,7 +168,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def each(take: Callable[[Delivery | None], Delivery]) -> Iterator[Delivery]:
-    """Items for a loop: each is settled when the loop asks for the next, and goes back when it is left before."""
+    """Items for a loop: each is settled when the loop asks for the next, or given back if the loop is left before."""
     one: Delivery | None = None
     while True:
         try:

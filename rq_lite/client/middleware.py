@@ -1,8 +1,8 @@
-"""Hooks: what an app has called around its puts and runs, for all of its tasks. docs/hooks.md has the table.
+"""Hooks: methods of an app that are called around puts and runs of all its tasks. docs/hooks.md has the table.
 
-An app registers objects when it is imported (`@rq_lite.middleware`). A process asks once, after that import, whether
-there are hooks around runs, and takes another function for its runs then (consumer/run.py): without any, a job pays
-nothing. A hook that raises is logged, and changes nothing.
+An app registers objects when it is imported (`@rq_lite.middleware`). A process checks once, after that import, whether
+there are hooks around runs, and if so uses another function for its runs (consumer/run.py): without any, a job pays
+nothing. The error of a hook is logged, and changes nothing.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ T = TypeVar("T")
 Hook = Callable[[Any], object]
 
 LIKE_A_HOOK = re.compile(r"(before|after|on|worker)_")
-# What a hook may raise that is its own; Ctrl-C, and what ends or interrupts a job, is not.
+# Errors of a hook itself; Ctrl-C, and what ends or interrupts a job, are not caught.
 FAILURES = (Exception, SystemExit)
 
 
 class JobEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """A job, as hooks see it. Which fields a hook gets says the table in docs/hooks.md."""
+    """A job, as hooks see it. The table in docs/hooks.md says which hook gets which fields."""
 
     id: str
     queue: str
     task: str
-    args: Sequence[Any]  # as they stand in the JSON
+    args: Sequence[Any]  # as in the JSON
     kwargs: dict[str, Any]
     attempt: int = 0  # which run of it, the first is 1; 0: it is put
     seconds: float = 0.0  # that the run took
     exception: BaseException | None = None  # what ended the run, as an object: only in the process of the run
-    error: str | None = None  # and in words, one line: "ValueError: …"
+    error: str | None = None  # the same as one line: "ValueError: …"
     traceback: str = ""
     delay: float | None = None  # seconds until the next run
 
@@ -59,28 +59,28 @@ class WorkerEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hooks:
-    """The hooks that there are. An object that is registered has those of them that it needs."""
+    """All hooks. A registered object has those that it needs."""
 
     def before_put(self, job: JobEvent) -> None:
-        """It is about to be put."""
+        """The job is about to be put."""
 
     def after_put(self, job: JobEvent) -> None:
-        """Redis has it."""
+        """Redis has the job."""
 
     def before_run(self, job: JobEvent) -> None:
-        """Its function is about to be called, in the same context (of contextvars)."""
+        """The job's function is about to be called, in the same context (of contextvars)."""
 
     def after_run(self, job: JobEvent) -> None:
-        """Its function has returned, raised, or was interrupted."""
+        """The job's function has returned, raised, or was interrupted."""
 
     def on_failure(self, job: JobEvent) -> None:
-        """A run of it has failed."""
+        """A run of the job has failed."""
 
     def on_retry(self, job: JobEvent) -> None:
-        """It will run again."""
+        """The job will run again."""
 
     def on_bury(self, job: JobEvent) -> None:
-        """It is given up."""
+        """The job is given up."""
 
     def worker_start(self, worker: WorkerEvent) -> None:
         """This process has imported the app, and will run jobs."""
@@ -105,7 +105,7 @@ class Registered:
         self._sort()
 
     def use(self, objects: dict[str, object]) -> dict[str, object]:
-        """Go on with these; what there was before."""
+        """Use these from now on; return the previous ones."""
         before, self._objects = self._objects, dict(objects)
         self._sort()
         return before
@@ -124,14 +124,14 @@ registered = Registered()
 
 
 def has(one: object, name: str) -> bool:
-    """Whether an object has this hook, and not only as it is in Hooks."""
+    """Whether an object has this hook itself, instead of inheriting the empty one of Hooks."""
     return hasattr(one, name) and getattr(type(one), name, None) is not getattr(Hooks, name)
 
 
 def middleware(hooks: T) -> T:
-    """Have the hooks of an object called from now on; above a class, those of an object that is made of it.
+    """Register an object's hooks, to be called from now on; above a class, those of an instance that is made here.
 
-    Raises UsageError for what has no hook, or a method that is called like one and is none.
+    Raises UsageError for an object that has no hook, or a method that is named like one and is not one.
     """
     one = hooks() if isinstance(hooks, type) else hooks
     kind = name_of(type(one))
@@ -144,7 +144,7 @@ def middleware(hooks: T) -> T:
         for unfit, is_one, _ in NOT_PLAIN:
             if is_one(getattr(one, name)):
                 raise UsageError(f"middleware {kind}: {name} is {unfit}; hooks are plain functions: write `def`")
-    # A class whose module is imported once more takes its own place; the same object is not called twice.
+    # A class whose module is imported again replaces itself; an object that is registered twice is called once.
     registered.add(kind if isinstance(hooks, type) else f"{kind} {id(one)}", one)
     return hooks
 
@@ -164,15 +164,17 @@ def report(hook: Hook, error: BaseException) -> None:
     kind = type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    seldom.warn(f"hook {name}: {kind}", f"hook {name} raised {kind}: {error_text(error)}{where}; nothing else changes")
+    seldom.warn(
+        f"hook {name}: {kind}", f"hook {name} raised {kind}: {error_text(error)}{where}; nothing else is affected"
+    )
 
 
-# Whether a hook of a put is being called here: what it puts itself calls none, or there would be no end.
+# Whether a hook of a put is being called here: its own puts call no hooks, or there would be no end.
 _called: ContextVar[bool] = ContextVar("rq_lite_put_hooks", default=False)
 
 
 def put_with_hooks(queue: str, entries: Sequence[bytes], put: Callable[[], int], *, kept: bool) -> int:
-    """A put with its hooks. `kept`: the jobs are put whatever it raises, as inline, where that comes from a job."""
+    """A put with its hooks. `kept`: jobs count as put even if `put` raises, as in `inline`, where a job has raised."""
     if _called.get():
         return put()
     events = [put_event(queue, entry) for entry in entries]

@@ -1,7 +1,7 @@
-"""Whose put it is: a producer's, or a running job's; and what follows for waiting and for the bound.
+"""The origin of a put, a producer or a running job: it decides whether the put waits, and whether the bound holds.
 
-A job's put into a queue that its own workers serve neither waits nor is refused by the bound: a bounded queue that
-feeds itself could only stand still or lose. Into any other queue a job's put waits as a producer's does.
+A job's put into a queue that its own workers serve neither waits nor is refused by the bound: otherwise a bounded queue
+that feeds itself would deadlock or lose jobs. A job's put into any other queue waits as a producer's does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 UNKNOWN = "?"  # the task of a put from a thread or greenlet that a job has started
 
-# By queue and unit: how often the bound was doubled when this was last said.
+# By queue and unit: how many doublings of the bound the last warning was about.
 warned: dict[tuple[str, str], int] = {}
 # Puts of jobs that wait for room, by process (a fork begins without any) and queue.
 waiting: dict[tuple[str, str], set[Elsewhere]] = {}
@@ -30,7 +30,7 @@ waiting: dict[tuple[str, str], set[Elsewhere]] = {}
 class Origin:
     """A producer, outside of any job."""
 
-    waits = True  # for room, where there is none
+    waits = True  # for room, if the queue is full
     hint = ""  # what QueueFull says beside the numbers
 
     def word(self) -> str:
@@ -41,7 +41,7 @@ class Origin:
         """These were accepted."""
 
     def wait(self) -> None:
-        """There is no room for the rest: it waits from now on."""
+        """There is no room for the rest: the put waits from now on."""
 
     def end(self) -> None:
         """The put is over, in whatever way."""
@@ -70,7 +70,7 @@ class Feeding(Origin):
         self._look("bytes", sum(map(len, accepted)), reply.bytes, reply.maxbytes)
 
     def _look(self, unit: str, more: int, now: int, bound: int) -> None:
-        """Warn once for each doubling of the bound: of all puts, wherever they are made, one crosses it."""
+        """Warn once for each doubling of the bound: of all puts, in whatever process, just one crosses it."""
         level = doublings(now, bound)
         if not level:
             warned.pop((self._queue, unit), None)
@@ -110,7 +110,7 @@ PRODUCER = Origin()
 
 
 def origin_of(queue: Sender) -> Origin:
-    """Of a put into this queue that is made here and now."""
+    """The origin of a put that is made here and now into this queue."""
     if defaults.serves is None:
         return PRODUCER
     own = queue.name in defaults.serves and (queue.chosen_broker is None or queue.broker.url == defaults.broker.url)
@@ -118,5 +118,5 @@ def origin_of(queue: Sender) -> Origin:
 
 
 def doublings(amount: int, bound: int) -> int:
-    """How often the bound must be doubled to reach so much; 0 below twice the bound, and where there is no bound."""
+    """How many times `amount` has doubled the bound; 0 below twice the bound, and without a bound."""
     return max(0, (amount // bound).bit_length() - 1) if bound else 0

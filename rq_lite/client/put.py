@@ -1,4 +1,4 @@
-"""Putting into a bounded queue: as many as fit, then waiting for room, as long as one is ready to wait."""
+"""Puts into a bounded queue: as many jobs as fit, then the rest, waiting for room as long as the caller allows."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Sender:
         self.name = name
         self.order = order
         self.declared = declared
-        self.chosen_broker = broker  # None: the process's default one, whichever that is then
-        self._known = False  # it was made known from here
+        self.chosen_broker = broker  # None: the process's default one at the time of each put
+        self._known = False  # this object has declared the queue
         self._closed_in: int | None = None  # the process that closed it
 
     @property
@@ -60,34 +60,34 @@ class Sender:
 
     @cached_property
     def seal(self) -> Seal | None:
-        """What signs the JSON of its jobs, if there is a secret."""
+        """Signs the JSON of its jobs, if there is a secret."""
         signer = self.broker.core.signer
         return None if signer is None else signer.seal
 
     def forget_settings(self) -> None:
-        """The default broker is another one now."""
+        """The default broker has changed: forget what came from the old one."""
         self._known = False
         for name in ("settings", "seal"):
             self.__dict__.pop(name, None)
 
     def declare(self) -> tuple[int, int]:
-        """Make the queue known in Redis; the bounds in force, in jobs and in bytes."""
+        """Declare the queue in Redis; return the bounds in force, in jobs and in bytes."""
         bounds = self.declare_as(self.order)
         self._known = True
         return bounds
 
     def declare_as(self, order: str = "") -> tuple[int, int]:
-        """The same in this order ("": as it is)."""
+        """`declare` with this order ("": as it is)."""
         named = self.declared
         return self.broker.puts.declare(self.name, named.maxsize, named.maxbytes, order, headroom=named.headroom)
 
     def declare_once(self) -> None:
-        """Unless that was done from here."""
+        """`declare`, unless this object has done so."""
         if not self._known:
             self.declare()
 
     def close(self) -> bool:
-        """This process puts and gets no more; whether it did until now."""
+        """Let this process put and get no more; False if it was closed before."""
         before, self._closed_in = self._closed_in, os.getpid()
         return before != self._closed_in
 
@@ -106,9 +106,9 @@ class Sender:
         progress: Progress | None = None,
         hooks: bool = True,
     ) -> int:
-        """Put encoded jobs in their order, waiting for room as long as the options (or `wait`) say; how many.
+        """Put encoded jobs in their order, waiting for room as long as the options (or `wait`) say; how many were put.
 
-        The wait begins anew with every job that found room. `feed` moves with the jobs.
+        The wait starts again with every job that found room. `feed` moves with the jobs.
         """
         self.check_open()
         if hooks and registered.puts:
@@ -124,7 +124,7 @@ class Sender:
         return put_patiently(self, entries, options, patience, feed=feed, progress=progress)
 
     def put_all(self, entries: Iterable[bytes], options: Options) -> int:
-        """The same with any number of them, read as they are put."""
+        """`put_entries` with any number of entries, which are read as they are put."""
         settings, count = self.settings, 0
         try:
             for batch in batches(entries, len, most=settings.batch, heaviest=settings.max_payload):
@@ -133,21 +133,21 @@ class Sender:
                 except RqLiteError as error:
                     count += error.put
                     raise
-        except RqLiteError as error:  # of whoever makes the entries, too
+        except RqLiteError as error:  # of the iterable of entries, too
             error.put = count
             raise
         return count
 
 
 class Progress:
-    """What a producer has done so far, kept up to date while it puts; for whoever shows it."""
+    """What a producer has done so far, kept up to date while it puts, to be shown."""
 
     def __init__(self) -> None:
         self.put = 0
-        self.unanswered = 0  # jobs of a put that was begun, and whose answer is not there yet
+        self.unanswered = 0  # jobs of a put whose answer has not come yet
         self.offset = 0  # how much of the source is put, in its unit
-        self.offsets: Sequence[int] = ()  # and will be, with each of the jobs that are being put
-        self._alone = False  # it was said that nobody takes anything
+        self.offsets: Sequence[int] = ()  # the offset after each of the jobs that are being put
+        self._alone = False  # it was logged that no consumer makes room
         self._waited = 0.0
         self._waiting_since: float | None = None
         self.size = 0  # jobs in the queue after the last put
@@ -183,7 +183,7 @@ class Progress:
             self._waited, self._waiting_since = self.waited, None
 
     def look(self, queue: Sender) -> None:
-        """After a wait in vain: say, once, if nobody takes anything that could make room."""
+        """After a wait in vain: log, once, if no consumer can make room."""
         if self._alone:
             return
         if status.is_paused(queue.broker, queue.name):
@@ -203,7 +203,7 @@ def put_patiently(
     feed: Feed | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Put encoded jobs in their order; how many. Waits for room up to `patience` s (None: for ever) for each of them.
+    """Put encoded jobs in their order; how many were put. Waits up to `patience` s (None: for ever) for room for each.
 
     `feed` moves with the jobs. Raises what Queue.put does.
     """
@@ -248,7 +248,7 @@ def put_patiently(
 def step(
     queue: Sender, entries: Sequence[bytes], options: Options, woken: bool, feed: Feed | None, origin: Origin
 ) -> Put:
-    """One put, after making the queue known where Redis does not know it."""
+    """One put, repeated after declaring the queue if Redis does not know it."""
     for _ in range(3):
         reply = queue.broker.puts.put(
             queue.name,
@@ -265,7 +265,7 @@ def step(
             queue.declare()
     if reply.code is Code.CLOSED:
         raise ShutDown(
-            f"queue {queue.name!r} was shut down: nothing is put until somebody reopens it "
+            f"queue {queue.name!r} was shut down and takes no puts until it is reopened "
             f"(`rq-lite queue open {queue.name}`)"
         )
     if reply.code is Code.MOVED:

@@ -1,4 +1,4 @@
-"""A queue: what a program puts and gets, what waits when it is full or empty, and the whole of it."""
+"""A queue, as a program uses it: its tasks, puts and gets, and what all processes share of it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ R = TypeVar("R")
 
 
 class Queue(SharedQueue):
-    """A bounded queue by its name; the bound lives in Redis, every producer everywhere sees the same one.
+    """A bounded queue by its name. The bound is in Redis, the same for every producer.
 
-    `maxsize` jobs (0 or less: unbounded) and `maxbytes` (0: no bound) may wait; where no program names a bound it is
-    the settings' (10,000 jobs). A running job that puts into a queue which its own workers serve neither waits nor is
-    refused by the bound; `headroom` limits such puts to that number of jobs beyond `maxsize`. With no `broker` it is
-    the process's default one. `pickle`: items may be whatever can be pickled, which needs a `secret` in the settings.
-    `ahead`: a `get` brings up to so many more items along for this process's next ones, which is faster where items
-    are small and many.
+    `maxsize` jobs (0 or less: unbounded) and `maxbytes` (0: no bound) may wait; if no program names a bound the
+    settings' one holds (10,000 jobs). A running job that puts into a queue which its own workers serve neither waits
+    nor is refused by the bound; `headroom` limits such puts to that number of jobs beyond `maxsize`. Without `broker`
+    the process's default one is used. `pickle`: items may be whatever can be pickled, which needs a `secret` in the
+    settings. `ahead`: a `get` takes up to this number of further items for the next calls in this process, which is
+    faster for many small items.
 
     Tasks' jobs and plain items may wait in it: workers run the former, `get` returns either. The interface is that of
     `queue.Queue`; docs/queue.md says where it differs.
@@ -65,10 +65,10 @@ class Queue(SharedQueue):
         registry.queues.setdefault(name, self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For another process: the same queue, also where this program was told of its Redis by hand.
+        """For another process: the same queue, also if the program itself has chosen the broker.
 
-        A default broker's URL goes along with a process that is being started, and nowhere else: it may hold a
-        password. One that was given explicitly always does, but without the secret.
+        The default broker's URL is pickled only for a process that is being started, since it may hold a password. A
+        chosen broker always is; its secret, too, only for a process that is being started.
         """
         broker = self.sender.chosen_broker
         if broker is None and spawning():
@@ -88,7 +88,7 @@ class Queue(SharedQueue):
     def task(self, function: Callable[..., Any] | None = None, /, **options: Unpack[TaskOptions]) -> Any:
         """Make a function a task of this queue: as `@queue.task` or `@queue.task(retries=5, timeout=30)`.
 
-        Raises UsageError for what cannot be right.
+        Raises UsageError for options that cannot be right.
         """
         definition, policy = options_of_task(options)
         name, repeated = definition.name, definition.again
@@ -126,7 +126,7 @@ class Queue(SharedQueue):
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """The next item (of a task's job: the Job), waiting for ever, or up to `timeout` s, or not at all.
 
-        It is leased to this process until `task_done`: if the process dies before, it waits again, for everybody.
+        It is leased to this process until `task_done`: if the process dies before, it waits again, for any consumer.
         Raises Empty after the wait, and ShutDown once the queue was shut down and nothing waits.
         """
         return self.items.value(self.items.take(seconds(block, timeout)))
@@ -136,9 +136,9 @@ class Queue(SharedQueue):
         return self.get(False)
 
     def task_done(self) -> None:
-        """Settle what this thread got first and has not settled, or else what the process got first.
+        """Settle the item that this thread got first of those not settled, or else that of the process.
 
-        Raises ValueError when nothing is left.
+        Raises ValueError if every item was settled.
         """
         self.items.getter.task_done()
 
@@ -157,17 +157,17 @@ class Queue(SharedQueue):
         one.getter.settle(one)
 
     def __iter__(self) -> Iterator[Any]:
-        """Items until the queue was shut down and is empty, also of what others hold and may give back.
+        """Items, until the queue was shut down and is empty, and no other consumer holds one that it may give back.
 
-        Each is settled when the loop asks for the next; who leaves the loop before gives it back, unless `task_done`
-        was called for it.
+        Each is settled when the loop asks for the next; if the loop is left before, the item is given back, unless
+        `task_done` was called for it.
         """
         return self.items.each()
 
     def close(self) -> None:
-        """This process has done with the queue: what it holds goes back, and it puts and gets no more.
+        """End this process's use of the queue: give back what it holds, and refuse further puts and gets.
 
-        Threads that wait in a `put` or `get` of this queue end with the same error as one that is called after it.
+        Threads that wait in a `put` or `get` of this queue raise the same UsageError as later calls.
         """
         self.items.close()
 
@@ -194,7 +194,7 @@ class LifoQueue(Queue):
 class PriorityQueue(Queue):
     """A queue from which the lowest priority is taken first, the oldest among equals, by `get` and by workers.
 
-    Items have theirs from `put(item, priority=…)`, jobs from `task.using(priority=…)`: any number, else 0.
+    Items get one with `put(item, priority=…)`, jobs with `task.using(priority=…)`: any number, by default 0.
     """
 
     order = "priority"
@@ -222,7 +222,7 @@ def without(settings: Settings) -> Settings:
 
 
 def with_secret(settings: Settings) -> Settings:
-    """Settings that came without a secret have this process's own."""
+    """These settings; if they were pickled without a secret, with this process's own."""
     return (
         settings if settings.secret is not None else msgspec.structs.replace(settings, secret=defaults.settings.secret)
     )

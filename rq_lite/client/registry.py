@@ -1,4 +1,4 @@
-"""The registry: what the programs that were imported have defined, and how a consumer finds it again."""
+"""The registry: the tasks and queues that imported programs have defined, and the names of tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Registry:
-    """The tasks and queues of the programs that were imported; only what stands here is ever run."""
+    """The tasks and queues of the programs that were imported; only these tasks are ever run."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, Task[Any, Any]] = {}
@@ -44,7 +44,7 @@ def where(function: Callable[..., object]) -> str:
 
 
 def name_of(function: Callable[..., object]) -> str:
-    """`module:function`; a program started as a script has the name that others import it by."""
+    """`module:function`; for a program started as a script with the module's name as others import it."""
     module = function.__module__
     if module == "__main__":
         main = sys.modules["__main__"]

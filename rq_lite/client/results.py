@@ -1,8 +1,8 @@
-"""The side that waits: one reader for each process and broker, which hears of any number of jobs on one connection.
+"""Waiting for results: one reader for each process and broker, which needs one connection for any number of jobs.
 
-A job that is waited for is entered here and `watch`ed, in one step with a look whether it has ended already. Whoever
-ends it pushes the result into this process's inbox, in which the reader waits (BRPOP). A push that is lost (with a
-connection, with a Redis) costs no more than time: every job is watched anew after a while, and after an error at once.
+A job that is waited for is entered here and `watch`ed, which returns its result if it has ended already. Else the
+process that ends it pushes the result into this process's inbox, where the reader waits (BRPOP). A push that is lost
+(with a connection, with a Redis) only costs time: every job is watched again after a while, and after an error at once.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from rq_lite.model.unreadable import UNREADABLE
 
 log = logging.getLogger("rq_lite.results")
 
-AGAIN = 10.0  # seconds after which a job that has not ended is watched anew
+AGAIN = 10.0  # seconds after which a job that has not ended is watched again
 BATCH = 500  # jobs per watch
-PACE = 0.2  # seconds between two watches of the reader's own
-LINGER = 5.0  # seconds that it goes on listening when nobody waits
-QUICK = 0.001  # seconds: a result that came after less than this has more behind it
+PACE = 0.2  # seconds between two watches that the reader makes itself
+LINGER = 5.0  # seconds that the reader goes on listening when no job is waited for
+QUICK = 0.001  # seconds: after a result that came faster, more are expected to be there
 DRAIN = 50  # results that are then read at once, of 10,000 bytes at most
 
-# How those begin that are not the last, as workers of ours write them; and all others.
+# How progress begins, and how every result begins, as our workers write them.
 PASSING, LASTING = b'{"state":"progress"', b'{"state":"'
 
 Key = tuple[str, str]  # queue, id
 
 
 class Stated(msgspec.Struct):
-    """What each result has."""
+    """The field that every result has."""
 
     state: str
 
@@ -54,7 +54,7 @@ stated = msgspec.json.Decoder(Stated).decode
 
 
 def is_passing(result: bytes) -> bool:
-    """Whether it says how far a job is, not how it has ended."""
+    """Whether it is a job's progress, not its end."""
     if result.startswith(LASTING):
         return result.startswith(PASSING)
     try:  # another program may write its JSON with white space, or with the state further back
@@ -64,7 +64,7 @@ def is_passing(result: bytes) -> bool:
 
 
 class Waiter(Protocol):
-    """What is entered: somebody who waits for this job."""
+    """A job that is waited for."""
 
     @property
     def id(self) -> str: ...
@@ -73,22 +73,22 @@ class Waiter(Protocol):
     def queue(self) -> str: ...
 
     def hear(self, result: bytes) -> None:
-        """How it has ended, or how far it is, as JSON; must not raise."""
+        """Receive its end, or its progress, as JSON; must not raise."""
 
 
 class Reader:
     """Starts its thread with the first job, and ends it a while after the last."""
 
     def __init__(self, broker: Broker) -> None:
-        # No second try within a step: the next one comes soon enough.
+        # No retry within a step: the next step comes soon enough.
         self._broker = Broker(broker.url, settings=msgspec.structs.replace(broker.settings, patience=0.0), quiet=True)
         self.client = os.urandom(8).hex()
-        # A signal handler may come back here while its thread holds it: what is done below is right at each step.
+        # A signal handler may call this while its thread holds the lock: what is done under it is right at each step.
         self._lock = threading.RLock()
-        # Weakly: a handle that was only asked, and is dropped, waits for nothing.
+        # Weak references: a handle that the program has dropped waits for nothing.
         self._waiters: dict[Key, list[weakref.ref[Waiter]]] = {}
-        self._turns: deque[tuple[float, Key]] = deque()  # when each is watched anew, the next one first
-        self._queues: dict[str, None] = {}  # those whose inboxes are listened to
+        self._turns: deque[tuple[float, Key]] = deque()  # when each is watched again, the next one first
+        self._queues: dict[str, None] = {}  # those whose inboxes the reader listens to
         self._thread: threading.Thread | None = None
         self._link: Link | None = None
         self._stopped = threading.Event()
@@ -96,7 +96,7 @@ class Reader:
         self._seldom = RateLimitedLog(log)
 
     def watch(self, jobs: Iterable[Waiter]) -> None:
-        """Let them hear how they end; at once where they have. Those that are entered already stay so."""
+        """Have `hear` called when these jobs end; at once if they have ended. Jobs that are entered already stay so."""
         fresh: dict[str, list[str]] = {}
         for job in jobs:
             if self._enter(job):
@@ -113,7 +113,7 @@ class Reader:
                 return False
             wake = None
             if job.queue not in self._queues:
-                # The reader may be waiting in the inboxes that it knew before.
+                # The reader may be waiting, without this queue's inbox.
                 wake = next(iter(self._queues), None) if self._thread is not None else None
                 self._queues[job.queue] = None
             if self._thread is None or not self._thread.is_alive():
@@ -126,7 +126,7 @@ class Reader:
         return True
 
     def _start(self) -> None:
-        """Raises where the system has no thread left."""
+        """Raises RuntimeError if the system has no thread left."""
         thread = self._thread = threading.Thread(target=self._run, name="rq-lite results", daemon=True)
         try:
             thread.start()
@@ -137,11 +137,11 @@ class Reader:
 
     def _wake(self, queue: str) -> None:
         inbox = keys.of(queue).inbox(self.client)
-        with contextlib.suppress(BrokerUnavailable, BrokerOutOfMemory):  # then it is awake, or looks again in a while
+        with contextlib.suppress(BrokerUnavailable, BrokerOutOfMemory):  # then the reader is awake, or wakes in a while
             self._broker.read(("LPUSH", inbox, b""), ("PEXPIRE", inbox, INBOX))
 
     def _ask(self, queue: str, ids: Sequence[str]) -> None:
-        """Watch, and hand out what is there. What Redis is not there for is the reader's to try again."""
+        """Watch, and hand out results that are there. If Redis does not answer, the reader tries again."""
         try:
             results = self._broker.puts.watch(queue, self.client, ids)
             for job_id, result in zip(ids, results, strict=True):
@@ -156,7 +156,7 @@ class Reader:
                 self._turns.append((0.0, self._turns.popleft()[1]))
 
     def _tell(self, queue: str, job_id: str, result: bytes) -> None:
-        """Hand a result to those who wait for it; an empty one is large, and to be fetched. Ids are as in marks."""
+        """Hand a result to its waiters; an empty one is too large for a push, and fetched. Ids are as in marks."""
         key = (queue, job_id)
         if not result and key in self._waiters:
             result = self._broker.puts.kept(queue, job_id) or b'{"state":"expired"}'
@@ -168,11 +168,11 @@ class Reader:
             try:
                 if waiter is not None:
                     waiter.hear(result)
-            except BaseException:  # of a callback: SystemExit, too, would end the thread that all wait for
+            except BaseException:  # of a callback: even SystemExit would end the thread that serves all waiters
                 log.exception("job %s: handing out its result failed; other results are not affected", job_id)
 
     def stop(self) -> None:
-        """Listen no more; who waits now waits in vain. Not from a callback of a job."""
+        """Listen no more: jobs that are still waited for hear nothing. Not to be called from a job's callback."""
         self._stopped.set()
         thread = self._thread
         if thread is not None:
@@ -183,7 +183,7 @@ class Reader:
     def _run(self) -> None:
         link: Link | None = None
         idle_since = time.monotonic()
-        # Not if a signal handler has started another meanwhile.
+        # Until `stop`, or until a signal handler has started another thread.
         while not self._stopped.is_set() and self._thread is threading.current_thread():
             try:
                 if link is None:  # Redis may be away at the beginning, too
@@ -196,13 +196,13 @@ class Reader:
                 if self._stopped.is_set():
                     break
                 self._all_are_due()
-                self._seldom.warn("redis", f"Redis: {self._broker.core.veiled(str(error))}; results are waited for")
+                self._seldom.warn("redis", f"Redis: {self._broker.core.veiled(str(error))}; still waiting for results")
                 time.sleep(random.uniform(0.05, 1.0))
             except RqLiteError as error:
-                self._seldom.warn("results", f"results are waited for, but: {error}")
+                self._seldom.warn("results", f"still waiting for results, but: {error}")
                 time.sleep(random.uniform(0.5, 1.5))
             except Exception:
-                log.exception("a result could not be handed out; the others are")
+                log.exception("a result could not be handed out; other results are not affected")
             now = time.monotonic()
             if self._waiters:
                 idle_since = now
@@ -212,7 +212,7 @@ class Reader:
             link.close()
 
     def _ended(self) -> bool:
-        """Whether the thread may end: nobody waits, and whoever comes now starts another."""
+        """Whether the thread may end: no job is waited for, and the next one starts another thread."""
         with self._lock:
             if self._waiters:
                 return False
@@ -256,7 +256,7 @@ class Reader:
             self._ask(queue, ids)
 
     def _due(self, now: float) -> dict[str, list[str]]:
-        """Some of the jobs whose turn it is, by queue."""
+        """Up to BATCH jobs that are to be watched again, by queue."""
         found: dict[str, list[str]] = {}
         with self._lock:
             for _ in range(BATCH):
@@ -284,10 +284,10 @@ class _Readers:
 
     def forget(self) -> None:
         self._readers: weakref.WeakKeyDictionary[Broker, Reader] = weakref.WeakKeyDictionary()
-        self._all: weakref.WeakSet[Reader] = weakref.WeakSet()  # also those whose broker nobody has any more
+        self._all: weakref.WeakSet[Reader] = weakref.WeakSet()  # also those whose broker is gone
 
     def stop(self) -> None:
-        """All of them."""
+        """Stop all readers."""
         for reader in list(self._all):
             reader.stop()
         self.forget()
@@ -304,5 +304,5 @@ readers = _Readers()
 
 
 def watch(broker: Broker, jobs: Sequence[Waiter]) -> None:
-    """Let jobs hear how they end; at once where they have."""
+    """Have `hear` called when these jobs end; at once if they have ended."""
     (readers.of(broker) if defaults.instead is None else defaults.instead).watch(jobs)

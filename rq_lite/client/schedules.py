@@ -14,15 +14,15 @@ from rq_lite.model.schedule import Schedule, from_json, to_json
 log = logging.getLogger("rq_lite.worker")
 
 
-TRIES = 5  # to write a definition that others change meanwhile
+TRIES = 5  # to write a definition that other processes change meanwhile
 
 
 def declare(broker: Broker, tasks: Iterable[Task[Any, Any]]) -> None:
-    """Write the schedules of these tasks to Redis, where they are not there as they should be.
+    """Write the schedules of these tasks to Redis, unless they are there already.
 
     A changed definition replaces the app's older one. A schedule whose times have not changed keeps its next slot, so
-    that what was missed while nobody worked is made up for. A task that has none any more loses the app's older one.
-    What an operator has planned under the same name stands.
+    that slots that were missed while no worker ran are made up for. If a task has no schedule any more, the app's older
+    one is removed. An operator's schedule of the same name is kept.
     """
     without = set()
     for task in tasks:
@@ -30,23 +30,23 @@ def declare(broker: Broker, tasks: Iterable[Task[Any, Any]]) -> None:
         if schedule is None:
             without.add(task.name)
         elif not write(broker, task.name, schedule):
-            log.warning("schedule %s stands as the operator has planned it", one_line(task.name))
+            log.warning("schedule %s: the operator's is kept, the app's is not written", one_line(task.name))
     if without:
         remove_own(broker, without)
 
 
 def remove_own(broker: Broker, names: Collection[str]) -> None:
-    """Those of these names that an app has written; what is changed by others meanwhile stays."""
+    """Remove schedules of these names that an app has written; one that another process changes meanwhile is kept."""
     for planned in broker.plans.all_planned():
         schedule = from_json(planned.name, planned.definition, broker.core.opened) if planned.name in names else None
         if schedule is None or schedule.origin != "app":
             continue
         if broker.plans.plan(planned.name, planned.definition, b"", None):
-            log.info("schedule %s is removed: the app's task has none any more", one_line(planned.name))
+            log.info("schedule %s is removed: the app's task has no schedule any more", one_line(planned.name))
 
 
 def write(broker: Broker, name: str, schedule: Schedule) -> bool:
-    """Whether the name is free for it: not if it is an operator's and this is an app's, or the reverse."""
+    """Write it; False if the name is taken by an operator's schedule and this is an app's, or the reverse."""
     wanted = to_json(name, schedule, broker.core.seal)
     for _ in range(TRIES):
         known = broker.plans.planned(name)
@@ -60,5 +60,5 @@ def write(broker: Broker, name: str, schedule: Schedule) -> bool:
         if broker.plans.plan(name, known.definition if known else b"", wanted, slot):
             broker.plans.sound_alarm(schedule.queue)
             return True
-    log.warning("schedule %s is changed by others all the time", one_line(name))
+    log.warning("schedule %s was not written: other processes keep changing it", one_line(name))
     return True

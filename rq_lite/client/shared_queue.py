@@ -1,4 +1,4 @@
-"""A queue as all its users have it: its bound, its size, and its end."""
+"""What all processes share of a queue: its bound, its size, and its end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rq_lite.client.put import Sender
 
 
 class SharedQueue:
-    """The part of a queue that is the same for every process; the bound lives in Redis, every producer sees it."""
+    """The part of a queue that is the same for every process; the bound is in Redis, and holds for every producer."""
 
     def __init__(self, sender: Sender, items: Items) -> None:
         self.name = sender.name
@@ -28,13 +28,13 @@ class SharedQueue:
         return self.sender.broker
 
     def declare(self) -> tuple[int, int]:
-        """Make the queue known in Redis; the bounds in force, in jobs and in bytes."""
+        """Declare the queue in Redis; return the bounds in force, in jobs and in bytes."""
         return self.sender.declare()
 
     def shutdown(self, immediate: bool = False) -> None:
-        """Nothing more is put, by nobody; who gets, gets what is left and then ShutDown. `immediate` drops that, too.
+        """Refuse further puts from every process. `get` returns what is left, then raises ShutDown.
 
-        Workers go on until nothing is left. `reopen` undoes it.
+        `immediate` drops what is left. Workers go on until nothing is left. `reopen` undoes it.
         """
         self.sender.declare_as()
         operate.shutdown(self.broker, self.name, immediate=immediate)
@@ -45,7 +45,7 @@ class SharedQueue:
 
     @property
     def maxsize(self) -> int:
-        """The bound in force, in jobs (0: none); to set it is to set it for everybody, as `rq-lite queue set` does."""
+        """The bound in force, in jobs (0: none). Setting it sets it for every process, as `rq-lite queue set` does."""
         found = self.broker.read(("HGET", keys.of(self.name).meta, "maxsize"))[0]
         return self.sender.declare_as()[0] if found is None else status.whole(found)
 
@@ -88,5 +88,5 @@ class SharedQueue:
 
 
 def checked_bound(name: str, number: int) -> int:
-    """In jobs; below 0 it is none, as in the standard library."""
+    """A bound in jobs; a number below 0 means no bound, as in the standard library."""
     return integer(f"queue {name!r}: maxsize", max(0, number) if type(number) is int else number)

@@ -1,4 +1,4 @@
-"""What this process has got of a queue and not settled: items that wait for a thread, and those that threads have."""
+"""Items that this process has taken from a queue and not settled: ready for a thread, or held by one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Me(threading.local):
-    """Which thread holds an item. Not its number: the next thread may get the same one when this has ended."""
+    """Names the calling thread. Not by its ident, which may be another thread's once this one has ended."""
 
     def __init__(self) -> None:
         self.token = object()
@@ -41,23 +41,23 @@ class Delivery:
         self.thread: object = None  # the one that got it
         self.settled = False
         self.lost = False  # its lease has ended: another consumer has it, or will have
-        self.disowned = False  # and its tag may be another job's: Redis is told nothing of it
+        self.disowned = False  # and its tag may be another job's: it is not settled in Redis
 
 
 class Shelf:
-    """What is here of the queue: items that are ready for a thread, and those that threads have. It owns a session's.
+    """The items of a queue that are here: ready for a thread, or held by one. It is the Owner of a session.
 
-    `guard` is held for each step; where a method is called without it, the method takes it.
+    `guard` is held for each step: by the caller, or by the methods that take it themselves.
     """
 
     def __init__(self, getter: Getter, consumer: str, guard: threading.RLock, arrived: Callable[[int], None]) -> None:
         self._getter = getter
         self._consumer = consumer
         self.guard = guard
-        self._arrived = arrived  # how many are ready now that were not
+        self._arrived = arrived  # called with the number of items that have become ready
         self.ready: deque[Delivery] = deque()
         self._held: dict[object, dict[Delivery, None]] = {}  # by the thread that got them, the oldest first
-        self._answer: Taken | None = None  # the last one
+        self._answer: Taken | None = None  # to the last take
         self._seldom = RateLimitedLog(logging.getLogger("rq_lite.leasing"))
 
     def pick(self) -> Delivery:
@@ -71,7 +71,7 @@ class Shelf:
         return found
 
     def drop(self, one: Delivery) -> bool:
-        """Whether it was here and not settled; now it is."""
+        """Take it off the shelf as settled; False if it was settled already."""
         if one.settled:
             return False
         one.settled = True
@@ -82,7 +82,7 @@ class Shelf:
         return True
 
     def put_back(self, one: Delivery) -> None:
-        """Nothing has heard of it: it is the next one."""
+        """Undo `pick`, if the caller did not get the item: it is the next one again."""
         if self.drop(one):
             one.settled = False
             self.ready.appendleft(one)
@@ -107,7 +107,7 @@ class Shelf:
         return [one for those in self._held.values() for one in those] + [*self.ready]
 
     def clear(self) -> set[int]:
-        """Settle all; the tags of those that are still this consumer's."""
+        """Take all off as settled; return the tags of those that are still this consumer's."""
         every = self._all()
         for one in every:
             one.settled = True
@@ -116,7 +116,7 @@ class Shelf:
         return {one.tag for one in every if not one.lost}
 
     def answered(self) -> Taken | None:
-        """What came with the last take; None if there was no lease."""
+        """The answer to the last take; None if there was no lease."""
         answer, self._answer = self._answer, None
         return answer
 
@@ -139,7 +139,7 @@ class Shelf:
             self._arrived(len(ready))
 
     def _read(self, of: Deliveries, tag: int, entry: bytes) -> Delivery | None:
-        """None for what is no job: it is buried; and for a newer version's, which is parked."""
+        """The delivery; None for an entry that is not a job (it is buried) or has a newer version (it is parked)."""
         try:
             message = decode(self._getter.broker.core.opened(of.queue, entry))[0]
             if not message.task and len(message.args) != 1 and ITEM not in message.kwargs:

@@ -1,4 +1,4 @@
-"""Tasks: functions that jobs name, and the registry that finds them again in a consumer."""
+"""Tasks: functions that jobs name, and how their jobs are put."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ R = TypeVar("R")
 
 
 class EitherOptions(TypedDict, total=False):
-    """What both take; model/policy.py says of each option what it means."""
+    """What both `task` and `using` take; model/policy.py says what each option means."""
 
     retries: int
     result_ttl: float | None
@@ -95,7 +95,7 @@ class Task(AnyTask, Generic[P, R]):
         self.again = again
         self.timeout_ns = nanoseconds(policy.timeout)
         self.elsewhere = policy.run_in != "greenlet"
-        self._read: list[Arguments] = []  # once for all that `using` makes of it, when the first is used
+        self._read: list[Arguments] = []  # filled on first use, for all tasks that `using` makes of this one
         self._options = Options()
         self._extras = extras_of(policy, self._options)
 
@@ -107,11 +107,11 @@ class Task(AnyTask, Generic[P, R]):
 
     @property
     def says(self) -> dict[str, Any]:
-        """What its puts say beside name and arguments, as fields of the message."""
+        """The fields that its puts add to the message, beside name and arguments."""
         return self._extras.fields
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """By its name, as functions are pickled; with the options that `using` gave it."""
+        """By name, as functions are pickled, with the options that `using` gave it."""
         return _unpickled, (self.__module__, self.function.__qualname__, self.name, self._options)
 
     @functools.cached_property
@@ -130,7 +130,7 @@ class Task(AnyTask, Generic[P, R]):
 
     @property
     def schedule(self) -> Schedule | None:
-        """What its worker writes to Redis; None for a task that does not run by itself. Raises as `put` does."""
+        """What its worker writes to Redis; None without `cron=` or `every=`. Raises as `put` does."""
         return None if self.again is None else self.scheduled(*self.again)
 
     def scheduled(self, when: Recurrence, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Schedule:
@@ -145,20 +145,18 @@ class Task(AnyTask, Generic[P, R]):
     def using(self, **options: Unpack[PutOptions]) -> Task[P, R]:
         """The same task with options for its puts."""
         if "priority" in options and self.queue.order != "priority":
-            raise UsageError(
-                f"task {self.name}: priority counts on a PriorityQueue, and {self.queue!r} is none: make it one"
-            )
+            raise UsageError(f"task {self.name}: priority= needs a PriorityQueue; {self.queue!r} is not one")
         return self._with(options_of_put(options))
 
     def _with(self, options: Options) -> Task[P, R]:
-        task: Task[P, R] = object.__new__(type(self))  # copy.copy would go by the name, as pickle does
+        task: Task[P, R] = object.__new__(type(self))  # copy.copy would look it up by name, as pickle does
         task.__dict__.update(self.__dict__)
         task._options = options
         task._extras = extras_of(self.policy, options)
         return task
 
     def onto(self, queue: Queue, result_ttl: float | None) -> Task[P, R]:
-        """The same task with its jobs on another queue, and with results where it keeps none itself."""
+        """The same task with its jobs on another queue, and with this `result_ttl` if it has none of its own."""
         options = self._options
         if "result_ttl" not in self.says:
             options = msgspec.structs.replace(options, policy={**options.policy, "result_ttl": result_ttl})
@@ -182,7 +180,7 @@ class Task(AnyTask, Generic[P, R]):
         """Put a job for each item, lazily, in batches, waiting for room; how many were put.
 
         An item is the task's one argument, also a list or a dict; a tuple is several. The lines of a text file come
-        without their line ends. Raises as `put` does, the error's `put` then says how many were put before; UsageError
+        without their line ends. Raises as `put` does (the error's `put` is how many were put before), and UsageError
         for a str or bytes.
         """
         return self.queue.sender.put_all(self._entries(each_of(items)), self._options)
@@ -229,7 +227,7 @@ class Task(AnyTask, Generic[P, R]):
         """The job as bytes; arguments must have been checked. Raises BadArgument, PayloadTooLarge."""
         fields, priority, tracked = self._extras
         sender = self.queue.sender
-        seal, most = sender.seal, sender.settings.max_payload  # what they raise is not the arguments' fault
+        seal, most = sender.seal, sender.settings.max_payload  # before the `try`: no fault of the arguments
         if fields:
             message = Message(VERSION, job_id, self.name, list(args), kwargs, **fields)
         else:  # an empty **fields would cost a plain put a tenth of its encoding

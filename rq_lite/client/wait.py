@@ -21,7 +21,7 @@ class Waited(NamedTuple):
 
 
 def watch(jobs: Sequence[Job]) -> None:
-    """Hear of all of them, with one question to Redis for hundreds. Raises UsageError for what has no result."""
+    """Watch all of them, hundreds with one request to Redis. Raises UsageError for a job that keeps no result."""
     fresh: dict[Broker, list[Job]] = {}
     for job in jobs:
         if not isinstance(job, Job):
@@ -43,14 +43,14 @@ def wait(jobs: Iterable[Job], timeout: float | None = None, return_when: str = A
 
 
 def as_completed(jobs: Iterable[Job], timeout: float | None = None) -> Iterator[Job]:
-    """`concurrent.futures.as_completed` for jobs: each as it ends; TimeoutError after so many seconds."""
+    """`concurrent.futures.as_completed` for jobs: each as it ends; TimeoutError after `timeout` s."""
     listed = list(jobs)
     watch(listed)
     return concurrent.futures.as_completed(listed, timeout)  # type: ignore[return-value]
 
 
 def gather(*jobs: Job, return_exceptions: bool = False, timeout: float | None = None) -> list[Any]:
-    """The results in the order of the jobs; the first error among them is raised, or stands in its place."""
+    """The results in the order of the jobs. The first error is raised, or with `return_exceptions` each returned."""
     done, rest = wait(jobs, timeout, ALL_COMPLETED if return_exceptions else concurrent.futures.FIRST_EXCEPTION)
     failed = next((job for job in jobs if job in done and error_of(job)), None)
     if failed is not None and not return_exceptions:
@@ -61,5 +61,5 @@ def gather(*jobs: Job, return_exceptions: bool = False, timeout: float | None = 
 
 
 def error_of(job: Job) -> BaseException | None:
-    """Of a job that has ended."""
+    """The error of a job that has ended, if any."""
     return concurrent.futures.CancelledError() if job.cancelled() else job.exception()

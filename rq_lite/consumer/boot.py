@@ -1,12 +1,12 @@
 """Entry of a consumer process: `python -m rq_lite.consumer.boot LIFE REPORTS BOARD STACKS`. Patch first, then import.
 
-The numbers are files it has inherited: the supervisor's words and its life, reports to it, the shared board, and a
-file for stacks.
+The arguments are inherited file descriptors: LIFE, the pipe with the supervisor's words, which closes when it dies;
+REPORTS, the pipe to the supervisor; BOARD, the shared memory; STACKS, a file for stacks.
 """
 
 import gc
 
-gc.disable()  # until all is imported: that leaves no garbage, and takes a fifth less so
+gc.disable()  # until all is imported: imports leave no garbage, and take a fifth less time without it
 
 from gevent import monkey
 
@@ -73,9 +73,9 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 T = TypeVar("T")
 
-# Threads in which a loop looks names up (gevent has 10). A name whose servers are silent holds one for up to 40 s.
+# Threads per event loop for name lookups (gevent: 10). A name whose servers do not answer holds one for up to 40 s.
 LOOK_UPS = 600
-OWN_LOOK_UPS = 16  # threads for the names of Redis and its sentinels, which jobs cannot take
+OWN_LOOK_UPS = 16  # threads that look up Redis and its sentinels, out of reach of jobs
 
 
 def main() -> None:
@@ -102,7 +102,7 @@ def main() -> None:
     try:
         consumer.run()
     except BaseException:
-        log.exception("a fault of the consumer itself: it ends, its jobs run again")
+        log.exception("internal error in this consumer; it exits and its jobs will be reclaimed")
         hard_exit(1)
     emit_between_jobs("worker_stop", event_of(plan))
     leases.end()
@@ -111,13 +111,13 @@ def main() -> None:
 
 
 def prepare(plan: ConsumerConfig, reports: int, board: Board, signals: Signals, seldom: RateLimitedLog) -> Consumer:
-    """Import the app and make the consumer that its queues want; says on the way who it is."""
+    """Import the app and make the consumer for its queues; report `hello`, then `ready`."""
     name = str(mine())
     ChildEvent("hello", consumer=name).send(reports)
     broker = Broker(settings=plan.settings, quiet=True)
     through_weather(plan, broker.open)
     defaults.use(plan.settings, broker)
-    defaults.serves = plan.queues or registry.queues  # all that the app names until now: its import may put, too
+    defaults.serves = plan.queues or registry.queues  # registry.queues grows during the import, which may put
     import_app(plan.app)
     signals.imported()
     vars(gevent)["signal_handler"] = lambda *_, **__: refuse("gevent.signal_handler")
@@ -154,17 +154,17 @@ def prepare(plan: ConsumerConfig, reports: int, board: Board, signals: Signals, 
 
 
 def event_of(plan: ConsumerConfig) -> WorkerEvent:
-    """This process for its hooks."""
+    """This process, as its hooks get it."""
     return WorkerEvent(process="consumer", number=plan.number, queues=tuple(sorted(defaults.serves or ())))
 
 
 def known(task: Task[Any, Any]) -> RetryPolicy:
-    """What the supervisor must know of a task, to end a job of it by force."""
+    """What the supervisor needs to settle a job of this task after killing it."""
     return msgspec.structs.replace(chances(task.policy, JobTimeout()), says=task.says)
 
 
 def through_weather(plan: ConsumerConfig, step: Callable[[], T]) -> T:
-    """A consumer that takes another's place while Redis is away waits for it, instead of dying again and again."""
+    """Run a step. If Redis was there when the worker began (`patient`), wait for it, instead of exiting repeatedly."""
     while True:
         try:
             return step()
@@ -176,7 +176,7 @@ def through_weather(plan: ConsumerConfig, step: Callable[[], T]) -> T:
 
 
 def listen(life: int, consumer: Consumer) -> None:
-    """The supervisor's words; when its end of the pipe closes it is gone, and so must we be."""
+    """Obey the supervisor's words. When its end of the pipe closes it is gone, and this process exits, too."""
     gevent.os.make_nonblocking(life)
     tell = {REBUILD: consumer.rebuild, RETIRE: consumer.retire}
     rest = b""
@@ -188,11 +188,11 @@ def listen(life: int, consumer: Consumer) -> None:
 
 
 def tell_exits(file: int) -> None:
-    """`os._exit` in a job ends the whole process without a word: whose doing it was must not be a guess."""
+    """Let `os._exit` write its caller's stack to `file` first, so that the supervisor knows which job called it."""
     here, leave_now = os.getpid(), os._exit
 
     def told(status: int) -> NoReturn:
-        if os.getpid() == here:  # what a job has forked may leave as it likes
+        if os.getpid() == here:  # a process that a job has forked may exit unreported
             os.write(file, EXITING.encode())
             faulthandler.dump_traceback(file, all_threads=False)
         leave_now(status)
@@ -217,12 +217,12 @@ def check_queues(plan: ConsumerConfig, broker: Broker, weights: dict[str, float]
 
 
 def declare(queue: str, broker: Broker) -> int:
-    """Its bound. A full Redis may not be able to keep one: that must not stop those who drain the other queues."""
+    """Declare it; its bound. A full Redis may refuse a new queue, which must not stop a worker that drains others."""
     own = registry.queues.get(queue)
     try:
         return own.declare()[0] if own is not None else broker.puts.declare(queue)[0]
     except BrokerOutOfMemory:
-        log.warning("queue %r is new and cannot be made known: Redis is at its maxmemory", queue)
+        log.warning("queue %r is new and cannot be declared: Redis is at its maxmemory", queue)
         return broker.settings.maxsize
 
 
@@ -238,11 +238,11 @@ def declare_schedules(queues: Iterable[str], broker: Broker) -> None:
     try:
         schedules.declare(broker, [task for task in registry.tasks.values() if task.queue.name in queues])
     except BrokerOutOfMemory as error:
-        log.warning("the schedules of the app are as they were: %s", error)
+        log.warning("the app's schedules were not updated: %s", error)
 
 
 def stop_on_signals(consumer: Consumer, signals: Signals) -> None:
-    """Handlers run inside whatever greenlet is on: they only wake the hub, which then tells the consumer."""
+    """Signal handlers run inside whichever greenlet is current: they only wake the hub, which stops the consumer."""
     wake = gevent.get_hub().loop.async_()
     wake.start(consumer.stop)
     for number in STOPPING:
@@ -250,7 +250,7 @@ def stop_on_signals(consumer: Consumer, signals: Signals) -> None:
 
 
 def only_logged(seldom: RateLimitedLog) -> Callable[[Handler, int, FrameType | None], None]:
-    """Calls a handler of the app's where it strikes; what it raises is no job's, and a greenlet of ours logs it."""
+    """A caller for the app's signal handlers: an error of one is not raised in a job; another greenlet logs it."""
     said: deque[tuple[str, str]] = deque()
     wake = gevent.get_hub().loop.async_()
 
@@ -261,11 +261,11 @@ def only_logged(seldom: RateLimitedLog) -> Callable[[Handler, int, FrameType | N
     def run(handler: Handler, number: int, frame: FrameType | None) -> None:
         try:
             handler(number, frame)
-        except (Expired, Interrupted, Stopped):  # thrown into the job on which it came
+        except (Expired, Interrupted, Stopped):  # meant for the job in whose greenlet the handler runs
             raise
         except BaseException as error:
             what = f"the app's handler of {name_of(number)} raised {describe(error, 0.0).error}"
-            said.append((what, f"{what}; no job gets that"))
+            said.append((what, f"{what}; the error reaches no job"))
             wake.send()
 
     wake.start(gevent.spawn, say)
@@ -284,12 +284,12 @@ def check_patched() -> None:
 
 
 def look_up_apart() -> None:
-    """However many names jobs wait for: others', and those of Redis, are looked up meanwhile."""
+    """Enough threads for name lookups, and separate ones for Redis: jobs that wait for slow names delay neither."""
     Hub.threadpool_size = LOOK_UPS
     own, usual = ThreadPool(OWN_LOOK_UPS), socket.getaddrinfo
 
     def resolve(*args: Any, **options: Any) -> tcp.Found:
-        if own.hub is not gevent.get_hub():  # of a thread that runs a job: its loop has threads of its own
+        if own.hub is not gevent.get_hub():  # called in a thread that runs a job: its loop has threads of its own
             return usual(*args, **options)
         found: tcp.Found = own.apply(_socket.getaddrinfo, args, options)
         return found
@@ -310,7 +310,7 @@ def said(error: BaseException) -> str:
 
 
 def told(error: BaseException) -> str:
-    """The traceback where it tells the user something: of the app's own error, or of a fault of ours."""
+    """The traceback if it helps the user: of the app's own error, or of an internal error."""
     if isinstance(error, AppFailed) and error.__cause__ is not None:
         return redacted(own_traceback(error.__cause__))
     return "" if isinstance(error, RqLiteError) else redacted("".join(traceback.format_exception(error)))

@@ -1,7 +1,7 @@
 """Jobs that were cancelled: they never start, or are interrupted where they run.
 
-What counts is a mark in Redis, of which a consumer learns with each take. A call is a hint beside it, for one whose
-slots are all busy, so that it takes nothing.
+The mark in Redis is what counts: each take shows a consumer whether there are new ones. A call is only a hint, for a
+consumer that takes nothing because all its slots are busy.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from rq_lite.consumer.slots import Slots
 from rq_lite.model.message import id_in
 from rq_lite.model.outcome import Finished, cancelled
 
-MARKS = 20_000  # jobs that are remembered before their list is read anew
+MARKS = 20_000  # marks that are kept before all are read again
 
 
 class Cancellations:
-    """Between a consumer and its slots. `dropped` hears of jobs that will not begin; `link` is the consumer's."""
+    """Between a consumer and its slots. `dropped` is called for jobs that will not begin; `link` is the consumer's."""
 
     def __init__(
         self,
@@ -39,9 +39,9 @@ class Cancellations:
         self._busy = Event()  # there may be something to interrupt
 
     def feed(self, lane: Deliveries, tag: int, jobs: list[bytes]) -> None:
-        """Hand jobs to the slots, the first with the delivery tag `tag + 1`; but not those that were cancelled.
+        """Hand jobs to the slots, except cancelled ones; the first has the delivery tag `tag + 1`.
 
-        `marks` is as new as the jobs are: it was read after they were taken, and calls that came since are in it.
+        `lane.marks` is as new as the jobs: it was read after they were taken, and includes calls that came since.
         """
         try:
             if lane.marks:
@@ -50,7 +50,7 @@ class Cancellations:
                 self._slots.feed(lane, tag, jobs)
         finally:
             if not self._busy.is_set():
-                self._busy.set()  # only now: it wakes who hears calls, and the jobs come first
+                self._busy.set()  # only now: it wakes `hear`, and the jobs come first
 
     def _feed_but_marked(self, lane: Deliveries, tag: int, jobs: list[bytes]) -> None:
         doubtful: list[tuple[int, str, bytes]] = []
@@ -60,7 +60,7 @@ class Cancellations:
                 doubtful.append((number, str(name), job))
             else:
                 self._slots.feed(lane, number - 1, [job])
-        # A mark may be gone meanwhile: somebody has requeued the job.
+        # A mark may be gone by now, because its job was requeued.
         marked = self._broker.takes.marked(lane.queue, [name for _, name, _ in doubtful], self._link)
         for number, name, job in doubtful:
             if name in marked:
@@ -70,19 +70,20 @@ class Cancellations:
                 self._slots.feed(lane, number - 1, [job])
 
     def look(self, lane: Deliveries) -> None:
-        """Without a reply to an exchange that would tell whether there are new marks."""
+        """Learn of new marks without the reply to an exchange, which would show whether there are any."""
         self.learn(lane, self._broker.takes.cancels(lane.queue, self._link))
 
     def learn(self, lane: Deliveries, cancels: bytes) -> None:
-        """Which jobs were cancelled since the last look, if any; those that run here are interrupted."""
+        """Read which jobs were cancelled since the last time, if any; interrupt those that run here."""
         if not cancels or cancels == lane.cancels:
             return
-        # All of them: at first, when Redis has lost some (a failover), and now and then: most are of jobs long done.
+        # All of them at first, when Redis has lost some (a failover), and when too many are kept: most are of jobs
+        # long done.
         anew = not lane.cancels or int(cancels) < int(lane.cancels) or len(lane.marks) > MARKS
         known = set(lane.marks)
         found = self._broker.takes.marks(lane.queue, b"" if anew else lane.cancels, self._link)
         if anew:
-            lane.marks -= known  # what was called meanwhile stays
+            lane.marks -= known  # marks that came with a call meanwhile stay
         lane.marks |= found
         lane.cancels = cancels
         self.interrupt(lane, found)
@@ -92,7 +93,7 @@ class Cancellations:
             self._dropped(lane, tag, cancelled(name))
 
     def hear(self, name: str, lanes: Mapping[str, Deliveries], well: Event) -> None:
-        """Interrupt what the consumer of this name is called for, while `well`. Does not return."""
+        """Interrupt the jobs that the consumer of this name is called for, while `well` is set. Does not return."""
         queues = list(lanes)
         with closing(self._broker.link()) as link:
             while True:
@@ -103,7 +104,7 @@ class Cancellations:
                     continue
                 try:
                     call = self._broker.takes.wait_call(queues, name, link)
-                    # It may be an old one, of before the job was requeued: the mark would be gone then.
+                    # The call may be from before the job was requeued: its mark is gone then.
                     found = self._broker.takes.marked(call[0], [call[1]], link) if call is not None else set()
                 except REDIS_ERRORS:
                     link.close()

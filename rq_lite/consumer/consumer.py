@@ -32,17 +32,17 @@ from rq_lite.process.board import LANE, ROOM, TAKEN, TOOK, Board
 
 log = logging.getLogger("rq_lite.consumer")
 
-BLOCK = 1.5  # seconds a wait for the bell lasts; a wake-up that was lost heals after it
+BLOCK = 1.5  # seconds that a wait for the bell lasts: the most that a lost wake-up costs
 SWALLOWED = 1.0  # seconds that jobs have to end once Stopped was raised in them
-LAST = 1.5  # seconds that Redis has to hear of the last results, when everything else is over
+LAST = 1.5  # seconds in which the last results must reach Redis, once all jobs have ended
 
 
 class Rebuild(ConnectionError):
-    """Somebody outside says that nothing is taken though there is something: connect anew."""
+    """The supervisor noticed that nothing is taken though jobs wait: reconnect."""
 
 
 class Order:
-    """In which order the queues are asked: as listed, or by chance in proportion to their weights."""
+    """The order in which queues are asked for jobs: as listed (`strict`), or random in proportion to their weights."""
 
     def __init__(self, weights: dict[str, float], *, strict: bool, chance: random.Random | None = None) -> None:
         self._weights = weights
@@ -58,17 +58,17 @@ class Order:
 
 
 class Consumer:
-    """Takes jobs while there are free slots, until `stop`; then gives back what does not end within `grace` s.
+    """Takes jobs while there are free slots, until `stop`; then gives back jobs that do not end within `grace` s.
 
     1. `run` starts the slots and the greenlets that listen: for the bells, and for calls to interrupt a job.
     2. One greenlet, the exchanger, asks the session for as many jobs as there are free slots; each goes to a slot.
-    3. A slot runs its job and notes the outcome in the deliveries of its queue; the exchanger hears of it and settles
-       it with its next exchange. While that is under way further outcomes gather.
+    3. A slot runs its job, notes the outcome in the deliveries of its queue and wakes the exchanger, which settles it
+       with the next exchange. While one is under way further outcomes gather.
     4. A take that came up short means that nothing waits: the bell's greenlet listens, and wakes the exchanger.
-    5. After an error the exchanger tries again, with growing pauses; the session first finds out what was done.
-    6. `stop` ends the taking: jobs have their grace time, then Stopped is raised in them, and the rest is given back.
+    5. After an error the exchanger tries again, with growing pauses; the session reconciles first.
+    6. `stop` ends the taking: jobs get the grace time, then Stopped is raised in them, and they are given back.
 
-    `declare` makes a queue known once more, where its lease was lost.
+    `declare` declares a queue again whose lease was lost.
     """
 
     def __init__(
@@ -97,21 +97,21 @@ class Consumer:
         self._news = Event()  # something has changed for the exchange
         self._dry = False  # the last take came up short, and no bell has rung since
         self._hungry = Event()  # listen for the bell
-        self._doubt: Exception | None = None  # who listens was cut off: ours may be as dead, and take as long to say so
+        self._doubt: Exception | None = None  # the listener was cut off: the exchanger's connection may be dead, too
         self._leaving = False
         self._stops = 0
-        self._until = float("inf")  # when leaving: how long running jobs have, in time.monotonic()
+        self._until = float("inf")  # when leaving: running jobs have until then, in time.monotonic()
         self._give_up = float("inf")  # when leaving: no more tries to reach Redis after this
         self._well = Event()  # Redis has answered the last exchange
         self._well.set()
-        self._pauses = pauses()  # between tries while it does not
+        self._pauses = pauses()  # between tries while Redis does not answer
         self._told = Event()  # `stop` was called: a pause between tries ends
         self._exchanger: gevent.greenlet | None = None
 
     # -- life
 
     def run(self) -> None:
-        """Work until stopped. Jobs that are left at the end are given back."""
+        """Work until stopped. Jobs that have not ended by then are given back."""
         self._exchanger = gevent.getcurrent()
         self._slots.start()
         others = [
@@ -119,7 +119,7 @@ class Consumer:
             critical(gevent.spawn(self._cancelling.hear, self.name, self._deliveries, self._well)),
             critical(gevent.spawn(self._flush_log)),
         ]
-        gevent.sleep(0)  # the slots wait at the door before the first jobs come
+        gevent.sleep(0)  # every slot's greenlet waits before the first jobs come
         self._news.set()
         while not self._leaving:
             self._exchange_while(lambda: not self._leaving, wait=AUDIT)
@@ -130,14 +130,14 @@ class Consumer:
         self._seldom.flush(at_once=True)
 
     def stop(self) -> None:
-        """Take no more, and end within the grace time; called again: give back at once. Safe from a hub callback."""
+        """Take no more, and end within the grace time; a second call: give back at once. Safe in a hub callback."""
         self._stops += 1
         self._until = time.monotonic() + (self._grace if self._stops == 1 else 0.0)
         self._told.set()
         self._leave()
 
     def forked(self) -> None:
-        """In a process that a job has forked: there only the job goes on, and none of our greenlets."""
+        """In a process that a job has forked: only the job goes on there, and none of the consumer's greenlets."""
         gevent.hub.set_hub(gevent.hub.Hub(default=False))
         self._slots.forked()
 
@@ -146,9 +146,9 @@ class Consumer:
         self._leave()
 
     def rebuild(self) -> None:
-        """Connect anew, whatever the exchange waits for. From a hub callback."""
+        """Reconnect, whatever the exchanger waits for. To be called from a hub callback."""
         if self._exchanger is not None and not self._leaving and self._well.is_set():
-            self._exchanger.throw(Rebuild("nothing was taken though jobs wait: connecting anew"))
+            self._exchanger.throw(Rebuild("nothing was taken though jobs wait; reconnecting"))
 
     def _flush_log(self) -> None:
         while True:
@@ -168,15 +168,15 @@ class Consumer:
             self._give_up = min(self._give_up, time.monotonic() + LAST)
         ending = self._slots.stop_running()
         if ending:
-            when = "when it was told to end at once" if self._stops > 1 else "within the grace time"
-            log.warning("jobs that were not done %s, and are given back: %d", when, len(ending))
+            when = "at the second request to stop" if self._stops > 1 else "within the grace time"
+            log.warning("giving back jobs that were not done %s: %d", when, len(ending))
             gevent.joinall(ending, timeout=SWALLOWED)
-        if self._session.unsettled:  # else there is nothing to tell, and no reason to wait for a Redis that is away
+        if self._session.unsettled:  # else there is no reason to wait for a Redis that does not answer
             self._exchange_while(lambda: True)
         self._give_back(self._slots.held())
 
     def _give_back(self, held: Sequence[tuple[Deliveries, int]]) -> None:
-        """Uncharged, and without waiting for Redis: what it does not hear of is reclaimed."""
+        """Give back, uncharged, without waiting for Redis: jobs whose request fails are reclaimed."""
         for of in self._deliveries.values():
             tags = [tag for owner, tag in held if owner is of]
             if not tags:
@@ -194,7 +194,7 @@ class Consumer:
 
     def _finished(self, of: Deliveries | None, tag: int, outcome: Outcome) -> None:
         if of is None:
-            pass  # there is room for another, and nothing to tell
+            pass  # a slot is free, and there is nothing to settle
         elif outcome is None:
             of.acks.append(tag)
         else:
@@ -203,7 +203,7 @@ class Consumer:
             self._news.set()
 
     def _exchange_while(self, going_on: Callable[[], bool], *, wait: float = 0.0) -> None:
-        """Exchange as long as there is something to settle or to take, after waiting for that up to `wait` s."""
+        """Wait up to `wait` s for something to settle or to take, then exchange until there is no more."""
         while True:
             try:
                 if wait:
@@ -229,15 +229,16 @@ class Consumer:
     def _step(self) -> bool:
         """One exchange, if there is a reason for one."""
         if self._doubt is not None:
-            raise self._doubt  # not just a new connection: Redis may have lost something, so look what we own
+            raise self._doubt  # reconnecting is not enough: Redis may have lost data, so reconcile
         session = self._session
         if session.unsure:
             self._reconcile(lost=True)
-        # There may be less than none: jobs that an answer brought which was lost were not asked for.
+        # The room may be negative: jobs adopted from a lost answer come on top of those asked for.
         want = 0 if self._leaving else max(0, min(self._slots.room, MOST))
         session.settle()
         going_on = self._exchange(want)
-        # Only now: results that come too late (after a long standstill) are refused and counted, not just forgotten.
+        # Only after settling: so Redis refuses and counts results that are too late (after a long standstill), which a
+        # reconcile would just forget.
         if session.audit_due and not (self._leaving and self._slots.idle):
             self._reconcile(lost=False)
             return True
@@ -245,7 +246,7 @@ class Consumer:
 
     def _reconcile(self, *, lost: bool) -> None:
         for of in self._deliveries.values():
-            self._cancelling.look(of)  # an exchange that takes nothing does not tell that a job was cancelled
+            self._cancelling.look(of)  # the reply to an exchange that takes nothing does not show cancelled jobs
         self._session.reconcile(lost=lost)
         self._dry = False
 
@@ -255,7 +256,7 @@ class Consumer:
             if want:
                 self._hungry.set()
             else:
-                self._hungry.clear()  # else it would hear its own bell, handed on, again and again
+                self._hungry.clear()  # else the listener would get back the token that it hands on, again and again
             return False
         self._hungry.clear()
         came, complete = self._session.exchange(
@@ -266,7 +267,7 @@ class Consumer:
         return True
 
     def _show(self, came: int) -> None:
-        """On the board: that so many jobs have come."""
+        """Show on the board that this number of jobs has come."""
         words = self._board.words
         words[ROOM] = self._slots.room
         if came:
@@ -274,9 +275,9 @@ class Consumer:
             words[TAKEN] += came
 
     def _recover(self, error: Exception) -> bool:
-        """After an error: whether to try again, after a pause; the session then finds out what was done.
+        """Pause after an error; True if the exchanger is to try again (the session then reconciles first).
 
-        Not so at a stop, which does not wait for Redis: running jobs have their grace time, their results `LAST`.
+        A stop does not wait for Redis: running jobs get the grace time, their results `LAST` seconds.
         """
         self._session.close()
         self._session.unsure = True
@@ -284,7 +285,7 @@ class Consumer:
         lasts = "" if is_transient(error) else " (will not pass by itself)"
         self._seldom.warn("redis", f"Redis: {self._broker.core.veiled(str(error))}{lasts}")
         self._news.set()
-        pause = next(self._pauses)  # longer and longer until an exchange works: a replica lets us look, not take
+        pause = next(self._pauses)  # grows until an exchange works: a replica answers a reconcile, but no take
         if self._stops:
             deadline = self._until if self._give_up == float("inf") else self._give_up
             pause = min(pause, max(0.0, deadline - time.monotonic()))
@@ -302,7 +303,7 @@ class Consumer:
         return now <= self._until or self._give_up < float("inf")
 
     def _forget_results(self) -> None:
-        """Redis was not there to hear of them: their jobs are reclaimed and run again."""
+        """Redis could not be told of them in time: their jobs are reclaimed and run again."""
         count = self._session.unsettled
         if count:
             log.warning("Redis could not be told of %d jobs that are done: they will run again", count)
@@ -333,12 +334,12 @@ class Consumer:
     # -- the bell
 
     def _listen(self) -> None:
-        """Wait for the bell while a take came up short; a token that comes too late is handed on."""
+        """Wait for the bell after a take came up short; a token that comes when no slot is free is handed on."""
         with closing(self._broker.link()) as link:
             while True:
                 self._hungry.wait()
                 block = BLOCK * random.uniform(0.8, 1.2)
-                # Not those whose jobs are not for us: a token that we took would be missing elsewhere.
+                # Not queues of a newer format: this consumer would take tokens from workers that can run their jobs.
                 queues = [queue for queue in self._order.queues if queue not in self._session.newer]
                 try:
                     rang = self._broker.takes.wait_bell(queues, block, link) if queues else gevent.sleep(block)

@@ -1,4 +1,4 @@
-"""One job through its steps: decode, find the task, restore the arguments, run, say how it ended."""
+"""One job through its steps: decode, find the task, restore the arguments, run, return the outcome."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FINISHED = {"done": "done", "failed": "bury", "cancelled": "drop"}  # by the sta
 
 
 class Executor:
-    """Runs jobs of the given tasks; each in a fresh contextvars context, none of them sees another's."""
+    """Runs jobs of the given tasks, each in a fresh contextvars context."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Executor:
     ) -> None:
         self._tasks = tasks
         self._elsewhere = elsewhere
-        # Checks the signature of a queue's entry, before anything else of it is looked at.
+        # Checks an entry's signature, before anything else of the entry is read.
         self._opened = None if signer is None else signer.opened
         self._consumer = consumer
         self._verbose = verbose
@@ -57,7 +57,7 @@ class Executor:
         self._seldom = seldom or RateLimitedLog(log)
 
     def run(self, slot: Slot[Any], entry: bytes) -> Outcome:
-        """How the run ended. Raises nothing but Stopped, which says that the job goes back unfinished."""
+        """Run a job; its outcome. Raises nothing but Stopped: the job is given back unfinished."""
         began = time.monotonic_ns()
         try:
             if self._opened is not None:
@@ -77,7 +77,7 @@ class Executor:
             if task.elsewhere:
                 result = self._elsewhere.run(slot, task, message, entry, timeout)
             else:
-                run_once = self._run_once  # a name of its own: CPython calls that 40 ns faster than an attribute
+                run_once = self._run_once  # a local name: CPython calls it 40 ns faster than an attribute
                 result = run_once(task, message, None)
             slot.deadline = NEVER
             ended = None
@@ -95,7 +95,7 @@ class Executor:
             )
         if self._verbose:
             log.info("done %s %s in %.3f s", message.id, message.task, (time.monotonic_ns() - began) / SECOND)
-        # The last line, and the only one that says "done": a run that was cut short anywhere is not.
+        # The last line, and the only one that means "done": a run that was cut short anywhere does not get here.
         return ended
 
     def _parked(self, task: str) -> Parked:
@@ -140,14 +140,14 @@ class Executor:
         return outcome
 
     def _poisoned(self, attempt: Attempt) -> Outcome:
-        """Too many consumers have died of it; it comes here once more only for its callbacks, and is not run."""
+        """Too many consumers died while it ran. It was taken once more only for its callbacks, and is not run."""
         outcome, line = self._outcomes.poisoned(attempt)
         self._seldom.warn("poison", line)
         return outcome
 
 
 def emit_between_jobs(name: str, event: JobEvent | WorkerEvent) -> None:
-    """Call hooks where no job runs: whatever strikes there, a gevent.Timeout that a job has left behind say, ends none.
+    """Call hooks between jobs. What strikes there, say a gevent.Timeout that a job has left behind, is only logged.
 
     Raises Stopped.
     """
@@ -162,7 +162,7 @@ def emit_between_jobs(name: str, event: JobEvent | WorkerEvent) -> None:
 def watched(
     run: Callable[[Slot[Deliveries], bytes], Outcome], consumer: str
 ) -> Callable[[Slot[Deliveries], bytes], Outcome]:
-    """The same, with the moments `run.before` and `run.after`."""
+    """`run` with the events `run.before` and `run.after`."""
 
     def told(slot: Slot[Deliveries], entry: bytes) -> Outcome:
         assert slot.lane is not None

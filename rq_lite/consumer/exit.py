@@ -1,4 +1,4 @@
-"""How a consumer ends: here and now."""
+"""Ends a consumer process at once."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ log = logging.getLogger("rq_lite.consumer")
 
 
 def hard_exit(code: int) -> NoReturn:
-    """End the process: what runs on in threads must not run on after its job was given back."""
+    """End the process at once: its threads must not go on with jobs that were given back."""
     logging.shutdown()
     flush()
     os._exit(code)
 
 
 def critical(greenlet: gevent.Greenlet) -> gevent.Greenlet:
-    """Without this greenlet the consumer would live on and be of no use: when it fails the process ends.
+    """End the process if this greenlet fails: without it the consumer would live on uselessly.
 
-    Its jobs are reclaimed then, which beats a job that is in flight for ever because a slot was lost.
+    Its jobs are then reclaimed, which is better than a job that stays in flight for ever because its slot was lost.
     """
 
     def end(_: gevent.Greenlet) -> None:
-        log.error("a fault of the consumer itself: it ends, its jobs run again")
+        log.error("internal error in this consumer; it exits and its jobs will be reclaimed")
         hard_exit(1)
 
     greenlet.link_exception(end)

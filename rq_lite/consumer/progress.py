@@ -1,4 +1,4 @@
-"""Writes to Redis how far jobs are, in the background: a job that says so never waits, and plain ones pay nothing."""
+"""Writes the progress of jobs to Redis in the background: a job that reports it never waits, others pay nothing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rq_lite.model.message import Undecodable, decode
 from rq_lite.model.policy import FOREVER
 from rq_lite.process.board import NEVER, SECOND
 
-PACE = 0.5  # seconds between two words about the same job
-LOOK = 0.1  # seconds between two looks whether there is something to write
+PACE = 0.5  # seconds between two writes about the same job
+LOOK = 0.1  # seconds between two checks for something to write
 
 encode = msgspec.json.encode
 
 
 class Told:
-    """A run that has said something."""
+    """A running job that has reported progress."""
 
     def __init__(self, slot: Slot[Deliveries], job_id: str, queue: str, head: bytes) -> None:
         self._slot = slot
@@ -31,9 +31,9 @@ class Told:
         self._lane = slot.lane
         self.id = job_id
         self.queue = queue
-        self.head = head  # who runs it, as JSON without the braces
-        self.latest: Progress | None = None  # what was not written yet
-        self.due = 0.0  # not before this, in time.monotonic()
+        self.head = head  # its consumer, tag and task, as JSON without the braces
+        self.latest: Progress | None = None  # not written yet
+        self.due = 0.0  # the next write is not before this, in time.monotonic()
 
     @property
     def runs(self) -> bool:
@@ -41,7 +41,7 @@ class Told:
 
 
 class ProgressReporter:
-    """A consumer's. `find` is for `current_job`."""
+    """One for a consumer. `current_job` calls `find`."""
 
     def __init__(self, broker: Broker, consumer: str) -> None:
         self._broker = broker
@@ -49,12 +49,12 @@ class ProgressReporter:
         self._told: dict[tuple[int, int], Told] = {}  # by slot and tag
         self._news = Event()
         self._greenlet: gevent.Greenlet | None = None
-        # Jobs also speak from threads.
+        # Jobs also report from threads.
         self._wake = gevent.get_hub().loop.async_()
         self._wake.start(self._begin)
 
     def find(self) -> CurrentJob | None:
-        """The job of the greenlet that asks; None where it is no slot's, or has none just now."""
+        """The calling greenlet's job; None if the greenlet is no slot's, or the slot runs no job just now."""
         slot: Slot[Deliveries] | None = getattr(gevent.getcurrent(), "rq_lite_slot", None)
         if slot is None or slot.lane is None or slot.deadline == NEVER:
             return None
@@ -87,7 +87,7 @@ class ProgressReporter:
         )
 
     def _begin(self) -> None:
-        """In the hub: something was said."""
+        """In the hub: a job has reported progress."""
         self._news.set()
         if self._greenlet is None:
             self._greenlet = gevent.spawn(self._run)
@@ -100,7 +100,7 @@ class ProgressReporter:
             while self._told:
                 try:
                     self._write(link)
-                except REDIS_ERRORS:  # nothing that anybody has to know
+                except REDIS_ERRORS:  # not worth a log line
                     link.close()
                     gevent.sleep(PACE)
                 gevent.sleep(LOOK)

@@ -1,10 +1,10 @@
 """One run of a job, the same wherever it happens: in a slot's greenlet, in a thread, in an engine, or inline in a test.
 
-    1. decode, find   its entry becomes a message, and that names a task; what there is to do where either cannot be is
-                      the caller's to say: a consumer buries or parks, a test is told
-    2. run_once       the arguments are restored, the function is called, and what it gave is looked at; where the app
-                      has hooks around runs it is run_with_hooks, as `runner` says once
-    3. failed         what was raised, in words
+    1. decode, find   the entry becomes a message, which names a task; if either fails the caller decides: a consumer
+                      buries or parks the job, a test gets an error
+    2. run_once       the arguments are restored, the function is called, and its result is checked; run_with_hooks,
+                      if the app has hooks around runs (`runner` chooses once)
+    3. failed         the error as text
     4. Outcomes       what follows: a result with callbacks, another attempt, or the dead set
 
 Knows neither gevent nor Redis: engines and tests have none.
@@ -33,15 +33,15 @@ from rq_lite.model.outcome import Finished, Retried
 from rq_lite.model.policy import Policy
 from rq_lite.model.retry import Failure, Report, RetryPolicy, decide
 
-# What is returned by functions that were called and have not run.
+# What a call returns without running the function's body.
 UNRUN = {CoroutineType: "a coroutine", AsyncGeneratorType: "an async generator", GeneratorType: "a generator"}
 
 
 class Expired(BaseException):
-    """Raised in a job at its deadline. Private: a class that jobs or libraries catch would be retried away.
+    """Raised in a job at its deadline. Private: jobs and libraries might catch a public class and retry it away.
 
-    Tracebacks show it as what the job is said to have failed of. `said` and `where`: what to report instead, and the
-    traceback, of a job that ran in another process.
+    Tracebacks show it as JobTimeout, the error that is reported. `said` and `where`: the text and the traceback to
+    report for a job that ran in another process.
     """
 
     __module__, __qualname__ = JobTimeout.__module__, JobTimeout.__qualname__
@@ -67,10 +67,9 @@ class Attempt(NamedTuple):
 
 
 def run_once(task: Task[Any, Any], message: Message, current: CurrentJob | None) -> Any:
-    """What the function returns. Raises what it raises; ValidationError for arguments that are not its; BadResult.
+    """Call the task's function; its result. Raises what it raises; ValidationError for unfit arguments; BadResult.
 
-    It runs in a fresh context, where it finds `current`; a slot's greenlet hands none over, since `current_job` finds
-    its slot there.
+    It runs in a fresh context that holds `current`; None in a slot's greenlet, where `current_job` finds the slot.
     """
     args, kwargs = message.args, message.kwargs
     if not task.arguments.plain:
@@ -78,7 +77,7 @@ def run_once(task: Task[Any, Any], message: Message, current: CurrentJob | None)
     context = Context()
     if current is not None:
         context.run(given.set, current)
-    # Without ** where there is nothing for it: most jobs have none, and it costs as much as this whole function.
+    # No ** without kwargs: most jobs have none, and it costs as much as this whole function.
     result = context.run(task.function, *args, **kwargs) if kwargs else context.run(task.function, *args)
     if result is not None:
         check_ran(task, result)
@@ -86,7 +85,7 @@ def run_once(task: Task[Any, Any], message: Message, current: CurrentJob | None)
 
 
 def run_with_hooks(task: Task[Any, Any], message: Message, current: CurrentJob | None) -> Any:
-    """The same with the hooks before_run and after_run, in the job's own context and time."""
+    """`run_once` with the hooks before_run and after_run, in the job's own context and time."""
     event = run_event(task, message, current or current_job())
     return Context().run(_run_with_hooks, task, message, current, event)
 
@@ -98,7 +97,7 @@ def _run_with_hooks(task: Task[Any, Any], message: Message, current: CurrentJob 
     pid, began = os.getpid(), time.monotonic()
 
     def after(error: BaseException | None) -> None:
-        if os.getpid() == pid:  # else it has forked, and this is the copy
+        if os.getpid() == pid:  # else the job has forked, and this is the child
             seconds = time.monotonic() - began
             emit("after_run", msgspec.structs.replace(event, seconds=seconds, exception=error))
 
@@ -114,7 +113,7 @@ def _run_with_hooks(task: Task[Any, Any], message: Message, current: CurrentJob 
 
 
 def run_event(task: Task[Any, Any], message: Message, current: CurrentJob | None) -> JobEvent:
-    """The run, for its hooks."""
+    """The run, as its hooks get it."""
     return JobEvent(
         id=message.id,
         queue=task.queue.name if current is None else current.queue,
@@ -126,7 +125,7 @@ def run_event(task: Task[Any, Any], message: Message, current: CurrentJob | None
 
 
 def runner() -> Callable[..., Any]:
-    """What runs jobs in this process: run_once, unless the app has hooks around runs. Ask once the app is imported."""
+    """The function that runs jobs: run_with_hooks if the app has hooks around runs. Call it after the app's import."""
     return run_with_hooks if registered.runs else run_once
 
 
@@ -136,12 +135,12 @@ def check_ran(task: Task[Any, Any], result: Any) -> None:
     if kind is None:
         return
     if isinstance(result, CoroutineType):
-        result.close()  # or Python warns that nobody awaited it
+        result.close()  # or Python warns that it was never awaited
     raise BadResult(f"{task.name} returned {kind}, which nothing runs; jobs are plain functions")
 
 
 def failed(error: BaseException, timeout: float, seconds: float) -> Failure:
-    """The error of a run in words. `timeout`: seconds that the run had; `seconds`: that it took."""
+    """The error of a run as text. `timeout`: seconds that the run had; `seconds`: that it took."""
     if isinstance(error, RemoteFailure):
         return error.failure
     if isinstance(error, Expired):
@@ -151,7 +150,7 @@ def failed(error: BaseException, timeout: float, seconds: float) -> Failure:
 
 
 def chances(policy: Policy, error: BaseException) -> RetryPolicy:
-    """How often a job that raised this is tried again."""
+    """The retry policy of a job that raised this."""
     if isinstance(error, RemoteFailure):
         final = error.final
     else:
@@ -160,7 +159,7 @@ def chances(policy: Policy, error: BaseException) -> RetryPolicy:
 
 
 class Outcomes:
-    """What the runs of jobs lead to. `consumer` stands in the reports; `seal` signs the callbacks of a queue.
+    """Makes outcomes of runs. `consumer` is named in reports; `seal` signs a callback for its queue.
 
     The hooks on_failure, on_retry and on_bury are called here, by `emit`.
     """
@@ -182,7 +181,10 @@ class Outcomes:
     def returned(
         self, attempt: Attempt, task: Task[Any, Any], result: Any, *, is_json: bool = False
     ) -> Finished | None:
-        """The function has returned: None unless the job is tracked. Raises BadResult; an engine's result `is_json`."""
+        """The function has returned: the outcome; None unless the job is tracked. Raises BadResult.
+
+        `is_json`: the result comes from an engine, as JSON.
+        """
         message = attempt.message
         if not is_tracked(message):
             return None
@@ -190,7 +192,7 @@ class Outcomes:
         return completion.done(message, attempt.queue, attempt.number, text, self._puts)
 
     def raised(self, attempt: Attempt, chances: RetryPolicy, failure: Failure) -> tuple[Retried | Finished, str]:
-        """The run has failed: what to settle, and a line for the log."""
+        """The run has failed: its outcome, and a line for the log."""
         outcome, line = decide(attempt.message, attempt.attempts, attempt.crashes, chances, failure, self._consumer)
         self.tell("on_failure", attempt, failure)
         if isinstance(outcome, Finished):
@@ -200,11 +202,11 @@ class Outcomes:
         return outcome, line
 
     def poisoned(self, attempt: Attempt) -> tuple[Finished, str]:
-        """Consumers have died of the job: it is not run any more. What to settle, and a line for the log."""
+        """The job has killed too many consumers to be run again: its outcome, and a line for the log."""
         message, begun = attempt.message, attempt.attempts + attempt.crashes
         failure = Failure(f"poison: {attempt.crashes} consumers died while it ran")
         report = Report(message.id, message.task, failure.error, "", begun, attempt.crashes, self._consumer)
-        self.tell("on_bury", attempt._replace(crashes=attempt.crashes - 1), failure)  # of its last run
+        self.tell("on_bury", attempt._replace(crashes=attempt.crashes - 1), failure)  # the event of its last run
         outcome = self._buried(attempt, begun, failure, report.buried())
         return outcome, f"job {message.id} {message.task}: {failure.error}; buried"
 
@@ -231,6 +233,6 @@ class Outcomes:
         return completion.buried(attempt.message, attempt.queue, begun, failure, outcome, self._puts)
 
     def _says(self, name: str) -> dict[str, Any]:
-        """What a put of this task says beside its arguments, where this process knows it."""
+        """The options of a put of this task; none if this process does not know it."""
         task = self._tasks.get(name)
         return {} if task is None else task.says

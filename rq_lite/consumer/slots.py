@@ -1,7 +1,7 @@
 """A consumer's slots: long-lived greenlets that take jobs from a local deque, one after the other.
 
-A greenlet per job would cost four times as much. What it would give for free is done by hand:
-a deadline per job, a fresh slot after one was cut short, and a turn for the loop after 10 ms of work without one.
+A greenlet per job would cost four times as much. What it would give for free is done by hand: a deadline per job,
+a fresh greenlet after a job was cut short, and a turn of the loop after 10 ms without one.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from rq_lite.model.outcome import Outcome
 from rq_lite.process.board import DEADLINE, ENTRANCE, JOB, NEVER, ROOM, SECOND, TURNED, Board
 
 HOG = SECOND // 100  # ns without a turn of the loop after which a slot yields
-LOOK = 0.1  # seconds between two looks at the deadlines
+LOOK = 0.1  # seconds between two scans of the deadlines
 AGAIN = SECOND  # ns after which a job that swallowed its Expired gets it again
 
 
 class Queued(Protocol):
-    """What stands for a queue."""
+    """A queue, as slots see it."""
 
-    base: int  # what its delivery tags are added to on the board
+    base: int  # added to a delivery tag, names the job on the board
 
 
 L = TypeVar("L", bound=Queued)
 
 
 class Interrupted(BaseException):
-    """Raised in a job that was cancelled. Private, likewise."""
+    """Raised in a job that was cancelled. Private, like Expired."""
 
 
 class Stopped(BaseException):
@@ -61,17 +61,17 @@ class Slot(Generic[L]):
         self.tag = 0
         self.entry = b""
         self.deadline = NEVER
-        self.began = 0  # of a job that runs elsewhere: when it really began
-        self.again = 0  # not before this is Expired raised once more
+        self.began = 0  # of a job with `run_in`: when it left its pool's waiting line and began
+        self.again = 0  # Expired is not raised again before this
         self.greenlet: gevent.Greenlet | None = None
-        self.disowned = False  # Redis does not know of its delivery any more: how it ends counts for nothing
-        self.current: Any = None  # what the job knows of itself, once it has asked: tag and CurrentJob
-        self.cancelled = False  # its job is to end, whatever it makes of that
-        self.spoiled = False  # an exception was thrown into it: a fresh greenlet takes over
+        self.disowned = False  # Redis no longer has its delivery: the outcome is discarded
+        self.current: Any = None  # (tag, CurrentJob), once the job has asked for it
+        self.cancelled = False  # its job was cancelled: whatever the job raises now, it ends as cancelled
+        self.spoiled = False  # an exception was thrown into its greenlet: a fresh one takes over after the job
 
 
 class Slots(Generic[L]):
-    """`run` runs one job and says how it ended; `finished` hears of it (without the lane: it counts for nothing)."""
+    """`run` runs one job and returns the outcome; `finished` gets that, with None for a lane if it is to be ignored."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Slots(Generic[L]):
         self._run = run
         self._finished = finished
         self._words = board.words
-        self._turn()  # who stands still from now on has a beginning to count from
+        self._turn()  # a standstill is measured from here on
         self._pid = os.getpid()
         self._waiting: deque[tuple[L, int, bytes]] = deque()
         self._ready = Semaphore(0)
@@ -99,7 +99,7 @@ class Slots(Generic[L]):
 
     def _open(self, slot: Slot[L]) -> None:
         if os.getpid() != self._pid:
-            hard_exit(0)  # a job has forked, and returned there, too
+            hard_exit(0)  # in a child that a job has forked: the job returned there, too
         slot.greenlet = critical(gevent.spawn(entrance(slot.number), self._work, slot))
         slot.greenlet.rq_lite_slot = slot  # for `current_job`
 
@@ -108,7 +108,7 @@ class Slots(Generic[L]):
 
     @property
     def room(self) -> int:
-        """How many jobs more there is a free slot for."""
+        """How many more jobs have a free slot."""
         return self.free - len(self._waiting)
 
     @property
@@ -124,7 +124,7 @@ class Slots(Generic[L]):
             self._ready.release()
 
     def not_started(self) -> list[tuple[L, int]]:
-        """Take back what no slot has begun with."""
+        """Withdraw the jobs that no slot has begun; which they were."""
         waiting, self._waiting = list(self._waiting), deque()
         return [(lane, tag) for lane, tag, _ in waiting]
 
@@ -134,24 +134,24 @@ class Slots(Generic[L]):
         return running + [(lane, tag) for lane, tag, _ in self._waiting]
 
     def withdraw(self, lane: L, owned: set[int]) -> int:
-        """Let go of what was handed in for this lane, has not begun, and is not owned (any more): how many jobs."""
+        """Withdraw the jobs of this lane that have not begun and are not in `owned`; how many they were."""
         kept = deque(one for one in self._waiting if one[0] is not lane or one[1] in owned)
         count = len(self._waiting) - len(kept)
         self._waiting = kept
         return count
 
     def disown(self, lane: L, owned: set[int]) -> int:
-        """The same with what has begun: it goes on for nothing, and its tag may be given to another job."""
+        """Withdraw these, and disown those that run: they go on for nothing, their tags may name other jobs now."""
         count = self.withdraw(lane, owned)
         for slot in self._slots:
             if slot.lane is lane and slot.tag not in owned and not slot.disowned:
                 slot.disowned = True
-                slot.words[slot.job] = 0  # nor is whoever has that tag now to blame for what runs here
+                slot.words[slot.job] = 0  # a job that has the same tag now must not be blamed for this one
                 count += 1
         return count
 
     def cancel(self, lane: L, ids: Collection[str]) -> list[tuple[int, str]]:
-        """Interrupt these jobs where they run; those that no slot has begun with are taken back: tag and id."""
+        """Interrupt those of these jobs that run; withdraw those that have not begun, and return their tags and ids."""
         dropped = [(one, job) for one in self._waiting if one[0] is lane and (job := id_in(one[2])) in ids and job]
         for one, _ in dropped:
             self._waiting.remove(one)
@@ -161,12 +161,12 @@ class Slots(Generic[L]):
         return [(tag, job) for (_, tag, _), job in dropped]
 
     def forked(self) -> None:
-        """In a process that a job has forked: how its copy of the job ends is nobody's, and it runs no other."""
+        """In a process that a job has forked: the outcome of its copy of the job is ignored, and it runs no other."""
         for slot in self._slots:
             slot.disowned = slot.spoiled = True
 
     def stop_running(self) -> list[gevent.Greenlet]:
-        """Raise Stopped in every running job; the greenlets that this should end."""
+        """Raise Stopped in every running job; return their greenlets, which should end."""
         busy = [slot.greenlet for slot in self._slots if slot.lane is not None and slot.greenlet is not None]
         for greenlet in busy:
             gevent.kill(greenlet, Stopped())
@@ -178,7 +178,7 @@ class Slots(Generic[L]):
         try:
             while True:
                 ready.acquire()
-                if not self._waiting:  # taken back meanwhile
+                if not self._waiting:  # withdrawn meanwhile
                     words[due] = NEVER
                     continue
                 lane, tag, entry = self._waiting.popleft()
@@ -198,23 +198,23 @@ class Slots(Generic[L]):
                     slot.spoiled, slot.cancelled, slot.again = False, False, 0
                     self._open(slot)
                     return
-                if not ready.counter:  # else the next job overwrites it at once
+                if not ready.counter:  # else the next job overwrites the deadline at once
                     words[due] = NEVER
                 if now() - self._turned > HOG:
-                    words[due] = NEVER  # others may take what is there meanwhile
+                    words[due] = NEVER  # other slots may take the next job meanwhile
                     gevent.sleep(0)
         except Stopped:
-            return  # a slot stays marked as busy: its job is given back
+            return  # the slot stays busy, so that its job is given back
         except BaseException:
-            # Between two jobs: something that an earlier job has left behind for its greenlet (a gevent.Timeout, say).
+            # Raised between two jobs: an earlier one has left something behind for its greenlet, say a gevent.Timeout.
             if slot.lane is not None:
                 raise
             words[due] = NEVER
-            ready.release()  # it may have had somebody's turn
+            ready.release()  # this slot may have acquired it and not taken the job
             self._open(slot)
 
     def _watch_deadlines(self) -> None:
-        """One look at all slots is cheaper than a heap with an entry per job: see docs/architecture.md."""
+        """Scanning all slots is cheaper than a heap with an entry per job: see docs/architecture.md."""
         while True:
             gevent.sleep(LOOK)
             self._words[ROOM] = self.room
@@ -224,7 +224,7 @@ class Slots(Generic[L]):
                     self._loop.run_callback(self._expire, slot, slot.tag)
 
     def _expire(self, slot: Slot[L], tag: int) -> None:
-        # In the hub: nothing else runs between this look and the throw, so it cannot hit the slot's next job.
+        # In the hub: nothing else runs between this check and the throw, so that cannot hit the slot's next job.
         now = time.monotonic_ns()
         if slot.tag == tag and slot.deadline < now and slot.greenlet is not None:
             slot.again = now + AGAIN
@@ -232,10 +232,10 @@ class Slots(Generic[L]):
             slot.greenlet.throw(Interrupted() if slot.cancelled else Expired())
 
     def _interrupt(self, slot: Slot[L], lane: L, tag: int) -> None:
-        """Also in the hub. From now on the job is like one whose time is up, and in the end is killed like one."""
-        if slot.lane is not lane or slot.tag != tag or slot.cancelled:  # another queue has the same tags
+        """Also in the hub. From now on the job is treated as one past its deadline, and in the end killed like one."""
+        if slot.lane is not lane or slot.tag != tag or slot.cancelled:  # queues use the same tags
             return
-        if slot.deadline == NEVER:  # it has not begun yet, or is ending just now
+        if slot.deadline == NEVER:  # the job has not begun yet, or is just ending
             gevent.spawn_later(LOOK, self._loop.run_callback, self._interrupt, slot, lane, tag)
             return
         slot.cancelled = True
@@ -248,7 +248,7 @@ class Slots(Generic[L]):
 def entrance(number: int) -> Callable[..., None]:
     """The first function of a slot's greenlet, under a name of its own.
 
-    A stack that is printed from outside, while C code holds the interpreter or as it crashes, so names the slot.
+    So a stack names the slot, even if it is printed from outside: while C code holds the interpreter, or in a crash.
     """
     name = f"{ENTRANCE}{number}"
     return FunctionType(_enter.__code__.replace(co_name=name), globals(), name)

@@ -1,4 +1,4 @@
-"""Waits in Redis for the alarms of some queues: an alarm rings when something is due earlier than was known."""
+"""Waits in Redis for the alarms of some queues: one rings when a job or schedule is due earlier than was known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLOCK = 2.0  # seconds that a wait lasts
 class Alarm:
     """One blocked connection in a thread of its own; `rang` is called there with the name of the queue.
 
-    An alarm that is lost costs a second: the duties look that often without one.
+    A lost alarm costs a second: the duties check that often without one.
     """
 
     def __init__(self, broker: Broker, rang: Callable[[str], None]) -> None:
@@ -33,7 +33,7 @@ class Alarm:
         self._thread.start()
 
     def serve(self, queue: str) -> None:
-        """Another queue, from the next wait on."""
+        """Listen for this queue, too, from the next wait on."""
         self._queues += (queue,)
 
     def stop(self) -> None:

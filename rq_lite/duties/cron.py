@@ -15,8 +15,8 @@ from rq_lite.model.schedule import MOST, Schedule, from_json, job_id
 log = logging.getLogger("rq_lite.worker")
 
 AT_A_TIME = 50  # schedules that are fired before other duties have their turn
-LOOK = 10.0  # seconds between two looks, if no alarm has rung
-HOUR = 3_600_000  # ms until the next look at a schedule that has no slot in decades
+LOOK = 10.0  # seconds between two checks, if no alarm has rung
+HOUR = 3_600_000  # ms until the next check of a schedule that has no slot in decades
 
 Complain = Callable[[str, str], None]  # the schedule that it is about, and the text
 
@@ -26,7 +26,7 @@ def aloud(_about: str, text: str) -> None:
 
 
 def fire_due(broker: Broker, queues: Collection[str], complain: Complain = aloud) -> float:
-    """Fire what is due by Redis' clock, of these queues. Returns the seconds until the next is due, as far as is known.
+    """Fire schedules of these queues that are due by Redis' clock. Returns the seconds until the next is due, if known.
 
     A queue that no worker serves, or that was shut down, gets no jobs: its slots are missed. `complain` is called for
     schedules that cannot be fired.
@@ -83,8 +83,6 @@ def tell(planned: Planned, slots: list[int], now: int) -> None:
     """Log slots that were missed."""
     name = one_line(planned.name)
     if not slots:
-        log.warning(
-            "schedule %s: what was due %.0f s ago was missed and is left out", name, (now - planned.slot) / 1000
-        )
+        log.warning("schedule %s: the slot of %.0f s ago was missed, and is skipped", name, (now - planned.slot) / 1000)
     elif len(slots) > 1:
         log.warning("schedule %s: %d slots were due at once (at most %d are made up for)", name, len(slots), MOST)

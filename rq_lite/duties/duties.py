@@ -1,4 +1,4 @@
-"""What keeps queues going: roles that one plain thread of a worker runs, or of any process that gets.
+"""Roles that keep queues going, run by one plain thread of each worker and of each process that gets.
 
 Every role is safe to run on all workers at once; there is no leader.
 """
@@ -27,16 +27,16 @@ from rq_lite.logs import RateLimitedLog
 
 log = logging.getLogger("rq_lite.worker")
 
-RECLAIM = 5.0  # seconds between two looks for dead consumers of other workers
-AGAIN = 1.0  # until errands are tried again that failed because Redis was away
-STILL = 1.0  # between two looks for cancelled jobs of consumers that cannot hear of it
-TRIM = 60.0  # between two looks at the caps of the dead set
-BURST = 0.2  # between two looks whether everything is drained
+RECLAIM = 5.0  # seconds between two checks for dead consumers of other workers
+AGAIN = 1.0  # until errands are tried again that failed because Redis did not answer
+STILL = 1.0  # between two checks for cancelled jobs of consumers that stand still and cannot hear of it
+TRIM = 60.0  # between two checks of the caps of the dead set
+BURST = 0.2  # between two checks whether everything is drained
 GOODBYE = 1.5  # seconds that a stopping worker waits for its last steps: Redis may be gone
 
 
 class Role:
-    """Done every `every` seconds, or sooner if `do` returns after how many seconds it wants its next turn."""
+    """Done every `every` seconds, or sooner: `do` may return the seconds until its next turn."""
 
     def __init__(self, every: float, do: Callable[[], float | None]) -> None:
         self.every = every
@@ -54,12 +54,12 @@ class Duties:
 
     1. `start`: the queues are known, and the thread begins. A second one waits for alarms (alarm.py).
     2. Consumers of this machine whose processes are gone are reclaimed at once.
-    3. Then each role has its turn when it is due: leases and what the worker says of itself (leases.py), promotion
+    3. Then each role has its turn when it is due: leases and what Redis knows of the worker (leases.py), promotion
        (promote.py), schedules (cron.py), reclaiming (reclaim.py), cancelled jobs of stuck consumers (stuck.py), the
        caps of the dead set; in burst mode, whether the queues are drained.
     4. Errands (`born`, `died`, `serve`, `say`, an alarm) wake the thread.
-    5. Where Redis is away: all roles wait a second; a failed errand is kept and tried again. The thread asks Redis only
-       once each time (patience 0), so that an outage does not become a storm of requests.
+    5. If Redis does not answer: all roles wait a second; a failed errand is kept and tried again. The thread sends each
+       request only once (patience 0), so that an outage does not become a storm of requests.
     6. Any other error in a role is logged; the others go on.
     7. `stop`: the errands that are left are done, the worker is taken out of the list of workers, the thread ends.
 
@@ -79,7 +79,7 @@ class Duties:
         self._broker = Broker(broker.url, settings=msgspec.structs.replace(broker.settings, patience=0.0), quiet=True)
         self._revive = broker.core.revive
         self._drained = drained
-        # Not a SimpleQueue: before Python 3.13 its get waits for ever once a signal meets it after its timeout.
+        # Not a SimpleQueue: before Python 3.13 its get waits for ever if a signal comes after its timeout.
         self._inbox: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._undone: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._run, name="duties", daemon=True)
@@ -117,7 +117,7 @@ class Duties:
 
     @property
     def suspects(self) -> int:
-        """How many jobs wait to run alone, because one of them may have crashed its consumer."""
+        """How many suspects wait."""
         return self._leases.suspects
 
     def forget_suspects(self) -> None:
@@ -132,7 +132,7 @@ class Duties:
         self._alarm.start(queues)
 
     def serve(self, queue: str) -> None:
-        """Another queue, from now on."""
+        """Do the duties of this queue, too, from now on."""
         self._inbox.put(lambda: self._serve(queue))
 
     def born(self, consumer: str) -> None:
@@ -141,23 +141,23 @@ class Duties:
         self._inbox.put(lambda: self._reclaimer.living.add(consumer))
 
     def died(self, end: ConsumerEnd) -> None:
-        """It is dead for certain: its jobs go back to the queue now."""
+        """A consumer is dead for certain: its jobs go back to their queues now."""
         self._inbox.put(lambda: self._count(lambda queues: self._reclaimer.reclaim_dead(end, queues)))
 
     def tell_stuck(self, consumer: str, headline: str, stack: str, blamed: tuple[str, int] | None) -> None:
-        """Log a consumer whose loop does not turn, with where it is and the ids of its jobs."""
+        """Log a consumer whose loop does not turn, with its stack and the ids of its jobs."""
         self._inbox.put(lambda: log_stuck(self._broker, self._queues, consumer, headline, stack, blamed))
 
     def say(self, line: str) -> None:
-        """Log it, after what was told before."""
+        """Log a line, after those of earlier errands."""
         self._inbox.put(lambda: log.warning("%s", line))
 
     def show(self, **facts: str | int) -> None:
-        """What status should know of the worker."""
+        """Show facts about the worker in status."""
         self._leases.show(facts)
 
     def stop(self) -> None:
-        """Do the errands that are left, and end. Waits for a moment at most: Redis may be gone."""
+        """Do the errands that are left, and end. Waits `GOODBYE` seconds at most: Redis may be gone."""
         if self._thread.ident is not None:
             self._alarm.stop()
             self._inbox.put(None)
@@ -190,7 +190,7 @@ class Duties:
         self._broker.close()
 
     def _guarded(self, step: Callable[[], None]) -> bool:
-        """Do it; False if Redis was away. No other error gets out: the other roles must go on."""
+        """Do it; False if Redis did not answer. Any other error is only logged: the other roles must go on."""
         try:
             step()
         except RqLiteError as error:
@@ -220,7 +220,7 @@ class Duties:
         self._leases.renew_if_due()
 
     def _count(self, reclaim: Callable[[Sequence[str]], int]) -> None:
-        """Reclaim; then add the new suspects, because a renewal between its steps counts from the start."""
+        """Reclaim; then add the new suspects, after any renewal between its steps, which counts all suspects again."""
         found = reclaim(self._queues)
         self._leases.suspects += found
 

@@ -1,4 +1,4 @@
-"""The leases of a worker's consumers are renewed, and Redis knows what the worker says of itself."""
+"""Renews the leases of a worker's consumers, and tells Redis about the worker."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rq_lite.broker import Broker, newer_format
 
 log = logging.getLogger("rq_lite.worker")
 
-RENEW = 2.0  # seconds between two renewals, at most; status learns the throughput with them
+RENEW = 2.0  # seconds between two renewals, at most; they also measure the throughput that status shows
 
 
 class Leases:
-    """Of the consumers in `living`, in the queues of a list that its owner may extend.
+    """The leases of the consumers in `living`, on the queues of a list that its owner may extend.
 
-    A renewal also tells of each queue whether jobs wait and how many are suspects. Other threads read this here:
+    A renewal also returns for each queue whether jobs wait and how many are suspects. Other threads read this here:
     `waiting_since` (time.monotonic() since when jobs wait to be taken; None: none do, or Redis does not answer) and
     `suspects` (how many).
     """
@@ -31,9 +31,9 @@ class Leases:
         self._facts = {**facts, "host": socket.gethostname(), "pid": os.getpid()}
         self._queues = queues
         self._living = living
-        self._renewed = 0.0  # when the leases were
-        self._paused: set[str] = set()  # queues of which the log says so
-        self.newer: set[str] = set()  # likewise: of a newer format
+        self._renewed = 0.0  # when the leases were last renewed
+        self._paused: set[str] = set()  # queues that the log calls paused
+        self.newer: set[str] = set()  # queues that have a newer format, as the log says
         self.every = min(RENEW, broker.settings.lease / 6)
         self.waiting_since: float | None = None
         self.suspects = 0
@@ -50,12 +50,12 @@ class Leases:
             self.waiting_since = time.monotonic()
 
     def renew_if_due(self) -> None:
-        """Between the steps of a long duty."""
+        """Called between the steps of a long duty."""
         if time.monotonic() > self._renewed + self.every:
             self.renew()
 
     def show(self, facts: dict[str, str | int]) -> None:
-        """What status should know of the worker, from the next `announce` on. Any thread may call it."""
+        """Show facts about the worker in status, from the next `announce` on. Any thread may call it."""
         self._facts = {**self._facts, **facts}
 
     def announce(self) -> None:
@@ -68,13 +68,13 @@ class Leases:
 
     def _tell_newer(self, newer: set[str]) -> None:
         for name in sorted(newer - self.newer):
-            log.error("%s; nothing of it is taken here, other queues are served", newer_format(name))
+            log.error("%s; nothing is taken from it here, other queues are served", newer_format(name))
         self.newer = newer
 
     def _tell_paused(self, paused: set[str]) -> None:
-        """Say why a worker takes nothing, though jobs wait and slots are free."""
+        """Log why a worker takes nothing, though jobs wait and slots are free."""
         for name in sorted(paused - self._paused):
             log.warning("queue %r is paused, nothing is taken from it: `rq-lite queue resume %s`", name, name)
         for name in sorted(self._paused - paused):
-            log.info("queue %r is taken from again", name)
+            log.info("queue %r is no longer paused, jobs are taken from it again", name)
         self._paused = paused

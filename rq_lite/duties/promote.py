@@ -1,4 +1,4 @@
-"""Jobs that are scheduled for later become pending once they are due."""
+"""Promotes jobs that were scheduled for later, once they are due."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 
 from rq_lite.broker import Broker
 
-LOOK = 1.0  # seconds between two looks at what is due, where no alarm has told when that will be
+LOOK = 1.0  # seconds between two checks for jobs that are due, if no alarm has rung
 TOGETHER = 0.01  # what is due within this time is promoted together
 TURN = 0.25  # seconds after which a queue with much to promote lets other duties have their turn
 BATCH = 250  # jobs that are promoted per step: Redis is busy with one for 1 ms
 
 
 class Promoter:
-    """Of the queues in a list that its owner may extend."""
+    """Promotes jobs of the queues in a list that its owner may extend."""
 
     def __init__(self, broker: Broker, queues: Sequence[str]) -> None:
         self._broker = broker
         self._queues = queues
-        self._looked = 0.0  # when all queues were looked at
+        self._looked = 0.0  # when all queues were last checked
         self._next: dict[str, float] = {}  # queue to when the next of its scheduled jobs is due, in time.monotonic()
 
     def promote(self) -> float:
@@ -38,7 +38,7 @@ class Promoter:
         self._next[queue] = now
 
     def _promote_of(self, name: str, until: float) -> float:
-        """When the next of this queue's scheduled jobs is due; now, where there was no time for all."""
+        """Promote this queue's jobs; when its next scheduled one is due (now, if there was no time for all)."""
         while True:
             moved, left = self._broker.tends.promote(name, BATCH)
             now = time.monotonic()

@@ -1,4 +1,4 @@
-"""The jobs of dead consumers go back to their queues: they wait again, run alone, or are buried."""
+"""Reclaims the jobs of dead consumers: they wait again, run alone, or are buried."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ConsumerEnd(NamedTuple):
     death: Death  # `charged`: all or none
     blamed: tuple[str, int] | None = None  # queue and delivery tag of the job that brought it down, if known
     timed_out: Sequence[tuple[str, int]] = ()  # the jobs that it was killed for
-    tasks: Mapping[str, RetryPolicy] = MappingProxyType({})  # what follows when a job of these is given up or retried
+    tasks: Mapping[str, RetryPolicy] = MappingProxyType({})  # by task: what follows when a job is given up or retried
 
 
 class Reclaimer:
@@ -41,7 +41,7 @@ class Reclaimer:
     3. Its other jobs go back to their queues in steps. One that is charged with the crash runs alone from the second
        crash on, and is buried at the third.
     4. Consumers of other workers are reclaimed when their leases have ended, or their processes on this machine are
-       gone, at two looks in a row (`reclaim_expired`).
+       gone, in two checks in a row (`reclaim_expired`).
     5. Those of this machine whose processes are gone are reclaimed at once when a worker begins (`reclaim_gone`).
 
     `between` is called between two steps: however long reclaiming takes, the leases of the living must be renewed.
@@ -114,7 +114,7 @@ class Reclaimer:
                 log.error("%s", one_line(line))
 
     def _reclaim(self, name: str, consumer: str, death: Death, *, certain: bool) -> int:
-        """Step by step. Returns how many of its jobs have become suspects."""
+        """Reclaim step by step. Returns how many of its jobs have become suspects."""
         total = cursor = buried = suspects = 0
         while step := self._broker.tends.reclaim(
             name, consumer, certain=certain, death=death, most=BATCH, cursor=cursor
@@ -136,7 +136,7 @@ class Reclaimer:
         return suspects
 
     def reclaim_expired(self, queues: Sequence[str]) -> int:
-        """Consumers whose lease has ended, or whose process on this machine is gone, at two looks in a row."""
+        """Reclaim from consumers whose lease has ended, or whose process here is gone, in two checks in a row."""
         dead = {}
         for name in queues:
             for consumer, left in self._broker.tends.consumers(name).items():
@@ -153,7 +153,7 @@ class Reclaimer:
         return suspects
 
     def reclaim_gone(self, queues: Sequence[str]) -> int:
-        """Consumers of this machine whose processes are gone: their leases need not be waited for."""
+        """Reclaim from consumers of this machine whose processes are gone, without waiting for their leases."""
         return sum(
             self._reclaim(name, consumer, GONE, certain=True)
             for name in queues

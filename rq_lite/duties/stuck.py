@@ -1,4 +1,4 @@
-"""What a supervisor does for a consumer whose loop stands still: looks in Redis for cancels, and names its jobs."""
+"""What a supervisor does for a consumer whose loop stands still: finds its cancelled jobs, and names its jobs."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class StuckJobs:
     """The jobs of a consumer whose loop stands still; none of them begins or ends until it turns again.
 
     `jobs` are those that it runs, by queue. The supervisor's loop makes the object and reads `cancelled`; the duties'
-    thread looks in Redis, and replaces `cancelled`.
+    thread reads the marks in Redis, and replaces `cancelled`.
     """
 
     def __init__(self, consumer: str, turned: int, jobs: Mapping[str, Sequence[Running]]) -> None:
         self.consumer = consumer
-        self.turned = turned  # what the board said: when the loop last turned
-        self.cancelled: Mapping[Running, float] = MappingProxyType({})  # to when that was seen, in time.monotonic()
+        self.turned = turned  # when the loop last turned, as its board says
+        self.cancelled: Mapping[Running, float] = MappingProxyType({})  # job to when that was seen, time.monotonic()
         self._jobs = jobs
         self._ids: dict[str, dict[Running, str]] = {}  # by queue
-        self._newest: dict[str, bytes] = {}  # queue to its last mark when all of them were looked at
+        self._newest: dict[str, bytes] = {}  # queue to its newest mark when its marks were last read
 
     def look(self, broker: Broker) -> None:
-        """One question per queue, and more only if anything was cancelled there since the last look."""
+        """One request for each queue, and more only if a job was cancelled there since the last time."""
         for queue in self._jobs:
             newest = broker.takes.cancels(queue)
             if newest != self._newest.get(queue, b""):
@@ -69,7 +69,7 @@ def log_stuck(
     stack: str,
     blamed: tuple[str, int] | None,
 ) -> None:
-    """A line of a consumer whose loop does not turn: the ids of its jobs, the blamed one first, and its stack."""
+    """Log a consumer whose loop does not turn: the ids of its jobs, the blamed one first, and its stack."""
     named: list[str] = []
     count = 0
     with contextlib.suppress(RqLiteError):

@@ -39,11 +39,11 @@ class Child:
         self.ready: ChildEvent | None = None
         self.failure: ChildEvent | None = None
         self.retired = False  # it was told to end when its jobs have ended
-        self.left = False  # it has reported that it ends: that is no accident
-        self.slow = False  # it was not ready in time, and the log says so
+        self.left = False  # it has reported that it ends: it did not crash
+        self.slow = False  # it was not ready in time, which was logged
         self.unwanted = False  # it was killed because it was not ready when a reload began
         self.mute = False  # its end of the pipe is closed: no more reports will come
-        self.guilty: list[Running] = []  # it was killed for these jobs' hard time limit
+        self.guilty: list[Running] = []  # it was killed because these jobs were past their hard time limit
         self.born = time.monotonic()
         slots = 1 if config.alone else config.settings.greenlets
         # Each of these may fail because the system has no file left.
@@ -104,7 +104,7 @@ class Child:
         except UNREADABLE:
             if not self._warned:
                 self._warned = True
-                log.warning("%s: a report of it cannot be read; does a job write to files that are not its own?", self)
+                log.warning("%s sent an unreadable report; does a job write to files that are not its own?", self)
             return None
 
     def signal(self, number: int) -> None:
@@ -142,7 +142,7 @@ class Child:
     # -- stacks
 
     def stack(self) -> str:
-        """Where it is now, even if its loop stands still; empty if it does not answer in time."""
+        """Its stack just now, even if its loop stands still; empty if it does not answer in time."""
         return self._stacks.asked(self.signal)
 
     def late_stack(self) -> str:

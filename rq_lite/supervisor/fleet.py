@@ -27,7 +27,7 @@ from rq_lite.supervisor.restart import RestartBackoff
 
 log = logging.getLogger("rq_lite.worker")
 
-LATER = 2.0  # seconds until another try where the system could not start a process
+LATER = 2.0  # seconds until another try if the system could not start a process
 SLOW = 30.0  # a consumer that is not ready after this many seconds is reported
 SUSPECTS = 0  # the number of a consumer for suspects
 
@@ -45,11 +45,11 @@ class Fleet:
 
     1. `start(1)`: the first consumer imports the app and reports its queues.
     2. `hear` reads the consumers' reports. Once the first is ready: the duties start, and the others become due.
-    3. `start_due` starts those that are due. Where the system has no process or file left, it tries again later.
+    3. `start_due` starts those that are due. If the system has no process or file left, it tries again later.
     4. `replace` and `reload`: a successor is started first; once it is ready, the old consumer is told to retire.
        One at a time, so that the worker keeps its slots.
-    5. `start_for_suspects` starts consumers that run only jobs that may have crashed one, one job at a time.
-    6. `reap` collects each process that has ended. The duties are told how, and which job is to blame.
+    5. `start_for_suspects` starts consumers that run only suspects, one at a time.
+    6. `reap` collects each process that has ended, and tells the duties how, and which job is to blame.
     7. One that crashed is due again after a pause (RestartBackoff); if too many crash at their start, the worker
        gives up (`gave_up`).
     8. `stopping`: nothing more is started. `signal_all` ends those that are left.
@@ -77,7 +77,7 @@ class Fleet:
         self._backoff = RestartBackoff()
         self._outgoing: deque[Child] = deque()  # to be replaced, one after the other
         self._replacing: tuple[Child, Child] | None = None  # the one that goes, and its successor
-        self._suspects_at = 0.0  # no consumer for suspects is started before
+        self._suspects_at = 0.0  # no consumer for suspects is started before this
         self._suspects_failed = 0
         self._told_to_end = False
         self._guard = Guard()
@@ -147,7 +147,7 @@ class Fleet:
                 self._stop_listening(child)
 
     def _stop_listening(self, child: Child) -> None:
-        with contextlib.suppress(KeyError):  # done already when its pipe ended, which would wake the loop for ever
+        with contextlib.suppress(KeyError):  # done when its pipe ended: a pipe at its end would wake the loop for ever
             self._selector.unregister(child.reports)
 
     def _on_ready(self, child: Child) -> None:
@@ -160,7 +160,7 @@ class Fleet:
             for number in range(2, self._procs + 1):
                 self._due[number] = 0.0
         else:
-            for queue in child.ready.queues:  # new code may have new ones
+            for queue in child.ready.queues:  # new code may have new queues
                 self._duties.serve(queue)
         log.info("%s ready (pid %d)", child.name, child.pid)
         if child.alone:
@@ -179,7 +179,7 @@ class Fleet:
     # -- consumers are replaced
 
     def reload(self) -> None:
-        """Have all replaced. One that is not ready may never be: it is killed, and another is started."""
+        """Replace all consumers. One that is not ready may never be: it is killed, and another is started."""
         log.info("SIGHUP: the consumers are replaced one by one")
         for child in self._children.values():
             if not child.ready:
@@ -190,7 +190,7 @@ class Fleet:
                 self._outgoing.append(child)
 
     def replace(self, children: Iterable[Child]) -> None:
-        """Have these replaced, too; go on with the next, if no replacement is under way."""
+        """Replace these, too; go on with the next, if no replacement is under way."""
         for child in children:
             if child not in self._outgoing and not child.alone:
                 self._outgoing.append(child)
@@ -244,7 +244,7 @@ class Fleet:
             return
         if child.left and not child.retired and not child.alone:
             log.warning("%s was told to end, but not by this worker: it is replaced", child)
-        elif not child.left and not child.guilty and not child.unwanted:  # else that was said when it was killed
+        elif not child.left and not child.guilty and not child.unwanted:  # else it was logged when it was killed
             log.error("%s %s", child, end.death.how)
         if self._replacing is not None and child in self._replacing:
             self._on_end_of_replacing(child)
@@ -269,7 +269,7 @@ class Fleet:
 
     def _on_end_for_suspects(self, child: Child) -> None:
         self._suspects_failed += not child.ready
-        if child.left:  # it found no more
+        if child.left:  # it found no more suspects
             self._duties.forget_suspects()
         pause = min(30.0, 2.0**self._suspects_failed) if self._suspects_failed else 0.0
         self._suspects_at = time.monotonic() + pause
@@ -299,10 +299,10 @@ def end_of(child: Child, code: int, hard_limit: str, *, told: bool) -> ConsumerE
         return ConsumerEnd(child.consumer, Death(limit, "none", child.last_stack()), None, timed_out, tasks)
     if child.left or child.unwanted or told:
         return ConsumerEnd(child.consumer, Death(how, "none"))  # it was told to: no job is to blame
-    if code == -signal.SIGKILL:  # it can have written no stack of its end
+    if code == -signal.SIGKILL:  # SIGKILL leaves no stack of the end
         return ConsumerEnd(child.consumer, Death(how, "all"))
     stack = child.last_stack()
-    if code >= 0:  # a stack without the mark is an older one, of a moment when it was stuck
+    if code >= 0:  # a stack without the mark is older, from when the consumer was stuck
         stack = stack.rpartition(EXITING)[2] if EXITING in stack else ""
     return ConsumerEnd(child.consumer, Death(how, "all", stack), named(child, child.culprit(stack)))
 

@@ -1,8 +1,8 @@
-"""When a supervisor is killed, a shell that outlives it for an instant kills its consumers and what their jobs started.
+"""The guard: a shell that outlives a killed supervisor briefly, and kills its consumers and what their jobs started.
 
-On Linux PR_SET_PDEATHSIG already kills the consumers. The consumers of other systems, and everywhere the processes that
-jobs started, are in the consumers' process groups. The guard reads these groups from a pipe; the end of the pipe means
-that the supervisor is gone.
+On Linux PR_SET_PDEATHSIG already kills the consumers. On other systems the consumers, and everywhere the processes that
+jobs started, are killed by the consumers' process groups. The guard reads these groups from a pipe; the end of the pipe
+means that the supervisor is gone.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ SCRIPT = (
 
 
 class Guard:
-    """One shell process; told the groups again whenever they change."""
+    """One shell process; it gets the groups again whenever they change."""
 
     def __init__(self) -> None:
         self.pid = 0  # 0: the system had no process or file for it
         self._start([])
 
     def _start(self, groups: list[str]) -> None:
-        """Its first groups are arguments: it must know them before any process can see that it is there."""
+        """The first groups are arguments: the shell must know them before any process can see it."""
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", SCRIPT, "rq-lite-guard", *groups],
             stdin=subprocess.PIPE,

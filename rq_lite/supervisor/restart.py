@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-YOUNG = 10.0  # seconds; a consumer that dies sooner died of what killed the one before
+YOUNG = 10.0  # seconds; a consumer that dies sooner is assumed to die of what killed the one before
 TRIES = 6  # deaths at the start, in a row, after which the worker gives up
-FIRST = 0.25  # seconds until the first is started again; twice that after each further death
-LONGEST = 30.0  # and at most
-# At most, if it had been ready: a job has killed it, or another process, and neither is a reason to let the other
+FIRST = 0.25  # seconds until a consumer is started again after the first death; twice that after each further one
+LONGEST = 30.0  # seconds, at most
+# At most, if the consumer had been ready: a job or another process has killed it, which is no reason to let the other
 # jobs wait.
 LONGEST_READY = 2.0
 

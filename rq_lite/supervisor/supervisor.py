@@ -23,25 +23,25 @@ log = logging.getLogger("rq_lite.worker")
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 MARGIN = 3.0  # seconds beyond its grace after which a consumer that does not end is killed
-LOOK = 0.5  # seconds between two looks at the consumers
+LOOK = 0.5  # seconds between two checks of the consumers
 
 
 class Supervisor:
     """One worker. `run` returns its exit code; `config_of` makes the configuration of consumer number n.
 
     1. Signal handlers are set: they only count, and wake the loop.
-    2. The first consumer is started. It imports the app and reports the queues; an app that cannot be imported is so
+    2. The first consumer is started. It imports the app and reports the queues; so an app that cannot be imported is
        reported once, and ends the worker.
     3. Once it is ready: the banner is printed, the duties start in a thread of their own (duties.py), the other
        consumers are started.
     4. Each turn of the loop waits for a signal, a report or a start that is due, for at most half a second. Then it
        hears the reports and reaps what has ended (fleet.py).
-    5. While the worker runs, each turn also looks at the consumers' boards (watchdog.py), replaces one that is worn
-       out, and starts consumers for suspects. SIGHUP has all consumers replaced, one by one.
+    5. While the worker runs, each turn also reads the consumers' boards (watchdog.py), replaces one that is worn out,
+       and starts consumers for suspects. SIGHUP replaces all consumers, one by one.
     6. SIGTERM, SIGINT or, in burst mode, queues that are drained: consumers are told to stop, and none is started.
        A second signal is passed on: running jobs are then given back at once.
     7. Consumers that do not end within their grace and a margin are killed; their jobs run again.
-    8. When the last has ended: the duties finish what they were asked for and take leave of Redis; the guard ends.
+    8. When the last has ended: the duties do their last errands and take the worker out of Redis' list; the guard ends.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class Supervisor:
             self._kill_at = min(self._kill_at, time.monotonic() + MARGIN)
             self._fleet.signal_all(signal.SIGTERM)
         if time.monotonic() >= self._kill_at and self._fleet:
-            log.error("%d consumers did not end in time: they are killed, their jobs run again", len(self._fleet))
+            log.error("killing %d consumers that did not end in time; their jobs will be reclaimed", len(self._fleet))
             self._fleet.signal_all(signal.SIGKILL)
             self._kill_at = time.monotonic() + MARGIN
 

@@ -17,8 +17,8 @@ from rq_lite.supervisor.child import Child
 
 log = logging.getLogger("rq_lite.worker")
 
-TURNING = 1.0  # a loop that turned within this many seconds does not stand still: it does not hold a job up
-SLEPT = 3.0  # a supervisor that has not looked for this long was stopped itself, or its machine was
+TURNING = 1.0  # a loop that turned within this many seconds does not stand still, and delays no job
+SLEPT = 3.0  # seconds; after a longer pause of its checks the supervisor was stopped itself, or its machine was
 SPARED = 30.0  # seconds until another try to replace a consumer whose successor could not begin
 
 
@@ -73,14 +73,14 @@ def worn_out(board: Board, limits: Limits, rss: int) -> str:
 
 
 class Watchdog:
-    """Looks at the boards of the consumers, at each turn of the supervisor's loop.
+    """Reads the boards of the consumers, at each turn of the supervisor's loop.
 
     1. It notes how long the supervisor itself stood still: what it sees right after that is not held against consumers.
     2. A job past its hard limit: the consumer is killed, and that job is to blame.
     3. A loop that has not turned for `stall` seconds is reported once, with its stack and its jobs; so is its recovery.
     4. A consumer that takes no job though jobs wait and slots are free is told to reconnect.
     5. A consumer that has taken `max_jobs` or uses `max_rss` is returned, to be replaced.
-    6. Jobs that were cancelled in a stuck consumer get the grace time, then 2. (The duties' thread looks for them.)
+    6. Jobs that were cancelled in a stuck consumer get the grace time, then 2. (The duties' thread finds them.)
     7. What is wrong is handed to the duties, for status and health.
     """
 
@@ -94,7 +94,7 @@ class Watchdog:
         self._idle: dict[int, float] = {}  # pid to when it was last told to reconnect
         self._asked: dict[int, float] = {}  # pid to when its replacement was asked for
         self._trouble = ""
-        self._looked = self._awake = 0.0  # when it last looked; since when it has looked regularly
+        self._looked = self._awake = 0.0  # when it last checked; since when it has checked regularly
         self._grace = max(SHORTEST_GRACE, limits.grace)
         self.hard_limit = f"its timeout and {self._grace:g} s of grace were over"
 
@@ -120,7 +120,7 @@ class Watchdog:
         if child.guilty:
             return False  # killed a moment ago
         overdue = past_hard_limit(child.board, limits, now, self._cancelled(child, now))
-        if overdue and now - self._awake > self._grace:  # else it may have stood still as we have: first the soft limit
+        if overdue and now - self._awake > self._grace:  # else both may have stood still: first the soft limit
             self._end(child, overdue, now)
             return False
         self._look_for_stall(child, now)
@@ -163,13 +163,13 @@ class Watchdog:
         return known.cancelled
 
     def _end(self, child: Child, overdue: list[Running], now: float) -> None:
-        """Kill it. To blame is the job that holds its loop; if the loop turns, all jobs that do not end."""
+        """Kill it. The job that holds its loop is to blame; if the loop turns, all jobs that do not end."""
         child.guilty = overdue
         if stuck_for(child.board, now) > TURNING:
             culprit = child.culprit(child.stack())
             if culprit is not None and culprit in overdue:
                 child.guilty = [culprit]
-        log.error("%s is killed; jobs that go on beyond their hard time limit: %d", child, len(child.guilty))
+        log.error("killing %s; jobs that run beyond their hard time limit: %d", child, len(child.guilty))
         child.signal(signal.SIGKILL)
 
     def _look_for_stall(self, child: Child, now: float) -> None:
@@ -177,7 +177,7 @@ class Watchdog:
         if seconds < self._limits.stall:
             self._mute.pop(child.pid, None)
             if self._stuck.pop(child.pid, 0.0):
-                self._duties.say(f"{child} goes on")
+                self._duties.say(f"{child} goes on: its loop turns again")
             return
         if child.pid not in self._stuck:
             stack = child.stack()
@@ -185,7 +185,7 @@ class Watchdog:
             self._duties.tell_stuck(
                 child.consumer,
                 f"{child} is stuck: its loop has not turned for {seconds:.0f} s, so none of its jobs goes on "
-                "(for those that compute there is run_in)",
+                "(give tasks that compute a run_in=)",
                 stack or "(it shows no stack: is it stopped?)",
                 None if culprit is None else (child.queue(culprit), culprit.tag),
             )
@@ -199,9 +199,8 @@ class Watchdog:
     def _look_for_idleness(self, child: Child, now: float) -> None:
         since = self._duties.waiting_since
         idle = 0.0
-        if since is not None and not (
-            child.pid in self._stuck and child.running()
-        ):  # a job is ended for its time limit
+        # If a job holds its loop, the job's time limit ends that; reconnecting would not help.
+        if since is not None and not (child.pid in self._stuck and child.running()):
             idle = min(idle_for(child.board, since, now), now - self._awake)
         if idle < self._limits.idle:
             self._idle.pop(child.pid, None)

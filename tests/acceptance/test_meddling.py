@@ -44,7 +44,7 @@ def test_signals_timers_and_loops_of_one_job_strike_no_other(lab: Lab) -> None:
     lab.put("signal_itself", "signalled", app=APP)
     lab.put("fork", "forked", app=APP)
     until(lambda: lab.state().dead == 10, "those that cannot be are buried")
-    worker.says("the app's handler of SIGHUP raised TimeUp; no job gets that")
+    worker.says("the app's handler of SIGHUP raised TimeUp; the error reaches no job")
     lab.open_gate()
     lab.until_seen("done", 4)
     lab.put("loop_in_loop", 1, app=APP)

@@ -158,7 +158,7 @@ def test_the_table_shows_queues_workers_and_what_to_look_at(
     assert "50%" in row
     assert "4 x 200" in next(line for line in result.stdout.splitlines() if "box" in line)
     assert "! q: paused: nothing is taken" in result.stdout
-    assert "! q: jobs wait and nobody consumes" in result.stdout
+    assert "! q: jobs wait and no consumer runs" in result.stdout
     assert "! wide: unbounded" in result.stdout
 
 

@@ -76,7 +76,7 @@ def test_a_worker_says_that_a_queue_is_paused_and_when_it_is_not_any_more(lab: L
     worker = lab.work()
     worker.says("is paused")
     operate.resume(lab.broker, "work")
-    worker.says("queue 'work' is taken from again")
+    worker.says("queue 'work' is no longer paused, jobs are taken from it again")
     assert worker.stop() == 0
     assert worker.said.count("paused") == 1
 

@@ -114,7 +114,7 @@ def test_a_worker_says_once_that_a_queue_has_a_newer_format(broker: Broker, capl
             duties._leases.renew()
     (said,) = [line.message for line in caplog.records]
     assert said.startswith("queue 'newer' has a newer format: ")
-    assert said.endswith("nothing of it is taken here, other queues are served")
+    assert said.endswith("nothing is taken from it here, other queues are served")
     assert duties.suspects == 0
 
 

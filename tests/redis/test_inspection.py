@@ -79,9 +79,9 @@ def test_consumers_whose_lease_is_over_do_not_count(broker: Broker) -> None:
 def test_warnings_say_what_to_look_at(broker: Broker) -> None:
     assert state(broker).warnings == []
     put(broker, 1)
-    assert state(broker).warnings == ["jobs wait and nobody consumes"]
+    assert state(broker).warnings == ["jobs wait and no consumer runs"]
     operate.pause(broker, "q")
-    assert state(broker).warnings == ["paused: nothing is taken", "jobs wait and nobody consumes"]
+    assert state(broker).warnings == ["paused: nothing is taken", "jobs wait and no consumer runs"]
 
 
 def test_the_oldest_job_tells_how_long_it_has_waited(broker: Broker) -> None:

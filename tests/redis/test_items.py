@@ -760,7 +760,7 @@ def test_a_task_s_priority_needs_a_priority_queue(queue: Queue) -> None:
     @queue.task
     def here(n: int) -> None: ...
 
-    with pytest.raises(UsageError, match="priority counts on a PriorityQueue"):
+    with pytest.raises(UsageError, match="priority= needs a PriorityQueue"):
         here.using(priority=1)
     there.using(priority=2).put(1)
     there.put(2)

@@ -306,7 +306,7 @@ def test_a_task_that_has_lost_its_schedule_is_fired_no_more(
     for _ in range(2):  # two consumers
         schedules.declare(broker, [plain])
         assert broker.read(("EXISTS", keys.SCHEDULES, keys.SCHEDULES_DUE, keys.SCHEDULES_LAST))[0] == 0
-    assert caplog.text.count("schedule hourly is removed: the app's task has none any more") == 1
+    assert caplog.text.count("schedule hourly is removed: the app's task has no schedule any more") == 1
     schedules.declare(broker, [hourly])
     assert planned(broker, "hourly")[1] > broker.plans.clock()
 
@@ -327,7 +327,7 @@ def test_what_an_operator_has_planned_under_the_name_stands(
 ) -> None:
     plan(broker, "hourly", origin="operator")
     schedules.declare(broker, [hourly])
-    assert caplog.text.count("schedule hourly stands as the operator has planned it") == 1
+    assert caplog.text.count("schedule hourly: the operator's is kept, the app's is not written") == 1
     assert planned(broker, "hourly")[0].origin == "operator"
 
 

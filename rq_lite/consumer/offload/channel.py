@@ -1,9 +1,9 @@
-"""What a consumer and its engines say to each other, over a pair of sockets: frames of 4 bytes of length, then bytes.
+"""Messages between a consumer and an engine, over a pair of sockets: frames of a 4-byte length, then the bytes.
 
     consumer   Setup, then for each job: Run, line end, the job's entry as it came from Redis
-    engine     Answer: `ready` or `failed` once, then one for each job, with `progress` before it as it says so
+    engine     Answer: `ready` or `failed` once, then one for each job, after any `progress` that it reports
 
-One job at a time, so that an answer belongs to the order before it.
+One job at a time, so that an answer belongs to the Run before it.
 """
 
 from __future__ import annotations
@@ -30,37 +30,37 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """What goes with a job."""
+    """Goes with a job's entry."""
 
     queue: str
     timeout: float  # seconds it has from now on
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`ready`; `failed` (the app cannot be imported); of a job: `done`, `raised`, `interrupted` (as it was told to).
+    """`ready`; `failed` (the app cannot be imported); of a job: `done`, `raised`, `interrupted` (by the consumer).
 
-    Before these any number of `progress`.
+    Before these, any number of `progress`.
     """
 
     event: str
-    result: msgspec.Raw = msgspec.Raw(b"null")  # of one that is done, where somebody wants to hear of it
+    result: msgspec.Raw = msgspec.Raw(b"null")  # of a tracked job that is done
     progress: Progress | None = None
-    error: str = ""  # one line,
-    message: str | None = None  # and its whole text
+    error: str = ""  # one line
+    message: str | None = None  # the error's whole text
     traceback: str = ""
     seconds: float = 0.0
-    delay: float | None = None  # until the next attempt, where the job named one
-    final: bool = False  # there shall be none
+    delay: float | None = None  # seconds until the next attempt, if the job named them
+    final: bool = False  # there is no next attempt
     leaving: bool = False  # this engine is worn out, and takes no more
 
 
 class Channel:
-    """One end. What is in the middle of a frame when an exception strikes is gone on with by the next call."""
+    """One end. If an exception strikes in the middle of receiving a frame, the next call goes on with it."""
 
     def __init__(self, end: socket.socket) -> None:
         end.settimeout(None)  # an app may have set another default for all sockets of the process
         self.end = end
-        self.unread = False  # the other end is gone, and has not read all that was sent; never known outside Linux
+        self.unread = False  # the other end is gone, and has not read all that was sent; known only on Linux
         self._came = bytearray()
 
     def send(self, frame: bytes) -> None:

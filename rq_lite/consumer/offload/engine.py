@@ -3,7 +3,7 @@
     python -m rq_lite.consumer.offload.engine CHANNEL STACKS PARENT
 
 Plain Python, nothing is patched. It belongs to one consumer, talks to it alone, and dies with it. CHANNEL and STACKS
-are files it has inherited: one end of a pair of sockets, and where stacks are written.
+are inherited file descriptors: one end of a pair of sockets, and a file for stacks.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from rq_lite.process.subprocesses import STACK, die_with, rss, tell_stacks
 from rq_lite.settings import Settings
 
 INTERRUPT = signal.SIGUSR1
-PACE = 0.1  # seconds between two words about how far a job is
+PACE = 0.1  # seconds between two reports of a job's progress
 
 encode = msgspec.json.Encoder().encode
 read_order = msgspec.json.Decoder(Run).decode
 
 
 class Interrupted(BaseException):
-    """Raised in a job as its consumer says. Private, and shown in tracebacks, as slots.Expired is."""
+    """Raised in a job when its consumer says so. Private, and shown in tracebacks as JobTimeout, like run.Expired."""
 
     __module__, __qualname__ = JobTimeout.__module__, JobTimeout.__qualname__
 
@@ -59,7 +59,7 @@ class Interrupted(BaseException):
 
 
 class Engine:
-    """Runs what it is sent."""
+    """Runs the jobs that its consumer sends."""
 
     def __init__(self, frames: Channel, settings: Settings) -> None:
         self._frames = frames
@@ -69,14 +69,12 @@ class Engine:
         self._running = False
         self._masked = False  # a frame is under way, which must not be cut short
         self._late = False  # an interruption came meanwhile
-        self._cut = (
-            False  # one was raised, anywhere, also in the middle of a library's work: no other job is run after it
-        )
+        self._cut = False  # an exception was raised in a job, perhaps inside a library: no other job is run after it
         self._taken = 0
         self._sending = threading.Lock()
-        self._said = 0.0  # when it last said how far the job is
+        self._said = 0.0  # when progress was last sent
         self._unsaid: Progress | None = None
-        self._later = False  # a timer will say it
+        self._later = False  # a timer will send it
         self._kept: list[tuple[Handler, int]] = []  # the job's own signals that came while a frame was under way
         signal.signal(INTERRUPT, self._interrupt)
         self.signals = Signals({INTERRUPT, STACK, signal.SIGPIPE}, self._handle, shared=False)
@@ -89,7 +87,7 @@ class Engine:
             raise Interrupted
 
     def _handle(self, handler: Handler, number: int, frame: FrameType | None) -> None:
-        """A handler that the app or the job has set: what it raises is raised in the job, and in nothing else."""
+        """Call a handler that the app or the job has set: an error of it is raised in the job, and nowhere else."""
         if self._masked:
             self._kept.append((handler, number))
             return
@@ -101,7 +99,7 @@ class Engine:
                 raise
 
     def serve(self) -> None:
-        """Until the consumer is gone."""
+        """Run jobs until the consumer is gone."""
         self._run_once = runner()
         while (frame := self._frames.receive()) is not None:
             order, _, entry = frame.partition(b"\n")
@@ -117,9 +115,9 @@ class Engine:
     # -- how far it is
 
     def _tell(self, number: int, progress: Progress) -> None:
-        """From the job, or from a thread that it has started: those may also speak when it has ended."""
+        """Called by the job, or by a thread that it has started, which may outlive the job."""
         main = threading.current_thread() is threading.main_thread()
-        if main:  # only its own: another thread's look and write would leave it as it was before
+        if main:  # which alone handles signals: another thread would clear it too early
             self._masked = True
         try:
             with self._sending:
@@ -192,14 +190,14 @@ class Engine:
         return Answer(event="done", result=msgspec.Raw(result), leaving=self._worn_out())
 
     def _interruptible(self, task: Task[Any, Any], message: Message, current: CurrentJob) -> Any:
-        """The run, which its consumer may cut short."""
+        """Run the job; only here its consumer may interrupt it."""
         try:
             self._running = True
             return self._run_once(task, message, current)
         finally:
             self._running = False
             if os.getpid() != self._pid:
-                leave(0)  # the job has forked, and returned there, too
+                leave(0)  # in a child that the job has forked: the job returned there, too
 
     def _worn_out(self) -> bool:
         most, memory = self._settings.max_jobs, self._settings.max_rss * 1_000_000
@@ -243,7 +241,7 @@ def set_up(hire: Setup) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """What a job's threads still do must not keep it."""
+    """Exit without waiting for threads that jobs have started."""
     logging.shutdown()
     os._exit(code)
 

@@ -32,12 +32,12 @@ class Pools:
         return ProcessPool(self._hire, self._most, self._hire.settings.grace, self._folder)
 
     def run(self, slot: Slot[Any], task: Task[Any, Any], message: Message, entry: bytes, timeout: int) -> Any:
-        """What the function returns; from an engine as JSON (msgspec.Raw), and only where somebody wants to hear of it.
+        """The function's result; from an engine as JSON (msgspec.Raw), `null` unless the job is tracked.
 
         The job waits in its slot until there is a place, and its `timeout` (ns) counts from then on. Raises what the
-        function raises, or RemoteFailure; Died when the engine did.
+        function raises, or RemoteFailure; Died if the engine dies.
         """
-        slot.deadline = slot.words[slot.due] = ELSEWHERE  # not NEVER: it may be cancelled while it waits
+        slot.deadline = slot.words[slot.due] = ELSEWHERE  # not NEVER: the job may be cancelled while it waits
         if task.policy.run_in == "process":
             return self._engines.run(slot, entry, timeout)
         return self._threads.run(slot, task, message, timeout)

@@ -1,8 +1,8 @@
 """A consumer's engines: processes in which jobs with run_in="process" run, one in each at a time.
 
-They are started when they are first needed, and kept. The slot's greenlet waits for the answer, and what is raised in
-it meanwhile (Expired at the deadline, and again every second) is passed on to the engine, as a signal. A job that does
-not end for it is killed, with its engine alone: the consumer and all its other jobs go on.
+They are started when they are first needed, and kept. The slot's greenlet waits for the answer, and passes on to the
+engine, as a signal, what is raised in it meanwhile (Expired at the deadline, and again every second). If the job does
+not end then, its engine is killed: the consumer and all its other jobs go on.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from rq_lite.process.subprocesses import Stacks, ending
 log = logging.getLogger("rq_lite.consumer")
 
 FAREWELL = 0.5  # seconds that a job has to end when its consumer stops; below consumer.SWALLOWED
-REAPED = 2.0  # seconds until a process that closed its channel has ended
+REAPED = 2.0  # seconds that a process has to end after it closed its channel
 
 read_answer = msgspec.json.Decoder(Answer).decode
 
@@ -53,7 +53,7 @@ class Died(BaseException):
 
 
 class Engine:
-    """One process, as its consumer sees it; in the consumer's process group, so that it goes when that goes."""
+    """One engine, as its consumer sees it; in the consumer's process group, so that they are killed together."""
 
     def __init__(self, folder: Path) -> None:
         ours, theirs = socket.socketpair()
@@ -73,13 +73,13 @@ class Engine:
         finally:
             theirs.close()
         self._frames = Channel(ours)
-        # What its jobs have forked may hold its end of the channel open: its death is an end, too.
+        # Processes that its jobs have forked may hold its end of the channel open; so its death ends the channel, too.
         cast(Any, self._process).rawlink(self._close)
         self.pid = self._process.pid
 
     def _close(self, _: object) -> None:
         with contextlib.suppress(OSError):
-            self._frames.end.shutdown(socket.SHUT_RD)  # what it has said before can still be read
+            self._frames.end.shutdown(socket.SHUT_RD)  # what it sent before can still be read
 
     @property
     def alive(self) -> bool:
@@ -89,22 +89,22 @@ class Engine:
         self._frames.send(b"\n".join(parts))
 
     def answer(self) -> Answer | None:
-        """The next; None: it is gone. What is raised in a greenlet that waits here loses nothing of it."""
+        """The next answer; None: the engine is gone. An exception raised in this wait loses no part of an answer."""
         frame = self._frames.receive()
         return None if frame is None else read_answer(frame)
 
     @property
     def deaf(self) -> bool:
-        """It is gone, and has never read the last that it was sent: so its death was not that job's doing."""
+        """It died and had not read the last job that it was sent: that job did not kill it."""
         return self._frames.unread
 
     def signal(self, number: int) -> None:
-        if self.alive:  # else its pid may be another's
+        if self.alive:  # else its pid may be another process's
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def stack(self) -> str:
-        """Where it is just now; empty when it does not say so in time."""
+        """Its stack just now; empty if it does not write one in time."""
         return self._stacks.asked(self.signal)
 
     def last_stack(self) -> str:
@@ -124,7 +124,7 @@ class Engine:
 
 
 class ProcessPool:
-    """Up to `most` of them, which begin in `folder`.
+    """Up to `most` engines, started in `folder`.
 
     `grace`: seconds that a job has between the first interruption and the engine's end.
     """
@@ -138,10 +138,10 @@ class ProcessPool:
         self._seldom = RateLimitedLog(log)
 
     def run(self, slot: Slot[Any], entry: bytes, timeout: int) -> Any:
-        """The job's result as JSON (msgspec.Raw), where somebody wants to hear of it. `timeout`: ns, once it begins.
+        """The job's result as JSON (msgspec.Raw), `null` unless it is tracked. `timeout`: ns, from when it begins.
 
-        Raises RemoteFailure, with the job's own error; Died; and what this greenlet was interrupted with, once the job
-        has ended.
+        Raises RemoteFailure, with the job's own error; Died; and the exception that interrupted this greenlet, once the
+        job has ended.
         """
         with self._places:
             answer: Answer | None = None
@@ -163,7 +163,7 @@ class ProcessPool:
         return result_of(answer)
 
     def _given(self, slot: Slot[Any], entry: bytes, timeout: int) -> Engine:
-        """An engine that has the job."""
+        """Send the job to an engine, and return that."""
         assert slot.lane is not None
         while True:
             engine = self._idle.pop() if self._idle else self._started()
@@ -174,14 +174,14 @@ class ProcessPool:
                     slot.deadline = slot.began + timeout
                     return engine
             except OSError:
-                pass  # it died before it had anything to do: nobody is to blame
+                pass  # the engine died before it had the job, which is not to blame
             except BaseException:
                 engine.kill()
                 raise
             engine.kill()
 
     def _started(self) -> Engine:
-        """A new one that has imported the app; waits for ever for one that can."""
+        """Start an engine that has imported the app; tries for ever."""
         for pause in pauses():
             try:
                 engine = Engine(self._folder)
@@ -206,7 +206,7 @@ class ProcessPool:
         raise AssertionError("pauses never end")
 
     def _answer(self, engine: Engine, slot: Slot[Any]) -> tuple[Answer | None, BaseException | None]:
-        """How the job ended (None: the engine died and had not read its order), and what was raised in it meanwhile."""
+        """The job's last answer (None: the engine died before it read the job), and what was raised here meanwhile."""
         thrown: BaseException | None = None
         kill_at = NEVER
         while True:
@@ -224,7 +224,7 @@ class ProcessPool:
                 break
             except BaseException as error:
                 thrown, now = error, time.monotonic_ns()
-                slot.words[slot.due] = NEVER  # who cancels sets a limit there; here it is the engine that ends, alone
+                slot.words[slot.due] = NEVER  # a cancel sets it, for the consumer to be killed; here only the engine is
                 kill_at = min(kill_at, now + round(self._grace * SECOND))
                 if now >= kill_at:
                     slot.deadline = NEVER
@@ -237,7 +237,7 @@ class ProcessPool:
 
     @staticmethod
     def _ending(engine: Engine) -> Answer | None:
-        """How the job ended; on the way there it may say how far it is."""
+        """The job's last answer; pass on its progress before."""
         while (answer := engine.answer()) is not None and answer.progress is not None:
             current = current_job()
             if current is not None:
@@ -248,7 +248,7 @@ class ProcessPool:
         if not isinstance(error, Expired):
             return error
         said = f"hard limit: its timeout and {self._grace:g} s of grace were over; its process was killed"
-        log.error("engine [%d] is killed: its job goes on beyond its hard time limit", engine.pid)
+        log.error("killing engine [%d]: its job runs beyond its hard time limit", engine.pid)
         return Expired(said, engine.stack())
 
 

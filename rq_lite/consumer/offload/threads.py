@@ -1,8 +1,8 @@
 """A consumer's threads, in which jobs with run_in="thread" run.
 
 A thread cannot be killed. What is raised in the slot's greenlet (Expired at the deadline, and again every second) is
-raised in the thread as soon as that runs Python code; the slot and the place stay taken until the thread has really
-ended, and past its hard limit the job is ended with its consumer, like one that holds the loop.
+raised in the thread as soon as that runs Python code. The slot and the place stay taken until the thread has really
+ended; a job past its hard limit is killed with its consumer, like one that holds the loop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rq_lite.consumer.slots import Slot, Stopped, entrance
 from rq_lite.model.message import Message
 from rq_lite.process.board import NEVER
 
-# The thread's own, not the greenlet's: this module is imported by who has patched.
+# A thread's, not a greenlet's: gevent has replaced the public names before this module is imported.
 real_lock = monkey.get_original("_thread", "allocate_lock")
 real_ident = monkey.get_original("_thread", "get_ident")
 
@@ -38,7 +38,7 @@ class Threads:
         self._run_once = runner()
 
     def run(self, slot: Slot[Any], task: Task[Any, Any], message: Message, timeout: int) -> Any:
-        """What the function returns, or raises. `timeout` in ns, from when it begins."""
+        """Return or raise what the function does. `timeout` in ns, from when it begins."""
         with self._places:
             slot.began = time.monotonic_ns()
             slot.deadline = slot.words[slot.due] = slot.began + timeout
@@ -75,7 +75,7 @@ class Call:
         try:
             with self._lock:
                 self._ident = real_ident()
-            # Under the name by which a stack tells the slot.
+            # Under the name that shows the slot in a stack.
             entrance(self._number)(Call._attempt, self)
         except BaseException as error:
             if not self._returned:
@@ -84,7 +84,7 @@ class Call:
             try:
                 self._close()
                 return
-            except BaseException as late:  # it struck when all was over
+            except BaseException as late:  # raised after the job had ended
                 del late
 
     def _attempt(self) -> None:
@@ -105,6 +105,6 @@ class Call:
 
 
 def strike(thread: int, kind: type[BaseException] | None) -> None:
-    """Have it raised in a thread; None: not any more."""
+    """Have an exception raised in a thread; None: withdraw one that was not raised yet."""
     given = None if kind is None else ctypes.py_object(kind)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), given)
