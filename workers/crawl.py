@@ -160,7 +160,7 @@ def found_elsewhere(host: str, within: float) -> Any:
             return answer.result(max(0.0, until - time.monotonic()))
         except futures.TimeoutError as error:
             reason = "its name servers are silent"
-            if answer.cancel():  # it had not begun; nobody needs it now, and it would delay others
+            if answer.cancel():  # not begun yet: no fetch needs it now, and it would delay others
                 reason = f"{LOOK_UPS} other names are being looked up"
             raise FetchError(f"{host}: no address found within {within:.2g} s, {reason}") from error
         except futures.CancelledError:  # by an earlier fetch whose time was up

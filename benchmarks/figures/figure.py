@@ -70,7 +70,7 @@ class Site:
 
     @contextmanager
     def producer(self) -> Iterator[Producer]:
-        """The putting side, in this process, on an emptied Redis."""
+        """A producer in this process, on an emptied Redis."""
         producer = Producer(self.url)
         producer.client.flushall()
         try:

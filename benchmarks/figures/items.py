@@ -1,4 +1,4 @@
-"""Items through a Queue beside the standard library's for several processes, `multiprocessing.Manager().Queue()`."""
+"""Items through a Queue beside the standard library's queue between processes, `multiprocessing.Manager().Queue()`."""
 
 from __future__ import annotations
 

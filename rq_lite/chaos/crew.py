@@ -1,6 +1,6 @@
 """The processes of a run under faults: producers, and workers, some of which are killed.
 
-Only processes of the run are ever killed: the workers are this process's children, the consumers are theirs.
+Only processes of the run are ever killed: the workers are this process's children, the consumers the workers'.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Crew:
         return all(producer.exit_code == 0 for producer in self.producers)
 
     def tend(self) -> None:
-        """Restart workers that found no Redis at their start, as a service manager does."""
+        """Restart workers that found no Redis at their start, as a service manager would."""
         for number, worker in enumerate(self.workers):
             if worker.exit_code == BrokerError.exit_code:
                 worker.stop()

@@ -111,7 +111,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def kind(self) -> Format:
-        """Numbers are lines, too."""
+        """The format of the source; numbers are lines."""
         return "lines" if self.source is None else self.format or guess(self.source)
 
 

@@ -76,7 +76,7 @@ def show(broker: Broker, names: tuple[str, ...], *, as_json: bool, watch: bool) 
 
 
 def ticks(watch: bool) -> Iterator[None]:
-    """Now; then, with --watch, every second."""
+    """Yields at once and, with --watch, then every second."""
     yield
     while watch:
         time.sleep(EVERY)

@@ -101,15 +101,15 @@ class Proxy:
         return self._set(Mode("reset"))
 
     def half_close(self, way: Way) -> AbstractContextManager[None]:
-        """One direction of every connection is at its end: Redis, or the client, sees no more coming."""
+        """One direction of every connection is shut down: Redis, or the client, reads an end of file."""
         return self._set(Mode("half-close", way=way))
 
     def refuse(self) -> AbstractContextManager[None]:
-        """Nobody listens, and present connections are closed."""
+        """The proxy stops listening, and open connections are closed."""
         return self._set(Mode("refuse"))
 
     def retarget(self, to: str) -> None:
-        """Another Redis behind the same address: new connections go there, present ones are closed."""
+        """Put another Redis behind the same address: new connections go there, open ones are closed."""
         self._tell({"to": to})
 
     # -- its counters
