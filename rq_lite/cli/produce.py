@@ -53,7 +53,7 @@ HELP = {
 @click.option("--maxsize", type=int, help="Set the queue's bound first (0: unbounded).")
 @click.option("--resume", metavar="NAME", help=HELP["resume"])
 @click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", help=HELP["on_error"])
-@click.option("--no-progress", is_flag=True, help="Print nothing but errors.")
+@click.option("--no-progress", is_flag=True, help="Print only warnings and errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print only one JSON object, at the end.")
 @url_option
 def command(as_json: bool, **options: Any) -> None:
