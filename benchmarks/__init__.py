@@ -1,1 +1,1 @@
-"""What rq_lite costs, measured beside other queues on the same Redis in the same run: `python -m benchmarks`."""
+"""The cost of rq_lite, measured beside other queues on the same Redis in the same run: `python -m benchmarks`."""

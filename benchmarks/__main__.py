@@ -21,15 +21,15 @@ from benchmarks.measure import RunFailed, best_of, describe, measure
 
 NAMES = [contender.name for contender in ALL]
 RESULTS = FOLDER / "results.json"
-PARTIAL = FOLDER / "results.partial.json"  # after each round and figure, so that a run that is cut short is not lost
+PARTIAL = FOLDER / "results.partial.json"  # written after each round and figure, so that an interrupted run is not lost
 
 
 @click.command()
 @click.option("--quick", is_flag=True, help="A tenth of the jobs, one round: does it work at all?")
-@click.option("--only", help=f"Comma-separated, of {', '.join(NAMES)}; no figures then.")
+@click.option("--only", help=f"Only these, separated by commas, without figures: {', '.join(NAMES)}.")
 @click.option("--only-figures", is_flag=True, help="Figures of rq_lite alone, without the other libraries.")
-@click.option("--jobs", type=click.IntRange(min=100), help="This many no-op jobs for everybody.")
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="The best counts.")
+@click.option("--jobs", type=click.IntRange(min=100), help="This many no-op jobs for each contender.")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="The best round counts.")
 @click.option("--calm", default=0.0, metavar="SECONDS", help="Wait up to this long for an idle machine, each time.")
 @click.option(
     "--output",
@@ -69,8 +69,8 @@ def main(
 
 
 def terminated(*_: object) -> None:
-    """Leave through all the `with`s, so that everything that was started is ended."""
-    click.echo(f"ended by SIGTERM; what is done is in {PARTIAL}", err=True)
+    """Leave all `with` blocks, so that every started process is ended."""
+    click.echo(f"ended by SIGTERM; the results so far are in {PARTIAL}", err=True)
     sys.exit(143)
 
 
@@ -78,12 +78,12 @@ def chosen(only: str | None) -> list[Contender]:
     wanted = only.split(",") if only else NAMES
     unknown = sorted(set(wanted) - set(NAMES))
     if unknown:
-        raise click.UsageError(f"--only: no contender is called {', '.join(unknown)}; there are {', '.join(NAMES)}")
+        raise click.UsageError(f"--only: no contender is called {', '.join(unknown)}; known: {', '.join(NAMES)}")
     return [contender for contender in ALL if contender.name in wanted]
 
 
 def those_that_work(contenders: list[Contender], url: str, results: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What is known of each before the first round, by name; those that do not start are noted in the results."""
+    """The description of each contender, by name; those that do not start are noted in the results."""
     present = {}
     for contender in contenders:
         if not contender.ready():
@@ -108,7 +108,7 @@ def run(
     calm: float,
     results: dict[str, Any],
 ) -> None:
-    """All rounds, into the results; every round visits everybody, so that a busy hour hits nobody alone."""
+    """Run all rounds, into the results; every round measures every contender, so that a busy hour slows all of them."""
     taken: dict[str, list[dict[str, Any]]] = {name: [] for name in present}
     for number in range(1, rounds + 1):
         for contender in (c for c in ALL if c.name in present):

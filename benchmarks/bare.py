@@ -1,6 +1,6 @@
 """No queue at all, for the ratios: LPUSH one by one, and BRPOP one by one, without any promise.
 
-python -m benchmarks.bare       one consumer; Redis is where BENCH_REDIS says
+python -m benchmarks.bare       one consumer; BENCH_REDIS is the URL of Redis
 """
 
 from __future__ import annotations

@@ -8,21 +8,21 @@ from benchmarks import tally
 
 
 def noop(payload: str) -> None:  # noqa: ARG001 - it only has to travel
-    """Nothing: what is left is the queue."""
+    """Do nothing, so that only the queue costs time."""
     tally.count()
 
 
 def nap(seconds: float) -> None:
-    """A job that waits for something outside, as most do."""
+    """Wait for something outside, as most jobs do."""
     time.sleep(seconds)
     tally.count()
 
 
 def ping(sent: float) -> None:
-    """Say how long the way here took; `sent` is the monotonic time just before the put."""
+    """Record the time from put to body; `sent` is the monotonic time just before the put."""
     tally.arrived(sent)
 
 
 def echo(argument: float) -> float:
-    """For those who wait for its result."""
+    """Return the argument, for producers that wait for the result."""
     return argument

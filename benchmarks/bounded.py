@@ -1,4 +1,4 @@
-"""A queue that is bounded, for feeding a file through it: `rq-lite work benchmarks.bounded`."""
+"""A bounded queue, through which a file is fed: `rq-lite work benchmarks.bounded`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is measured, and with which commands; nothing here imports another library."""
+"""The contenders and their commands; nothing here imports another library."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ HERE = ""  # the environment that runs the benchmark itself
 class Contender:
     """One library in one configuration.
 
-    `worker` is a command: `{python}` and `{bin}` stand for the interpreter and the scripts of its environment,
-    `{procs}` and `{slots}` for the sizes. It is started `procs` times unless it starts its processes itself.
-    `killed` says what becomes of the jobs that a killed worker had taken, set up as here: read in the library's
+    `worker` is a command: `{python}` and `{bin}` are replaced by the interpreter and the scripts of its environment,
+    `{procs}` and `{slots}` by the sizes. It is started `procs` times unless it starts its processes itself.
+    `killed` is what happens, with these settings, to the jobs that a killed worker had taken: read in the library's
     code and documentation, not measured.
     """
 
@@ -27,7 +27,7 @@ class Contender:
     worker: str
     killed: str
     jobs: int  # no-op jobs: enough for about 4 seconds on two cores
-    naps: int  # jobs of 50 ms, likewise
+    naps: int  # jobs of 50 ms: enough for about 4 seconds
     settings: str = ""  # what differs from the library's defaults, for the report
     venv: str = HERE
     starts_all: bool = False
@@ -46,7 +46,7 @@ class Contender:
         return self.python().exists()
 
     def commands(self, procs: int, slots: int, *, naps: bool = False) -> list[list[str]]:
-        """The worker commands to start; `naps` tells those that are tuned by length of job."""
+        """The worker commands to start; `naps`: for jobs that sleep, since some libraries are tuned by job length."""
         fields = {
             "python": self.python(),
             "bin": self.bin(),
@@ -185,7 +185,7 @@ ALL = (
         "lost",
         40_000,
         200,
-        settings="LPUSH and BRPOP through redis-py as it comes, JSON; no promise, for the ratios",
+        settings="LPUSH and BRPOP through redis-py with its defaults, JSON; no promise, for the ratios",
         concurrent=False,
         packages=("redis", "hiredis"),
         puts=20_000,

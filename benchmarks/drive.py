@@ -4,11 +4,11 @@
     python -m benchmarks.drive MODULE put N           no-op jobs one by one, timed
     python -m benchmarks.drive MODULE fill N          no-op jobs in batches where the library can, timed
     python -m benchmarks.drive MODULE nap N SECONDS   jobs that sleep
-    python -m benchmarks.drive MODULE ping N          one job at a time, each after the one before has arrived
-    python -m benchmarks.drive MODULE ask N           one job at a time, each result is waited for
+    python -m benchmarks.drive MODULE ping N          one job at a time, each put after the previous one has arrived
+    python -m benchmarks.drive MODULE ask N           one job at a time, waiting for each result
 
-MODULE offers `put(task, argument)`, plain or async, and perhaps `put_many(task, arguments)`, `start()`, and
-`ask(argument)`: the result of `echo`.
+MODULE has `put(task, argument)`, plain or async, and perhaps `put_many(task, arguments)`, `start()`, and
+`ask(argument)`, which returns the result of `echo`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from benchmarks import tally
 PAYLOAD = "x" * 100
 BATCH = 500
 ARRIVE_WITHIN = 30.0  # seconds
-PAUSE = 0.005  # seconds between two pings, so that everybody is idle again
+PAUSE = 0.005  # seconds between two pings, so that all processes are idle again
 
 
 class Producer:
-    """The same three verbs for plain and async libraries."""
+    """`put`, `put_many` and `ask` for plain and async libraries."""
 
     def __init__(self, module: Any) -> None:
         self.module = module
@@ -60,7 +60,7 @@ class Producer:
         return None
 
     async def ask(self, n: int) -> list[float]:
-        """Seconds from put to result, of each."""
+        """Seconds from put to result, for each of `n` jobs."""
         took = []
         for number in range(n):
             start = time.perf_counter()
@@ -78,7 +78,7 @@ async def run(action: str, producer: Producer, arguments: list[str]) -> dict[str
     await producer.start()
     n, start = int(arguments[0]), time.monotonic()
     if action == "put":
-        await producer.put("noop", [PAYLOAD])  # connects, and is not counted
+        await producer.put("noop", [PAYLOAD])  # connects; not counted
         start = time.monotonic()
         await producer.put("noop", [PAYLOAD] * n)
     elif action == "fill":
@@ -96,7 +96,7 @@ async def run(action: str, producer: Producer, arguments: list[str]) -> dict[str
 
 
 def wait_for_arrival(number: int) -> None:
-    """Until the file of delays has that many entries."""
+    """Wait until the file of delays has that many entries. Raises TimeoutError."""
     path = Path(os.environ[tally.FOLDER]) / "delays"
     deadline = time.monotonic() + ARRIVE_WITHIN
     while not path.exists() or path.stat().st_size < number * tally.DELAY.size:
@@ -106,7 +106,7 @@ def wait_for_arrival(number: int) -> None:
 
 
 def version(package: str) -> str:
-    """As installed; ours may run from the checkout without being installed."""
+    """The installed version; rq_lite may run from the checkout without being installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""What the figures depend on besides the code: the machine, and who else uses it."""
+"""What the figures depend on besides the code: the machine, and its load by other programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CALM = 0.1  # share of all cores
 
 
 def describe(redis_version: str) -> dict[str, Any]:
-    """The conditions, as they stand in the results."""
+    """The conditions, in the form of the results."""
     return {
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "processor": processor(),
@@ -33,7 +33,7 @@ def processor() -> str:
 
 
 def wait_for_calm(patience: float) -> float:
-    """The share of all cores in use by others, once it is low or when `patience` (seconds) ends."""
+    """The share of all cores that other programs use, once it is low or when `patience` (seconds) is over."""
     deadline = time.monotonic() + patience
     while (busy := busy_share()) > CALM and time.monotonic() < deadline:
         pass
@@ -41,7 +41,7 @@ def wait_for_calm(patience: float) -> float:
 
 
 def busy_share(seconds: float = 0.2) -> float:
-    """Over all cores, during that time; 0 where /proc is missing. Asked while nothing of ours is at work."""
+    """The used share of all cores, during that time; 0 without /proc. Call it while the benchmark itself is idle."""
     if not STAT.exists():
         return 0.0
     before = cpu_times()
@@ -51,13 +51,13 @@ def busy_share(seconds: float = 0.2) -> float:
 
 
 def cpu_times() -> tuple[int, int]:
-    """Ticks since the machine started: idle or waiting for a disk, and all."""
+    """Ticks since the machine started: those idle or waiting for a disk, and all."""
     ticks = [int(number) for number in STAT.read_text().splitlines()[0].split()[1:9]]
     return ticks[3] + ticks[4], sum(ticks)
 
 
 def resident(pid: int) -> float:
-    """A process's memory in RAM (VmRSS), MB. Raises OSError where /proc is missing, or when it has ended."""
+    """A process's memory in RAM (VmRSS), MB. Raises OSError without /proc, or if the process has ended."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     for line in lines:
         if line.startswith("VmRSS:"):

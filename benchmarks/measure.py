@@ -1,4 +1,4 @@
-"""One contender through all runs: put, drain no-op jobs, drain naps, ping. Everything it starts is ended here."""
+"""All runs of one contender: put, drain no-op jobs, drain naps, ping. Everything that it starts is ended here."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ NAP = 0.05  # seconds
 SLOTS = 200
 PINGS = 200
 WARM_UP = 20  # pings that are not counted
-POLL = 0.02  # seconds; the times themselves come from the workers
-STILL = 20.0  # seconds without any progress before a run is given up
+POLL = 0.02  # seconds between two reads of the tallies; the times in them come from the workers
+STILL = 20.0  # seconds without any progress after which a run has failed
 LONGEST_DRIVE = 120.0  # seconds a producer may take
-STOP_WITHIN = 1.0  # seconds; nobody has anything to finish then
+STOP_WITHIN = 1.0  # seconds; no worker has a job to finish then
 COMPLAINTS = ("WARN", "ERROR", "CRITICAL", "Error", "Traceback")
 
 
 class RunFailed(Exception):
-    """A contender did not finish; the message holds the end of its log."""
+    """A contender did not finish; the message has the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Bench:
     folder: Path
     scale: float = 1.0  # of the number of jobs
     jobs: int | None = None  # no-op jobs, instead of the contender's own number
-    results: bool = False  # somebody asks for them: contenders that keep results elsewhere set that up
+    results: bool = False  # the run reads results: contenders that store them separately set that up
     client: redis.Redis = field(init=False)
-    complaints: list[str] = field(default_factory=list)  # a contender that complains may be set up badly
+    complaints: list[str] = field(default_factory=list)  # warnings of a contender, which may be set up badly
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "client", redis.Redis.from_url(self.url))
@@ -68,7 +68,7 @@ class Bench:
         }
 
     def drive(self, *arguments: object) -> dict[str, Any]:
-        """Run the producer; its answer, or RunFailed with what it said."""
+        """Run the producer and return its answer. Raises RunFailed with its output."""
         command = [str(self.contender.python()), "-m", "benchmarks.drive", self.contender.module]
         try:
             done = subprocess.run(
@@ -96,7 +96,7 @@ class Bench:
 
     @contextmanager
     def workers(self, procs: int, slots: int, *, naps: bool = False) -> Iterator[Path]:
-        """Running workers; yields the file with what they say."""
+        """Run workers during the block; yields their log file."""
         log = self.folder / "workers.log"
         running: list[subprocess.Popen[bytes]] = []
         with log.open("w") as output:
@@ -115,7 +115,7 @@ class Bench:
             return progress
 
     def watch(self, log: Path, every: float = POLL) -> Iterator[tally.Progress]:
-        """What is done so far, every so many seconds; RunFailed when nothing has happened for a long while."""
+        """The progress so far, every `every` seconds. Raises RunFailed after STILL seconds without any."""
         seen, since = 0, time.monotonic()
         while True:
             progress = tally.read(self.folder)
@@ -133,13 +133,13 @@ def start(command: list[str], environment: dict[str, str], output: IO[str]) -> s
 
 
 def complaints(log: Path) -> list[str]:
-    """The first lines in which workers say that something is wrong."""
+    """The first warnings and errors in the workers' log."""
     lines = log.read_text(errors="replace").splitlines()
     return [line[:300] for line in lines if any(word in line for word in COMPLAINTS)][:3]
 
 
 def end(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Ask all, then kill each and what it has started in its session."""
+    """Send SIGTERM to all, then kill each with its whole session."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + STOP_WITHIN
@@ -165,7 +165,7 @@ def measure(contender: Contender, url: str, *, scale: float = 1.0, jobs: int | N
 
 
 def describe(contender: Contender, url: str) -> dict[str, Any]:
-    """What is measured: versions, command, settings and promise. Raises RunFailed if its environment is broken."""
+    """The contender's versions, command, settings and promise. Raises RunFailed if its environment is broken."""
     with tempfile.TemporaryDirectory(prefix="rq-lite-bench-") as folder:
         versions = Bench(contender, url, Path(folder)).drive("versions", *contender.packages)
     return {
@@ -180,10 +180,10 @@ def describe(contender: Contender, url: str) -> dict[str, Any]:
 
 
 def best_of(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Each figure from its best round, the others beside it.
+    """Each figure from its best round, with the other rounds beside it.
 
-    Whatever else the machine does can only make a round slower, so the best is the least disturbed one. That
-    makes contenders comparable only if each had a quiet round: `reference` tells, see `with_reference`.
+    Other programs can only make a round slower, so the best round is the least disturbed one. Contenders are
+    comparable only if each had a quiet round: `reference` shows that, see `with_reference`.
     """
     return {
         "put": best([r["put"] for r in rounds]),
@@ -202,10 +202,10 @@ def best(results: list[dict[str, Any]], by: str = "per_second") -> dict[str, Any
 
 
 def with_reference(run: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """Add what a bare round trip to the same Redis was worth just before and just after, per second.
+    """Add how many bare round trips per second the same Redis did just before and just after.
 
-    A round trip takes from 25 to 350 microseconds on the same machine, depending on who else uses its cores;
-    figures with different references were taken on different machines, so to say.
+    A round trip takes from 25 to 350 microseconds on the same machine, depending on the load of its cores;
+    figures with different references are as if from different machines.
     """
 
     @wraps(run)
@@ -218,7 +218,7 @@ def with_reference(run: Callable[..., dict[str, Any]]) -> Callable[..., dict[str
 
 
 def round_trips(client: redis.Redis, n: int = 1000) -> float:
-    """LPUSH one by one with redis-py as it comes, per second."""
+    """LPUSH one by one through redis-py with its defaults, per second."""
     start = time.monotonic()
     for _ in range(n):
         client.lpush("bench:reference", "x" * 100)
@@ -237,7 +237,7 @@ def puts(bench: Bench) -> dict[str, Any]:
 
 @with_reference
 def noops(bench: Bench, procs: int) -> dict[str, Any]:
-    """No-op jobs, all waiting before the workers start; from the first one's end to the last one's."""
+    """No-op jobs, all waiting before the workers start; timed from the end of the first to the end of the last."""
     bench.fresh()
     before = used_memory(bench.client)
     n = bench.jobs or bench.sized(bench.contender.jobs)
@@ -257,7 +257,7 @@ def noops(bench: Bench, procs: int) -> dict[str, Any]:
 
 @with_reference
 def naps(bench: Bench, procs: int = 2) -> dict[str, Any]:
-    """Jobs that sleep 50 ms, from the first one's end; `ideal` is the share of what the slots could do alone."""
+    """Jobs that sleep 50 ms, timed from the end of the first; `ideal` is the share of what the slots could do alone."""
     bench.fresh()
     room = procs * (SLOTS if bench.contender.concurrent else 1)
     n = bench.sized(bench.contender.naps, least=2 * room)
@@ -269,7 +269,7 @@ def naps(bench: Bench, procs: int = 2) -> dict[str, Any]:
 
 @with_reference
 def pings(bench: Bench) -> dict[str, Any]:
-    """From put to body on an idle queue with idle workers."""
+    """The time from put to body on an idle queue with idle workers."""
     bench.fresh()
     n = bench.sized(PINGS, least=20)
     with bench.workers(2, SLOTS):

@@ -1,4 +1,4 @@
-"""The producer side of the minimal loop, in the form that `drive` asks for."""
+"""The producer side of the minimal loop, in the form that `drive` needs."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The least code that keeps rq_lite's promise at rq_lite's speed: what the product is measured against.
+"""The least code that keeps rq_lite's promise at rq_lite's speed: the yardstick for rq_lite.
 
-    python -m benchmarks.minimal_loop SLOTS      one consumer; Redis is where BENCH_REDIS says
+    python -m benchmarks.minimal_loop SLOTS      one consumer; BENCH_REDIS is the URL of Redis
 
 Bounded put, delivery tags, an in-flight hash, settling and taking in one round trip, a bell instead of polling,
 long-lived slots, a deadline per job. No leases, retries, burying, supervision, several queues or clean stop:
-what those cost is the difference to the product. Not a model for the product's structure.
+the difference to rq_lite is the cost of those. It is not a model for rq_lite's structure.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ PENDING, META, BELL = "rq:{minimal}:pending", "rq:{minimal}:meta", "rq:{minimal}
 MAXSIZE = 50_000_000  # jobs
 MOST = 1000  # jobs taken per round trip
 TIMEOUT = 30.0  # seconds a job may run
-TICK = 0.1  # seconds between two looks for overdue jobs
+TICK = 0.1  # seconds between two checks for overdue jobs
 BLOCK = 1.0  # seconds a consumer waits at the bell; a lost token costs no more than this
 
-# KEYS pending, bell; ARGV bound, job...: pushes what fits and says how many those were.
+# KEYS pending, bell; ARGV bound, job...: pushes the jobs that fit and returns how many they were.
 PUT = """
 local room = tonumber(ARGV[1]) - redis.call('LLEN', KEYS[1])
 local n = math.min(#ARGV - 1, room)
@@ -61,7 +61,7 @@ return {tag, jobs}
 
 
 class Job(msgspec.Struct, array_like=True):
-    """What travels."""
+    """A job as it is stored in Redis."""
 
     id: str
     task: str
@@ -69,7 +69,7 @@ class Job(msgspec.Struct, array_like=True):
 
 
 class Overdue(BaseException):
-    """Raised inside a job that ran longer than it may."""
+    """Raised inside a job that runs longer than it may."""
 
 
 def connect() -> redis.Redis:
@@ -77,7 +77,7 @@ def connect() -> redis.Redis:
 
 
 class Producer:
-    """Puts one job or a batch of at most a few thousand; both wait for the answer."""
+    """Puts one job or a batch of at most a few thousand, and waits for the answer."""
 
     def __init__(self) -> None:
         self.script = connect().register_script(PUT)
@@ -90,7 +90,7 @@ class Producer:
 
 
 class Slot:
-    """One job after the other, for ever; the consumer's timer looks at `due`."""
+    """Runs one job after the other, for ever; the consumer's timer checks `due`."""
 
     def __init__(self, consumer: Consumer) -> None:
         self.due = float("inf")

@@ -1,4 +1,4 @@
-"""The producer side of rq_lite, in the form that `drive` asks for."""
+"""The producer side of rq_lite, in the form that `drive` needs."""
 
 from __future__ import annotations
 

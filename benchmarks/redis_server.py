@@ -20,7 +20,7 @@ START_WITHIN = 10.0  # seconds
 
 @dataclass(frozen=True)
 class Server:
-    """Where the server listens, and what it is."""
+    """The server's addresses and version."""
 
     url: str
     unix_url: str
@@ -29,9 +29,9 @@ class Server:
 
 @contextmanager
 def running() -> Iterator[Server]:
-    """Start a server, hand out its addresses, stop it and remove its folder.
+    """Run a server during the block; stop it and remove its folder afterwards.
 
-    Raises BrokerUnavailable when there is no server program, RuntimeError when it does not come up.
+    Raises BrokerUnavailable if there is no server program, RuntimeError if the server does not answer.
     """
     with tempfile.TemporaryDirectory(prefix="rq-lite-bench-") as folder:
         port, path = free_port(), Path(folder) / "redis.sock"
@@ -69,4 +69,4 @@ def wait_until_up(process: subprocess.Popen[bytes], path: Path) -> str:
                 return str(client.info("server")["redis_version"])
         except redis.ConnectionError:
             time.sleep(0.02)
-    raise RuntimeError(f"redis-server did not come up within {START_WITHIN:g} s (exit code {process.poll()})")
+    raise RuntimeError(f"redis-server did not answer within {START_WITHIN:g} s (exit code {process.poll()})")

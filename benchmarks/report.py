@@ -1,4 +1,4 @@
-"""`python -m benchmarks.report`: results.json as README.md and picture.svg; every number in them comes from there."""
+"""`python -m benchmarks.report`: writes README.md and picture.svg; all their numbers come from results.json."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ MEASURED = """\
 - Every contender runs the same three jobs ([bodies.py](bodies.py)), counted in the worker processes in shared memory
   ([tally.py](tally.py)), on a Redis of its own that writes nothing to disk, on TCP loopback. Redis, producer and
   workers share the machine's cores.
-- **no-op**: all jobs wait before the workers start; from the end of the first job to the end of the last. The argument
-  has 100 bytes. **50 ms**: jobs that sleep, and how much that is of what the slots could do without any queue; the
-  workers' uneven start counts here, in the figures further down it does not. **put**: one by one, without workers.
+- **no-op**: all jobs wait before the workers start; timed from the end of the first job to the end of the last. The
+  argument has 100 bytes. **50 ms**: jobs that sleep, and the share of what the slots could do without any queue; the
+  workers' uneven start counts here, but not in the figures further down. **put**: one by one, without workers.
   **put → body**: one job at a time on an idle queue.
-- Each contender is set up as its own documentation says for many short I/O jobs; see below. What the library has no
-  batched put for is put one by one.
-- Contenders take turns, round after round; each figure is the best of its rounds, since other users of a machine only
-  make a round slower. `LPUSH/s` is what bare LPUSH did just before and after the same run (the lower one): contenders
-  whose numbers there differ much had different machines, so to say. Numbers of different runs must not be compared.
+- Each contender is set up as its own documentation recommends for many short I/O jobs; see below. If a library has no
+  batched put, jobs are put one by one.
+- Contenders take turns, round after round; each figure is the best of its rounds, since other programs can only
+  make a round slower. `LPUSH/s` is the rate of bare LPUSH just before and after the same run (the lower one): if it
+  differs much, the contenders had, in effect, different machines. Numbers of different runs must not be compared.
 - The last column is read from the libraries' code and documentation, as set up here; it is not measured.
 """
 
 LIMITS = """\
-What limits them, where a target is missed:
+What limits these figures:
 
-- **Jobs of 50 ms**: the slots of a consumer fall into step, so that many stand empty during the same round trip, and
-  gevent's own timers cost a part, too (the minimal loop has both limits). Taking some jobs ahead of free slots would
-  hide the round trip, but a job that is taken ahead can be stuck behind long ones; so nothing is taken ahead.
-- **Server time at depth**: a take is O(batch) at any depth (`draining 1,000,000`, jobs/s, shows it); the time itself
-  varies with memory that is not in the cache, and from run to run.
-- **put → body**: Redis wakes the consumer, which then asks for the job: two hops, where the bare one is one.
-- **Items between two processes**: each put waits until Redis has answered it. `LPUSH and BRPOP` in the table is what
-  can be had so at best, without any promise; a manager keeps its items in its own memory. `put_many` and a loop over
-  the queue save the round trips.
+- **Jobs of 50 ms**: the slots of a consumer fall into step, so that many are empty during the same round trip, and
+  gevent's own timers cost some time, too (the minimal loop has both limits). Taking jobs before slots are free would
+  hide the round trip, but such a job can be stuck behind long ones; so none is taken ahead.
+- **Server time at depth**: a take is O(batch) at any depth (`draining 1,000,000`, jobs/s, shows it); its time
+  varies with how much of the memory is in the cache, and from run to run.
+- **put → body**: Redis wakes the consumer, which then takes the job: two hops, where bare BRPOP needs one.
+- **Items between two processes**: each put waits for Redis' answer. `LPUSH and BRPOP` in the table is the best
+  that is possible that way, without any promise; a manager keeps its items in its own memory. `put_many` and a loop
+  over the queue save the round trips.
 """
 
 AGAIN = """\
@@ -64,7 +64,7 @@ AGAIN = """\
     python -m benchmarks                          # about 12 minutes on 2 cores; writes results.json
     python -m benchmarks.report                   # writes README.md and picture.svg
 
-`--quick` runs a tenth of it, `--only ours,celery` some of the contenders, `--only-figures` the figures of rq_lite
+`--quick` runs a tenth of the jobs, `--only ours,celery` some of the contenders, `--only-figures` the figures of rq_lite
 alone, `--calm 30` waits up to 30 s for an idle machine before each measurement. Only a complete run replaces
 results.json. Versions are pinned in [requirements-peers.txt](requirements-peers.txt).
 """
@@ -93,11 +93,11 @@ def report(found: Row) -> str:
 
 def conditions(found: Row) -> str:
     machine = found["machine"]
-    warning = "**A smoke run with a tenth of the jobs: the numbers mean nothing.** " if found["quick"] else ""
+    warning = "**A smoke run with a tenth of the jobs: its numbers mean nothing.** " if found["quick"] else ""
     return (
         f"{warning}{machine['date']}, {machine['cores']} cores ({machine['processor']}), {machine['system']}, "
-        f"Redis {machine['redis']}, Python {machine['python']}. 2 worker processes × 200 jobs at a time; where a "
-        "process runs one job at a time (marked ¹), 2 × 1.\n"
+        f"Redis {machine['redis']}, Python {machine['python']}. 2 worker processes × 200 jobs at a time; 2 × 1 if a "
+        "process runs one job at a time (marked ¹).\n"
     )
 
 
@@ -146,7 +146,7 @@ def noop_rate(row: Row) -> float:
 
 
 def left_out(found: Row) -> str:
-    """Those who are missing, and why, in one line each."""
+    """The contenders that were not measured, and why, in one line each."""
     lines = [f"- {LABELS.get(name, name)}: {one_line(reason)}" for name, reason in found["left_out"].items()]
     return "\n".join(["Not measured:", "", *lines, ""]) if lines else ""
 
@@ -182,7 +182,7 @@ def settings(found: list[Row]) -> str:
         versions = ", ".join(f"{package} {version}" for package, version in row["versions"].items())
         command = row["worker"].replace("{python}", "python").replace("{bin}/", "")
         lines.append(f"- **{row['label']}**: `{command}`; {row['settings']}. {versions}.")
-        lines += [f"  Its workers said: {one_line(complaint)}" for complaint in row["complaints"]]
+        lines += [f"  Its workers logged: {one_line(complaint)}" for complaint in row["complaints"]]
     return "\n".join(lines) + "\n"
 
 

@@ -79,5 +79,5 @@ def met(figure: dict[str, Any]) -> str:
 
 
 def short(value: float) -> str:
-    """Three digits that count, more where it is whole anyway."""
+    """Three significant digits, or all digits before the point."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

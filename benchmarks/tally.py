@@ -1,8 +1,8 @@
-"""How every contender is counted: in the process that runs the job, in shared memory, without asking Redis.
+"""Counts the jobs of every contender: in the process that runs the job, in shared memory, without Redis.
 
 Each worker process maps one small file and writes three numbers into it: jobs done, time of the first,
 time of the last. The runner reads these files. Times are CLOCK_MONOTONIC, the same for all processes of a
-machine. Counting costs about a quarter of a microsecond per job and is the same for everybody.
+machine. Counting costs about a quarter of a microsecond per job, the same for every contender.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _cells: memoryview[float] | None = None
 
 @dataclass(frozen=True)
 class Progress:
-    """Jobs done, and when the first and the last were (seconds, monotonic)."""
+    """Jobs done, and when the first and the last of them ended (seconds, monotonic)."""
 
     done: int
     first: float
@@ -36,7 +36,7 @@ class Progress:
 
 
 def count() -> None:
-    """One more job is done; called by the last line of a job."""
+    """Count one more job; the last line of each job calls this."""
     cells = _cells or open_cells()
     now = time.monotonic()
     if not cells[0]:
@@ -46,7 +46,7 @@ def count() -> None:
 
 
 def open_cells() -> memoryview[float]:
-    """Map this process's file; a process that forks per job calls it first, so that its children share it."""
+    """Map this process's file. A process that forks per job calls this first, so that its children share the file."""
     global _cells
     path = Path(os.environ[FOLDER]) / f"{os.getpid()}.tally"
     path.write_bytes(CELLS.pack(0, 0, 0))
@@ -56,7 +56,7 @@ def open_cells() -> memoryview[float]:
 
 
 def arrived(sent: float) -> None:
-    """A job that was put at `sent` has reached its body; one append is atomic, whichever process does it."""
+    """Record that a job that was put at `sent` has reached its body. One append is atomic among processes."""
     delay = DELAY.pack(time.monotonic() - sent)
     file = os.open(Path(os.environ[FOLDER]) / "delays", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, delay)
@@ -64,14 +64,14 @@ def arrived(sent: float) -> None:
 
 
 def each(folder: Path) -> dict[int, Progress]:
-    """What every process has counted so far, by its id; those without a job are left out."""
+    """The counts of each process so far, by pid; processes without a job are left out."""
     raw = {int(path.stem): path.read_bytes() for path in folder.glob("*.tally")}
     cells = {pid: CELLS.unpack(numbers) for pid, numbers in raw.items() if len(numbers) == CELLS.size}
     return {pid: Progress(int(done), first, last) for pid, (done, first, last) in cells.items() if done}
 
 
 def read(folder: Path) -> Progress:
-    """What all processes together have counted so far."""
+    """The counts of all processes together so far."""
     busy = each(folder).values()
     if not busy:
         return Progress(0, 0.0, 0.0)

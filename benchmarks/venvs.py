@@ -19,7 +19,7 @@ def main() -> None:
     names = sys.argv[1:] or list(peers)
     unknown = sorted(set(names) - set(peers))
     if unknown:
-        sys.exit(f"no peer is called {', '.join(unknown)}; {PINNED.name} has {', '.join(peers)}")
+        sys.exit(f"no other library is called {', '.join(unknown)}; {PINNED.name} has {', '.join(peers)}")
     for name in names:
         install(name, peers[name])
 
@@ -37,7 +37,7 @@ def sections(lines: Iterable[str]) -> dict[str, list[str]]:
 
 
 def install(name: str, requirements: list[str]) -> None:
-    """Create its environment if it is not there, and bring it to these versions."""
+    """Create the library's environment if it is missing, and install these versions."""
     folder = VENVS / name
     if not folder.exists():
         venv.create(folder, with_pip=True)

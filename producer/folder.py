@@ -3,7 +3,7 @@
     python -m producer.folder incoming
 
 The same as `rq-lite produce --watch incoming --task workers.packages:unpack`. A package may be put twice, for
-instance after a restart of this program: unpacking twice is the same as unpacking once.
+instance after a restart of this program; `unpack` finds the second one done.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from workers.packages import RECEIVING, unpack
 
 
 def complete(folder: Path) -> set[Path]:
-    """The packages in it, NAME/NAME.zip, without those that are still being received."""
+    """The packages in a folder, NAME/NAME.zip, without those that are still being received."""
     found = (file.parent for file in folder.glob("*/*.zip") if file.stem == file.parent.name)
     return {package for package in found if not package.name.endswith(RECEIVING)}
 
 
 def packages(folder: Path) -> Iterator[Path]:
-    """The packages that are there, then each that gets its final name; until Ctrl-C."""
+    """The existing packages, then each that gets its final name, until Ctrl-C."""
     known: set[Path] = set()
-    # Also looked at every second without a change: network drives report none.
+    # The folder is also read every second: network drives report no changes.
     changes = watchfiles.watch(
         folder,
         watch_filter=None,
@@ -43,7 +43,7 @@ def packages(folder: Path) -> Iterator[Path]:
 
 
 def main(name: str) -> None:
-    for package in packages(Path(name).resolve()):  # the consumers may run in another folder
+    for package in packages(Path(name).resolve()):  # consumers may have another working directory
         unpack.put(str(package))
 
 

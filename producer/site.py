@@ -1,10 +1,10 @@
 """A small website to crawl:  python -m producer.site --port 8000
 
     /page/N     N from 0 to --pages, with a title and links to other pages
-    /healthz    says ok
+    /healthz    answers ok
 
-One process answers thousands of requests at once, for the reason that a consumer of rq_lite does: its first
-line patches, and from there on plain blocking code (`time.sleep` below) only blocks its own greenlet.
+One process answers thousands of requests at once, for the same reason as a consumer of rq_lite: its first line
+patches with gevent, and from then on plain blocking code (`time.sleep` below) blocks only its own greenlet.
 """
 
 import gevent.monkey
@@ -54,7 +54,7 @@ class Site:
             return "200 OK", "text/plain", "ok\n"
         match = re.fullmatch(r"/page/(0|[1-9]\d{0,8})", path, re.ASCII)
         if match is None or int(match[1]) > self.pages:
-            return "404 Not Found", "text/plain", f"there is /page/0 to /page/{self.pages}\n"
+            return "404 Not Found", "text/plain", f"no such page; there are /page/0 to /page/{self.pages}\n"
         time.sleep(self.delay)
         return "200 OK", "text/html; charset=utf-8", page(int(match[1]), self.pages)
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=2000, help="how many there are (default: 2000)")
     parser.add_argument("--delay", type=float, default=0.05, help="seconds a page takes (default: 0.05)")
     options = parser.parse_args()
-    # A crawler opens hundreds of connections at once; backlog is how many may wait to be accepted.
+    # A crawler opens hundreds of connections at once; `backlog` is how many of them may wait to be accepted.
     server = gevent.pywsgi.WSGIServer(
         (options.host, options.port), Site(options.pages, options.delay), backlog=4096, log=None
     )

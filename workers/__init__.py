@@ -1,4 +1,4 @@
-"""Three ready-made systems. `rq-lite work workers` imports this and so knows all their tasks."""
+"""Three ready-made systems. `rq-lite work workers` imports this module and with it all their tasks."""
 
 from workers import crawl, packages, tickets
 

@@ -1,12 +1,12 @@
 """Fetch web pages whose addresses come from strangers.
 
 The danger of such a task is where it connects to: a page may redirect to `http://169.254.169.254/`, a name
-may have a private address, and may have another one by the time it is asked for again. So a name is looked
+may have a private address, and may have another one at the next look-up. So a name is looked
 up once, *all* its addresses are checked, and the connection goes to a checked address, while the Host
 header and the certificate check keep the name.
 
-The other danger is work: a name that is never answered, a page that takes long to send or to read. So
-everything is counted, and nothing runs for long without a turn for the other greenlets of the process.
+The other danger is work: a name whose look-up never ends, a page that takes long to send or to parse. So
+everything is limited, and nothing runs for long without a turn for the other greenlets of the process.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from workers.markup import LONGEST_URL, Markup, text
 
 pages = Queue("pages")
 
-LookUp = Callable[[str, float], Sequence[str]]  # a host and the seconds there are to the addresses
+LookUp = Callable[[str, float], Sequence[str]]  # takes a host and a limit in seconds, returns addresses
 
 
 class FetchError(Exception):
@@ -59,24 +59,24 @@ class Limits:
     look_up: float = 5.0
     connect: float = 5.0  # per address tried
     read: float = 10.0  # longest silence
-    total: float = 25.0  # all redirects together; looked at after each read
+    total: float = 25.0  # all redirects together; checked after each read
     size: int = 1_000_000
     reads: int = 10_000  # pieces in which a body is sent
     redirects: int = 5
     links: int = 100
-    links_seen: int = 1_000  # looked at to find these
-    markup: int = 50_000  # tags, texts and comments looked at
+    links_seen: int = 1_000  # read to find these
+    markup: int = 50_000  # tags, texts and comments read
     allow_private: bool = False  # fetch from loopback and private addresses, too
 
 
 def is_private_allowed(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process's environment permits it; whatever else the variable says permits nothing."""
+    """Whether this process's environment permits private addresses; only "1" and "true" do."""
     return environ.get("RQ_LITE_ALLOW_PRIVATE", "").lower() in ("1", "true")
 
 
 LIMITS = Limits(allow_private=is_private_allowed())
 
-# No compression: what is read is then what was sent, and a small answer cannot unfold into a large one.
+# No compression, so that a small answer cannot unpack to a large one.
 HEADERS = {"User-Agent": "rq_lite-demo/0.1", "Accept": "text/html,*/*;q=0.5", "Accept-Encoding": "identity"}
 
 
@@ -98,7 +98,7 @@ def get(url: str, limits: Limits = LIMITS, look_up: LookUp | None = None) -> Pag
             try:
                 body = read(response, limits, deadline)
             finally:
-                response.close()  # unless all of it was read, the connection is of no use to the next fetch
+                response.close()  # the next fetch cannot use a connection with an unread rest
                 response.release_conn()
             target = response.get_redirect_location()
             if not target:
@@ -113,7 +113,7 @@ def get(url: str, limits: Limits = LIMITS, look_up: LookUp | None = None) -> Pag
 
 
 def checked(url: str) -> Url:
-    """The parts of a URL that we are ready to ask for. The same parser then makes the request from them."""
+    """The parts of a URL that may be fetched. The request is then made from these same parts. Raises FetchError."""
     if len(url) > LONGEST_URL:
         raise FetchError(f"{url[:100]}…: is longer than {LONGEST_URL:,} characters")
     parts = parse_url(url)
@@ -122,29 +122,29 @@ def checked(url: str) -> Url:
     if parts.scheme not in ("http", "https"):
         raise FetchError(f"{url}: only http:// and https:// are fetched")
     if not parts.host:
-        raise FetchError(f"{url}: there is no host in it")
-    if not parts.host.isprintable() or " " in parts.host:  # which not every release of urllib3 refuses
-        raise FetchError(f"{url}: {parts.host!r} is no host")
+        raise FetchError(f"{url}: has no host")
+    if not parts.host.isprintable() or " " in parts.host:  # not every release of urllib3 refuses them
+        raise FetchError(f"{url}: {parts.host!r} is not a host name")
     return parts
 
 
 # The system's resolver waits up to 40 s for name servers that are silent, and cannot be interrupted. So it
-# runs elsewhere, once for all that ask for the same name. (Under gevent these threads are greenlets, and gevent's own
-# threads do the work: the runtime has some more of them.) Whoever sends many silent names can occupy them all; then
-# further names wait, addresses do not.
+# runs in a thread, once for all fetches that need the same name. (Under gevent these threads are greenlets, and
+# gevent's own threads do the work: the consumer has more of them than usual.) Many silent names can occupy all
+# threads; then further names wait, addresses do not.
 LOOK_UPS = 500
 RESOLVERS = futures.ThreadPoolExecutor(LOOK_UPS, "look-up")
-ASKED: dict[str, tuple[float, futures.Future[Any]]] = {}  # by host: when, and what was found
+ASKED: dict[str, tuple[float, futures.Future[Any]]] = {}  # by host: when the look-up began, and its answer
 ASKING = threading.Lock()
 
 
 def shared_look_up(host: str, within: float) -> Sequence[str]:
-    """The addresses of a host, odd spellings included: for the system 2130706433 and 0177.1 are 127.0.0.1.
+    """The addresses of a host, odd spellings included: to the system 2130706433 and 0177.1 are 127.0.0.1.
 
-    They are remembered for a minute, and checked at each use, remembered or not.
+    They are cached for a minute; `addresses` checks them at each use. Raises FetchError.
     """
     try:
-        # The system's own function, which an address does not make wait, not gevent's, which would use a thread.
+        # The system's own function, which does not block for an address; gevent's would use a thread.
         answers = _socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
         answers = found_elsewhere(host, within)
@@ -152,7 +152,7 @@ def shared_look_up(host: str, within: float) -> Sequence[str]:
 
 
 def found_elsewhere(host: str, within: float) -> Any:
-    """What the system's resolver says of a name. Raises FetchError."""
+    """What the system's resolver answers for a name. Raises FetchError."""
     until = time.monotonic() + within
     while True:
         answer = asked(host)
@@ -160,17 +160,17 @@ def found_elsewhere(host: str, within: float) -> Any:
             return answer.result(max(0.0, until - time.monotonic()))
         except futures.TimeoutError as error:
             reason = "its name servers are silent"
-            if answer.cancel():  # or it would be looked up for nobody, and hold others up
+            if answer.cancel():  # not begun yet: no fetch needs it now, and it would delay others
                 reason = f"{LOOK_UPS} other names are being looked up"
             raise FetchError(f"{host}: no address found within {within:.2g} s, {reason}") from error
-        except futures.CancelledError:  # by a fetch that asked earlier, and whose time was up
+        except futures.CancelledError:  # by an earlier fetch whose time was up
             continue
         except (OSError, UnicodeError) as error:
             raise FetchError(f"{host}: no address found ({error})") from error
 
 
 def asked(host: str) -> futures.Future[Any]:
-    """What is being found, or was a moment ago; failures are not remembered."""
+    """The look-up of a host that is under way or at most a minute old, else a new one; failures are not kept."""
     with ASKING:
         now = time.monotonic()
         at, answer = ASKED.get(host, (now, None))
@@ -188,9 +188,9 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def is_public(address: str) -> bool:
-    """Whether an IPv4 or IPv6 address is one of the open Internet.
+    """Whether an IPv4 or IPv6 address belongs to the public Internet.
 
-    A v6 address that carries a v4 one (mapped, 6to4, NAT64) is judged by that: packets to it end up there.
+    A v6 address that carries a v4 one (mapped, 6to4, NAT64) is judged by the v4 one, where its packets end up.
     """
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv4Address):
@@ -204,7 +204,7 @@ def is_public(address: str) -> bool:
 
 
 def addresses(url: Url, limits: Limits, deadline: float, look_up: LookUp) -> Sequence[str]:
-    """All addresses of the host; if one of them is not public the host is refused."""
+    """All addresses of the host. Raises FetchError if one of them is not public and that is not permitted."""
     found = look_up((url.host or "").strip("[]"), min(limits.look_up, time_left(deadline)))
     for address in found:
         if not (limits.allow_private or is_public(address)):
@@ -220,16 +220,16 @@ def redirected(here: str, target: str) -> str:
     try:
         return urljoin(here, target)
     except ValueError as error:  # such as http://[
-        raise FetchError(f"{here}: redirected to {target!r}, which is no URL ({error})") from error
+        raise FetchError(f"{here}: redirected to {target!r}, which is not a URL ({error})") from error
 
 
 # --- the request --------------------------------------------------------------------------------------
 
 
 class Metered(io.RawIOBase):
-    """What comes from a server, headers and all, up to a limit, and with a turn for the other greenlets.
+    """Everything that a server sends, headers included, up to a limit, with a turn for other greenlets at each read.
 
-    http.client reads as many interim answers, chunk lines and trailers as there are.
+    http.client itself does not limit interim answers, chunk lines and trailers.
     """
 
     def __init__(self, raw: io.RawIOBase) -> None:
@@ -241,7 +241,7 @@ class Metered(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int | None:
         if self.left <= 0:
-            raise HTTPError("the response, with its headers, is more than a page may have")
+            raise HTTPError("the response, with its headers, is larger than a page may be")
         time.sleep(0)
         count = self.raw.readinto(buffer)
         self.left -= count or 0
@@ -269,10 +269,10 @@ class HttpsPool(urllib3.HTTPSConnectionPool):
 
 
 def pools(context: ssl.SSLContext) -> urllib3.PoolManager:
-    """Shared by all greenlets (or threads) of this process.
+    """Connection pools that all greenlets (or threads) of this process share.
 
-    With room for 1,000 connections per address, so that none is thrown away after its first use; `retries=False`:
-    redirects and errors are dealt with here.
+    They keep 1,000 connections per address, so that none is closed after its first use; `retries=False`: `get`
+    handles redirects and errors itself.
     """
     made = urllib3.PoolManager(num_pools=200, maxsize=1000, retries=False, ssl_context=context)
     made.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
@@ -283,7 +283,7 @@ POOLS = pools(ssl.create_default_context())
 
 
 def connect(url: Url, limits: Limits, deadline: float, look_up: LookUp) -> urllib3.BaseHTTPResponse:
-    """Ask for `url` at the first of its addresses that answers; the body is still to be read."""
+    """Request `url` from the first of its addresses that accepts a connection; the body is not read yet."""
     failure: Exception | None = None
     for address in addresses(url, limits, deadline, look_up):
         left = time_left(deadline)
@@ -306,7 +306,7 @@ def connect(url: Url, limits: Limits, deadline: float, look_up: LookUp) -> urlli
 
 
 def read(response: urllib3.BaseHTTPResponse, limits: Limits, deadline: float) -> bytes:
-    """The body up to one byte more than its limit. `read1` returns what is there, so that the clock is looked at."""
+    """The body, up to one byte above its limit. `read1` returns what has arrived, so that the deadline is checked."""
     body = bytearray()
     for number in range(limits.reads):
         if number % 100 == 99:
@@ -316,11 +316,11 @@ def read(response: urllib3.BaseHTTPResponse, limits: Limits, deadline: float) ->
         body += chunk
         if not chunk or len(body) > limits.size:
             return bytes(body)
-    raise HTTPError(f"its body comes in more than {limits.reads:,} pieces")
+    raise HTTPError(f"its body arrives in more than {limits.reads:,} pieces")
 
 
 def pause(deadline: float) -> None:
-    """A turn for the other greenlets: what is there already is read, and parsed, without one."""
+    """Give the other greenlets a turn: reading and parsing what has arrived does not give them one."""
     time_left(deadline)
     time.sleep(0)
 
@@ -328,7 +328,7 @@ def pause(deadline: float) -> None:
 def time_left(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
-        raise TimeoutError("took longer in total than a page may take")
+        raise TimeoutError("took longer than a page may take in total")
     return left
 
 

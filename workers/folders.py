@@ -1,7 +1,7 @@
-"""Folders held open: what is done in one stays in it, whatever others rename, or link to elsewhere, meanwhile.
+"""Folders held open: every operation stays in its folder, whatever other processes rename or link meanwhile.
 
-A path is looked up again by each call that is given it, and whoever may write in one of its folders decides where
-the next call ends. A descriptor stands for one folder; each step down from it takes one name and follows no link.
+Each call that is given a path looks it up again, and any process that may write in one of its folders decides where
+that call ends. A descriptor always means the same folder; each step down from it takes one name and follows no link.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY
 
 
 class Folder:
-    """One folder, held until it is closed or forgotten. `path` is how it was found, for messages only."""
+    """One folder, held open until `close` or garbage collection. `path` is how it was found, for messages only."""
 
     def __init__(self, held: int, path: Path) -> None:
         self.held = held
@@ -26,30 +26,30 @@ class Folder:
 
     @classmethod
     def at(cls, path: Path) -> Folder:
-        """By a path of our own, links included."""
+        """The folder at a trusted path; links are followed."""
         return cls(os.open(path, FOLDER), path)
 
     def folder(self, name: str) -> Folder:
-        """One that is in it. Raises OSError for a link as well."""
+        """A folder inside this one. Raises OSError for a link as well."""
         return Folder(os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=self.held), self.path / name)
 
     def make(self, name: str) -> Folder:
-        """One that is in it from now on, if it was not before."""
+        """A folder inside this one, created if it is missing."""
         with suppress(FileExistsError):
             os.mkdir(name, dir_fd=self.held)
         return self.folder(name)
 
     def create(self, name: str) -> io.FileIO:
-        """A new file to write; never one that is there, or what a link leads to."""
+        """A new file to write; never an existing one, or the target of a link."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         return io.FileIO(os.open(name, flags, 0o666, dir_fd=self.held), "w")
 
     def read(self, name: str) -> io.FileIO:
-        """Whatever has this name, unless it is a link. Opening a pipe does not wait for its other end."""
+        """Open whatever has this name, unless it is a link. Opening a pipe does not wait for its other end."""
         return io.FileIO(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self.held), "r")
 
     def look(self, name: str) -> os.stat_result | None:
-        """What has this name, a link as a link; None: nothing."""
+        """The state of what has this name, of a link itself; None: there is nothing."""
         try:
             return os.stat(name, dir_fd=self.held, follow_symlinks=False)
         except FileNotFoundError:
@@ -65,11 +65,11 @@ class Folder:
         os.rename(name, new_name or name, src_dir_fd=self.held, dst_dir_fd=to.held)
 
     def remove(self, name: str) -> None:
-        """A file, a link or a folder with all that is in it, if it is there."""
+        """Remove a file, a link or a folder with all that is in it, if it is there."""
         found = self.look(name)
         if found is None:
             return
-        with suppress(IsADirectoryError, PermissionError):  # macOS has the second for folders
+        with suppress(IsADirectoryError, PermissionError):  # macOS raises the second for folders
             os.unlink(name, dir_fd=self.held)
             return
         for _, folders, files, held in os.fwalk(name, topdown=False, dir_fd=self.held):
@@ -80,12 +80,12 @@ class Folder:
         os.rmdir(name, dir_fd=self.held)
 
     def remove_empty(self, name: str) -> None:
-        """Unless there is something in it."""
+        """Remove the folder unless there is something in it."""
         with suppress(OSError):
             os.rmdir(name, dir_fd=self.held)
 
     def try_lock(self) -> bool:
-        """For as long as it is held. The lock leaves no file behind, and goes with its process."""
+        """Lock the folder while it is held; False: another run has it. It ends with its process and leaves no file."""
         try:
             fcntl.flock(self.held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -93,11 +93,11 @@ class Folder:
         return True
 
     def sync(self) -> None:
-        """Have the names in it survive a power cut."""
+        """Make the names in this folder survive a power cut."""
         os.fsync(self.held)
 
     def sync_all(self) -> None:
-        """The same for all folders below, too."""
+        """The same, with all folders below."""
         for _, _, _, held in os.fwalk(".", dir_fd=self.held):
             os.fsync(held)
 
@@ -116,14 +116,14 @@ class Folder:
 
 
 class Branch:
-    """The way down to one folder after the other. What two of them have in common is opened once."""
+    """The open folders on the way down to the last one asked for; the next one reuses those that they share."""
 
     def __init__(self, root: Folder) -> None:
         self._open = [root]
         self._names: list[str] = []
 
     def down(self, names: Sequence[str]) -> Folder:
-        """The folder at the end of these names, made with those on the way. Raises OSError where a name is taken."""
+        """The folder at the end of these names; missing ones are made. Raises OSError if a name is not a folder."""
         common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self._names, names, strict=False)))
         for folder in self._open[common + 1 :]:
             folder.close()

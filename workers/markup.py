@@ -1,6 +1,6 @@
-"""What is on a page, whatever it is that a server calls HTML: its title and its links.
+"""The title and the links of a page, whatever a server calls HTML.
 
-The work is bounded by what is looked at, not by what is found: a page can be made of a million tags, or of one.
+The limits count what is read, not what is found: a page can consist of a million tags, or of a single one.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ LONGEST_TAG = 64 * 1024
 
 
 class Enough(Exception):
-    """Markup has all that it looks for, or has looked at all that it may."""
+    """Markup has found everything, or has read as much as it may."""
 
 
 class Markup(HTMLParser):
-    """Picks the title and the links from whatever a server calls HTML. `pause` is called every now and then."""
+    """Picks the title and the links. `pause` is called every 1,000 tags and every 16 KiB."""
 
     def __init__(self, url: str, max_links: int, max_seen: int, max_markup: int, pause: Callable[[], None]) -> None:
         super().__init__(convert_charrefs=True)
         self.base = url
         self.base_named = False  # the first <base> counts
         self.max_links = max_links
-        self.max_seen = max_seen  # links looked at
-        self.max_markup = max_markup  # tags, texts and comments looked at
+        self.max_seen = max_seen  # links read
+        self.max_markup = max_markup  # tags, texts and comments read
         self.pause = pause
         self.links: dict[str, None] = {}  # ordered, each once
         self.links_seen = 0
@@ -53,10 +53,10 @@ class Markup(HTMLParser):
         self.in_title = False
 
     def read(self, html: str) -> None:
-        # No close(): half a tag at the end is left alone. The parser begins each piece with what the last one
-        # has left of it; a longer piece then follows, so that nothing is looked at more than three times.
+        # No close(): half a tag at the end is ignored. The parser starts each piece with the unparsed rest of the
+        # last one; the piece is then at least as long as that rest, so that nothing is read more than three times.
         at = 0
-        with suppress(Enough, AssertionError):  # the second: a declaration is beyond it; what was found counts
+        with suppress(Enough, AssertionError):  # the second: a declaration that it cannot parse; what was found counts
             while at < len(html):
                 end = at + max(PIECE, len(self.rawdata))
                 self.feed(html[at:end])
@@ -112,7 +112,7 @@ class Markup(HTMLParser):
 
 
 def absolute(base: str, href: str) -> str | None:
-    """The link without its #fragment; None for one that no browser would follow to a page."""
+    """The absolute link without its #fragment; None for one that no browser would follow to a page."""
     if len(href) > LONGEST_URL:
         return None
     try:

@@ -1,14 +1,14 @@
 """Unpack ZIP packages that strangers deliver into a folder, and move them to an archive.
 
     incoming/abc-downloading/     still being received: left alone
-    incoming/abc/abc.zip          complete: the sender's last step was the rename to this name
+    incoming/abc/abc.zip          complete: the sender renamed the folder as its last step
     archive/abc/abc.zip           done
     archive/abc/content/…         what was in it
 
-The sender may go on writing, renaming and linking in what it has delivered. So it is unpacked where only we
-write, in the archive; the sender's folder is held open, and its ZIP opened once. The ZIP is in one of the two
-folders at any time, and a single rename moves it: a run that is killed at any point leaves a package that the
-next run unpacks afresh. The price: both folders must be on one filesystem.
+The sender can still write, rename and link in the folder that it has delivered. So a package is unpacked in the
+archive, where only the consumers write; the sender's folder is held open, and its ZIP opened once. The ZIP is in one
+of the two folders at any time, and a single rename moves it: a run that is killed at any point leaves a package that
+the next run unpacks afresh. The price: both folders must be on one filesystem.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ packages = Queue("packages")
 
 RECEIVING = "-downloading"
 CHUNK = 256 * 1024
-BLOCK = 4096  # bytes of disk that a file or folder takes besides what is in it
+BLOCK = 4096  # bytes of disk that a file or folder takes besides its content
 
 
 class PackageError(Exception):
-    """This package is refused; it stays where it is. The message names it and the reason."""
+    """This package is refused and stays where it is. The message names it and the reason."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """Sizes in bytes."""
 
-    entries: int = 10_000  # files and folders, those included that only stand in the way to a file
+    entries: int = 10_000  # files and folders, including those on the way to a file
     directory: int = 4 * 1024 * 1024  # the ZIP's list of entries, which is read into memory as a whole
-    written: int = 2 * 1024**3  # what is really written, whatever the headers say, and a block for each entry
+    written: int = 2 * 1024**3  # the bytes really written, whatever the headers say, plus a block for each entry
     ratio: int = 100  # written per byte of ZIP …
-    ratio_from: int = 10 * 1024**2  # … looked at from here on: a small log may well shrink more
+    ratio_from: int = 10 * 1024**2  # … checked above this size: a small log may well compress better
 
 
 LIMITS = Limits()
 
 
-# In a thread: files make their reader wait without a turn for the others of a loop, and syncing them does so long.
+# In a thread, because file operations, and above all fsync, block a greenlet without giving the others a turn.
 @packages.task(timeout=600, run_in="thread")
 def unpack(package: str) -> str:
-    """Unpack incoming/NAME/NAME.zip and move the package to the archive; returns where it is now.
+    """Unpack incoming/NAME/NAME.zip and move the package to the archive; returns its new path.
 
     The archive is the folder RQ_LITE_ARCHIVE, or `archive` beside the incoming folder.
     """
@@ -91,9 +91,9 @@ def archive(package: Path, folder: Path, limits: Limits = LIMITS) -> Path:
 
 
 def check_package(package: Path) -> None:
-    # The names that are made of it, a dot in front or .zip behind, must be possible, too.
+    # The names derived from it, with a dot in front or .zip behind, must be possible, too.
     if package.name.startswith(".") or not 0 < len(os.fsencode(package.name)) <= 250:
-        raise PackageError(f"{package}: is no name for a package")
+        raise PackageError(f"{package}: is not a name for a package")
     if package.name.endswith(RECEIVING):
         raise PackageError(f"{package}: is still being received; it is ready once it has lost {RECEIVING!r}")
 
@@ -106,7 +106,7 @@ def incoming_of(package: Path) -> Folder:
 
 
 def is_done(package: Path, incoming: Folder, shelf: Folder) -> bool:
-    """Whether it is in the archive. Raises PackageError when that holds another one."""
+    """Whether the package is in the archive. Raises PackageError if the archive has another one of this name."""
     found = shelf.look(package.name)
     if found is None:
         return False
@@ -119,9 +119,9 @@ def is_done(package: Path, incoming: Folder, shelf: Folder) -> bool:
 
 
 def bring(package: Path, incoming: Folder, shelf: Folder, place: Folder, limits: Limits) -> None:
-    """Unpack into `place`, then have the ZIP there, too; where this fails the ZIP is where it was."""
+    """Unpack into `place`, then move the ZIP there, too; if this fails the ZIP is where it was."""
     name = zip_of(package)
-    # There is one in `place` already where a run was killed that had moved it.
+    # The ZIP is in `place` already if a run was killed after moving it.
     source = delivered(package, incoming, shelf) if place.look(name) is None else place
     with open_regular(source, name, limits.directory) as file:
         before = identity(os.fstat(file.fileno()))
@@ -142,7 +142,7 @@ def delivered(package: Path, incoming: Folder, shelf: Folder | None = None) -> F
     try:
         folder = incoming.folder(package.name)
     except FileNotFoundError as error:
-        raise PackageError(f"{package}: no such package, and none of this name in the archive") from error
+        raise PackageError(f"{package}: no such package, and the archive has no package of this name") from error
     except OSError as error:  # a link is refused as well
         raise PackageError(f"{package}: is not a folder that can be opened ({error.strerror})") from error
     if shelf is not None and folder.state().st_dev != shelf.state().st_dev:
@@ -158,7 +158,7 @@ def zip_of(package: Path) -> str:
 
 
 def identity(state: os.stat_result | None) -> tuple[int, ...] | None:
-    """Changes when another file takes its place, and when it is written to."""
+    """A value that changes when the file is replaced or written to."""
     return state and (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
 
 
@@ -167,13 +167,13 @@ def identity(state: os.stat_result | None) -> tuple[int, ...] | None:
 
 @contextmanager
 def exclusive(shelf: Folder, name: str) -> Iterator[Folder]:
-    """A folder in the archive that this run alone has until it ends, without what a killed run has left in it.
+    """A folder in the archive that only this run uses until it ends, without the leftovers of a killed run.
 
-    The lock is on the folder itself, and who waits for it may find that it was moved to its final place. Where it
-    was not, nothing is left of it but a ZIP that it has taken over.
+    The lock is on the folder itself, so a run that waits for it may find that it was moved to its final place. If it
+    was not moved, only a ZIP that was already taken over stays in it at the end.
     """
     while True:
-        with suppress(FileNotFoundError):  # removed in this instant, by the run before
+        with suppress(FileNotFoundError):  # the previous run has just removed it
             place = shelf.make(name)
             if place.try_lock() and place.is_same(shelf.look(name)):
                 break
@@ -193,7 +193,7 @@ def exclusive(shelf: Folder, name: str) -> Iterator[Folder]:
 
 
 class Frugal(io.BufferedReader):
-    """Refuses large reads. zipfile makes exactly one: the list of entries, as long as the file says it is."""
+    """Refuses large reads. zipfile makes exactly one: the list of entries, of the size that the file claims."""
 
     def __init__(self, raw: io.FileIO, path: Path, largest: int) -> None:
         super().__init__(raw)
@@ -209,12 +209,12 @@ class Frugal(io.BufferedReader):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         if whence == os.SEEK_SET and offset < 0:  # else an OSError, like those of a failing disk
-            raise ValueError("it points to before its beginning")
+            raise ValueError("it points before its beginning")
         return super().seek(offset, whence)
 
 
 def open_regular(folder: Folder, name: str, largest_read: int) -> Frugal:
-    """Open the ZIP, never a link, a pipe or a device in its place, or a file that is another's as well."""
+    """Open the ZIP; refuse a link, a pipe, a device, and a file with several hard links. Raises PackageError."""
     path = folder.path / name
     try:
         raw = folder.read(name)
@@ -232,7 +232,7 @@ BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, 
 
 
 def write(file: Frugal, target: Folder, limits: Limits) -> None:
-    """Unpack everything into the new folder `target`, and see it safely onto the disk."""
+    """Unpack everything into the new folder `target`, and sync it to the disk."""
     size = os.fstat(file.fileno()).st_size
     quota = Quota(limits, size)
     try:
@@ -256,12 +256,12 @@ def write_entry(source: zipfile.ZipFile, entry: zipfile.ZipInfo, branch: Branch,
     if entry.is_dir():
         branch.down([*above, name])
         return
-    # Never into a file that is already there. Modes and owners in the ZIP are not taken over.
+    # Never into an existing file. Modes and owners in the ZIP are ignored.
     with source.open(entry) as packed, branch.down(above).create(name) as file:
         written = copy(packed, file, quota)
         os.fsync(file.fileno())
     if written != entry.file_size:
-        raise PackageError(f"{entry.filename!r} is {written:,} bytes long and not {entry.file_size:,}")
+        raise PackageError(f"{entry.filename!r} is {written:,} bytes long, not {entry.file_size:,}")
 
 
 def copy(packed: IO[bytes], file: io.FileIO, quota: Quota) -> int:
@@ -292,12 +292,12 @@ class Quota:
 
 
 def check(entries: list[zipfile.ZipInfo], limits: Limits, size: int) -> None:
-    """Look at all entries before the first byte is written. Raises PackageError."""
+    """Check all entries before the first byte is written. Raises PackageError."""
     if len(entries) > limits.entries:
         raise PackageError(f"has {len(entries):,} entries, more than {limits.entries:,}")
     seen: set[str] = set()
     for entry in entries:
-        # Both names: as it stands in the list, and as zipfile reads it (cut at a NUL, or from an extra field)
+        # Both names: the one in the list, and the one that zipfile reads (cut at a NUL, or from an extra field)
         check_name(entry.orig_filename)
         check_name(entry.filename)
         check_kind(entry)
@@ -305,13 +305,13 @@ def check(entries: list[zipfile.ZipInfo], limits: Limits, size: int) -> None:
         if name in seen:
             raise PackageError(f"has the name {name!r} twice")
         seen.add(name)
-    # What is read is then no more than the file, whatever comes of it.
+    # This bounds what is read by the size of the file, whatever it unpacks to.
     if sum(entry.compress_size for entry in entries) > size:
         raise PackageError("is broken (its entries share their data: together they are larger than the file)")
 
 
 def count(entries: list[zipfile.ZipInfo], limits: Limits) -> int:
-    """Files and folders that these entries make. Raises PackageError when there are too many."""
+    """How many files and folders these entries make. Raises PackageError when there are too many."""
     tree: dict[str, Any] = {}
     made = 0
     for entry in entries:
@@ -334,7 +334,7 @@ FOREIGN = re.compile(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:|^/")
 
 
 def check_name(name: str) -> None:
-    """A relative path made of plain names, of a length and depth that any filesystem takes."""
+    """Refuse all but relative paths of plain names, of a length and depth that any filesystem takes."""
     parts = name.removesuffix("/").split("/")
     if FOREIGN.search(name) or any(part in ("", ".", "..") for part in parts):
         raise PackageError(f"has an entry named {name[:200]!r}, which does not stay inside the package")
@@ -346,7 +346,7 @@ def check_kind(entry: zipfile.ZipInfo) -> None:
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFDIR if entry.is_dir() else stat.S_IFREG):
         raise PackageError(f"has {entry.filename!r}, which is a link or another special file")
-    if entry.flag_bits & 0x2041:  # encrypted, strongly encrypted, hidden headers
+    if entry.flag_bits & 0x2041:  # encrypted, strongly encrypted, or hidden headers
         raise PackageError(f"has {entry.filename!r}, which is encrypted")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise PackageError(f"has {entry.filename!r}, compressed in a way that we do not read")
+        raise PackageError(f"has {entry.filename!r}, whose compression is not supported")

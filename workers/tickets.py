@@ -1,4 +1,4 @@
-"""A hundred buyers, a few tickets: as many sales as there are tickets, and no lock.
+"""A hundred buyers, a few tickets: each ticket is sold once, without a lock.
 
 Nothing here reads first and writes later. "A ticket is free, this buyer has none, so it is theirs" is one
 statement to a database that every process of the machine shares, and one statement happens or does not.
@@ -32,12 +32,12 @@ SELL = """
 """
 
 
-FIRST_SALE = 10  # tickets on offer where nobody has opened a sale
+FIRST_SALE = 10  # tickets on offer if no sale was opened
 
 
 @tickets.task(timeout=60)
 def buy(buyer: str) -> int | None:
-    """The number of this buyer's ticket; None when all are sold. Asking again sells nothing more."""
+    """The number of this buyer's ticket; None when all are sold. A second call for a buyer sells nothing more."""
     with database() as db:
         try:
             db.execute(SELL, {"buyer": buyer})
@@ -53,14 +53,14 @@ def buy(buyer: str) -> int | None:
 def open_sale(count: int) -> None:
     """Offer tickets number 1 to `count`. Those sold already stay sold."""
     with database() as db:
-        db.execute("BEGIN IMMEDIATE")  # no buyer finds the table there and the tickets not yet
+        db.execute("BEGIN IMMEDIATE")  # no buyer finds the table without its tickets
         db.execute(SCHEMA)
         db.execute(OFFER, {"count": count})
         db.execute("COMMIT")
 
 
 def sold() -> dict[int, str]:
-    """Who has which ticket."""
+    """The buyers of the sold tickets, by number."""
     with database() as db:
         return dict(db.execute("SELECT number, buyer FROM tickets WHERE buyer IS NOT NULL ORDER BY number"))
 
@@ -71,7 +71,7 @@ def folder() -> Path:
 
 @contextmanager
 def database() -> Iterator[sqlite3.Connection]:
-    """A connection of one's own, each statement its own transaction; waits up to 30 s for other writers."""
+    """A new connection, each statement its own transaction; waits up to 30 s for other writers."""
     folder().mkdir(parents=True, exist_ok=True)
     db = sqlite3.connect(folder() / "tickets.sqlite", timeout=30, isolation_level=None)
     try:

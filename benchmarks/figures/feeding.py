@@ -18,24 +18,24 @@ from benchmarks import bounded, machine
 from benchmarks.figures.figure import Figure, Site
 from benchmarks.measure import SLOTS, Bench, RunFailed, end, start
 
-LOOK = 0.002  # seconds between two looks at the queue's length
+LOOK = 0.002  # seconds between two samples of the queue's length
 RQ_LITE = [sys.executable, "-m", "rq_lite"]
 WORKER = [*RQ_LITE, "work", "benchmarks.bounded", "--procs", "2", "--greenlets", str(SLOTS)]
 PRODUCE = [*RQ_LITE, "produce", "--task", "benchmarks.bounded:line", "--no-progress"]
-SETTLED = 0.1  # of the lines: then the producer has met everything that it will meet again and again
+SETTLED = 0.1  # of the lines: by then the producer has been through all its code
 LONGEST = 300.0  # seconds
 
 
 @dataclass
 class Samples:
-    """What was seen from outside."""
+    """What was measured from outside."""
 
     lengths: list[int] = field(default_factory=list)
-    resident: list[float] = field(default_factory=list)  # MB, at the same moments
+    resident: list[float] = field(default_factory=list)  # MB, at the same times
     put: list[int] = field(default_factory=list)  # jobs so far
 
     def growth(self, lines: int) -> tuple[float, float]:
-        """Medians of the resident memory, MB: of the first tenth after settling, and of the last."""
+        """Medians of the resident memory, MB: of the first tenth after settling, and of the last tenth."""
         settled = [mb for mb, put in zip(self.resident, self.put, strict=True) if put >= SETTLED * lines]
         tenth = max(1, len(settled) // 10)
         return statistics.median(settled[:tenth]), statistics.median(settled[-tenth:])
@@ -52,15 +52,15 @@ def feed(site: Site) -> Iterator[Figure]:
     first, last = samples.growth(lines)
     full = sum(length >= 0.9 * bound for length in samples.lengths) / len(samples.lengths)
     how = (
-        f"`rq-lite produce` of a file of {lines:,} lines of 100 bytes into a queue bounded at {bound:,}, drained by "
-        f"2 consumers × {SLOTS} meanwhile"
+        f"`rq-lite produce` of a file of {lines:,} lines of 100 bytes into a queue bounded at {bound:,}, drained at "
+        f"the same time by 2 consumers × {SLOTS}"
     )
     yield Figure("a file through a bounded queue", lines / seconds, "jobs/s", how)
     yield Figure(
         "the producer's growth",
         last - first,
         "MB",
-        f"the same run: VmRSS, median of the last tenth ({last:.1f} MB) less that of the first ({first:.1f} MB), "
+        f"the same run: VmRSS, median of the last tenth ({last:.1f} MB) minus that of the first ({first:.1f} MB), "
         f"which begins when {SETTLED:.0%} of the lines are put",
         2.0,
         "at most",
@@ -70,7 +70,7 @@ def feed(site: Site) -> Iterator[Figure]:
         "the longest the queue was",
         max(samples.lengths),
         "jobs",
-        f"the same run: LLEN seen {len(samples.lengths):,} times from outside; at 90 % of the bound or above "
+        f"the same run: LLEN read {len(samples.lengths):,} times from outside; at 90 % of the bound or above "
         f"{full:.0%} of the time",
         bound,
         "at most",
@@ -78,7 +78,7 @@ def feed(site: Site) -> Iterator[Figure]:
 
 
 def produce(bench: Bench, path: Path) -> tuple[Samples, float]:
-    """Feed the file and look on; what was seen, and how long it took."""
+    """Feed the file and sample; returns the samples and the seconds that it took. Raises RunFailed."""
     samples, began = Samples(), time.monotonic()
     with tempfile.TemporaryFile("w+") as said:
         process = start([*PRODUCE, str(path)], bench.environment(), said)
@@ -112,7 +112,7 @@ def look_on(process: subprocess.Popen[bytes], client: redis.Redis, samples: Samp
 
 @contextmanager
 def running(bench: Bench, command: list[str]) -> Iterator[Path]:
-    """A worker, stopped in the end; yields the file with what it says."""
+    """Run a worker during the block; yields its log file."""
     log = bench.folder / "worker.log"
     with log.open("w") as output:
         process = start(command, bench.environment(), output)

@@ -1,4 +1,4 @@
-"""What a figure is, and what every measurement of one gets to work with."""
+"""A figure, and the tools that every measurement of one gets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MET = {"at least": operator.ge, "at most": operator.le}
 
 @dataclass(frozen=True)
 class Figure:
-    """One number, what it should be, and how it came about. `rounds` are all the numbers behind it."""
+    """One number, its target, and how it was measured. `rounds` are all the numbers behind it."""
 
     name: str
     value: float
@@ -53,7 +53,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Site:
-    """The private Redis, and how thorough to be."""
+    """The private Redis, and how thorough the measurements are."""
 
     url: str
     quick: bool = False
@@ -63,14 +63,14 @@ class Site:
 
     @contextmanager
     def bench(self, name: str = "ours") -> Iterator[Bench]:
-        """A contender with an empty folder for its tallies; the Redis is as it was left."""
+        """A contender with an empty folder for its tallies; Redis keeps its data."""
         contender = next(contender for contender in ALL if contender.name == name)
         with TemporaryDirectory(prefix="rq-lite-bench-") as folder:
             yield Bench(contender, self.url, Path(folder))
 
     @contextmanager
     def producer(self) -> Iterator[Producer]:
-        """The putting side, in this process, on an emptied Redis."""
+        """A producer in this process, on an emptied Redis."""
         producer = Producer(self.url)
         producer.client.flushall()
         try:
@@ -87,7 +87,7 @@ class Producer:
         self.broker = Broker(url)
 
     def task(self, queue: str = "bench") -> Task[[str], None]:
-        """The no-op job on that queue, unbounded as far as any benchmark goes."""
+        """The no-op job on that queue, whose bound no benchmark reaches."""
         return Queue(queue, maxsize=50_000_000, broker=self.broker).task(bodies.noop)
 
     def ping(self) -> Task[[float], None]:

@@ -1,4 +1,4 @@
-"""Items through a Queue beside the standard library's for several processes, `multiprocessing.Manager().Queue()`."""
+"""Items through a Queue beside the standard library's queue between processes, `multiprocessing.Manager().Queue()`."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from rq_lite import Queue
 from rq_lite.broker import Broker, Link
 from rq_lite.client import leases
 
-SLICE = 200  # items, then it is the next one's turn
+SLICE = 200  # items; then it is the next queue's turn
 AHEAD = 100
 TRANSPORT = "all on Unix sockets"
 OURS, AT_ONCE, THEIRS = "Queue()", f"Queue(ahead={AHEAD})", "Manager().Queue()"
-BARE = "LPUSH and BRPOP"  # what no queue on Redis can be faster than that hears of each put before the next
+BARE = "LPUSH and BRPOP"  # no queue on Redis that waits for the answer to each put can be faster
 
 
 class Items(Protocol):
-    """What both queues have."""
+    """The methods that all queues have."""
 
     def put(self, item: Any) -> None: ...
     def get(self) -> Any: ...
 
 
 class Bare:
-    """Redis' own commands, with nothing around them."""
+    """Redis' own commands, without a queue."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -80,8 +80,8 @@ def one_process(site: Site, queues: dict[str, Items]) -> Iterator[Figure]:
             settle(queue, SLICE)
     found = {name: statistics.median(rates) for name, rates in rounds.items()}
     how = (
-        f"small items, {SLICE} put and then got one by one in one process, everybody on one core (between two a wake-up"
-        " may cost more than all the rest, by chance); medians of slices in turn"
+        f"small items, {SLICE} put and then got one by one in one process, all processes on one core (between two cores"
+        " a wake-up may happen to cost more than all the rest); medians of slices in turn"
     )
     yield from figures("one process", found, how, {})
 
@@ -99,7 +99,7 @@ def two_processes(site: Site, queues: dict[str, Items]) -> Iterator[Figure]:
 
 
 def in_batches(site: Site, broker: Broker, theirs: Items) -> Figure:
-    """As fast as it goes: what the other has no word for. Settled, too."""
+    """rq_lite at its fastest, by batches that the manager's queue does not have; settling included."""
     items, rounds = site.size(20_000, 2_000), site.size(5, 2)
     ours: list[float] = []
     other: list[float] = []
@@ -112,8 +112,8 @@ def in_batches(site: Site, broker: Broker, theirs: Items) -> Figure:
         ours.append(items / (time.perf_counter() - began))
         other.append(statistics.median(there_and_back(theirs) for _ in range(10)))
     how = (
-        f"{items:,} small items through put_many and a loop over Queue(ahead={AHEAD}) that settles them; put "
-        f"and get beside, in one process, {TRANSPORT}; best of rounds: {max(ours):,.0f}/s beside {max(other):,.0f}/s"
+        f"{items:,} small items through put_many and a loop over Queue(ahead={AHEAD}) that settles them, beside put "
+        f"and get, in one process, {TRANSPORT}; best of rounds: {max(ours):,.0f}/s beside {max(other):,.0f}/s"
     )
     return Figure(f"put_many and a loop beside {THEIRS}", max(ours) / max(other), "×", how)
 
@@ -127,7 +127,7 @@ def figures(who: str, found: dict[str, float], how: str, rounds: dict[str, list[
 
 @contextmanager
 def on_one_core(pids: list[int]) -> Iterator[None]:
-    """Where the system can do it."""
+    """Keep these processes on one core during the block, if the system can."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -151,14 +151,14 @@ def there_and_back(queue: Items) -> float:
 
 
 def settle(queue: Items, items: int) -> None:
-    """Not counted: the other has nothing like it."""
+    """Settle the items; not timed, because the manager's queue has no such step."""
     if isinstance(queue, Queue):
         for _ in range(items):
             queue.task_done()
 
 
 def from_another_process(queue: Items, items: int) -> float:
-    """Seconds from the first item that was got to the last, while another process puts them."""
+    """Seconds from the first get to the last, while another process puts the items."""
     producer = multiprocessing.get_context("fork").Process(target=put_all, args=(queue, items))
     producer.start()
     queue.get()

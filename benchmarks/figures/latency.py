@@ -13,8 +13,8 @@ from benchmarks.drive import ARRIVE_WITHIN
 from benchmarks.figures.figure import Figure, Site
 from benchmarks.measure import SLOTS, RunFailed
 
-PAUSE = 0.005  # seconds between two, so that everybody is idle again
-WARM_UP = 20  # that are not counted
+PAUSE = 0.005  # seconds between two jobs, so that all processes are idle again
+WARM_UP = 20  # jobs that are not counted
 
 
 def hop(site: Site) -> Iterator[Figure]:
@@ -38,7 +38,7 @@ def hop(site: Site) -> Iterator[Figure]:
 
 
 def send_and_wait(send: Callable[[], object], folder: Path, number: int) -> None:
-    """One after the other: the next is sent when this one has arrived and everybody waits again."""
+    """Send one job and wait until it has arrived and all processes are idle again. Raises RunFailed."""
     send()
     path, deadline = folder / "delays", time.monotonic() + ARRIVE_WITHIN
     while not path.exists() or path.stat().st_size < number * tally.DELAY.size:

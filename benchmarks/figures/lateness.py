@@ -1,6 +1,6 @@
-"""How late delayed jobs begin on an idle machine, and how long Redis is at one step when a million are due at once.
+"""How late delayed jobs begin on an idle machine, and how long one step takes Redis when a million are due at once.
 
-By itself: `python -m benchmarks.figures.lateness`.
+To run it alone: `python -m benchmarks.figures.lateness`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ARRIVE_WITHIN = 30.0  # seconds after the last one was due
 
 
 def late(site: Site) -> Iterator[Figure]:
-    """Delayed jobs, put in any order, due at moments by chance."""
+    """Delayed jobs, put in any order, due at random times."""
     n, spread = site.size(1000, 200), float(site.size(20, 4))
     with site.producer() as producer, site.bench() as bench:
         ping = producer.ping()
@@ -38,16 +38,14 @@ def late(site: Site) -> Iterator[Figure]:
                 ping.using(delay=delay).put(time.monotonic() + delay)
             wait_for(producer, WARM_UP + n, SOONEST + spread + ARRIVE_WITHIN)
             times = sorted(1000 * delay for delay in tally.delays(bench.folder)[WARM_UP:])
-    how = (
-        f"{n:,} jobs due at moments by chance within {spread:g} s, on 2 idle consumers × {SLOTS}: from due to its body"
-    )
+    how = f"{n:,} jobs due at random times within {spread:g} s, on 2 idle consumers × {SLOTS}: from due time to body"
     rounds = {"p50": [times[n // 2]], "p90": [times[int(n * 0.9)]], "max": [times[-1]]}
     yield Figure("delayed job, late by, p99", times[int(n * 0.99)], "ms", how, 50, "at most", rounds=rounds)
     yield Figure("delayed job, late by, p50", times[n // 2], "ms", how)
 
 
 def wait_for(producer: Producer, n: int, seconds: float) -> None:
-    """Until all are done: every job writes its lateness before it is acked."""
+    """Wait until all are done: every job writes its lateness before it is acked. Raises RunFailed."""
     deadline = time.monotonic() + seconds
     while int(producer.client.hget("rq:{bench}:meta", "done") or 0) < n:
         if time.monotonic() > deadline:
@@ -56,7 +54,7 @@ def wait_for(producer: Producer, n: int, seconds: float) -> None:
 
 
 def at_once(site: Site) -> Iterator[Figure]:
-    """A million jobs that are due already, promoted as a supervisor does it."""
+    """A million jobs that are already due, promoted as a supervisor does it."""
     n = site.size(1_000_000, 100_000)
     with site.producer() as producer:
         fill(producer.client, n)
@@ -68,7 +66,7 @@ def at_once(site: Site) -> Iterator[Figure]:
         while producer.broker.tends.promote("bench", BATCH)[0] == BATCH:
             pass
         took = time.monotonic() - start
-        # What a script calls stands there, too.
+        # The slow log also has the commands that a script calls.
         entries = [entry for entry in producer.client.slowlog_get(KEPT) if entry["command"].startswith(b"EVALSHA")]
         times = sorted(entry["duration"] / 1000 for entry in entries)
         if len(times) < n // BATCH or producer.client.llen("rq:{bench}:pending") != n:
@@ -80,7 +78,7 @@ def at_once(site: Site) -> Iterator[Figure]:
 
 
 def fill(client: redis.Redis, n: int) -> None:
-    """As many delayed puts would have left it, without waiting for them."""
+    """Write the entries that `n` delayed puts would write, but faster."""
     for first in range(0, n, 1000):
         members = {
             b"s%016d|" % number + encode(Message(VERSION, new_id(), "benchmarks.bodies:noop", ["x" * 100])): 1

@@ -1,4 +1,4 @@
-"""Results: one at a time on an idle queue, beside the others that acknowledge jobs; and Executor.map."""
+"""Results: one at a time on an idle queue, beside other libraries that acknowledge jobs; and Executor.map."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from benchmarks.figures.figure import Figure, Site
 from benchmarks.measure import SLOTS, RunFailed
 from rq_lite import Executor, Queue
 
-ASKED = ("ours", "dramatiq", "taskiq", "saq", "rq-simple")  # who acknowledge jobs, or move them, and keep results
-WARM_UP = 50  # that are not counted
+ASKED = ("ours", "dramatiq", "taskiq", "saq", "rq-simple")  # acknowledge or move jobs, and keep results
+WARM_UP = 50  # jobs that are not counted
 ROUNDS = 3
-SETTLE = 3.0  # seconds in which all workers have begun: SAQ's drop what they find running then
+SETTLE = 3.0  # seconds in which all workers start: SAQ's drop jobs that they find running at their start
 
 
 def round_trip(site: Site) -> Iterator[Figure]:
@@ -40,7 +40,7 @@ def round_trip(site: Site) -> Iterator[Figure]:
     best = {name: min(found) for name, found in medians.items()}
     others = {name: value for name, value in best.items() if name != "ours"}
     how = (
-        f"medians of {n - WARM_UP} results, asked for one after the other on 2 idle consumers × {SLOTS}; best of "
+        f"medians of {n - WARM_UP} results, one after the other, on 2 idle consumers × {SLOTS}; best of "
         "interleaved rounds"
     )
     rounds = {f"{name}, ms": found for name, found in medians.items()}

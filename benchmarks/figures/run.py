@@ -1,4 +1,4 @@
-"""All figures, one measurement after the other; one that fails does not take the others with it."""
+"""All figures, one measurement after the other; if one fails the others are still measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.figures.figure import Figure, Site
 
 
 def groups(known: throughput.Rates) -> dict[str, Callable[[Site], Iterable[Figure]]]:
-    """The measurements, each for one or a few figures; `known` are no-op jobs/s measured in the same run."""
+    """The measurements, each of one or a few figures; `known` are no-op jobs/s measured in the same run."""
     return {
         "no-op jobs": partial(throughput.beside, known=known),
         "jobs of 50 ms": throughput.naps_short,
@@ -36,7 +36,7 @@ def groups(known: throughput.Rates) -> dict[str, Callable[[Site], Iterable[Figur
 
 
 def run(site: Site, known: throughput.Rates, calm: float) -> Iterator[dict[str, Any]]:
-    """Each figure as it stands in the results, with the others' share of the machine before and after."""
+    """Each figure in the form of the results, with other programs' share of the machine before and after."""
     for name, measured in groups(known).items():
         before = machine.wait_for_calm(calm)
         click.echo(f"figures: {name} (others use {before:.0%} of the machine)", err=True)
@@ -50,5 +50,5 @@ def run(site: Site, known: throughput.Rates, calm: float) -> Iterator[dict[str, 
 
 
 def failed(name: str, reason: str) -> dict[str, Any]:
-    """In the place of figures that could not be measured."""
+    """A placeholder for figures that could not be measured."""
     return {"name": name, "value": None, "unit": "", "target": None, "met": False, "how": reason[:500], "rounds": {}}

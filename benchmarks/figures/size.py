@@ -1,4 +1,4 @@
-"""What waiting jobs, an idle consumer and a start of the command cost."""
+"""The cost of waiting jobs, of an idle consumer, and of a start of the command."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def redis_memory(site: Site) -> Iterator[Figure]:
         grown, listed = used_memory(client) - before, list_memory(client) - first
         entry = len(client.lindex(PENDING, 0) or b"")
     how = (
-        f"growth of used_memory with {n:,} jobs with a 100-byte argument, by the {entry} bytes of one as it is "
-        f"encoded; MEMORY USAGE of the list says {listed / n / entry:.2f}"
+        f"growth of used_memory by {n:,} jobs with a 100-byte argument, divided by the {entry} bytes of an encoded "
+        f"job; by MEMORY USAGE of the list it is {listed / n / entry:.2f}"
     )
     yield Figure("Redis memory per waiting job", grown / n / entry, "× its bytes", how, 1.3, "at most")
 
 
 def list_memory(client: redis.Redis) -> int:
-    """Bytes, all entries counted."""
+    """The list's size in bytes, counting all entries."""
     return client.memory_usage(PENDING, samples=0) or 0
 
 
@@ -46,7 +46,7 @@ def consumer(site: Site) -> Iterator[Figure]:
         with bench.workers(1, SLOTS) as log:
             next(progress for progress in bench.watch(log) if progress.done >= 2)
             (pid,) = tally.each(bench.folder)
-            time.sleep(site.size(1, 0))  # idle; what is measured is not an event
+            time.sleep(site.size(1, 0))  # the consumer is idle at the end of it
             resident = machine.resident(pid)
     how = f"VmRSS of a consumer of `rq-lite work` with {SLOTS} idle slots, after two jobs of an app without imports"
     yield Figure("an idle consumer", resident, "MB", how, 60, "at most")

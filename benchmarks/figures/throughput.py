@@ -16,21 +16,21 @@ from benchmarks.figures.figure import Figure, Producer, Site
 from benchmarks.measure import SLOTS, Bench, noops
 from rq_lite.broker import Acks, Link
 
-CLOSE = 0.002  # seconds between two looks at the tallies where the moment of a job counts
+CLOSE = 0.002  # seconds between two reads of the tallies if the time of a single job matters
 PEERS = {contender.name for contender in ALL if contender.venv}
-LEAD = 1.5  # seconds that one consumer may begin before the other: it takes more of the jobs
-SLICE = 100  # puts; short enough that whatever disturbs one of two slices disturbs the next one, too
+LEAD = 1.5  # seconds that one consumer may start before the other, and so take more of the jobs
+SLICE = 100  # puts; so few that a disturbance of one of two slices also hits the next one
 
 Rates = Mapping[str, float]  # no-op jobs/s at 2 × 200 by contender, best of all rounds
 
 
 def rates(contenders: list[dict[str, Any]]) -> dict[str, float]:
-    """From the results of contenders measured in the same run."""
+    """No-op jobs/s by contender, from the results of the same run."""
     return {c["name"]: n["per_second"] for c in contenders for n in c["noop"] if n["procs"] == 2}
 
 
 def beside(site: Site, known: Rates) -> Iterator[Figure]:
-    """No-op jobs: how much of the minimal loop's rate, and how many times the fastest peer's."""
+    """No-op jobs: the rate, and its ratio to the minimal loop's and to the fastest other library's."""
     how = "no-op jobs, 100-byte argument, 2 consumers × 200; each contender's best of interleaved rounds"
     rounds: dict[str, list[float]] = {}
     if not {"ours", "minimal"} <= known.keys():
@@ -71,7 +71,7 @@ def steady(site: Site, seconds: float, slots: int, waves: int, target: float) ->
     """The share of what the slots could do: from the end of the first wave of jobs on, over whole waves.
 
     Whole waves, because jobs that begin together end together: a window that cuts a wave would count too much
-    or too little. Each consumer is taken by itself, so that their start-up does not count.
+    or too little. Each consumer is timed separately, so that their start-up does not count.
     """
     with site.bench() as bench:
         bench.fresh()
@@ -89,7 +89,7 @@ def steady(site: Site, seconds: float, slots: int, waves: int, target: float) ->
 
 
 def crossings(bench: Bench, log: Any, first: int, last: int) -> list[float]:
-    """For each of two consumers, seconds from its `first`-th job's end to its `last`-th one's."""
+    """For each of two consumers, the seconds from the end of its `first`-th job to the end of its `last`-th."""
     began: dict[int, float] = {}
     ended: dict[int, float] = {}
     for _ in bench.watch(log, CLOSE):
@@ -111,13 +111,13 @@ def puts(site: Site) -> Iterator[Figure]:
             start = time.monotonic()
             producer.task().put_many(PAYLOAD for _ in range(n))
             many.append(n / (time.monotonic() - start))
-    how = f"{n:,} jobs with a 100-byte argument in batches of 500 as by default; best of {len(many)} rounds"
+    how = f"{n:,} jobs with a 100-byte argument in batches of 500, the default; best of {len(many)} rounds"
     yield Figure("put_many", max(many), "jobs/s", how, 200_000, rounds={"jobs/s": many})
     with site.producer() as producer:
         ours, bare = put_slices(producer, site.size(100, 10))
     how = (
         f"{len(ours)} slices of {SLICE} puts and of {SLICE} LPUSH of 100 bytes through redis-py's default client, "
-        "in turn in one process; the medians' ratio"
+        "in turn in one process; the ratio of the medians"
     )
     ratio = statistics.median(bare) / statistics.median(ours)
     yield Figure("put beside a bare LPUSH", ratio, "×", how, 0.75)
@@ -125,7 +125,7 @@ def puts(site: Site) -> Iterator[Figure]:
 
 
 def put_slices(producer: Producer, slices: int) -> tuple[list[float], list[float]]:
-    """Seconds of each slice of ours, and of each of LPUSH; the first of both warms up and does not count."""
+    """Seconds of each slice of puts and of each slice of LPUSH; the first of both warms up and does not count."""
     ours, bare = [], []
     put, push = producer.task().put, producer.client.lpush
     for _ in range(slices + 1):
@@ -141,19 +141,23 @@ def put_slices(producer: Producer, slices: int) -> tuple[list[float], list[float
 
 
 def depth(site: Site) -> Iterator[Figure]:
-    """Whether a deep queue is slower: jobs per second with all the machine's noise, and the server's part alone."""
+    """Whether a deep queue is slower: jobs per second with the machine's noise, and the server's time alone."""
     deep, some = site.size(1_000_000, 60_000), site.size(300_000, 20_000)
     rounds: dict[str, list[float]] = {f"of {deep:,}": [], f"of {some:,}": []}
     for _ in range(site.size(2, 1)):
         for waiting, found in zip((deep, some), rounds.values(), strict=True):
             found.append(first_jobs(site, waiting, some))
     ratio = max(rounds[f"of {deep:,}"]) / max(rounds[f"of {some:,}"])
-    how = f"no-op jobs/s over the first {some:,} of {deep:,} waiting : the same of {some:,}; best of interleaved rounds"
+    how = (
+        f"no-op jobs/s over the first {some:,} of {deep:,} waiting, divided by that of {some:,}; best of interleaved "
+        "rounds"
+    )
     yield Figure(f"draining {deep:,} beside {some:,}", ratio, "×", how, 0.95, rounds=rounds)
     shallow, below = exchanges(site, deep, site.size(300, 20))
     how = (
-        f"the server's own time (INFO commandstats) for exchanges of {SLOTS} jobs, done by hand in turn on a queue of "
-        f"{deep:,} and one of 1,000: a producer that kept 1,000 waiting would share the cores; the medians' ratio"
+        f"the server's own time (INFO commandstats) for exchanges of {SLOTS} jobs, made in turn by one process on a "
+        f"queue of {deep:,} and one of 1,000, since a producer that keeps 1,000 waiting would share the cores; the "
+        "ratio of the medians"
     )
     yield Figure(
         f"server time per job at {deep:,} waiting beside 1,000",
@@ -174,7 +178,7 @@ def first_jobs(site: Site, waiting: int, some: int) -> float:
 
 
 def exchanges(site: Site, deep: int, rounds: int) -> tuple[list[float], list[float]]:
-    """Microseconds of the server per job taken and acked: on a queue of 1,000, and on one of `deep`."""
+    """The server's microseconds per job taken and acked: on a queue of 1,000 jobs, and on one of `deep`."""
     shallow, below = [], []
     with site.producer() as producer:
         link = producer.broker.link()
@@ -189,7 +193,7 @@ def exchanges(site: Site, deep: int, rounds: int) -> tuple[list[float], list[flo
 
 
 def server_time(producer: Producer, queue: str, link: Link) -> float:
-    """Of four takes and the acks of what they took."""
+    """The server's microseconds per job, for four takes and the acks of their jobs."""
     broker = producer.broker
     broker.takes.register(queue, "benchmark", link=link)
     before, taken = script_time(producer.client), 0
@@ -199,10 +203,10 @@ def server_time(producer: Producer, queue: str, link: Link) -> float:
         acks = list(range(reply.tag + 1, reply.tag + 1 + len(reply.jobs)))
         taken += len(acks)
     if taken != 4 * SLOTS:
-        raise RuntimeError(f"queue {queue}: {taken} jobs came instead of {4 * SLOTS}")
+        raise RuntimeError(f"queue {queue}: {taken} jobs were taken instead of {4 * SLOTS}")
     return (script_time(producer.client) - before) / taken
 
 
 def script_time(client: redis.Redis) -> float:
-    """Microseconds the server has spent in scripts so far."""
+    """Microseconds that the server has spent in scripts so far."""
     return float(client.info("commandstats")["cmdstat_evalsha"]["usec"])

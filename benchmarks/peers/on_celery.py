@@ -1,6 +1,6 @@
 """Celery on Redis, gevent pool.
 
-From its guides: `-P gevent -c N` for I/O (concurrency/gevent), results ignored where nobody reads them and a
+From its guides: `-P gevent -c N` for I/O (concurrency/gevent), results ignored if no program reads them, and a
 prefetch multiplier above 1 for short tasks, 1 for long ones (optimizing). Acknowledges before running, the default.
 """
 

@@ -1,7 +1,7 @@
 """dramatiq on Redis, `dramatiq-gevent`.
 
 From its guide: `dramatiq-gevent app -p P -t N`, N greenlets in each of P processes (advanced); the middleware
-that is on by default, prefetch as it comes (two messages per greenlet). Each greenlet acknowledges on a connection
+that is on by default, the default prefetch (two messages per greenlet). Each greenlet acknowledges on a connection
 of its own, more than redis-py's pool gives by default: at 100 it fails with "Too many connections" and stalls.
 """
 

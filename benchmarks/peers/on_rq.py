@@ -2,8 +2,8 @@
 
     python -m benchmarks.peers.on_rq Worker|SimpleWorker
 
-From its documentation: a worker runs one job at a time, for more start more workers; a worker script of one's
-own that imports the application before the fork (workers, performance notes); `result_ttl=0` where nobody reads
+From its documentation: a worker runs one job at a time, for more start more workers; a custom worker script
+that imports the application before the fork (workers, performance notes); `result_ttl=0` if no program reads
 results.
 """
 

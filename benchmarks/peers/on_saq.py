@@ -45,5 +45,5 @@ async def put(task: str, argument: object) -> None:
 
 
 async def ask(argument: float) -> Any:
-    # It looks for the result again and again: here every millisecond (0.5 s as it comes).
+    # SAQ polls for the result: here every millisecond (by default every 0.5 s).
     return await queue.apply("echo", argument=argument, poll_interval=0.001)

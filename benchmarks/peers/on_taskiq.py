@@ -16,8 +16,7 @@ from benchmarks import bodies, tally
 broker = RedisStreamBroker(url=os.environ["BENCH_REDIS"], queue_name="benchmark", max_connection_pool_size=1000)
 
 
-# Where results are asked for: it knows only how to look for one again and again; here every millisecond (0.2 s as it
-# comes).
+# For runs that read results: Taskiq can only poll for them; here every millisecond (by default every 0.2 s).
 if os.environ.get("BENCH_RESULTS"):
     broker = broker.with_result_backend(RedisAsyncResultBackend(redis_url=os.environ["BENCH_REDIS"], result_ex_time=60))
 

@@ -1,6 +1,6 @@
-"""Runs under faults: what the processes of such a run write down, and what can be proved from it.
+"""Runs under faults: the history that the processes of such a run write, and what it proves.
 
-A history is a folder with a file for each process, `*.jsonl`. Each line is a moment, one JSON object: `t` (seconds of
-the machine's monotonic clock), `w` (seconds since 1970), `at` (the moment's name) and its facts. `reading.py` lists the
-moments that the checker knows; others may stand between them.
+A history is a folder with a file for each process, `*.jsonl`. Each line is an event, one JSON object: `t` (seconds of
+the machine's monotonic clock), `w` (seconds since 1970), `at` (the event's name) and its facts. `reading.py` lists the
+events that the checker reads; it skips others.
 """

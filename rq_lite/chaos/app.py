@@ -11,6 +11,6 @@ queue = Queue("chaos", maxsize=10_000)
 
 @queue.task
 def nap(_number: int, seconds: float) -> None:
-    """Sleep so long; the number tells the jobs of a run apart."""
+    """Sleep for `seconds`; the number makes each job of a run unique."""
     if seconds:
         time.sleep(seconds)

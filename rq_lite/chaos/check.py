@@ -1,6 +1,6 @@
-"""Says which promises a history breaks: `python -m rq_lite.chaos.check FOLDER`.
+"""Prints which promises a history breaks: `python -m rq_lite.chaos.check FOLDER`.
 
-Exit code 0: every promise held, one line of figures. 1: a line for each broken promise. 2: this is no history.
+Exit code 0: every promise held, one line of figures. 1: a line for each broken promise. 2: this is not a history.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     violations: tuple[str, ...]  # each begins with the name of its invariant, I1 to I12
     put: int  # jobs whose put was answered with ok
-    lost: int  # jobs that I1 LOST says so of
+    lost: int  # jobs with a finding I1 LOST
     accepted_twice: int  # jobs with a breach of I5
-    recovered: int  # jobs whose put was never answered, and which were there after all
+    recovered: int  # jobs whose put was never answered, but which were in Redis
     runs: int
     distinct: int  # jobs that ran
     again: int  # jobs that ran more than once
-    accepted: int  # acks that were surely accepted
+    accepted: int  # acks that were certainly accepted
     stale: int  # results that were refused
     buried: int  # jobs in the dead sets at the end
     faults: int
     inflight: int  # jobs in flight at the faults, together
     gaps: tuple[float, ...]  # seconds from the end of a fault until jobs were taken (infinite: never), if any waited
-    jobs_per_second: float  # from the beginning of the first run to the end of the last
+    jobs_per_second: float  # from the start of the first run to the end of the last
 
     @property
     def recovery(self) -> float | None:
-        """The longest gap; None: no job waited at any fault's end."""
+        """The longest gap; None: no job waited at the end of any fault."""
         return max(self.gaps, default=None)
 
     @property
@@ -52,7 +52,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     def figures(self) -> str:
         """The figures in one line."""
         parts = [
-            f"{self.put:,} put" + (f" and {self.recovered:,} unsure that were" if self.recovered else ""),
+            f"{self.put:,} put"
+            + (f" and {self.recovered:,} of unknown outcome that were stored" if self.recovered else ""),
             f"{self.runs:,} runs of {self.distinct:,} jobs ({self.again:,} ran again)",
             f"{self.accepted:,} accepted, {self.stale:,} stale",
             f"{self.faults:,} faults with {self.inflight:,} in flight",
@@ -63,7 +64,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def struck(findings: list[Finding], kind: str) -> int:
-    """How many jobs there are findings of this kind about; one that is about no job counts as one."""
+    """How many jobs have findings of this kind; a finding without a job counts as one."""
     return len({text if job is None else job for text, job in findings if text.startswith(kind)})
 
 
@@ -74,7 +75,7 @@ def back_after(recovery: float) -> str:
 def check(history: Path | History, demands: Demands | None = None) -> Verdict:
     """Judge a folder of *.jsonl files, or the lines of such files by their names.
 
-    Raises UsageError, naming file and line, for what is no history.
+    Raises UsageError, naming file and line, if it is not a history.
     """
     ledger = Ledger()
     for name, lines in open_folder(history) if isinstance(history, Path) else history.items():
@@ -106,12 +107,14 @@ def verdict(ledger: Ledger, findings: list[Finding]) -> Verdict:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--drained", is_flag=True, help="Nothing may be left to run (I2).")
-@click.option("--fifo", is_flag=True, help="Jobs begin in the order they were put: one consumer, one slot (I10).")
-@click.option("--recover", type=float, metavar="SECONDS", help="Jobs are taken so soon after each fault (I11).")
-@click.option("--most-runs", type=int, metavar="N", help="No job runs more often (I12).")
+@click.option("--drained", is_flag=True, help="No job may be left to run (I2).")
+@click.option("--fifo", is_flag=True, help="Jobs must begin in the order of their puts: one consumer, one slot (I10).")
+@click.option(
+    "--recover", type=float, metavar="SECONDS", help="Jobs must be taken within this time after each fault (I11)."
+)
+@click.option("--most-runs", type=int, metavar="N", help="No job may run more often (I12).")
 def command(folder: Path, drained: bool, fifo: bool, recover: float | None, most_runs: int | None) -> None:
-    """Say which promises the history in FOLDER breaks."""
+    """Print which promises the history in FOLDER breaks."""
     demands = Demands(drained=drained, fifo=fifo, recover=recover, most_runs=most_runs)
     try:
         found = check(folder, demands)

@@ -28,19 +28,19 @@ from rq_lite.cli.work import cores
 from rq_lite.errors import BrokerError, UsageError
 from rq_lite.process.background import Interrupted, deferred_signals
 
-KILLS, RESTARTS = 20, 5  # where nobody says how many
+KILLS, RESTARTS = 20, 5  # the defaults
 NAP = 0.01  # seconds that a job takes at most, under faults
-PATIENCE = 2.0  # seconds that one look at Redis may take: between two of them a signal is heard
+PATIENCE = 2.0  # seconds that one sample may wait for Redis: signals are handled between two samples
 EVERY = 2.0  # seconds between two plain lines
 SHOWN = 20  # violations that are shown
 ASKS = "bench asks before it writes, and there is no terminal to ask on: say --yes"
 NO_COMMAND = (
-    "--chaos redis-restart must know how to restart your Redis: say --restart-command 'systemctl restart redis', "
+    "--chaos redis-restart needs a command that restarts your Redis: say --restart-command 'systemctl restart redis', "
     "or name no URL for an embedded Redis of its own"
 )
 FORGETFUL = (
-    "  note            a Redis that forgets what it has answered breaks promises, too: without appendonly at each "
-    "restart, with appendfsync everysec when it is killed"
+    "  note            a Redis that loses data breaks promises, too: without appendonly at each restart, with "
+    "appendfsync everysec when it is killed"
 )
 Show = Callable[[Sample], None]
 
@@ -48,13 +48,13 @@ Show = Callable[[Sample], None]
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What --json prints."""
 
-    jobs: int  # that were put for certain
+    jobs: int  # that were certainly put
     jobs_per_second: float
     lost: int
-    run_twice: int  # runs beyond the first of their jobs
+    run_twice: int  # runs beyond the first of each job
     run_twice_allowed: int  # jobs that may have been in flight at the faults
     accepted_twice: int
-    buried: int  # three consumers were killed while they had it
+    buried: int  # jobs that three consumers had when they were killed
     recover_seconds: list[float]  # after each fault at which jobs waited; null: never
     kills: int
     restarts: int
@@ -63,18 +63,20 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @click.command()
-@click.option("--jobs", type=click.IntRange(1), default=100_000, show_default=True, help="How many.")
-@click.option("--procs", type=click.IntRange(1), help="Consumer processes. Default: one per core, two at least.")
+@click.option("--jobs", type=click.IntRange(1), default=100_000, show_default=True, help="How many jobs.")
+@click.option("--procs", type=click.IntRange(1), help="Consumer processes. Default: one per core, at least two.")
 @click.option("--greenlets", type=click.IntRange(1), default=200, show_default=True, help="Jobs at a time in each.")
-@click.option("--chaos", metavar="FAULTS", help=f"Faults at random, as {','.join(KINDS)}.")
-@click.option("--kills", type=click.IntRange(1), metavar="N", help=f"How many. Default: {KILLS}.")
-@click.option("--restarts", type=click.IntRange(1), metavar="N", help=f"How many. Default: {RESTARTS}.")
-@click.option("--seed", type=int, metavar="N", help="The same faults as in the run that has printed it.")
-@click.option("--json", "as_json", is_flag=True, help="Say nothing, print one object at the end.")
+@click.option("--chaos", metavar="FAULTS", help=f"Inject faults at random, as in {','.join(KINDS)}.")
+@click.option("--kills", type=click.IntRange(1), metavar="N", help=f"How many kills. Default: {KILLS}.")
+@click.option("--restarts", type=click.IntRange(1), metavar="N", help=f"How many restarts. Default: {RESTARTS}.")
+@click.option("--seed", type=int, metavar="N", help="Inject the same faults as the run that printed this seed.")
+@click.option("--json", "as_json", is_flag=True, help="Print only one JSON object, at the end.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @url_option
-@click.option("--db", type=click.IntRange(0), default=15, show_default=True, help="Database at the URL; an empty one.")
-@click.option("--restart-command", metavar="CMD", help="What restarts the Redis at the URL.")
+@click.option(
+    "--db", type=click.IntRange(0), default=15, show_default=True, help="Database at the URL; it must be empty."
+)
+@click.option("--restart-command", metavar="CMD", help="Command that restarts the Redis at the URL.")
 @click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Keep the history of the run here.")
 def command(
     jobs: int,
@@ -91,11 +93,11 @@ def command(
     restart_command: str | None,
     keep: Path | None,
 ) -> None:
-    """Run jobs on this machine and Redis, with faults if asked for, and prove that each was run.
+    """Run jobs on this machine and Redis, with faults on request, and prove that each was run.
 
-    Every process writes down what it does; at the end it is judged whether a job was lost, run twice without a
-    fault, or accepted twice. With no URL it has an embedded Redis of its own; with one, an empty database, where
-    it leaves nothing behind. Exit 0: every promise was kept; 1: not.
+    Every process writes down what it does; at the end bench checks whether a job was lost, run twice without a
+    fault, or accepted twice. Without a URL it uses an embedded Redis of its own; with one, an empty database, where
+    it leaves nothing behind. Exit 0: every promise was kept; 1: one was broken.
     """
     settings = msgspec.structs.replace(settings_from(url=url), patience=PATIENCE)
     kinds = faults(chaos)
@@ -117,7 +119,7 @@ def command(
         given = None if settings.url is None else UsersRedis(settings.url, settings, db, restart_command)
         if given is not None and not yes:
             ask(given, choices, db, restart_command)
-        # From here on signals are only noticed, until everything is gone.
+        # From here on signals are only recorded, until everything is cleaned up.
         with (
             deferred_signals() as caught,
             shown(choices, quiet=as_json) as show,
@@ -130,34 +132,34 @@ def command(
 
 
 def faults(chaos: str | None) -> set[str]:
-    """The kinds that were asked for. Raises UsageError."""
+    """The kinds of faults that --chaos names. Raises UsageError for an unknown one."""
     kinds = set(chaos.split(",")) if chaos is not None else set()
     if unknown := kinds - set(KINDS):
-        raise UsageError(f"--chaos {chaos}: {sorted(unknown)[0]!r} is none of {', '.join(KINDS)}")
+        raise UsageError(f"--chaos {chaos}: {sorted(unknown)[0]!r} is not one of {', '.join(KINDS)}")
     return kinds
 
 
 def number(option: str, given: int | None, default: int, wanted: bool, kind: str) -> int:
-    """How many faults of a kind. Raises UsageError for a number of what was not asked for."""
+    """How many faults of a kind. Raises UsageError if --chaos does not name the kind."""
     if given is not None and not wanted:
-        raise UsageError(f"{option} says how many, but not that: say --chaos {kind} too")
+        raise UsageError(f"{option} needs faults to count: say --chaos {kind} too")
     return (given or default) if wanted else 0
 
 
 def history_folder(keep: Path | None, scratch: Path) -> Path:
-    """A folder without a history. Raises UsageError."""
+    """The folder for the history, which must not have one. Raises UsageError."""
     folder = scratch / "history" if keep is None else keep
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--keep {folder}: {error.strerror}") from None
     if next(folder.glob("*.jsonl"), None) is not None:
-        raise UsageError(f"--keep {folder}: a history is there already; name another folder")
+        raise UsageError(f"--keep {folder}: it has a history already; name another folder")
     return folder.resolve()
 
 
 def ask(place: UsersRedis, choices: Choices, db: int, restart_command: str | None) -> None:
-    """Say what will be done, and go on only if that is right."""
+    """Print what will be done, and ask whether to go on. Raises click.Abort."""
     does = f"put {choices.jobs:,} jobs on a queue {queue.name!r}, run them here, remove what is left"
     if choices.restarts:
         does += f"; restart it {choices.restarts} times by {place.broker.core.veiled(repr(restart_command))}"
@@ -171,33 +173,33 @@ def ask(place: UsersRedis, choices: Choices, db: int, restart_command: str | Non
 
 @contextlib.contextmanager
 def leaving(place: Place) -> Iterator[Place]:
-    """The place, left as it was found."""
+    """The place, which is left as it was found."""
     try:
         yield place
     except BaseException:
-        # Why the run has ended is what counts.
+        # The error that ended the run is the one to raise.
         try:
             place.leave(queue.name)
         except BrokerError as error:
-            click.echo(f"rq-lite: what was put there is left: {error}", err=True)
+            click.echo(f"rq-lite: the run's keys are left there: {error}", err=True)
         raise
     place.leave(queue.name)
 
 
 def judged(choices: Choices, history: Path) -> Report:
-    """What the history shows; for a million jobs that takes a while."""
+    """The report on the history; for a million jobs that takes a while. Raises Interrupted."""
     try:
         return report_of(choices, check(history, DEMANDS))
     except KeyboardInterrupt:
         raise Interrupted(signal.SIGINT) from None
 
 
-# -- what one sees
+# -- output
 
 
 @contextlib.contextmanager
 def shown(choices: Choices, *, quiet: bool) -> Iterator[Show]:
-    """What to call with each look: a live line on a terminal, a plain one now and then elsewhere."""
+    """The function to call with each sample: a live line on a terminal, a plain one every 2 s elsewhere."""
     if quiet:
         yield lambda _: None
         return
@@ -223,7 +225,7 @@ def now_and_then(show: Show) -> Show:
 
 
 def plan(choices: Choices) -> str:
-    """The run in a line."""
+    """The run in one line."""
     kinds = [(choices.kills, "kill of a consumer or supervisor"), (choices.restarts, "restart of Redis")]
     chaos = ", ".join(f"{count} × {what}" for count, what in kinds if count)
     return (
@@ -233,7 +235,7 @@ def plan(choices: Choices) -> str:
 
 
 def line(choices: Choices, sample: Sample) -> str:
-    """One look."""
+    """One sample in one line."""
     total = choices.kills + choices.restarts
     parts = [
         f"{sample.done:,} of {choices.jobs:,} done",
@@ -263,15 +265,15 @@ def report_of(choices: Choices, verdict: Verdict) -> Report:
 
 
 def told(report: Report) -> str:
-    """The report for people."""
+    """The report as text."""
     lines = [
-        f"{report.jobs:,} jobs, {report.jobs_per_second:,.0f} jobs/s (each step written down)",
+        f"{report.jobs:,} jobs, {report.jobs_per_second:,.0f} jobs/s (with every step logged)",
         f"  lost            {report.lost:,}",
         f"  run twice       {report.run_twice:,} (in flight at the faults: {report.run_twice_allowed:,} at most)",
         f"  accepted twice  {report.accepted_twice:,}",
     ]
     if report.buried:
-        lines.append(f"  buried          {report.buried:,} (three consumers were killed while they had them)")
+        lines.append(f"  buried          {report.buried:,} (three consumers were killed while they had the job)")
     if report.recover_seconds:
         lines.append(f"  working again   after {recovered(report.recover_seconds)}")
     lines.append(f"  verdict         {'BROKEN' if report.violations else 'every promise was kept'}; seed {report.seed}")
@@ -284,5 +286,5 @@ def told(report: Report) -> str:
 
 
 def recovered(gaps: list[float]) -> str:
-    longest = "never, once at least" if math.isinf(max(gaps)) else f"{max(gaps):.2f} s (longest)"
+    longest = "never after at least one fault" if math.isinf(max(gaps)) else f"{max(gaps):.2f} s (longest)"
     return f"{statistics.median(gaps):.2f} s (median), {longest}"

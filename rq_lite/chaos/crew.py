@@ -1,6 +1,6 @@
-"""The processes of a run under faults: producers, and workers some of which are killed.
+"""The processes of a run under faults: producers, and workers, some of which are killed.
 
-Only what was started here is ever killed: the workers are this process's children, the consumers are theirs.
+Only processes of the run are ever killed: the workers are this process's children, the consumers the workers'.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from rq_lite.process.identity import PROC, start_of
 
 CONSUMER = "rq_lite.consumer.boot"  # in its command line
 PRODUCERS = 2
-WORKERS = 2  # so that one sees what happens to the other; only one where there is only one consumer
-# A consumer's slots, and as many results that Redis has not heard of: its exchange is under way.
+WORKERS = 2  # so that one can reclaim from the other; only one if there is only one consumer
+# A consumer holds a job per slot, and as many whose results are on their way to Redis in an exchange.
 HELD_PER_SLOT = 2
-GRACE = 5.0  # seconds for running jobs at the end: below what a part has for its own
+GRACE = 5.0  # seconds for running jobs at the end: less than a process has to end
 
 
 class Process(NamedTuple):
@@ -36,16 +36,16 @@ class Process(NamedTuple):
 class Victim(NamedTuple):
     worker: BackgroundProcess
     consumer: Process | None  # None: the worker itself
-    inflight: int  # the most jobs that it can have in flight
+    inflight: int  # jobs that it can have in flight, at most
 
 
 class Crew:
-    """`folder` takes the logs, `history` what the processes do."""
+    """Starts, kills and ends the processes. `folder` is for their logs, `history` for the events that they write."""
 
     def __init__(self, choices: Choices, url: str, folder: Path, history: Path) -> None:
         self._choices = choices
         self._folder = folder
-        # The URL may hold a password, so it is no option. Redis may be away for a while.
+        # The URL may hold a password, so it is not an option. Redis may be away for a while.
         self._environ = {
             "RQ_LITE_URL": url,
             "RQ_LITE_HISTORY": str(history),
@@ -53,7 +53,7 @@ class Crew:
             "RQ_LITE_PATIENCE": "60",
         }
         self._begun = 0
-        self._seen: dict[int, str | None] = {}  # every process of ours: pid to when it began
+        self._seen: dict[int, str | None] = {}  # every process of the run: pid → when it began
         self.producers: list[BackgroundProcess] = []
         self.workers: list[BackgroundProcess] = []
         self._procs = shares(choices.procs, min(WORKERS, choices.procs))
@@ -61,7 +61,7 @@ class Crew:
     def start(self) -> None:
         first = 0
         for jobs in shares(self._choices.jobs, PRODUCERS):
-            # Far apart: those that take the place of others have numbers of their own, too.
+            # Far apart: jobs that replace those that were not put have numbers of their own, too.
             words = ["rq_lite.chaos.producer", str(first), str(jobs), str(self._choices.nap)]
             self.producers.append(self._part("producer", words))
             first += 10**12
@@ -83,22 +83,22 @@ class Crew:
         return all(producer.exit_code == 0 for producer in self.producers)
 
     def tend(self) -> None:
-        """Start workers again that met no Redis at their start, as whatever keeps services running does."""
+        """Restart workers that found no Redis at their start, as a service manager would."""
         for number, worker in enumerate(self.workers):
             if worker.exit_code == BrokerError.exit_code:
                 worker.stop()
                 self.workers[number] = self._worker(self._procs[number])
 
     def trouble(self) -> str | None:
-        """Of a part that has ended though nobody killed it."""
-        # Looked at once each: one that ends well just now is no trouble.
+        """The error of a process that has ended although the run did not kill it; None: there is none."""
+        # Exit codes are read once: a producer that is done in between is no trouble.
         producers = [producer for producer in self.producers if producer.exit_code not in (None, 0)]
         return next(filter(None, (part.trouble() for part in (*self.workers, *producers))), None)
 
     # -- kills
 
     def victim(self, step: Step) -> Victim:
-        """Whom this step kills, by their age; while no consumer lives it is a worker."""
+        """The process that this step kills, picked by age; a worker while no consumer lives."""
         consumers = self._children(CONSUMER)
         worker = self.workers[int(step.pick * len(self.workers))]
         if not step.supervisor and consumers:
@@ -106,9 +106,9 @@ class Crew:
         return Victim(worker, None, self._held(sum(one.parent == worker.pid for one in consumers)))
 
     def kill(self, victim: Victim) -> None:
-        """With SIGKILL; a worker's consumers go with it, and another takes its place at once."""
+        """Send SIGKILL. A worker's consumers end with it, and a new worker is started at once."""
         if victim.consumer is not None:
-            # It may just have ended by itself; its supervisor has seen to that, then.
+            # It may just have ended by itself; its supervisor replaces it.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim.consumer.pid, signal.SIGKILL)
             return
@@ -124,7 +124,7 @@ class Crew:
         return consumers * HELD_PER_SLOT * self._choices.greenlets
 
     def _children(self, command: str = "") -> list[Process]:
-        """The workers' children with this in their command lines, by age; also those that still start."""
+        """The workers' children with this in their command lines, by age, including those that are still starting."""
         workers = {worker.pid for worker in self.workers}
         found = [one for one in processes() if one.parent in workers]
         for one in found:
@@ -134,13 +134,13 @@ class Crew:
     # -- the end
 
     def stop(self) -> None:
-        """All of them, each as far as it goes by itself."""
+        """Stop all processes."""
         self._children()
         for part in (*self.producers, *self.workers):
             part.stop()
 
     def survivors(self) -> list[int]:
-        """Processes that were seen to be ours and live on; they have a moment for their end."""
+        """Processes of the run that still live, after ENDING seconds at most in which they may end."""
         until = time.monotonic() + ENDING
         while left := [pid for pid, began in self._seen.items() if began is not None and start_of(pid) == began]:
             if time.monotonic() > until:
@@ -150,12 +150,12 @@ class Crew:
 
 
 def shares(total: int, parts: int) -> list[int]:
-    """As equal as can be."""
+    """`total` in `parts` shares that are as equal as possible."""
     return [total // parts + (number < total % parts) for number in range(parts)]
 
 
 def processes() -> Iterator[Process]:
-    """All of this machine, by their pids."""
+    """All processes of this machine, in the order of their pids."""
     if PROC.exists():
         for pid in sorted(int(place.name) for place in PROC.iterdir() if place.name.isdigit()):
             with contextlib.suppress(OSError):
@@ -169,5 +169,5 @@ def processes() -> Iterator[Process]:
 
 
 def parent_of(pid: int) -> int:
-    # The name in brackets may hold anything, so count from behind it.
+    # The name in brackets may have any characters, so count from behind it.
     return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])

@@ -1,6 +1,6 @@
 """The promises, judged by a ledger: I1 to I12 as far as a history can show them.
 
-Each function yields what breaks its promise, in words, with the job it is about, if any.
+Each function yields the breaches of its promise, in words, each with its job, if it is about one.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from rq_lite.chaos.ledger import (
 )
 from rq_lite.chaos.reading import QueueAtRest
 
-MAYBE = ASKED | PERHAPS  # an ack was sent, and nobody knows what became of it
+MAYBE = ASKED | PERHAPS  # an ack was sent, and its outcome is unknown
 NEVER, MAYBE_ACCEPTED, SURELY_ACCEPTED = 0, 1, 2
-TOLD = 8  # deliveries that are told of one job
+TOLD = 8  # deliveries of one job that are shown
 
 
 class Demands(msgspec.Struct, frozen=True, kw_only=True):
     """What this history must show beyond the promises that always hold."""
 
     drained: bool = False  # everything that was put should have been run
-    fifo: bool = False  # it had one consumer with one slot, and no job was to overtake another
+    fifo: bool = False  # one consumer with one slot ran all jobs, and none may overtake another
     recover: float | None = None  # seconds after the end of a fault until jobs are taken again
     most_runs: int | None = None  # of one job
 
@@ -52,7 +52,7 @@ class Finding(NamedTuple):
 
 
 class Findings:
-    """What follows from the ledger for each job, worked out once for all judges."""
+    """What follows from the ledger for each job, computed once for all checks."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.places: dict[int, str] = {}
@@ -61,9 +61,9 @@ class Findings:
             self._locate(ledger, ledger.lane(queue), state)
         self.accepted = bytearray(len(ledger.jobs.names))  # NEVER, MAYBE_ACCEPTED, SURELY_ACCEPTED
         self.acked_again: set[int] = set()  # jobs with more than one accepted ack
-        self.overtaken: list[tuple[Lane, int, int]] = []  # lane, tag that was acked, the job's last tag
-        self.risen: set[int] = set()  # jobs that were delivered again after their burial, though nobody requeued them
-        self.unheard: list[tuple[Lane, int]] = []  # tags that were settled, of which nobody was told
+        self.overtaken: list[tuple[Lane, int, int]] = []  # lane, acked tag, the job's last tag
+        self.risen: set[int] = set()  # jobs that were delivered again after their burial, without a requeue
+        self.unheard: list[tuple[Lane, int]] = []  # tags that were settled, but never delivered to a consumer
         for lane in ledger.lanes.values():
             self._settle(lane)
 
@@ -84,7 +84,7 @@ class Findings:
                     self.overtaken.append((lane, tag, last[job]))
             elif marks & BURIED and last[job] > tag and tag not in lane.requeued:
                 self.risen.add(job)
-            # An unanswered ack before the last delivery was refused: else there would have been no other.
+            # An unanswered ack of an earlier delivery was refused: otherwise there would be no later one.
             elif marks & MAYBE and last[job] == tag:
                 self.accepted[job] = max(self.accepted[job], MAYBE_ACCEPTED)
 
@@ -118,7 +118,7 @@ def last_tags(lane: Lane) -> dict[int, int]:
 def judge(ledger: Ledger, demands: Demands) -> Iterator[Finding]:
     found = Findings(ledger)
     if ledger.final is None:
-        yield Finding("I1 no final record: nothing can be said of what was lost or left over")
+        yield Finding("I1 no final record: lost and left-over jobs cannot be judged")
     else:
         yield from accounted(ledger, found)
         yield from counted(ledger, found)
@@ -159,7 +159,7 @@ def accounted(ledger: Ledger, found: Findings) -> Iterator[Finding]:
 def lost(ledger: Ledger, lane: Lane, missing: list[int]) -> Iterator[Finding]:
     assert ledger.final is not None
     state = ledger.final.queues.get(lane.queue, QueueAtRest())
-    # Which jobs were purged is not written down, only how many.
+    # The history has no ids of purged jobs, only their number.
     dropped = state.purged + state.dropped
     if len(missing) <= dropped:
         return
@@ -169,7 +169,7 @@ def lost(ledger: Ledger, lane: Lane, missing: list[int]) -> Iterator[Finding]:
 
 
 def counted(ledger: Ledger, found: Findings) -> Iterator[Finding]:
-    """I1: the counters in Redis agree with what the processes were told."""
+    """I1: the counters in Redis agree with the answers that the processes got."""
     assert ledger.final is not None
     jobs = ledger.jobs
     put, unsure, gone = Counter[int](), Counter[int](), Counter[int]()
@@ -180,11 +180,11 @@ def counted(ledger: Ledger, found: Findings) -> Iterator[Finding]:
     for lane in ledger.lanes.values():
         state = ledger.final.queues.get(lane.queue)
         if state is None:
-            yield Finding(f"I1 COUNTERS: the final record says nothing of queue {lane.queue!r}")
+            yield Finding(f"I1 COUNTERS: the final record lacks queue {lane.queue!r}")
             continue
         surely = put[lane.number]
         yield from disagreeing(lane, "put", state.put, surely, surely + unsure[lane.number])
-        # Whether an unanswered ack was accepted shows in the end: its job is gone, unless a purge took it.
+        # If an unanswered ack was accepted, its job is gone at the end; a purge may also have removed it.
         most = max(lane.accepted, gone[lane.number])
         least = max(lane.accepted, gone[lane.number] - state.purged - state.dropped)
         yield from disagreeing(lane, "done", state.done, least, most)
@@ -197,25 +197,25 @@ def disagreeing(lane: Lane, what: str, counter: int | None, least: int, most: in
 
 
 def drained(found: Findings) -> Iterator[Finding]:
-    """I2: nothing is left but the dead."""
+    """I2: no jobs are left but buried ones."""
     for job, place in found.places.items():
         if place != "dead":
             yield Finding(f"I2 LEFT OVER: everything should have been run, but it is in {place}", job)
 
 
 def invented(ledger: Ledger, found: Findings) -> Iterator[Finding]:
-    """I3: what runs was put."""
+    """I3: every job that runs was put."""
     for job, marks in enumerate(ledger.jobs.marks):
         if marks & SEEN and not marks & INVOKED:
-            yield Finding("I3 INVENTED: nobody has put it", job)
+            yield Finding("I3 INVENTED: it was never put", job)
         elif marks & SEEN and not marks & (PUT | UNSURE):
-            yield Finding("I3 INVENTED: every put of it was refused, and there it is", job)
+            yield Finding("I3 INVENTED: every put of it was refused, but it is there", job)
     for lane, tag in found.unheard:
-        yield Finding(f"I3 INVENTED: tag {tag} of queue {lane.queue!r} was settled, but nobody was given it")
+        yield Finding(f"I3 INVENTED: tag {tag} of queue {lane.queue!r} was settled, but never delivered")
 
 
 def not_repeated(ledger: Ledger) -> Iterator[Finding]:
-    """I4: a job runs again only where a fault struck it, or where it was meant to."""
+    """I4: a job runs again only after a fault, or if it is meant to."""
     runs = ledger.jobs.runs
     extra = sum(runs) - sum(1 for count in runs if count)
     requeued = sum(len(lane.requeued) for lane in ledger.lanes.values())
@@ -223,7 +223,7 @@ def not_repeated(ledger: Ledger) -> Iterator[Finding]:
         most = heapq.nlargest(3, range(len(runs)), key=runs.__getitem__)
         names = ", ".join(f"{ledger.jobs.names[job]!r} ({runs[job]})" for job in most)
         yield Finding(
-            f"I4 DOUBLED RUNS: {extra:,} runs beyond the first of their jobs, but {ledger.inflight:,} jobs were in "
+            f"I4 DOUBLED RUNS: {extra:,} runs beyond the first of each job, but {ledger.inflight:,} jobs were in "
             f"flight at {ledger.faults:,} faults and {ledger.repeats + requeued:,} runs were to be repeated; "
             f"most often {names}"
         )
@@ -254,7 +254,7 @@ def fenced(ledger: Ledger, found: Findings) -> Iterator[Finding]:
 
 
 def outnumbered(ledger: Ledger, found: Findings) -> Iterator[Finding]:
-    """I5 by numbers, for batches of which some acks were refused: nobody knows which."""
+    """I5 by numbers, for batches in which some acks were refused: the history does not show which."""
     able = Counter(lane for lane, accepted in zip(ledger.jobs.lanes, found.accepted, strict=True) if accepted != NEVER)
     for lane in ledger.lanes.values():
         if lane.accepted > able[lane.number]:
@@ -265,7 +265,7 @@ def outnumbered(ledger: Ledger, found: Findings) -> Iterator[Finding]:
 
 
 def bounded(ledger: Ledger) -> Iterator[Finding]:
-    """I6: no put from outside goes beyond the bound."""
+    """I6: no put from outside takes a queue above its bound."""
     for put in ledger.breaches:
         yield Finding(
             f"I6 BOUND BROKEN: queue {put.queue!r} held {put.size:,} jobs after a put of {put.jobs[0]!r}"
@@ -283,7 +283,7 @@ def clean(ledger: Ledger) -> Iterator[Finding]:
 
 
 def in_order(ledger: Ledger) -> Iterator[Finding]:
-    """I10: what a producer puts first runs first."""
+    """I10: jobs of one producer begin in the order of their puts."""
     jobs = ledger.jobs
     for (file, queue), order in ledger.orders.items():
         latest = None
@@ -300,13 +300,13 @@ def in_order(ledger: Ledger) -> Iterator[Finding]:
 def recoveries(ledger: Ledger) -> list[tuple[float, float]]:
     """For each end of a fault at which jobs waited: its time, and the seconds until jobs were taken (infinite: never).
 
-    A job waits from the moment somebody asks to put it until it is taken for the first time.
+    A job waits from the time of its put's request until it is taken for the first time.
     """
     ends, jobs = sorted(ledger.ends), ledger.jobs
     if not ends:
         return []
     pending = {name for state in (ledger.final.queues if ledger.final else {}).values() for name in state.pending}
-    change = [0] * (len(ends) + 1)  # of how many jobs wait, from one end to the next
+    change = [0] * (len(ends) + 1)  # of the number of waiting jobs, from one end to the next
     for name, invoked, taken in zip(jobs.names, jobs.invoked, jobs.taken, strict=True):
         if taken < math.inf or name in pending:
             change[bisect_left(ends, invoked)] += 1
@@ -317,7 +317,7 @@ def recoveries(ledger: Ledger) -> list[tuple[float, float]]:
 
 
 def recovering(ledger: Ledger, seconds: float) -> Iterator[Finding]:
-    """I11: when a fault is over, work goes on."""
+    """I11: when a fault is over, jobs are taken again."""
     for end, gap in recoveries(ledger):
         if gap > seconds:
             when = "never" if gap == math.inf else f"{gap:.1f} s later"
@@ -325,14 +325,14 @@ def recovering(ledger: Ledger, seconds: float) -> Iterator[Finding]:
 
 
 def few_runs(ledger: Ledger, most: int) -> Iterator[Finding]:
-    """I12: no job is tried more often than it may be."""
+    """I12: no job runs more often than it may."""
     for job, runs in enumerate(ledger.jobs.runs):
         if runs > most:
             yield Finding(f"I12 TOO MANY RUNS: {runs:,} runs, at most {most:,} were allowed", job)
 
 
 def told(ledger: Ledger, findings: list[Finding]) -> list[str]:
-    """The findings in words, each with what is known of its job's deliveries."""
+    """The findings in words, each with the known deliveries of its job."""
     stories = stories_of(ledger, {finding.job for finding in findings if finding.job is not None})
     queues = list(ledger.lanes)
     lines = []
@@ -357,7 +357,7 @@ def stories_of(ledger: Ledger, jobs: set[int]) -> dict[int, list[str]]:
 
 
 def end_of(marks: int) -> str:
-    """How a delivery ended, as far as the history shows."""
+    """How a delivery ended, as far as the history shows it."""
     for mark, word in ((ACKED, "acked"), (BURIED, "buried"), (BACK, "brought back"), (MAYBE, "ack unanswered")):
         if marks & mark:
             return word

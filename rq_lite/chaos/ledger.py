@@ -1,4 +1,4 @@
-"""What a history says of each job and each delivery, gathered in one pass.
+"""The facts of a history about each job and each delivery, gathered in one pass.
 
 Files are read one after the other, so nothing here depends on the order between processes. A million jobs must fit:
 a job is a number and a row in a few arrays, a delivery is two small integers.
@@ -15,12 +15,12 @@ from rq_lite.chaos import reading
 from rq_lite.chaos.reading import Moment
 from rq_lite.errors import UsageError
 
-# Marks of a job: asked to be put; surely put; perhaps put; was taken, was run, or is somewhere at the end.
+# Marks of a job: a put was sent; certainly put; perhaps put; was taken, was run, or is in a place at the end.
 INVOKED, PUT, UNSURE, SEEN = 1, 2, 4, 8
-# Marks of a delivery: an ack is under way; it may have been acked; it surely was acked, buried, brought back.
+# Marks of a delivery: an ack was sent; perhaps acked; certainly acked, buried, back in the queue.
 ASKED, PERHAPS, ACKED, BURIED, BACK = 1, 2, 4, 8, 16
 SETTLED = ACKED | BURIED | BACK
-# Of those tags that are not done.
+# The mark of tags that were not acked, by verb.
 MARK_OF = {
     "finish": BURIED,
     "retry": BACK,
@@ -36,7 +36,7 @@ OWNER = (1 << SHIFT) - 1
 
 
 class Jobs:
-    """A row for each job. Times are those of the first such moment; infinite when there is none."""
+    """A row for each job. Times are those of the first such event; infinite without one."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
@@ -63,19 +63,19 @@ class Jobs:
 
 
 class Lane:
-    """A queue: its deliveries by their tags, and how many acks it surely accepted."""
+    """A queue: its deliveries by their tags, and how many acks it certainly accepted."""
 
     def __init__(self, queue: str, number: int) -> None:
         self.queue = queue
         self.number = number
         self.delivered: dict[int, int] = {}  # tag → job << SHIFT | owner
         self.settled: dict[int, int] = {}  # tag → marks
-        self.requeued: set[int] = set()  # tags of buried deliveries that somebody has put back
+        self.requeued: set[int] = set()  # tags of buried deliveries whose jobs were requeued
         self.accepted = 0
 
 
 class Ledger:
-    """Everything that the promises are judged by; `read` fills it, a file at a time."""
+    """All facts by which the promises are judged; `read` fills it, a file at a time."""
 
     def __init__(self) -> None:
         self.jobs = Jobs()
@@ -91,11 +91,11 @@ class Ledger:
         self.faults = 0
         self.inflight = 0  # at the faults, together
         self.stale = 0
-        self.repeats = 0  # runs that are meant to be followed by another
+        self.repeats = 0  # runs after which the job is meant to run again
         self.first_run, self.last_run = math.inf, -math.inf
         self.final: reading.Final | None = None
         self._file = ""
-        self._puts: dict[tuple[str, str], Sequence[str]] = {}  # this file's without an answer: (queue, first id) → ids
+        self._puts: dict[tuple[str, str], Sequence[str]] = {}  # unanswered puts of this file: (queue, first id) → ids
         self._note: dict[type[Moment], Callable[[Any], None]] = {
             reading.PutBefore: self._put_before,
             reading.PutAfter: self._put_after,
@@ -172,7 +172,7 @@ class Ledger:
             del self._puts[waiting[0]]
 
     def _unsure(self, queue: str, names: Sequence[str]) -> None:
-        """A put of these will never be answered: they are there or not."""
+        """A put of these was never answered: they may be stored or not."""
         lane = self.lane(queue)
         for name in names:
             self.jobs.marks[self.jobs.number(name, lane)] |= UNSURE
@@ -220,7 +220,7 @@ class Ledger:
         settled = self.lane(moment.queue).settled
         for tag in parts(moment)[0]:
             settled[tag] = settled.get(tag, 0) | ASKED
-        self._put_with(moment, UNSURE)  # until its answer is known
+        self._put_with(moment, UNSURE)  # until the answer is known
 
     def _settle_after(self, moment: reading.SettleAfter) -> None:
         lane, (done, others) = self.lane(moment.queue), parts(moment)
@@ -238,7 +238,7 @@ class Ledger:
         self._mark(self.lane(moment.queue), parts(moment)[0], PERHAPS, ASKED)
 
     def _put_with(self, moment: reading.SettleBefore, mark: int) -> None:
-        """Callbacks. Who repeats a step after a lost answer, or runs their job again, asks for the same ones again."""
+        """Mark the callbacks of a step. A step that is repeated, or a job that runs again, asks for the same ones."""
         for queue, name in moment.puts:
             number = self.jobs.number(name, self.lane(queue))
             self.jobs.marks[number] |= INVOKED | mark
@@ -266,7 +266,7 @@ class Ledger:
 
     def _at_rest(self, moment: reading.Final) -> None:
         if self.final is not None:
-            raise UsageError(f"{self._file}: a second final record; a history has one, written when all is at rest")
+            raise UsageError(f"{self._file}: a second final record; a history has one, written when the run is over")
         self.final = moment
         for queue, state in moment.queues.items():
             lane = self.lane(queue)
@@ -276,7 +276,7 @@ class Ledger:
 
 
 def parts(moment: reading.SettleBefore) -> tuple[Sequence[int], Sequence[int]]:
-    """The tags of a step that are done with it, and the others."""
+    """The tags that a step acks, and the others."""
     if moment.verb == "ack":
         return moment.tags, ()
     if moment.verb == "finish":

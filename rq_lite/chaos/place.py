@@ -1,4 +1,4 @@
-"""The Redis of a run under faults: one of its own, or a database that a user has given."""
+"""The Redis of a run under faults: one of its own, or a database that the user names."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ RESTART = 120.0  # seconds that a restart may take
 
 
 class RestartFailed(RqLiteError):
-    """Redis was to be restarted and was not."""
+    """Redis could not be restarted."""
 
 
 class Place(Protocol):
-    """A Redis that can be restarted; `broker` is for the one who makes the run."""
+    """A Redis that can be restarted; `broker` is for the process that makes the run."""
 
     broker: Broker
 
     def restart(self, away: float) -> None:
-        """Returns when it answers again, after `away` s at least. Raises RestartFailed, BrokerUnavailable."""
+        """Restart it and wait until it answers, at least `away` s. Raises RestartFailed, BrokerUnavailable."""
 
     def leave(self, queue: str) -> None:
-        """Nothing of the queue is left there afterwards."""
+        """Remove everything that belongs to the queue, and close the broker."""
 
 
 class OwnRedis:
     """A Redis in a temporary folder, with an append-only file that is written before every answer.
 
-    With `appendfsync everysec` Redis puts off the writing itself, for up to 2 s, while an fsync is under way; killed
-    then, it has forgotten what it had answered. With `no` only the fsync is left to the kernel, which lives on.
+    With `appendfsync everysec` Redis delays the write itself, for up to 2 s, while an fsync is under way; if it is
+    killed then, it loses what it has answered. With `no` it writes at once and leaves the fsync to the kernel, which
+    is not killed.
     """
 
     def __init__(self, settings: Settings, folder: Path) -> None:
@@ -53,7 +54,7 @@ class OwnRedis:
         self.broker.read(("CONFIG", "SET", "appendfsync", "no"))
 
     def restart(self, away: float) -> None:
-        """By `kill -9`."""
+        """Restart it by `kill -9`."""
         pid = server.status(self._settings).pid
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
@@ -62,14 +63,14 @@ class OwnRedis:
         self._write_at_once()
 
     def leave(self, _queue: str) -> None:
-        """The folder goes with everything in it."""
+        """Stop it; its data are in a folder that is removed."""
         self.broker.close()
-        # The last user has left, and it stops by itself; wait for that before its folder is removed.
+        # The server stops by itself when its last user leaves; wait for that before its folder is removed.
         server.stop(self._settings)
 
 
 class UsersRedis:
-    """A database that must be empty. Raises UsageError if it is not."""
+    """A database of the user's Redis. Raises UsageError if it is not empty."""
 
     def __init__(self, url: str, settings: Settings, database: int, command: str | None) -> None:
         self._command = command
@@ -79,12 +80,12 @@ class UsersRedis:
         if count:
             self.broker.close()
             raise UsageError(
-                f"database {database} of Redis at {self.broker.shown} holds {count:,} keys, and bench wants an empty "
+                f"database {database} of Redis at {self.broker.shown} holds {count:,} keys, and bench needs an empty "
                 "one: say --db N, or name no URL for an embedded Redis of its own"
             )
 
     def restart(self, _away: float) -> None:
-        """By the user's command, which takes the time it takes."""
+        """Restart it by the user's command, which decides how long it is away."""
         assert self._command is not None
         before = self._run_id()
         ended = None
@@ -93,17 +94,19 @@ class UsersRedis:
                 self._command, shell=True, capture_output=True, text=True, timeout=RESTART, check=False
             )
         if ended is None:
-            raise RestartFailed(f"{self._named} has not ended after {RESTART:g} s")
+            raise RestartFailed(f"{self._named} did not end within {RESTART:g} s")
         if ended.returncode:
             said = (ended.stderr or ended.stdout).strip() or "nothing"
             raise RestartFailed(
                 self.broker.core.veiled(f"{self._named} ended with exit code {ended.returncode} and said: {said}")
             )
         if self._run_id_after_restart() == before:
-            raise RestartFailed(f"{self._named} has not restarted Redis at {self.broker.shown}: it is still the same")
+            raise RestartFailed(
+                f"{self._named} has not restarted Redis at {self.broker.shown}: the same server still runs"
+            )
 
     def _run_id_after_restart(self) -> str:
-        """Once it answers, and has loaded its data."""
+        """The run id, once Redis answers and has loaded its data."""
         until = time.monotonic() + RESTART
         while True:
             try:
@@ -117,7 +120,7 @@ class UsersRedis:
         return str(next(line for line in info.splitlines() if line.startswith("run_id:")))
 
     def leave(self, queue: str) -> None:
-        """Only what a run has put there: meanwhile somebody else may have begun to use the database."""
+        """Remove only what the run has put there: another program may use the database by now."""
         try:
             ours = [name for name in scan(self.broker, *keys.OURS) if is_of(self.broker, name, queue)]
             workers = [name.removeprefix(keys.worker("")) for name in ours if name.startswith(keys.worker(""))]
@@ -135,7 +138,7 @@ def is_of(broker: Broker, name: str, queue: str) -> bool:
 
 
 def scan(broker: Broker, *patterns: str) -> list[str]:
-    """The names of all such keys, each once."""
+    """The names of all keys that match a pattern, each once."""
     found: set[bytes] = set()
     for pattern in patterns:
         cursor: bytes | None = None

@@ -1,7 +1,7 @@
 """A producer of a run under faults: `python -m rq_lite.chaos.producer FIRST JOBS LONGEST`.
 
-Puts so many jobs, the first with the number FIRST, that sleep up to LONGEST seconds. Redis may be away meanwhile: what
-was not put for that, or perhaps, is counted, and others are put in its place. What it knows is the last line it prints.
+Puts JOBS jobs, numbered from FIRST on, that sleep up to LONGEST seconds. While Redis is away puts may fail: those that
+failed, or perhaps did, are counted and replaced by others. The last line that it prints is these counts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STEPS = 7  # different lengths of a nap
 
 
 class Known(msgspec.Struct):
-    """How many jobs were put for certain, and how many puts failed or were never answered."""
+    """How many jobs were certainly put, and how many puts failed or were never answered."""
 
     put: int = 0
     not_put: int = 0
@@ -44,7 +44,7 @@ def produce(first: int, jobs: int, longest: float) -> Known:
 
 
 def naps(numbers: Iterator[int], count: int, longest: float) -> Iterator[tuple[int, float]]:
-    """The arguments of so many jobs; their lengths take turns."""
+    """The arguments of `count` jobs, which take turns in the lengths of their naps."""
     for _ in range(count):
         number = next(numbers)
         yield number, longest * (number % STEPS) / (STEPS - 1)

@@ -1,7 +1,7 @@
-"""From the lines of a history to typed moments.
+"""Typed events from the lines of a history.
 
-What was asked of Redis is said three times: `before`, and `after` or `failed`; a process that was killed between them
-leaves a question without an answer. A delivery is (queue, tag).
+A step with Redis has an event `before`, and then `after` or `failed`; a process that was killed between them
+leaves a `before` alone. A delivery is (queue, tag).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rq_lite.model.unreadable import UNREADABLE
 
 
 class Moment(msgspec.Struct, frozen=True, gc=False):
-    """Something that a process said; `t` is in seconds and can be compared between the processes of a machine."""
+    """An event of a process; `t` is in seconds and can be compared between the processes of a machine."""
 
     t: float
 
@@ -31,7 +31,7 @@ class PutAfter(Moment, frozen=True, gc=False):
     jobs: list[str]  # those that were accepted
     size: int = 0  # of the queue, afterwards
     maxsize: int = 0  # 0: no bound
-    unbounded: bool = False  # the bound does not hold for this put: a running job's, or a schedule's
+    unbounded: bool = False  # the bound does not apply to this put: a running job's, or a schedule's
 
 
 class PutFailed(Moment, frozen=True, gc=False):
@@ -41,7 +41,7 @@ class PutFailed(Moment, frozen=True, gc=False):
 
 
 class Took(Moment, frozen=True, gc=False):
-    """Jobs have come: by a take, or found among one's own in flight after a lost answer."""
+    """A consumer got jobs: by a take, or by reconciling after a lost answer."""
 
     consumer: str
     queue: str
@@ -56,11 +56,11 @@ class RunBefore(Moment, frozen=True, gc=False):
 
 
 class RunAfter(Moment, frozen=True, gc=False):
-    outcome: str  # done, retry, bury, park, drop, crash; cut: interrupted, goes back
+    outcome: str  # done, retry, bury, park, drop, crash; cut: interrupted, given back
 
 
 class SettleBefore(Moment, frozen=True, gc=False):
-    """`buried` (or cancelled), and callbacks put in the same step (queue and id): where the verb is "finish"."""
+    """With the verb "finish": the tags that were `buried` (or cancelled), and the callbacks of the step (queue, id)."""
 
     queue: str
     tags: list[int]
@@ -79,7 +79,7 @@ class SettleFailed(SettleBefore, frozen=True, gc=False):
 
 class Requeued(Moment, frozen=True, gc=False):
     queue: str
-    tags: list[int]  # under which they were buried; some may not have been dead
+    tags: list[int]  # of the burials; some may no longer have been dead
 
 
 class Fault(Moment, frozen=True, gc=False):
@@ -92,12 +92,12 @@ class FaultEnd(Moment, frozen=True, gc=False):
 
 
 class QueueAtRest(msgspec.Struct, frozen=True):
-    """A queue when everything has come to rest: counters (None: not said) and the ids of the jobs in each place."""
+    """A queue when the run is over: counters (None: not in the record) and the ids of the jobs in each place."""
 
     put: int | None = None
     done: int | None = None
     purged: int = 0
-    dropped: int = 0  # went over the cap of the dead set
+    dropped: int = 0  # buried jobs beyond the caps of the dead set
     pending: list[str] = []
     scheduled: list[str] = []
     suspects: list[str] = []
@@ -107,7 +107,7 @@ class QueueAtRest(msgspec.Struct, frozen=True):
 
 class Final(Moment, frozen=True):
     queues: dict[str, QueueAtRest]
-    keys: list[str] = []  # left in Redis, described nowhere
+    keys: list[str] = []  # left in Redis, and not in the catalogue
     processes: list[int] = []  # still alive
 
 
@@ -149,10 +149,10 @@ History = Mapping[str, Iterable[bytes]]  # a file's name → its lines, each wit
 
 
 def open_folder(folder: Path) -> Iterator[tuple[str, Iterable[bytes]]]:
-    """The files of a history; raises UsageError for a folder that has none."""
+    """The files of a history. Raises UsageError for a folder without one."""
     files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
     if not files:
-        raise UsageError(f"{folder}: no history, which is a folder of *.jsonl files")
+        raise UsageError(f"{folder}: no history; it must be a folder of *.jsonl files")
     for file in files:
         try:
             with file.open("rb") as lines:
@@ -162,16 +162,16 @@ def open_folder(folder: Path) -> Iterator[tuple[str, Iterable[bytes]]]:
 
 
 def moments(name: str, lines: Iterable[bytes]) -> Iterator[Moment]:
-    """The moments of one process that the checker knows, in their order.
+    """The events of one process that the checker reads, in their order.
 
-    A last line without its newline was cut short with its process and ends the file. Raises UsageError naming file
-    and line for any other line that is no moment.
+    A last line without a newline was cut off when its process was killed, and is skipped. Raises UsageError, naming
+    file and line, for any other line that is not an event.
     """
     for number, line in enumerate(lines, 1):
         try:
             at = parse_head(line).at
             if number == 1 and at != "process.begin":
-                raise UsageError(f"{name}, line 1: a history's files begin with process.begin, not {at}")
+                raise UsageError(f"{name}, line 1: a file of a history begins with process.begin, not {at}")
             if (parse := PARSERS.get(at)) is not None:
                 yield parse(line)
         except UNREADABLE as error:

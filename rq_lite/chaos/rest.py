@@ -1,4 +1,4 @@
-"""What is left when a run has come to rest: the last record of its history."""
+"""The state of the queue when a run is over: the last record of its history."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rq_lite.chaos.reading import QueueAtRest
 
 MARK = re.compile(rb"^[rsp]\d{16}\|")  # before an entry in `scheduled`, and in `pending` by priority
 
-GONE = -2  # what PTTL says of a key that is not there
+GONE = -2  # PTTL of a key that does not exist
 
 
 def at_rest(broker: Broker, queue: str) -> QueueAtRest:
@@ -39,7 +39,7 @@ def at_rest(broker: Broker, queue: str) -> QueueAtRest:
 
 
 def inflight(broker: Broker, queue: str) -> dict[str, dict[int, str]]:
-    """Consumer to tag to id."""
+    """The jobs in flight: consumer → tag → id."""
     prefix = keys.of(queue).inflight("")
     found = {}
     for name in scan(broker, f"{prefix}*"):
@@ -53,7 +53,7 @@ def ids(entries: list[bytes]) -> list[str]:
 
 
 def undocumented(broker: Broker, *ours: str) -> list[str]:
-    """Keys in this Redis (all, or those of the patterns) that the catalogue does not know, or not as they are."""
+    """Keys in this Redis (all, or those of the patterns) that the catalogue lacks, or has with another type or TTL."""
     wrong = []
     for name in scan(broker, *(ours or ["*"])):
         kind, ttl = broker.read(("TYPE", name), ("PTTL", name))

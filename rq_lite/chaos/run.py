@@ -1,9 +1,9 @@
 """A run under faults, from start to end.
 
     producers ──► queue, bounded ──► workers ◄── killed, and replaced
-                    └── looked at: each fault is due when so many jobs are done
+                    └── sampled: each fault is due at a number of done jobs
 
-Everything that the processes do goes into a history; at the end it is judged.
+All processes write what they do into a history; at the end it is judged.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from rq_lite.chaos.schedule import KILL, Choices, Step, schedule
 from rq_lite.errors import BrokerUnavailable, RqLiteError
 from rq_lite.process.background import Interrupted
 
-TICK = 0.01  # seconds between two looks
+TICK = 0.01  # seconds between two samples
 DEMANDS = Demands(drained=True)  # what every run must show
-LONGEST_OUTAGE = 30.0  # seconds that Redis may be away without being told to
-STALLED = 90.0  # seconds without any progress after which a run is over: three leases
+LONGEST_OUTAGE = 30.0  # seconds that Redis may be away without a fault
+STALLED = 90.0  # seconds without progress after which a run is over: three leases
 
 
 class RunFailed(RqLiteError):
-    """A process ended though nobody had killed it; the message holds what it said."""
+    """A process ended although the run had not killed it; the message has its output."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """A look at a run."""
+    """The state of a run at one time."""
 
     elapsed: float  # seconds
     put: int
@@ -52,9 +52,9 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 def run(
     choices: Choices, place: Place, folder: Path, history: Path, show: Callable[[Sample], None], caught: list[int]
 ) -> None:
-    """Everything, up to the last record of the history; `folder` takes the logs.
+    """Make a run, up to the last record of its history; `folder` is for the logs.
 
-    Raises Interrupted once a signal is among the `caught`, RunFailed, RestartFailed, BrokerError.
+    Raises Interrupted once `caught` has a signal, RunFailed, RestartFailed, BrokerError.
     """
     with contextlib.closing(events.History(history, "harness")) as record:
         crew = Crew(choices, place.broker.url, folder, history)
@@ -68,7 +68,7 @@ def run(
 
 
 class Watch:
-    """Looks at a run until everything is done, and injects the faults that are due."""
+    """Samples a run until everything is done, and injects the faults that are due."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Watch:
         self._away_since: float | None = None  # Redis
 
     def until_drained(self) -> None:
-        """Or until nothing has moved for so long that nothing will."""
+        """Run until every job has ended and every fault was injected, or nothing has moved for STALLED seconds."""
         while time.monotonic() - self._moved < STALLED:
             self._check()
             state = self._look_through_weather()
@@ -105,7 +105,7 @@ class Watch:
         self._look(last=True)
 
     def _look_through_weather(self) -> status.QueueState | None:
-        """None while Redis does not answer; raises BrokerUnavailable when that lasts."""
+        """The queue's state; None while Redis does not answer. Raises BrokerUnavailable after LONGEST_OUTAGE."""
         try:
             state = self._look()
         except BrokerUnavailable:

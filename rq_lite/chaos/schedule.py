@@ -1,4 +1,4 @@
-"""Which faults a run gets, and when: from its seed alone."""
+"""The faults of a run and when they are injected, from its seed alone."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import msgspec
 
 KILL, RESTART = "kill", "redis-restart"
 KINDS = (KILL, RESTART)
-SUPERVISORS = 0.2  # of the kills
+SUPERVISORS = 0.2  # the share of kills that strike a supervisor
 AWAY = 1.0  # seconds that Redis is gone before it is started again, at most
-LATEST = 0.97  # of the jobs: after the last fault there is something left to do
+LATEST = 0.97  # of the jobs: some are left to do after the last fault
 
 
 class Choices(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run is to be."""
+    """The parameters of a run."""
 
     jobs: int
     procs: int  # consumers, over all workers
@@ -26,17 +26,17 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """A fault: it is due when so many jobs are done."""
+    """A fault: it is due when `at` jobs are done."""
 
     at: int
     kind: str
-    supervisor: bool = False  # who is killed: a supervisor, or a consumer
-    pick: float = 0.0  # which of them: this part of their list, by age
+    supervisor: bool = False  # whether a supervisor is killed instead of a consumer
+    pick: float = 0.0  # which of them: at this fraction of their list by age
     away: float = 0.0  # seconds that Redis is gone, at least
 
 
 def schedule(choices: Choices) -> tuple[Step, ...]:
-    """The faults in their order, spread over the run; the same choices give the same faults."""
+    """The faults in order, spread over the run; the same choices give the same faults."""
     chance = random.Random(choices.seed)
     kinds = [KILL] * choices.kills + [RESTART] * choices.restarts
     chance.shuffle(kinds)

@@ -15,23 +15,23 @@ from rq_lite.errors import AppFailed, RqLiteError
 from rq_lite.process.streams import of_command
 from rq_lite.redis_url import redacted
 
-# Name, module, and what `rq-lite --help` says, so that it need not import them all.
+# Names and help lines of the commands, so that `rq-lite --help` need not import them.
 COMMANDS = {
     "produce": "Put a job for each line of a file, each package in a folder, each number.",
     "work": "Run jobs: processes × greenlets.",
-    "status": "Show queues: how full, how fast, who works.",
+    "status": "Show queues: how full, how fast, served by which workers.",
     "jobs": "Jobs wherever they are: list, show, cancel, retry.",
     "dead": "Buried jobs: list, show, requeue, purge.",
     "queue": "Change a queue: its bound, pause, resume, purge.",
-    "schedule": "What runs again and again: list, add, remove, run.",
-    "health": "Whether a consumer of this host works: for healthchecks.",
+    "schedule": "Recurring jobs: list, add, remove, run.",
+    "health": "Check that a consumer of this host works, for healthchecks.",
     "redis": "The embedded Redis: status, stop, cli.",
-    "bench": "Measure and prove, with faults if asked for: jobs/s, lost, run twice.",
+    "bench": "Measure jobs/s and count jobs lost or run twice, with faults on request.",
     "demo": "See it work: 2,000 pages through a queue bounded at 200.",
 }
 
 
-# Those that stand with what they run.
+# Commands whose modules are beside the code that they run.
 HOMES = {"bench": "rq_lite.chaos.command", "demo": "rq_lite.demo.command"}
 
 
@@ -42,7 +42,7 @@ class Lazy(click.Group):
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        gc.disable()  # a fifth of the time in which modules are loaded; they leave no garbage
+        gc.disable()  # collecting is a fifth of the time that imports take, and they leave no garbage
         try:
             command: click.Command = importlib.import_module(HOMES.get(name, f"rq_lite.cli.{name}")).command
         finally:
@@ -52,7 +52,7 @@ class Lazy(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        # click's own look for what was meant knows only commands that were imported.
+        # click itself suggests only commands that are already imported.
         near = [] if args[0] in COMMANDS or ctx.resilient_parsing else get_close_matches(args[0], COMMANDS)
         if near:
             ctx.fail(f"No such command {args[0]!r}. Did you mean {' or '.join(map(repr, near))}?")
@@ -63,7 +63,7 @@ class Lazy(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:  # click would call it aborted, with exit code 1
             ctx.exit(130)
-        except click.Abort as error:  # of a question; without an answer, or by Ctrl-C
+        except click.Abort as error:  # a question without an answer, or Ctrl-C at one
             if isinstance(error.__context__, KeyboardInterrupt):
                 ctx.exit(130)
             raise
@@ -79,8 +79,8 @@ class Lazy(click.Group):
 @click.group(
     cls=Lazy,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no Redis, or a full one, 4 queue stayed full. "
-    "Redis: each command's --url, or RQ_LITE_URL; with neither an embedded one is started on demand.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 Redis unavailable or full, 4 queue stayed full. "
+    "Redis: each command's --url, or RQ_LITE_URL; with neither, an embedded one is started on demand.",
 )
 @click.version_option(__version__, prog_name="rq-lite")
 def cli() -> None:
@@ -88,7 +88,7 @@ def cli() -> None:
 
 
 def main(args: list[str] | None = None) -> Any:
-    """Run the command; errors on purpose end it with one line and their own exit code."""
+    """Run the command; an RqLiteError ends it with one line and the error's exit code."""
     of_command()
     try:
         return cli.main(args, prog_name="rq-lite", standalone_mode=True)

@@ -1,4 +1,4 @@
-"""Options and small things that several commands share."""
+"""Options and helpers that several commands share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def setting_options(*names: str) -> Callable[[F], F]:
-    """Options for these settings, which the command hands to `settings_from` as it gets them."""
+    """Options for these settings; the command passes their values on to `settings_from`."""
     for name in names:
         assert SETTINGS[name].help, f"the setting {name} has no help= for a command's option"
 
@@ -52,23 +52,23 @@ def duration(_context: click.Context, option: click.Parameter, text: str | None)
 
 
 def settings_from(**options: Any) -> Settings:
-    """The settings, with the options that were given."""
+    """The settings, overridden by the options that were given."""
     return load_settings(options)
 
 
 def open_broker(settings: Settings, *, quiet: bool = False) -> Broker:
-    """A broker that is known to answer."""
+    """A broker whose Redis has answered."""
     return Broker(settings=settings, quiet=quiet).open()
 
 
 def known_queue(broker: Broker, name: str) -> str:
-    """The name, if Redis knows a queue of it; else UsageError with those it knows."""
+    """The name. Raises UsageError, which lists the known queues, if Redis has no queue of this name."""
     names = status.queues(broker)
     if name not in names:
-        raise UsageError(f"unknown queue {name!r}; there is {', '.join(names) if names else 'none yet'}")
+        raise UsageError(f"unknown queue {name!r}; known queues: {', '.join(names) if names else 'none yet'}")
     return name
 
 
 def plural(count: int) -> str:
-    """The end of a noun that is counted."""
+    """The ending of the noun that follows this count."""
     return "" if count == 1 else "s"

@@ -27,14 +27,14 @@ WHICH = "name job ids, a filter (--id, --task, --error, --older-than, --newer-th
 
 @click.group()
 def command() -> None:
-    """Look at the jobs that were given up, and put them back or drop them.
+    """Show the jobs that were given up, put them back or drop them.
 
-    A job is named by its id, or by tag:NUMBER as `list` shows it where there is no id. Ages: 90, 90s, 15m, 2h, 7d.
+    A job is named by its id or, if it has none, by tag:NUMBER as `list` shows it. Ages: 90, 90s, 15m, 2h, 7d.
     """
 
 
 class Asked(NamedTuple):
-    """Which jobs, of which queues."""
+    """The queues and the jobs that the command line names."""
 
     queues: list[str]
     wanted: Filter
@@ -47,7 +47,7 @@ class Asked(NamedTuple):
 
 def queue_option(command: F) -> F:
     return click.option(
-        "-q", "--queue", "queues", multiple=True, metavar="QUEUE", help="Only of this queue; repeatable."
+        "-q", "--queue", "queues", multiple=True, metavar="QUEUE", help="Only jobs of this queue; repeatable."
     )(command)
 
 
@@ -56,9 +56,9 @@ def filters(command: F) -> F:
         queue_option,
         click.option("--id", "ids", multiple=True, metavar="ID", help="Only this job; repeatable."),
         click.option("--task", metavar="TASK", help="Only jobs of this task, as `list` shows it."),
-        click.option("--error", metavar="TEXT", help="Only with this text in the error (upper or lower case)."),
-        click.option("--older-than", callback=duration, metavar="AGE", help="Only if buried longer ago."),
-        click.option("--newer-than", callback=duration, metavar="AGE", help="Only if buried since."),
+        click.option("--error", metavar="TEXT", help="Only with this text in the error; case is ignored."),
+        click.option("--older-than", callback=duration, metavar="AGE", help="Only if buried longer ago than this."),
+        click.option("--newer-than", callback=duration, metavar="AGE", help="Only if buried within this time."),
         url_option,
     )[::-1]:
         command = option(command)
@@ -69,7 +69,7 @@ def filters(command: F) -> F:
 def opened(
     url: str | None, queues: tuple[str, ...], ids: tuple[str, ...] = (), *, quiet: bool = False, **filter_: Any
 ) -> Iterator[tuple[Broker, Asked]]:
-    """A broker, and what is asked for; the queues are all there are where none is named. Raises UsageError."""
+    """A broker and what is asked for, of all queues if none is named. Raises UsageError for an unknown queue."""
     broker = open_broker(settings_from(url=url), quiet=quiet)
     try:
         names = [known_queue(broker, name) for name in dict.fromkeys(queues)] or status.queues(broker)
@@ -85,13 +85,13 @@ def opened(
 @click.argument("names", nargs=-1, metavar="[QUEUE]...")
 @filters
 @click.option("--limit", type=click.IntRange(min=0), default=50, metavar="N", help="Default: 50; 0: all.")
-@click.option("--json", "as_json", is_flag=True, help="An object a line, with everything that is known.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per job, with everything known.")
 def list_jobs(
     names: tuple[str, ...], queues: tuple[str, ...], url: str | None, limit: int, as_json: bool, **filter_: Any
 ) -> None:
     """List buried jobs, the newest first.
 
-    On a terminal a table; on a pipe a line each, with tabs between the columns.
+    A table on a terminal; on a pipe a line per job, with tabs between the columns.
     """
     with opened(url, names + queues, quiet=as_json, **filter_) as (broker, asked):
         jobs = asked.jobs(broker)
@@ -106,7 +106,7 @@ def list_jobs(
             click.echo(f"{more:,} more; --limit 0 lists all", err=True)
         for queue, state in status.states(broker, asked.queues).items():
             if state.dropped:
-                click.echo(f"queue {queue!r}: {jobs_(state.dropped)} dropped so far, over the caps", err=True)
+                click.echo(f"queue {queue!r}: {jobs_(state.dropped)} dropped so far, beyond the caps", err=True)
 
 
 @command.command()
@@ -116,7 +116,7 @@ def list_jobs(
 def show(ids: tuple[str, ...], queues: tuple[str, ...], url: str | None) -> None:
     """Show everything about a buried job.
 
-    The error and where it came from, when and where it ran, its arguments.
+    Its error and traceback, when and where it ran, its arguments.
     """
     with opened(url, queues, ids) as (broker, asked):
         now, unknown = now_of(broker), dict.fromkeys(ids)
@@ -131,7 +131,7 @@ def show(ids: tuple[str, ...], queues: tuple[str, ...], url: str | None) -> None
 
 
 class Chosen(NamedTuple):
-    """What a command that acts was told: which jobs, and whether to ask."""
+    """The arguments of a command that acts: which jobs, and whether to ask first."""
 
     ids: tuple[str, ...]
     queues: tuple[str, ...]
@@ -141,7 +141,7 @@ class Chosen(NamedTuple):
 
 
 def named(command: Callable[..., None]) -> Callable[..., None]:
-    """For commands that act: which jobs, and without a question. Raises UsageError where nothing says which jobs."""
+    """Add the options of commands that act: which jobs, --all, --yes. They raise UsageError if no job is chosen."""
 
     @functools.wraps(command)
     def chosen(
@@ -158,23 +158,23 @@ def named(command: Callable[..., None]) -> Callable[..., None]:
         command(Chosen(checked(job_ids, ids, everything, filter_), queues, url, yes, filter_), **own)
 
     found = click.option("--yes", is_flag=True, help="Do not ask.")(chosen)
-    found = click.option("--all", "everything", is_flag=True, help="All that fit the other options.")(found)
+    found = click.option("--all", "everything", is_flag=True, help="All jobs that match the other options.")(found)
     return click.argument("job_ids", nargs=-1, metavar="[ID]...")(filters(found))
 
 
 def checked(
     job_ids: tuple[str, ...], ids: tuple[str, ...], everything: bool, filter_: dict[str, Any]
 ) -> tuple[str, ...]:
-    """All ids. Raises UsageError where nothing says which jobs are meant."""
+    """All ids. Raises UsageError if there are neither ids, nor a filter, nor --all."""
     if job_ids and everything:
         raise UsageError("name job ids or say --all, not both; a queue is named with -q QUEUE")
     if not (job_ids or ids or everything or any(value is not None for value in filter_.values())):
-        raise UsageError(f"nothing says which jobs: {WHICH}")
+        raise UsageError(f"no jobs chosen: {WHICH}")
     return job_ids + ids
 
 
 class Found(NamedTuple):
-    """The jobs that were asked for: tags by queue, the oldest first; and the ids that none has."""
+    """The jobs that were asked for: tags by queue, the oldest first; and the ids that no job has."""
 
     tags: dict[str, list[int]]
     unknown: dict[str, None]
@@ -198,12 +198,12 @@ def find(broker: Broker, asked: Asked) -> Found:
 
 @command.command()
 @named
-@click.option("--wait", type=float, default=0.0, metavar="SECONDS", help="Wait so long for room. Default: not at all.")
+@click.option("--wait", type=float, default=0.0, metavar="SECONDS", help="Wait up to this long for room. Default: 0.")
 def requeue(chosen: Chosen, wait: float) -> None:
     """Put buried jobs back into their queue.
 
-    They wait at its end, the oldest first, as if they had never run. As many as the queue's bound allows; exit 4 if
-    others are left. Asks first, on a terminal, unless job IDs are named.
+    They wait at its end, the oldest first, as if they had never run. Only as many as the queue's bound allows are put
+    back; exit 4 if some are left. On a terminal it asks first, unless job IDs are named.
     """
     if not wait >= 0:
         raise UsageError(f"--wait must be 0 or more, not {wait:g}")
@@ -213,7 +213,7 @@ def requeue(chosen: Chosen, wait: float) -> None:
             click.confirm(f"requeue {found.text}?", abort=True, err=True)
         steps = [Requeue(queue, tags) for queue, tags in found.tags.items()]
         try:
-            # A queue that is full keeps none of the others waiting.
+            # The first round does not wait, so a full queue does not delay the others.
             for seconds in dict.fromkeys((0.0, wait)):
                 for step in steps:
                     step.run(broker, seconds)
@@ -237,7 +237,7 @@ def tell(steps: list[Requeue]) -> None:
 
 
 def fullness(broker: Broker, step: Requeue) -> str:
-    """Why jobs are left, for people."""
+    """Why jobs are left in the dead set, as a sentence."""
     alive, seen = status.signs_of_life(broker, step.queue)
     last = step.last
     why = QueueFull(step.queue, size=last.size, maxsize=last.maxsize, consumers=alive, last_seen=seen)
@@ -271,7 +271,7 @@ def purge(chosen: Chosen) -> None:
 
 
 def missing(unknown: dict[str, None], asked: Asked) -> list[str]:
-    """A line for each id that no job has, with the way out."""
+    """An error for each id that no buried job has, with the way out."""
     way_out = "`rq-lite dead list` shows what there is; a queue is named with -q QUEUE"
     fits = "" if asked.wanted == Filter(ids=asked.wanted.ids) else " that fits the filter"
     return [f"no buried job {name!r}{fits}: {way_out}" for name in unknown]

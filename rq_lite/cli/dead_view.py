@@ -1,4 +1,4 @@
-"""How buried jobs are shown: as a row, as a page of its own, as JSON. Whatever is in them is escaped."""
+"""How buried jobs are shown: as a row, as a page each, as JSON. All text from jobs is escaped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAYLOAD = 10_000  # characters of the arguments, of the error, and of a line of 
 
 
 class Named(Protocol):
-    """What may have an id, and had a delivery."""
+    """A job that was delivered; it may have an id."""
 
     @property
     def id(self) -> str | None: ...
@@ -30,13 +30,13 @@ class Named(Protocol):
 
 
 def called(job: Named) -> str:
-    """What one can type to name the job: its id, unless that is missing or strange; see dead.names."""
+    """The name to type for a job: its id, or tag:NUMBER if the id is missing or strange; see dead.names."""
     usual = job.id is not None and 0 < len(job.id) <= 60 and plain(job.id) == job.id and " " not in job.id
     return str(job.id) if usual else f"tag:{job.tag}"
 
 
 def columns(job: Buried, now: float) -> list[str]:
-    """As HEADINGS name them; `now` is Redis' time in s since 1970."""
+    """A row in the order of HEADINGS; `now` is Redis' time in s since 1970."""
     return [
         called(job),
         plain(job.queue),
@@ -49,7 +49,7 @@ def columns(job: Buried, now: float) -> list[str]:
 
 
 def lines(row: list[str], width: int) -> str:
-    """For a narrow terminal."""
+    """A row as two lines, for a narrow terminal."""
     *names, ago, attempts, crashes, error = row
     return f"{' '.join(names)}, {ago}, attempts {attempts}, crashes {crashes}\n  {plain(error, width - 2)}"
 
@@ -65,11 +65,11 @@ VIEW = View(HEADINGS, columns, lines, facts)
 
 
 def page(job: Buried, now: float) -> str:
-    """Everything there is to know, in lines."""
+    """Everything known about a job, in lines."""
     when = datetime.fromtimestamp(job.buried_at, UTC)
     who = parse(job.consumer)
     known = [
-        ("id", plain(job.id, PAYLOAD) if job.id is not None else f"none; say {called(job)}"),
+        ("id", plain(job.id, PAYLOAD) if job.id is not None else f"none; use {called(job)}"),
         ("queue", plain(job.queue)),
         ("task", plain(job.task, PAYLOAD) if job.task is not None else "unknown"),
         ("error", plain(job.error, PAYLOAD)),
@@ -83,20 +83,20 @@ def page(job: Buried, now: float) -> str:
         *payload(job.entry),
     ]
     text = "\n".join(as_lines(known))
-    # Line ends stay, and nothing else of what moves a cursor does.
+    # Of what moves a cursor only line ends stay.
     trace = [plain(line, PAYLOAD) for line in job.traceback.expandtabs().rstrip("\n").split("\n")]
     return "\n".join([text, "traceback", *(f"  {line}".rstrip() for line in trace)]) if job.traceback else text
 
 
 def ran_for(seconds: float) -> str:
-    """Of the last run; unknown where its consumer was killed, or died."""
+    """How long the last run took; unknown if its consumer died or was killed."""
     if not seconds:
         return "unknown"
     return "less than 1 ms" if seconds < 0.001 else f"{seconds:,.3f} s"
 
 
 def payload(entry: bytes) -> list[tuple[str, str]]:
-    """What the job carries; the bytes themselves, if they are no job."""
+    """What the job carries; the raw bytes if they cannot be decoded."""
     try:
         message = decode(entry)[0]
     except Undecodable:
@@ -113,7 +113,7 @@ def payload(entry: bytes) -> list[tuple[str, str]]:
 
 def shortened(text: str) -> str:
     left = len(text) - PAYLOAD
-    rest = f" ... {left:,} characters more: `rq-lite dead list --id ID --json` has them all" if left > 0 else ""
+    rest = f" ... {left:,} more characters: `rq-lite dead list --id ID --json` prints all" if left > 0 else ""
     return plain(text[:PAYLOAD], 10 * PAYLOAD) + rest
 
 
@@ -122,7 +122,7 @@ def as_json(value: Any) -> str:
 
 
 def body(entry: bytes) -> bytes:
-    """The job's JSON without attempts and crashes in front; what is no job as it is."""
+    """The job's JSON, without attempts and crashes in front; bytes that are not a job are returned as they are."""
     try:
         return split(entry)[2]
     except Undecodable:

@@ -14,11 +14,11 @@ from rq_lite.errors import BrokerError, RqLiteError
 from rq_lite.process.identity import machine, parse, surely_dead
 from rq_lite.settings import Settings
 
-PATIENCE = 2.0  # seconds; who asks for health asks again
+PATIENCE = 2.0  # seconds; a healthcheck is repeated anyway
 
 
 class Unwell(RqLiteError):
-    """Nobody works here; exit code 1."""
+    """No consumer works here; exit code 1."""
 
 
 @click.command()
@@ -27,7 +27,7 @@ class Unwell(RqLiteError):
 def command(anywhere: bool, url: str | None) -> None:
     """Exit 0 if a consumer of this host (container, pod) serves a queue, 1 if not: for healthchecks and probes.
 
-    1 also when a consumer takes nothing though jobs wait and its slots are free.
+    Exit 1 also if a consumer takes nothing although jobs wait and its slots are free.
     """
     settings = msgspec.structs.replace(settings_from(url=url), patience=PATIENCE)
     try:
@@ -38,13 +38,13 @@ def command(anywhere: bool, url: str | None) -> None:
     if not count:
         raise Unwell(f"no consumer {where} serves a queue")
     if trouble:
-        click.echo(f"not well, but at work: {trouble}", err=True)
+        click.echo(f"at work, but with a problem: {trouble}", err=True)
     click.echo(f"{count:,} consumer{'' if count == 1 else 's'} {where}")
 
 
 def living(settings: Settings, *, anywhere: bool) -> tuple[int, str]:
-    """How many consumers hold a lease, and what is wrong with some; raises Unwell if some take nothing."""
-    # Asking must not start an embedded Redis: where none runs, nobody consumes.
+    """How many consumers hold a lease, and the workers' problems. Raises Unwell if a consumer takes nothing."""
+    # A healthcheck must not start an embedded Redis: where none runs, there are no consumers.
     if settings.url is None and not server.status(settings).running:
         raise Unwell("the embedded Redis is not running")
     broker = open_broker(settings, quiet=True)
@@ -59,12 +59,12 @@ def living(settings: Settings, *, anywhere: bool) -> tuple[int, str]:
 
 
 def consumers(broker: Broker, host: str | None) -> set[str]:
-    """The consumers that live, of one machine (see `identity.machine`) or, with None, of all."""
+    """The live consumers of one machine (see `identity.machine`) or, with None, of all machines."""
     found = {
         consumer
         for queue in status.queues(broker)
         for consumer, left in broker.tends.consumers(queue).items()
-        if left > 0 and not surely_dead(consumer)  # one that was killed leaves its lease behind
+        if left > 0 and not surely_dead(consumer)  # a killed consumer leaves its lease behind
     }
     if host is None:
         return found

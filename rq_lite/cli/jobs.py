@@ -21,17 +21,17 @@ from rq_lite.cli.text import plain
 from rq_lite.model.states import State
 from rq_lite.model.unreadable import UNREADABLE
 
-LOOKED = 100_000  # jobs that a filter goes through
+LOOKED = 100_000  # jobs that a filter reads at most
 SAID = {
     Cancelled.REMOVED: "removed: it will never run",
     Cancelled.INTERRUPTING: "it runs, and is being interrupted",
-    Cancelled.MARKED: "it is dropped when its turn comes",
+    Cancelled.MARKED: "it will be dropped when its turn comes",
 }
 
 
 @click.group()
 def command() -> None:
-    """Look at jobs wherever they are; cancel them, or have them run again.
+    """Show jobs wherever they are; cancel them, or have them run again.
 
     Places: inflight (a consumer has it), pending, scheduled (due later, or parked), suspects, dead.
     """
@@ -44,13 +44,17 @@ def command() -> None:
 @click.argument("names", nargs=-1, metavar="[QUEUE]...")
 @queue_option
 @click.option(
-    "--state", "states", type=click.Choice([state.value for state in jobs.PLACES]), multiple=True, help="Only there."
+    "--state",
+    "states",
+    type=click.Choice([state.value for state in jobs.PLACES]),
+    multiple=True,
+    help="Only in this state; repeatable.",
 )
 @click.option("--task", metavar="TASK", help="Only jobs of this task.")
 @click.option("--limit", type=click.IntRange(min=0), default=50, metavar="N", help="Default: 50; 0: all.")
-@click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Leave out the first N.")
+@click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Skip the first N.")
 @click.option("--page", type=click.IntRange(min=1), metavar="N", help="The N-th page of --limit jobs.")
-@click.option("--json", "as_json", is_flag=True, help="An object a line, with everything that is known.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per job, with everything known.")
 @url_option
 def list_jobs(
     names: tuple[str, ...],
@@ -65,9 +69,10 @@ def list_jobs(
 ) -> None:
     """List jobs, queue by queue.
 
-    Of each queue those that run, then those that wait, in the order in which they are taken or due, then the dead.
+    In each queue running jobs come first, then waiting ones in the order in which they will be taken or become due,
+    then buried ones.
 
-    On a terminal a table; on a pipe a line each, with tabs between the columns.
+    A table on a terminal; on a pipe a line per job, with tabs between the columns.
     """
     if page is not None:
         offset += (page - 1) * limit
@@ -92,7 +97,7 @@ def list_jobs(
             shown = put_out(asked_for, view.VIEW, now_of(broker), as_json=as_json)
             more = sum(1 for _ in fitting)
             if total > LOOKED:
-                click.echo(f"only the first {LOOKED:,} of {jobs_(total)} were looked at", err=True)
+                click.echo(f"only the first {LOOKED:,} of {jobs_(total)} were searched", err=True)
         if not shown and not as_json:
             click.echo("no job" + (" matches" if states or task or offset else ""), err=True)
         if more:
@@ -100,7 +105,7 @@ def list_jobs(
 
 
 def skipping(broker: Broker, places: list[tuple[str, State, int]], offset: int) -> Iterator[Found]:
-    """The jobs of all these places, but for the first ones, which are not even read."""
+    """The jobs of all these places except the first `offset`, which are not read from Redis."""
     for queue, state, count in places:
         first = min(offset, count)
         offset -= first
@@ -113,7 +118,7 @@ def skipping(broker: Broker, places: list[tuple[str, State, int]], offset: int) 
 @queue_option
 @url_option
 def show(ids: tuple[str, ...], queues: tuple[str, ...], url: str | None) -> None:
-    """Show everything about a job: where it is, how far it says it is, its arguments, its result."""
+    """Show everything about a job: where it is, the progress that it reports, its arguments, its result."""
     problems = []
     with opened(url, queues) as (broker, asked):
         now = now_of(broker)
@@ -132,7 +137,7 @@ def show(ids: tuple[str, ...], queues: tuple[str, ...], url: str | None) -> None
 
 
 class Look(NamedTuple):
-    """Where a job of this id was found, and where only its result."""
+    """The jobs with this id or, if there are none, the results; and how many waiting jobs were not searched."""
 
     jobs: list[Found]
     results: list[tuple[str, bytes]]
@@ -149,13 +154,13 @@ def look(broker: Broker, queues: list[str], job_id: str) -> Look:
 
 
 def told(broker: Broker, job: Found, now: float) -> list[tuple[str, str]]:
-    """What Redis knows of it beside the job itself."""
+    """What Redis knows about a job beside its entry."""
     lines = []
     if job.id is not None:
         if (said := broker.puts.progress_of(job.queue, job.id)) is not None:
             lines.append(("progress", view.progress(said, now)))
         if broker.takes.marked(job.queue, [job.id]):
-            lines.append(("cancelled", "it is to be dropped, or interrupted"))
+            lines.append(("cancelled", "it will be dropped, or interrupted"))
         if (result := broker.puts.result(job.queue, job.id)) is not None:
             lines.append(("result", shortened(text_of(result))))
     return lines
@@ -172,8 +177,8 @@ def ended(job_id: str, queue: str, result: bytes) -> str:
 
 def missing(job_id: str, unseen: int, queues: list[str]) -> str:
     where = f"queue {queues[0]!r}" if len(queues) == 1 else f"{len(queues)} queues"
-    far = f"; {unseen:,} that wait further than {jobs.FAR:,} from both ends were not looked at" if unseen else ""
-    return f"no job {job_id!r} in {where}: it has ended, or never was{far}"
+    far = f"; {unseen:,} that wait further than {jobs.FAR:,} from both ends were not searched" if unseen else ""
+    return f"no job {job_id!r} in {where}: it has ended, or never existed{far}"
 
 
 # -- acting
@@ -184,9 +189,9 @@ def missing(job_id: str, unseen: int, queues: list[str]) -> str:
 @queue_option
 @url_option
 def cancel(ids: tuple[str, ...], queues: tuple[str, ...], url: str | None) -> None:
-    """Cancel jobs: what waits is removed, what runs is interrupted.
+    """Cancel jobs: waiting ones are removed, running ones interrupted.
 
-    One that waits too far from both ends of its queue to be found (name the queue with -q) is dropped at its turn.
+    A job that waits too far from both ends of its queue to be found is dropped at its turn, if -q names the queue.
     """
     problems: list[str] = []
     with opened(url, queues) as (broker, asked):
@@ -194,7 +199,7 @@ def cancel(ids: tuple[str, ...], queues: tuple[str, ...], url: str | None) -> No
             searches = {queue: jobs.find(broker, queue, job_id) for queue in asked.queues}
             where = [queue for queue, search in searches.items() if search.job is not None]
             if len(searches) == 1:
-                where = asked.queues  # it may be too far off to be found
+                where = asked.queues  # it may wait too far from both ends to be found
             elif not where:
                 unseen = sum(search.unseen for search in searches.values())
                 way_out = "; name the queue with -q to have it dropped at its turn" if unseen else ""
@@ -205,7 +210,7 @@ def cancel(ids: tuple[str, ...], queues: tuple[str, ...], url: str | None) -> No
 
 
 def cancel_in(broker: Broker, queue: str, job_id: str, search: Search, problems: list[str]) -> None:
-    """Cancel, and tell what that means."""
+    """Cancel the job in one queue and print the outcome."""
     found = search.job
     if found is not None and found.buried is not None:
         problems.append(f"job {job_id!r} of {queue!r} is buried: `rq-lite dead purge {view.name(found)}` drops it")
@@ -214,7 +219,7 @@ def cancel_in(broker: Broker, queue: str, job_id: str, search: Search, problems:
     if done is Cancelled.UNKNOWN:
         problems.append(missing(job_id, 0, [queue]))
     elif done is Cancelled.MARKED and found is None and not search.unseen:
-        problems.append(f"{missing(job_id, 0, [queue])}; should it turn up all the same it is dropped")
+        problems.append(f"{missing(job_id, 0, [queue])}; if it turns up nevertheless, it will be dropped")
     else:
         runs = done is Cancelled.MARKED and found is not None and found.state is State.INFLIGHT
         click.echo(f"job {plain(job_id, 200)} of {queue!r}: {SAID[Cancelled.INTERRUPTING if runs else done]}")
@@ -225,9 +230,9 @@ def cancel_in(broker: Broker, queue: str, job_id: str, search: Search, problems:
 @queue_option
 @url_option
 def retry(ids: tuple[str, ...], queues: tuple[str, ...], url: str | None) -> None:
-    """Let jobs run soon: buried ones go back to their queue as on their first day, scheduled ones are due now.
+    """Let jobs run soon: buried ones go back to their queue as if they had never run, scheduled ones are due now.
 
-    A buried job stays where it is, and the exit code is 4, when its queue is full.
+    If its queue is full, a buried job stays where it is, and the exit code is 4.
     """
     problems: list[str] = []
     full: list[str] = []

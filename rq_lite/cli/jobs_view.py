@@ -1,4 +1,4 @@
-"""How jobs are shown wherever they are: as a row, as a page of its own, as JSON. Whatever is in them is escaped."""
+"""How jobs are shown wherever they are: as a row, as a page each, as JSON. All text from jobs is escaped."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from rq_lite.model.unreadable import UNREADABLE
 from rq_lite.process.identity import parse
 
 HEADINGS = ("id", "queue", "task", "state", "age", "attempts", "crashes", "about")
-NOTE = 300  # characters of what is told about a job in a row
+NOTE = 300  # characters of the column "about"
 
 
 def columns(job: Found, now: float) -> list[str]:
-    """As HEADINGS name them; `now` is Redis' time in s since 1970."""
+    """A row in the order of HEADINGS; `now` is Redis' time in s since 1970."""
     born = None if job.id is None else made_at(job.id)
     return [
         name(job),
@@ -38,12 +38,12 @@ def columns(job: Found, now: float) -> list[str]:
 
 
 def name(job: Found) -> str:
-    """What one can type to name it."""
+    """The name to type for a job."""
     return called(job) if job.buried is not None else plain(job.id or "?", 200)
 
 
 def lines(row: list[str], width: int) -> str:
-    """For a narrow terminal."""
+    """A row as one or two lines, for a narrow terminal."""
     job_id, queue, task, where, age, attempts, crashes, told = row
     old = f", {age} old" if age else ""
     text = f"{job_id} {queue} {task} {where}{old}, attempts {attempts}, crashes {crashes}"
@@ -55,7 +55,7 @@ def state(job: Found) -> str:
 
 
 def about(job: Found, now: float) -> str:
-    """What is to be told of it where it is."""
+    """What matters about a job in its state: its error, when it is due, or which consumer runs it."""
     if job.buried is not None:
         return job.buried.error
     if job.due is not None:
@@ -82,7 +82,7 @@ VIEW = View(HEADINGS, columns, lines, facts)
 
 
 def page(job: Found, now: float, told: list[tuple[str, str]]) -> str:
-    """Everything there is to know, in lines; `told` is what Redis knows beside the job itself."""
+    """Everything known about a job, in lines; `told` is what Redis knows beside its entry."""
     if job.buried is not None:
         text = dead_view.page(job.buried, now)
         return "\n".join([f"{'state':<10} {job.state.value}", *as_lines(told), text])
@@ -105,12 +105,12 @@ def page(job: Found, now: float, told: list[tuple[str, str]]) -> str:
 def moment(seconds: float) -> str:
     try:
         return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    except (ValueError, OverflowError, OSError):  # an id that only looks like one of ours
-        return "at no time that there is"
+    except (ValueError, OverflowError, OSError):  # an id that only looks like one of rq_lite's
+        return "at an impossible time"
 
 
 def progress(told: bytes, now: float) -> str:
-    """`[#####...............] 25 %, 50 of 200, half a minute left (3 s ago)`, from what a job said of itself."""
+    """`[#####...............] 25 %, 50 of 200, half a minute left (3 s ago)`, from the progress that a job reported."""
     try:
         said = msgspec.json.decode(told, type=dict[str, Any])
     except UNREADABLE:

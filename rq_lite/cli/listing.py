@@ -1,4 +1,4 @@
-"""How many jobs are printed, whatever is known of them: a table on a terminal, lines on a pipe, JSON."""
+"""How lists of jobs are printed: as a table on a terminal, as lines on a pipe, as JSON."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-LEAST = 20  # columns for the last one, or the table is none
+LEAST = 20  # characters for the last column; with less room there is no table
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class View(Generic[T]):
-    """How one kind is shown; `columns` and `facts` of one, `columns` at a moment (Redis' time in s since 1970)."""
+    """How one kind of job is shown. `columns` takes a job and Redis' time in s since 1970, `facts` takes a job."""
 
     headings: Sequence[str]
     columns: Callable[[T, float], list[str]]
-    lines: Callable[[list[str], int], str]  # a row's columns where the terminal, so many columns wide, is too narrow
+    lines: Callable[[list[str], int], str]  # a row's columns and the terminal's width, if that is too narrow
     facts: Callable[[T], dict[str, Any]]  # for JSON
 
 
 def put_out(jobs: Iterable[T], view: View[T], now: float, *, as_json: bool) -> int:
-    """Print them; how many they were."""
+    """Print the jobs; returns how many they were."""
     console = Console(highlight=False)
     if console.is_terminal and not as_json:
         rows = [view.columns(job, now) for job in jobs]
@@ -44,7 +44,7 @@ def put_out(jobs: Iterable[T], view: View[T], now: float, *, as_json: bool) -> i
 
 
 def table(rows: list[list[str]], view: View[Any], console: Console) -> RenderableType:
-    """A row for each; where it is too narrow for that some lines for each. Only the last column is ever cut."""
+    """A row for each job, or some lines for each if the terminal is too narrow. Only the last column is ever cut."""
     headings = view.headings
     widths = [max(cell_len(row[i]) for row in (headings, *rows)) for i in range(len(headings) - 1)]
     left = console.width - sum(widths) - 2 * len(widths) - 2
@@ -60,5 +60,5 @@ def table(rows: list[list[str]], view: View[Any], console: Console) -> Renderabl
 
 
 def as_lines(known: Iterable[tuple[str, str]]) -> list[str]:
-    """A page's lines: names, and what belongs to them below each other."""
+    """The lines of a page: names on the left, their values on the right."""
     return [f"{name:<10} {value}".rstrip() for name, value in known]

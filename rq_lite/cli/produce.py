@@ -30,12 +30,12 @@ from rq_lite.settings import Settings
 UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 HELP = {
-    "encoding": "How SOURCE is written, as in utf-16, latin-1 or cp1252. Default: utf-8.",
-    "template": "Put each line or number into TEXT, where {} stands: http://localhost:8000/page/{}",
+    "encoding": "The encoding of SOURCE, as in utf-16, latin-1 or cp1252. Default: utf-8.",
+    "template": "Put TEXT with each line or number in place of {}: http://localhost:8000/page/{}",
     "watch": "Instead of SOURCE: the packages that arrive in a folder, each once.",
-    "wait": "Give up (exit 4) after so long without room. Default: never.",
-    "resume": "Remember under this name how far the source was fed, go on there, and say where that is.",
-    "on_error": "What a bad line does; skipped lines are kept in SOURCE.skipped. Default: stop.",
+    "wait": "Give up (exit 4) after this long without room. Default: never.",
+    "resume": "Remember under this name how far SOURCE was put; continue there, and print where that is.",
+    "on_error": "What to do at a bad line; skipped lines are kept in SOURCE.skipped. Default: stop.",
 }
 
 
@@ -47,19 +47,19 @@ HELP = {
 @click.option("--count", type=int, help="Instead of SOURCE: the numbers 0 to COUNT - 1.")
 @click.option("--template", metavar="TEXT", help=HELP["template"])
 @click.option("--watch", type=click.Path(path_type=Path), metavar="DIR", help=HELP["watch"])
-@click.option("--rate", metavar="N/s", help="At most so many, as in 500/s or 30/min.")
+@click.option("--rate", metavar="N/s", help="Put at most this many, as in 500/s or 30/min.")
 @setting_options("batch")
 @click.option("--wait", type=float, metavar="SECONDS", help=HELP["wait"])
 @click.option("--maxsize", type=int, help="Set the queue's bound first (0: unbounded).")
 @click.option("--resume", metavar="NAME", help=HELP["resume"])
 @click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", help=HELP["on_error"])
-@click.option("--no-progress", is_flag=True, help="Say nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Say nothing, print one object at the end.")
+@click.option("--no-progress", is_flag=True, help="Print only warnings and errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print only one JSON object, at the end.")
 @url_option
 def command(as_json: bool, **options: Any) -> None:
     """Put a job for each line of SOURCE: a file, or - for standard input (default: the setting `source`).
 
-    Waits while the queue is full, and says so if no consumer runs. Lines: the line is the task's argument. NDJSON: an
+    Waits while the queue is full, and warns if no consumer runs. Lines: the line is the task's argument. NDJSON: an
     object holds keyword arguments, an array positional ones, anything else is the argument. CSV: the header names the
     arguments. Blank lines are left out.
     """
@@ -72,7 +72,7 @@ def command(as_json: bool, **options: Any) -> None:
         format="%(asctime)s produce %(message)s",
         datefmt="%H:%M:%S",
     )
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it would tell every change
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it would log every change
     task = ready_task(asked, settings)
     outcome = Outcome(task.queue.name)
     signal.signal(signal.SIGTERM, interrupt)
@@ -111,24 +111,24 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def kind(self) -> Format:
-        """Numbers are lines, too."""
+        """The format of the source; numbers are lines."""
         return "lines" if self.source is None else self.format or guess(self.source)
 
 
 class Outcome:
-    """What has become of the feed, also when it ends early."""
+    """What the feed has done, even if it ends early."""
 
     def __init__(self, queue: str) -> None:
         self.queue = queue
         self.progress = Progress()
         self.began = time.monotonic()
         self.skipped = 0
-        self.before = ""  # what was put by earlier runs of a feed that goes on: `5,000 lines were`
+        self.before = ""  # what earlier runs of a resumed feed have put: `5,000 lines were`
         self.failure: RqLiteError | None = None
 
 
 def checked(given: Given, settings: Settings) -> Given:
-    """The options with the settings' source where none is named. Raises UsageError for what cannot be."""
+    """The options, with the setting `source` if no source is given. Raises UsageError for options that do not fit."""
     if sum(way is not None for way in (given.source, given.count, given.watch)) > 1:
         raise UsageError("give one of SOURCE, --count and --watch")
     if given.count is None and given.watch is None and given.source is None:
@@ -138,7 +138,7 @@ def checked(given: Given, settings: Settings) -> Given:
     check_place(given)
     if given.encoding is not None:
         if given.source is None:
-            raise UsageError("--encoding is how SOURCE is written; numbers and folders have none")
+            raise UsageError("--encoding is for SOURCE; numbers and folders have no encoding")
         encoding.known(given.encoding)
     if settings.task is None:
         raise UsageError("no task: say --task APP:TASK, or set task in [tool.rq-lite]")
@@ -146,14 +146,14 @@ def checked(given: Given, settings: Settings) -> Given:
         if number is not None and number < 0:
             raise UsageError(f"--{name} must be 0 or more, not {number:g}")
     if given.template is not None and ("{}" not in given.template or given.watch is not None or given.kind != "lines"):
-        raise UsageError("--template is for lines and numbers, and {} in it stands for one")
+        raise UsageError("--template is for lines and numbers, and needs a {} where they go")
     if given.rate is not None:
         parse_rate(given.rate)
     return given
 
 
 def check_place(given: Given) -> None:
-    """Raises UsageError when there is no such file, or folder to watch."""
+    """Raises UsageError if the source is not a file, or the folder to watch is not a folder."""
     name = given.source if given.watch is None else given.watch
     if name is None or name == "-":
         return
@@ -168,7 +168,7 @@ def check_place(given: Given) -> None:
 
 
 def ready_task(given: Given, settings: Settings) -> Task[Any, Any]:
-    """The task, with its queue known in Redis and bounded as the options say."""
+    """The task; its queue is declared in Redis and has the bound of the options."""
     defaults.use(settings)
     task = find_task(settings.task or "")
     defaults.use(settings, open_broker(settings, quiet=given.quiet))
@@ -204,14 +204,14 @@ def feed(given: Given, task: Task[Any, Any], outcome: Outcome) -> None:
 
 
 class Interrupted(RqLiteError):
-    """Ctrl-C, or another signal; what was put stays put. The exit code is the one that a shell gives to it."""
+    """The feed was ended by Ctrl-C or SIGTERM; what was put stays. The exit code is the shell's for that signal."""
 
     def __init__(self, number: int = signal.SIGINT, *, unanswered: int = 0) -> None:
         how = "interrupted" if number == signal.SIGINT else "terminated"
         if unanswered == 1:
-            how += " while a job was being put: whether it was is not known"
+            how += " while a job was being put: it is not known whether it was"
         elif unanswered:
-            how += f" while {unanswered:,} jobs were being put: how many of them were is not known"
+            how += f" while {unanswered:,} jobs were being put: it is not known how many were"
         super().__init__(how)
         self.exit_code = 128 + number
 
@@ -230,13 +230,13 @@ def opened(given: Given, start: str) -> Source:
 
 
 def resumable(source: str | None) -> Path | None:
-    """The file whose first bytes tell whether a resumed feed has the same one before it; a pipe gives them but once."""
+    """The file whose first bytes show that a resumed feed has the same file; None for a pipe, readable only once."""
     file = None if source in (None, "-") else Path(str(source))
     return file if file is not None and file.is_file() else None
 
 
 def stop_event() -> threading.Event:
-    """Set by SIGTERM and Ctrl-C: for a folder that is watched they are the usual end."""
+    """An event that SIGTERM and Ctrl-C set: they are the usual end of watching a folder."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

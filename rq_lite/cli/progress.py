@@ -1,4 +1,4 @@
-"""What a producer shows while it works: a live line on a terminal, a plain line now and then on a pipe."""
+"""What a producer shows while it works: a live line on a terminal, a plain line every 5 s on a pipe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVERY = 5.0  # seconds between two plain lines
 
 
 class Meter:
-    """Figures of a feed as they are now, from its progress and its source."""
+    """Current figures of a feed, from its progress and its source."""
 
     def __init__(
         self,
@@ -53,14 +53,14 @@ class Meter:
         return self.progress.size / self.progress.maxsize if self.progress.maxsize else None
 
     def queue_parts(self) -> list[str]:
-        """How full the queue is; not known before the first answer."""
+        """How full the queue is; empty before Redis' first answer."""
         size, maxsize = self.progress.size, self.progress.maxsize
         if not size and not maxsize:
             return []
         return [f"queue {size:,}/{maxsize:,}" if maxsize else f"queue {size:,} (unbounded)"]
 
     def left(self, rate: float) -> list[str]:
-        """Which part of the source is not put yet and, if anything moves, how long that takes at the pace so far."""
+        """How much of the source is left and, if jobs are being put, how long that takes at the average pace so far."""
         if self._source is None or not self._source.size:
             return []
         total, done = self._source.size, max(self._skip, self.progress.offset)
@@ -100,7 +100,7 @@ class Meter:
 
 @contextmanager
 def shown(queue: str, progress: Progress, source: Source | None, *, quiet: bool) -> Iterator[None]:
-    """Show how a feed goes on while the block runs."""
+    """Show a feed's progress while the block runs."""
     if quiet:
         yield
         return
@@ -123,7 +123,7 @@ def shown(queue: str, progress: Progress, source: Source | None, *, quiet: bool)
 
 @contextmanager
 def logged_above() -> Iterator[None]:
-    """Log lines go where a live line has sys.stderr lead meanwhile: above it."""
+    """Send log lines to the sys.stderr that a live line has installed, so that they appear above it."""
     handlers = [each for each in logging.getLogger().handlers if isinstance(each, logging.StreamHandler)]
     before = [each.setStream(sys.stderr) for each in handlers]
     try:

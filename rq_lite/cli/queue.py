@@ -17,12 +17,12 @@ from rq_lite.errors import UsageError
 
 @click.group()
 def command() -> None:
-    """Change a queue, for everybody who uses it."""
+    """Change a queue, for all processes that use it."""
 
 
 @contextmanager
 def opened(name: str, url: str | None) -> Iterator[Broker]:
-    """A broker that knows the queue; raises UsageError naming the known ones if it does not."""
+    """A broker with this queue. Raises UsageError, which lists the known queues, if there is no such queue."""
     broker = open_broker(settings_from(url=url))
     try:
         known_queue(broker, name)
@@ -33,8 +33,8 @@ def opened(name: str, url: str | None) -> Iterator[Broker]:
 
 @command.command("set", short_help="Set its bound.")
 @click.argument("name")
-@click.option("--maxsize", type=int, metavar="N", help="Bound in jobs; 0: none.")
-@click.option("--maxbytes", type=int, metavar="N", help="Bound in bytes; 0: none.")
+@click.option("--maxsize", type=int, metavar="N", help="Bound in jobs; 0: no bound.")
+@click.option("--maxbytes", type=int, metavar="N", help="Bound in bytes; 0: no bound.")
 @click.option(
     "--headroom",
     metavar="N|none",
@@ -42,7 +42,7 @@ def opened(name: str, url: str | None) -> Iterator[Broker]:
 )
 @url_option
 def set_bound(name: str, maxsize: int | None, maxbytes: int | None, headroom: str | None, url: str | None) -> None:
-    """Set the bound of queue NAME; producers that wait learn of it at once."""
+    """Set the bound of queue NAME; it counts at once, also for producers that wait."""
     if maxsize is None and maxbytes is None and headroom is None:
         raise UsageError("nothing to set: say --maxsize N, --maxbytes N, --headroom N or several of them")
     beyond = None if headroom is None else headroom_of(headroom)
@@ -59,7 +59,7 @@ def set_bound(name: str, maxsize: int | None, maxbytes: int | None, headroom: st
 
 
 def headroom_of(text: str) -> int:
-    """In jobs; -1 for none, as `Broker.configure` takes it."""
+    """Headroom in jobs; -1 for "none", as `operate.configure` takes it."""
     if text == "none":
         return -1
     if not text.isascii() or not text.isdigit() or int(text) > MOST:
@@ -67,11 +67,11 @@ def headroom_of(text: str) -> int:
     return int(text)
 
 
-@command.command(short_help="Take nothing more from it.")
+@command.command(short_help="Let workers take nothing more from it.")
 @click.argument("name")
 @url_option
 def pause(name: str, url: str | None) -> None:
-    """Take nothing more from queue NAME; running jobs go on, and so do puts, up to the bound."""
+    """Let workers take nothing more from queue NAME; running jobs go on, and so do puts, up to the bound."""
     change(name, url, operate.pause, "paused")
 
 
@@ -83,13 +83,13 @@ def resume(name: str, url: str | None) -> None:
     change(name, url, operate.resume, "not paused")
 
 
-@command.command(short_help="Let nobody put into it any more.")
+@command.command(short_help="Refuse further puts.")
 @click.argument("name")
-@click.option("--immediate", is_flag=True, help="Drop what waits, too.")
+@click.option("--immediate", is_flag=True, help="Drop waiting jobs, too.")
 @click.option("--yes", is_flag=True, help="Do not ask before dropping.")
 @url_option
 def shutdown(name: str, immediate: bool, yes: bool, url: str | None) -> None:
-    """Let nobody put into queue NAME any more; what waits is still taken. Undone by `rq-lite queue open`."""
+    """Refuse further puts into queue NAME; waiting jobs are still taken. Undone by `rq-lite queue open`."""
     with opened(name, url) as broker:
         if immediate:
             ask("shutdown --immediate", broker, name, yes)
@@ -107,12 +107,12 @@ def reopen(name: str, url: str | None) -> None:
     change(name, url, operate.reopen, "open")
 
 
-@command.command(short_help="Drop what waits in it.")
+@command.command(short_help="Drop its waiting jobs.")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @url_option
 def purge(name: str, yes: bool, url: str | None) -> None:
-    """Drop every job of queue NAME that waits or is scheduled; running ones go on."""
+    """Drop every waiting or scheduled job of queue NAME; running ones go on."""
     with opened(name, url) as broker:
         ask("purge", broker, name, yes)
         count = operate.purge(broker, name)
@@ -120,7 +120,7 @@ def purge(name: str, yes: bool, url: str | None) -> None:
 
 
 def change(name: str, url: str | None, step: Callable[[Broker, str], object], now: str) -> None:
-    """Take a step with the queue, and say what it is now."""
+    """Run a step on the queue and print its new state."""
     with opened(name, url) as broker:
         step(broker, name)
         count = broker.puts.size(name)[0]
@@ -128,7 +128,7 @@ def change(name: str, url: str | None, step: Callable[[Broker, str], object], no
 
 
 def ask(what: str, broker: Broker, name: str, yes: bool) -> None:
-    """Whether jobs may be dropped; Ctrl-C and "no" end the command."""
+    """Ask whether jobs may be dropped, unless `yes`; Ctrl-C and "no" end the command."""
     if yes:
         return
     if not sys.stdin.isatty():

@@ -1,4 +1,4 @@
-"""`rq-lite redis`: look at the embedded Redis, stop it, talk to it."""
+"""`rq-lite redis`: show the embedded Redis, stop it, open redis-cli on it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from rq_lite.errors import BrokerUnavailable
 
 @click.group("redis")
 def command() -> None:
-    """The embedded Redis of this user (without RQ_LITE_URL the commands use it)."""
+    """The embedded Redis of this user, which commands use without RQ_LITE_URL."""
 
 
 @command.command("status")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
 @click.pass_context
 def show_status(ctx: click.Context, as_json: bool) -> None:
-    """Show whether it runs, and where its data are. Exit code 0: it runs, 1: it does not."""
+    """Show whether it runs and where its data is. Exit code 0: it runs, 1: it does not."""
     found = server.status(settings.load_settings())
     if as_json:
         click.echo(msgspec.json.encode(found))
@@ -36,7 +36,7 @@ def show_status(ctx: click.Context, as_json: bool) -> None:
 
 
 def lines(found: server.Status) -> list[tuple[str, str]]:
-    """What to show, as names and texts."""
+    """The lines to show, as names and values."""
     place = [("data folder", found.folder), ("data", size(found.data_size)), ("socket", found.socket)]
     if not found.running:
         hangs = f"not answering, though its keeper (process {found.keeper}) is alive; `rq-lite redis stop` ends both"
@@ -56,9 +56,9 @@ def size(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count:,} bytes"
 
 
-@command.command("stop", short_help="Stop it in good order.")
+@command.command("stop", short_help="Stop it cleanly.")
 def stop_server() -> None:
-    """Stop it in good order, even while it is in use; nothing to do is fine, too."""
+    """Stop it cleanly, even while it is in use. Exit code 0 also if it was not running."""
     before = server.stop(settings.load_settings())
     if not before.running:
         click.echo("the embedded Redis was not running")
@@ -72,7 +72,7 @@ def stop_server() -> None:
 @command.command("cli", context_settings={"ignore_unknown_options": True}, short_help="Open redis-cli on it.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def open_client(arguments: tuple[str, ...]) -> None:
-    """Open redis-cli on it, started if need be; ARGUMENTS go to redis-cli."""
+    """Open redis-cli on it, starting it if necessary; ARGUMENTS go to redis-cli."""
     current = settings.load_settings()
     client = find_client(current)
     attached = server.attach(current)
@@ -84,7 +84,7 @@ def find_client(current: settings.Settings) -> str:
     """The redis-cli beside the server program, else one on PATH. Raises BrokerUnavailable."""
     names = ["redis-cli", "valkey-cli"]
     beside: list[str] = []
-    # A server that runs already needs no program of its own to be found.
+    # If the server runs already, its program need not be found.
     with contextlib.suppress(BrokerUnavailable):
         program = Path(find_server(current.redis_server).path)
         beside = [str(program.with_name(name)) for name in names]

@@ -35,9 +35,9 @@ HEADINGS = ("name", "when", "task", "queue", "missed", "from", "last", "next")
 
 @click.group()
 def command() -> None:
-    """What runs again and again: by cron lines or every so often.
+    """Recurring jobs: by cron lines or at intervals.
 
-    An app's own schedules (@queue.task(cron=…)) are written when its workers begin, and named like their tasks.
+    An app's own schedules (@queue.task(cron=…)) are stored when its workers start, and named like their tasks.
     """
 
 
@@ -56,12 +56,12 @@ def opened(url: str | None, *, quiet: bool = False) -> Iterator[Broker]:
 
 
 @command.command("list", short_help="List schedules, the next one first.")
-@click.option("--json", "as_json", is_flag=True, help="An object a line, with everything that is known.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per schedule, with everything known.")
 @url_option
 def list_schedules(as_json: bool, url: str | None) -> None:
     """List schedules, the next one first; times are in each schedule's zone.
 
-    On a terminal a table; on a pipe a line each, with tabs between the columns.
+    A table on a terminal; on a pipe a line per schedule, with tabs between the columns.
     """
     with opened(url, quiet=as_json) as broker:
         known = [
@@ -97,12 +97,12 @@ def columns(planned: Planned, schedule: Schedule | None) -> list[str]:
 
 
 def unsigned(planned: Planned) -> bool:
-    """Whether it is only the signature for which it is not understood."""
+    """Whether the schedule could be read but for its signature."""
     return from_json(planned.name, planned.definition, as_is) is not None
 
 
 def trouble(planned: Planned) -> str:
-    """Why it is not understood."""
+    """Why the schedule cannot be read."""
     return "not signed with this secret" if unsigned(planned) else "not understood by this version"
 
 
@@ -115,7 +115,7 @@ def moment(slot: int, schedule: Schedule) -> datetime:
 
 
 def facts(planned: Planned, schedule: Schedule | None) -> dict[str, Any]:
-    """For other programs; moments are ISO 8601 in the schedule's zone."""
+    """For JSON; times are ISO 8601 in the schedule's zone."""
     if schedule is None:
         signed = {"signed": False} if unsigned(planned) else {}
         return {"name": planned.name, "definition": planned.definition.decode(errors="replace"), **signed}
@@ -135,13 +135,19 @@ def facts(planned: Planned, schedule: Schedule | None) -> dict[str, Any]:
 
 @command.command()
 @click.argument("name")
-@click.option("--task", required=True, help="MODULE:TASK; with --queue just a task's name, and nothing is imported.")
+@click.option("--task", required=True, help="MODULE:TASK; with --queue only a task's name, and nothing is imported.")
 @click.option("-q", "--queue", metavar="QUEUE", help="Where its jobs go, for a task that is not imported here.")
-@click.option("--cron", metavar="LINE", help='Five fields, as in "*/5 * * * *"; a sixth in front are seconds.')
+@click.option("--cron", metavar="LINE", help='Five fields, as in "*/5 * * * *"; a sixth, in front, is seconds.')
 @click.option("--tz", metavar="ZONE", help="The zone of the cron line. Default: UTC.")
 @click.option("--every", callback=duration, metavar="TIME", help="30, 30s, 15m, 2h, 7d; counted from 1970.")
-@click.option("--missed", type=click.Choice(MISSED), help="Of slots that nobody saw. Default: once, for all of them.")
-@click.option("--args", "arguments", default="[]", metavar="JSON", help="An array, or an object: arguments by name.")
+@click.option(
+    "--missed",
+    type=click.Choice(MISSED),
+    help="What to do about times without a worker. Default: once, for all of them.",
+)
+@click.option(
+    "--args", "arguments", default="[]", metavar="JSON", help="An array of arguments, or an object: arguments by name."
+)
 @url_option
 def add(
     name: str,
@@ -154,16 +160,16 @@ def add(
     arguments: str,
     url: str | None,
 ) -> None:
-    """Add schedule NAME, or replace it if it was added like this."""
+    """Add schedule NAME, or replace it if this command added it."""
     checked_name(name)
     when = recurring(cron, every, tz, missed)
     if when is None:
-        raise UsageError("when? say --cron LINE or --every TIME")
+        raise UsageError("no time: say --cron LINE or --every TIME")
     args, kwargs = parsed(arguments)
     with opened(url) as broker:
         schedule = made(broker, when, task, queue, args, kwargs)
         if not schedules.write(broker, name, schedule):
-            raise UsageError(f"schedule {name!r} is the app's own; choose another name, or change it there")
+            raise UsageError(f"schedule {name!r} belongs to the app; choose another name, or change it there")
         planned = broker.plans.planned(name)
     upcoming = "" if planned is None else f"; next: {shown(planned.slot, schedule)}"
     click.echo(f"schedule {name!r}: {schedule.shown}{upcoming}")
@@ -175,7 +181,7 @@ def parsed(text: str) -> tuple[list[Any], dict[str, Any]]:
         value = json.loads(text)
         trouble = json_trouble(value)  # Python reads NaN and 1e400, too
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"--args {text!r:.80} is no JSON: {error}") from None
+        raise UsageError(f"--args {text!r:.80} is not JSON: {error}") from None
     if trouble:
         raise UsageError(f"--args {text!r:.80}: {trouble}")
     if isinstance(value, dict):
@@ -213,7 +219,7 @@ def remove(names: tuple[str, ...], url: str | None) -> None:
                 current = broker.plans.planned(planned.name)
             schedule = from_json(planned.name, planned.definition, broker.core.opened)
             comes_back = schedule is not None and schedule.origin == "app"
-            note = "; it is an app's own, and comes back when a worker with it begins" if comes_back else ""
+            note = "; it belongs to an app, whose workers add it again when they start" if comes_back else ""
             click.echo(f"schedule {planned.name!r} is removed{note}")
 
 
@@ -236,9 +242,9 @@ def run(name: str, url: str | None) -> None:
 
 
 def known(broker: Broker, name: str) -> Planned:
-    """The schedule of this name; raises UsageError with those there are."""
+    """The schedule of this name. Raises UsageError, which lists the known schedules, if there is none."""
     planned = broker.plans.planned(name)
     if planned is None:
         names = ", ".join(one_line(one.name) for one in broker.plans.all_planned()) or "none yet"
-        raise UsageError(f"unknown schedule {name!r}; there is {names}")
+        raise UsageError(f"unknown schedule {name!r}; known schedules: {names}")
     return planned

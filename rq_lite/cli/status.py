@@ -23,12 +23,12 @@ from rq_lite.cli.common import known_queue, open_broker, plural, settings_from, 
 from rq_lite.cli.text import plain, span
 
 NO_QUEUE = "no queue yet: the first put makes one, try `rq-lite produce --help` or `rq-lite demo`"
-EVERY = 1.0  # seconds between two looks of --watch
-WIDE = 200  # columns where nobody's terminal says how many there are
+EVERY = 1.0  # seconds between two refreshes of --watch
+WIDE = 200  # columns where no terminal sets them
 
 
 class Look(NamedTuple):
-    """What there was to see. `warning` is of Redis itself."""
+    """The state at one time. `warning` is about Redis itself."""
 
     queues: dict[str, QueueState]
     workers: list[WorkerState]
@@ -38,10 +38,10 @@ class Look(NamedTuple):
 @click.command()
 @click.argument("queues", nargs=-1, metavar="[QUEUE]...")
 @click.option("--json", "as_json", is_flag=True, help="Print one object: {queues: {NAME: {pending, …}}, workers: […]}.")
-@click.option("--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh every second, until Ctrl-C.")
 @url_option
 def command(queues: tuple[str, ...], as_json: bool, watch: bool, url: str | None) -> None:
-    """Show how full the QUEUEs are (default: all of them), how fast, and who works."""
+    """Show the QUEUEs (default: all of them): how full, how fast, served by which workers."""
     try:
         broker = open_broker(settings_from(url=url), quiet=as_json)
         try:
@@ -76,7 +76,7 @@ def show(broker: Broker, names: tuple[str, ...], *, as_json: bool, watch: bool) 
 
 
 def ticks(watch: bool) -> Iterator[None]:
-    """Now; then, with --watch, every second."""
+    """Yields at once and, with --watch, then every second."""
     yield
     while watch:
         time.sleep(EVERY)
@@ -102,13 +102,13 @@ def look(broker: Broker, names: tuple[str, ...]) -> Look:
 
 
 def view(seen: Look, console: Console, names: tuple[str, ...] = ()) -> RenderableType:
-    """Tables of the queues and of the workers that serve them, and what somebody should look at."""
+    """Tables of the queues and of the workers that serve them, the progress of jobs, and warnings."""
     about_redis = [] if seen.warning is None else [Text(f"! redis: {plain(seen.warning, 300)}", style="yellow")]
     if not seen.queues:
         return Group(Text(NO_QUEUE), *about_redis)
     table: RenderableType = queue_table(seen.queues)
     needed = console.measure(table, options=console.options.update(max_width=10 * WIDE)).maximum
-    if needed > console.width:  # numbers that are cut off would be wrong ones
+    if needed > console.width:  # numbers that are cut off would be wrong
         table = Text("\n".join(sentence(name, state) for name, state in seen.queues.items()))
     parts = [table, worker_table(seen.workers, names), *about_redis]
     parts += [Text(line) for state in seen.queues.values() for line in underway(state)]
@@ -153,7 +153,7 @@ def queue_table(states: dict[str, QueueState]) -> Table:
 
 
 def underway(state: QueueState) -> list[str]:
-    """The jobs that say how far they are, a line each."""
+    """The jobs that report progress, a line each."""
     return [
         f"{plain(job.id)} {plain(job.task)}: {amount(job.done, job.total)}"
         + (f", {plain(job.note, 200)}" if job.note else "")
@@ -177,7 +177,7 @@ def bound(state: QueueState) -> str:
 
 
 def bar(full: float | None) -> RenderableType:
-    """A bar and a percentage; over 100 % is possible, for what running jobs put is never refused."""
+    """A bar and a percentage; over 100 % is possible, because running jobs may put beyond the bound."""
     if full is None:
         return ""
     color = "red" if full >= 1 else "yellow" if full >= 0.8 else "green"

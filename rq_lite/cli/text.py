@@ -6,9 +6,9 @@ LONGEST = 60  # characters of a name that are shown
 
 
 def plain(text: str, longest: int = LONGEST) -> str:
-    """Somebody's text, safe for a terminal: in one line, without control characters, not too long.
+    """Foreign text made safe for a terminal: one line, without control characters, not too long.
 
-    Rich reads no markup in a Text; that is why every such text is put into one.
+    Each such text is put into a rich Text, in which rich reads no markup.
     """
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return shown if len(shown) <= longest else shown[: longest - 3] + "..."

@@ -20,8 +20,8 @@ from rq_lite.supervisor.watchdog import Limits
 
 log = logging.getLogger("rq_lite.worker")
 
-QUEUES = "Serve these, in strict order; with weights in proportion to them. Default: all queues of the app."
-BURST = "Exit 0 when everything is drained: jobs scheduled for later included, parked ones not."
+QUEUES = "Serve only these: in strict order or, with weights, in proportion. Default: all queues of the app."
+BURST = "Exit 0 when no job is left: scheduled jobs are awaited, parked ones are not."
 
 
 @click.command()
@@ -36,7 +36,7 @@ def command(app: str | None, queues: tuple[str, ...], burst: bool, verbose: bool
     """Run the jobs of APP, a module that registers tasks (default: the setting `app`).
 
     SIGTERM and Ctrl-C: take no more, wait up to --grace for running jobs, give back the rest, exit 0. Again: at once.
-    SIGHUP: replace the consumers one by one, each by one that imports APP anew.
+    SIGHUP: replace the consumers one by one by new ones, which import APP again.
     """
     settings = settings_from(app=app, **chosen)
     if settings.app is None:
@@ -68,7 +68,7 @@ def command(app: str | None, queues: tuple[str, ...], burst: bool, verbose: bool
 
 
 def parse_queues(given: tuple[str, ...]) -> tuple[dict[str, float], bool]:
-    """Queues with their weights in the order given, and whether the order is what counts. Raises UsageError."""
+    """Queues with their weights, in the order given, and whether that order is strict. Raises UsageError."""
     weights: dict[str, float] = {}
     weighted = 0
     for text in given:
@@ -88,5 +88,5 @@ def parse_queues(given: tuple[str, ...]) -> tuple[dict[str, float], bool]:
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,1 +1,1 @@
-"""What `rq-lite demo` shows: a producer, a bounded queue, a worker, and a small website that counts."""
+"""What `rq-lite demo` shows: a producer, a bounded queue, a worker, and a small website that counts requests."""

@@ -8,17 +8,17 @@ from rq_lite import Queue
 
 queue = Queue("demo")
 
-# Without the proxy that the environment may name: the website is on this machine.
+# Without a proxy from the environment: the website is on this machine.
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @queue.task
 def fetch(url: str) -> int:
-    """Read a page; how many bytes it has. Plain blocking code: in a consumer it only blocks its own slot."""
+    """Read a page; returns its size in bytes. Plain blocking code: in a consumer it blocks only its own slot."""
     with opener.open(url, timeout=300) as answer:
         return len(answer.read())
 
 
 @queue.task
 def nothing(number: int = 0) -> None:
-    """For trying out how fast jobs go through."""
+    """Do nothing: to try how fast jobs go through."""

@@ -15,7 +15,7 @@ from rq_lite.demo.facts import Choices
 from rq_lite.demo.run import run
 from rq_lite.demo.view import shown, told
 
-URL = "Redis; what the demo puts there is removed at the end. Default: an embedded one of its own."
+URL = "Redis; the demo removes its keys there at the end. Default: an embedded one of its own."
 NEXT = """
 Next, in two terminals{first}:
   rq-lite work rq_lite.demo.app
@@ -24,12 +24,12 @@ Next, in two terminals{first}:
 
 @click.command(context_settings={"show_default": True})
 @click.option("--jobs", type=click.IntRange(1), default=2000, help="Pages to fetch.")
-@click.option("--delay", type=click.FloatRange(0), default=1.2, help="Seconds a page takes.")
+@click.option("--delay", type=click.FloatRange(0), default=1.2, help="Seconds that a page takes.")
 @click.option("--maxsize", type=click.IntRange(1), default=200, help="Bound of the queue.")
 @click.option("--procs", type=click.IntRange(1), default=2, help="Consumer processes.")
 @click.option("--greenlets", type=click.IntRange(1), default=100, help="Jobs at a time in each.")
-@click.option("--plain", is_flag=True, help="A line a second, as where there is no terminal.")
-@click.option("--json", "as_json", is_flag=True, help="Say nothing, print one object at the end.")
+@click.option("--plain", is_flag=True, help="Print a line per second, as without a terminal.")
+@click.option("--json", "as_json", is_flag=True, help="Print only one JSON object, at the end.")
 @click.option("--url", help=URL)
 def command(
     jobs: int,
@@ -43,7 +43,7 @@ def command(
 ) -> None:
     """Fetch 2,000 slow pages of a local website through a queue that holds 200 jobs.
 
-    One sees the producer fill the queue and wait. At the end the website says whether each page was asked for
+    You see the producer fill the queue and wait. At the end the website's counts show whether each page was requested
     exactly once. Exit 0: it was, and the queue never held more than its bound; else 1.
     """
     settings = settings_from(url=url)
@@ -62,5 +62,5 @@ def command(
 
 
 def first() -> str:
-    """What a shell needs before it finds `rq-lite`: `make demo` comes without."""
+    """What to do in a new shell before `rq-lite` is found: `make demo` runs without activating its environment."""
     return "" if which("rq-lite") else f", after `. {os.path.relpath(sys.prefix)}/bin/activate`"

@@ -1,4 +1,4 @@
-"""The demo's figures: what one chooses, what one sees meanwhile, what came out. Times are seconds."""
+"""The demo's figures: the options, the samples during the run, the summary. Times are seconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rq_lite.redis_url import redact
 
 
 class Choices(msgspec.Struct, frozen=True, kw_only=True):
-    """What the options say."""
+    """The options."""
 
     jobs: int
     maxsize: int
@@ -23,14 +23,14 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One look at everything."""
+    """The state of the demo at one time."""
 
     last: bool  # everything is done
     elapsed: float
     size: int  # jobs in the queue
     maxsize: int
     put: int
-    producer: str  # what it does just now
+    producer: str  # what it is doing
     waited: float  # by the producer, for room
     done: int
     inflight: int
@@ -39,33 +39,33 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """What --json prints. `lost` and `twice` are pages, counted by the website itself."""
+    """What --json prints. `lost` and `twice` are pages, from the counts of the website itself."""
 
     jobs: int
     done: int
     failed: int
-    lost: int  # never asked for
-    twice: int  # asked for more than once
+    lost: int  # never requested
+    twice: int  # requested more than once
     seconds: float  # from the first put to the last ack
     jobs_per_second: float
     maxsize: int
-    deepest: int  # the longest that the queue was, by the puts and by the looks
+    deepest: int  # the most jobs in the queue, by the puts and by the samples
     deepest_put: int  # as the puts reported it
-    deepest_seen: int  # as seen from outside
-    looks: int
+    deepest_seen: int  # as the samples showed it
+    looks: int  # the number of samples
     waited: float
-    problems: list[str]  # empty: all is as it should be
+    problems: list[str]  # empty: the demo kept its promises
 
 
 def problems_of(choices: Choices, *, done: int, lost: int, twice: int, deepest: int) -> list[str]:
-    """What is not as the demo promises, in words."""
+    """The promises of the demo that were broken, in words."""
     found = []
     if done != choices.jobs:
         found.append(f"jobs done: {done:,} of {choices.jobs:,}")
     if lost:
-        found.append(f"pages never asked for: {lost:,}")
+        found.append(f"pages never requested: {lost:,}")
     if twice:
-        found.append(f"pages asked for more than once: {twice:,}")
+        found.append(f"pages requested more than once: {twice:,}")
     if deepest > choices.maxsize:
-        found.append(f"the queue held {deepest:,} jobs, and its bound is {choices.maxsize:,}")
+        found.append(f"the queue held {deepest:,} jobs, but its bound is {choices.maxsize:,}")
     return found

@@ -14,11 +14,11 @@ from rq_lite.model.message import new_id
 from rq_lite.model.policy import Options
 
 BATCH = 10  # jobs per put; few, so that the queue is kept close to its bound
-SLICE = 0.5  # seconds after which a wait for room is begun again, so that `stop` is noticed
+SLICE = 0.5  # seconds after which a wait for room starts again, so that `stop` is noticed
 
 
 class Producer:
-    """Puts to `queue`, whose broker should be its own: it is used from the thread until `stop` returns."""
+    """Puts into `queue`, which needs a broker of its own: the thread uses it until `stop` returns."""
 
     def __init__(self, queue: Queue, urls: Sequence[str]) -> None:
         self.progress = Progress()

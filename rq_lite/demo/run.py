@@ -1,9 +1,9 @@
 """The demo from start to end.
 
     website ◄─── consumers ◄─── queue, bounded ◄─── producer (a thread of this process)
-       └── counts at the end       └── looked at all the time, for the view and for the bound
+       └── its counts at the end   └── read all the time, for the view and to check the bound
 
-The producer begins alone, until the queue is full and it has to wait; only then the worker is started.
+The producer runs alone until the queue is full and it has to wait; only then is the worker started.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from rq_lite.errors import RqLiteError
 from rq_lite.process.background import BackgroundProcess, Interrupted, deferred_signals
 from rq_lite.settings import Settings
 
-TICK = 0.05  # seconds between two looks
-WINDOW = 3.0  # seconds that the rate is taken over
+TICK = 0.05  # seconds between two samples
+WINDOW = 3.0  # seconds over which the rate is measured
 
 
 class DemoFailed(RqLiteError):
-    """A part of the demo ended before its time; the message holds what it said."""
+    """A process of the demo ended too early; the message has its output."""
 
 
 def run(choices: Choices, settings: Settings, show: Callable[[Sample], None]) -> Summary:
-    """Everything, with `show` called at each look. Raises Interrupted, DemoFailed, BrokerError."""
+    """Run the demo, calling `show` with each sample. Raises Interrupted, DemoFailed, BrokerError."""
     settings = msgspec.structs.replace(settings, patience=PATIENCE)
     with contextlib.ExitStack() as stack:
-        # First in, last out: until everything is gone, signals are only noticed.
+        # Entered first, left last: until everything is cleaned up, signals are only recorded.
         caught = stack.enter_context(deferred_signals())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rq_lite-demo-")))
         broker, name = stack.enter_context(redis(settings, choices.url, folder))
         website = Website(choices, folder)
         stack.callback(website.stop)
-        # A broker of its own: it must not start the embedded Redis anew when that one is closed.
+        # The producer's own broker: it must not start the embedded Redis again when the other one is closed.
         own = Broker(broker.url, settings=settings, quiet=True)
         stack.callback(own.close)
         queue = Queue(name, choices.maxsize, broker=own)
@@ -68,9 +68,9 @@ def run(choices: Choices, settings: Settings, show: Callable[[Sample], None]) ->
 
 
 def check(caught: list[int], parts: list[BackgroundProcess], producer: Producer) -> None:
-    """Raise what keeps the demo from going on."""
+    """Raise the error that keeps the demo from going on, if any."""
     troubles = [trouble for part in parts if (trouble := part.trouble())]
-    # A signal first: in a terminal it comes to all processes, and the others may already have ended by it.
+    # A signal first: a terminal sends it to all processes, and it may already have ended the others.
     if caught:
         raise Interrupted(caught[0])
     if troubles:
@@ -80,7 +80,7 @@ def check(caught: list[int], parts: list[BackgroundProcess], producer: Producer)
 
 
 class Watcher:
-    """Looks at the queue from outside, and keeps what the summary needs."""
+    """Samples the queue from outside, and keeps what the summary needs."""
 
     def __init__(self, broker: Broker, queue: str, producer: Producer) -> None:
         self._broker = broker
@@ -121,7 +121,7 @@ class Watcher:
         return (done - before) / (elapsed - then) if elapsed > then else 0.0
 
     def summary(self, choices: Choices, counts: list[int]) -> Summary:
-        """After the last look; `counts` says how often each page was asked for."""
+        """The summary, after the last sample; `counts` is how often each page was requested."""
         progress = self._producer.progress
         deepest = max(self._deepest, progress.deepest)
         lost = sum(count == 0 for count in counts)

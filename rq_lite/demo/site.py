@@ -1,10 +1,10 @@
 """The demo's website: `python -m rq_lite.demo.site LISTENER PAGES DELAY`.
 
     /page/N     N from 1 to PAGES; takes about DELAY seconds and is counted
-    /counts     how often each page was asked for, as a JSON list
+    /counts     how often each page was requested, as a JSON list
 
-LISTENER is the number of a listening socket, handed over by the parent, which so knows the address at once.
-The process ends when its standard input does: nothing is left of it when its parent is killed.
+LISTENER is the number of a listening socket that the parent hands over, so that it knows the address at once.
+The process ends when its standard input does, so it does not outlive a parent that is killed.
 """
 
 import gevent.monkey
@@ -46,19 +46,19 @@ class Site:
             return "200 OK", json.dumps(self.asked)
         number = path.removeprefix("/page/")
         if not (number.isascii() and number.isdigit() and 0 < int(number) <= len(self.asked)):
-            return "404 Not Found", f"there is /page/1 to /page/{len(self.asked)}\n"
+            return "404 Not Found", f"no such page; there are /page/1 to /page/{len(self.asked)}\n"
         self.asked[int(number) - 1] += 1
         time.sleep(self.delay * spread(int(number)))
         return "200 OK", f"page {number}\n"
 
 
 def spread(number: int) -> float:
-    """0.5 to 1.5, evenly over the pages: equal delays would make all slots end their jobs together."""
+    """A factor from 0.5 to 1.5, even over the pages: with equal delays all slots would end their jobs together."""
     return 0.5 + number * GOLDEN % 1
 
 
 def main(listener: int, pages: int, delay: float) -> None:
-    # Ctrl-C in the terminal comes to every process; the parent decides what it means.
+    # A terminal sends Ctrl-C to every process; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     server = gevent.pywsgi.WSGIServer(socket.socket(fileno=listener), Site(pages, delay), log=None)
     server.start()

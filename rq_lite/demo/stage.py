@@ -1,4 +1,4 @@
-"""What the demo starts, each with its end: a Redis, a website, a worker. Nothing of it is left afterwards."""
+"""What the demo starts and ends: a Redis, a website, a worker. Nothing of them is left afterwards."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rq_lite.embedded import server
 from rq_lite.process.background import BackgroundProcess
 from rq_lite.settings import Settings
 
-PATIENCE = 5.0  # seconds without an answer from Redis after which the demo gives up: nobody waits for longer
+PATIENCE = 5.0  # seconds without an answer from Redis after which the demo gives up: its user would not wait longer
 
 
 @contextlib.contextmanager
 def redis(settings: Settings, url: str | None, folder: Path) -> Iterator[tuple[Broker, str]]:
-    """A broker and the name of a queue on it: a new Redis, or the one at `url` with a queue of a new name."""
+    """A broker and the name of a new queue on it: of a new Redis, or of the one at `url`."""
     if url is not None:
         broker = Broker(url, settings=settings).open()
         queue = f"demo-{secrets.token_hex(4)}"
@@ -40,12 +40,12 @@ def redis(settings: Settings, url: str | None, folder: Path) -> Iterator[tuple[B
         yield broker.open(), "demo"
     finally:
         broker.close()
-        # The last user has left, and it stops by itself; wait for that before its folder is removed.
+        # The server stops by itself when its last user leaves; wait for that before its folder is removed.
         server.stop(settings)
 
 
 def forget(broker: Broker, queue: str) -> None:
-    """Remove a queue that nobody else knows; its worker has ended."""
+    """Remove a queue that only the demo used; its worker has ended."""
     key = keys.of(queue)
     left = [key.inflight(consumer) for consumer in broker.tends.consumers(queue)]
     operate.purge(broker, queue)
@@ -54,7 +54,7 @@ def forget(broker: Broker, queue: str) -> None:
 
 
 class Website(BackgroundProcess):
-    """The site in rq_lite.demo.site, on a free port."""
+    """The site of rq_lite.demo.site, on a free port."""
 
     def __init__(self, choices: Choices, folder: Path) -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
@@ -65,7 +65,7 @@ class Website(BackgroundProcess):
             super().__init__("website", command, folder, pass_fds=(number,))
 
     def counts(self) -> list[int]:
-        """How often each page was asked for."""
+        """How often each page was requested."""
         with app.opener.open(f"{self._base}/counts", timeout=30) as answer:
             counts: list[int] = json.load(answer)
         return counts
@@ -76,8 +76,8 @@ class Worker(BackgroundProcess):
 
     def __init__(self, choices: Choices, folder: Path, broker: Broker, queue: str) -> None:
         command = ["rq_lite.testing.work", "rq_lite.demo.app", "-q", queue]
-        # Jobs that still run when it is told to stop are those of a demo that was interrupted: no grace.
+        # No grace: jobs still run at its stop only if the demo was interrupted.
         command += ["--procs", str(choices.procs), "--greenlets", str(choices.greenlets), "--grace", "0"]
-        # Not as an option: it may hold a password.
+        # The URL is not an option: it may hold a password.
         environ = {"RQ_LITE_URL": broker.url, "RQ_LITE_PATIENCE": str(broker.settings.patience)}
         super().__init__("worker", command, folder, environ=environ)

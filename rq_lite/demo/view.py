@@ -1,4 +1,4 @@
-"""What one sees of the demo: a live view on a terminal, elsewhere a plain line a second; and the summary."""
+"""What the demo prints: a live view on a terminal, elsewhere a plain line per second; and the summary."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rich.text import Text
 from rq_lite.demo.facts import Choices, Sample, Summary
 
 Show = Callable[[Sample], None]
-REFRESH = 0.1  # seconds between two pictures
+REFRESH = 0.1  # seconds between two refreshes
 EVERY = 1.0  # seconds between two lines
 
 
 @contextlib.contextmanager
 def shown(choices: Choices, console: Console, *, plain: bool, quiet: bool) -> Iterator[Show]:
-    """What to call with each look."""
+    """The function to call with each sample."""
     if quiet:
         yield lambda _: None
         return
@@ -31,13 +31,13 @@ def shown(choices: Choices, console: Console, *, plain: bool, quiet: bool) -> It
         yield seldom(EVERY, lambda sample: click.echo(line(sample)))
         return
     with Live(console=console, auto_refresh=False) as live:
-        # Not up to the edge: the ^C that a terminal echoes would begin a new line and shift the picture.
+        # Not up to the edge: the ^C that a terminal echoes would start a new line and shift the picture.
         width = min(100, console.width - 4)
         yield seldom(REFRESH, lambda sample: live.update(picture(choices, sample, width), refresh=True))
 
 
 def seldom(pause: float, show: Show) -> Show:
-    """`show`, called for the last look, and for those before that are at least `pause` seconds apart."""
+    """`show`, called with the last sample, and with earlier ones that are at least `pause` seconds apart."""
     due = 0.0
 
     def show_if_due(sample: Sample) -> None:
@@ -50,7 +50,7 @@ def seldom(pause: float, show: Show) -> Show:
 
 
 def line(sample: Sample) -> str:
-    """One look in one line."""
+    """One sample in one line."""
     parts = [
         f"queue {sample.size:,}/{sample.maxsize:,}{' (full)' if sample.size >= sample.maxsize else ''}",
         f"producer {sample.producer} (waited {sample.waited:.1f} s)",
@@ -63,7 +63,7 @@ def line(sample: Sample) -> str:
 
 
 def picture(choices: Choices, sample: Sample, width: int) -> Table:
-    """One look as a table; the widths of its columns do not change with the figures."""
+    """One sample as a table; the widths of its columns do not change with the figures."""
     grid = Table.grid(padding=(0, 2))
     grid.width = width
     grid.add_column(width=9, style="bold")
@@ -101,12 +101,12 @@ def crew(sample: Sample, choices: Choices) -> str:
 
 
 def told(summary: Summary) -> str:
-    """The summary for people."""
+    """The summary as text."""
     lines = [
         f"{summary.done:,} jobs in {summary.seconds:.1f} s ({summary.jobs_per_second:,.0f}/s)",
         f"  queue     at most {summary.deepest:,} jobs, bound {summary.maxsize:,} "
-        f"(so said every put and {summary.looks:,} looks from outside)",
+        f"(by every put and {summary.looks:,} samples from outside)",
         f"  producer  waited {summary.waited:.1f} s for room",
-        f"  pages     lost {summary.lost}, twice {summary.twice}: the website counted what it was asked for",
+        f"  pages     lost {summary.lost}, twice {summary.twice}: the website counted its requests",
     ]
     return "\n".join([*lines, *(f"  failed    {problem}" for problem in summary.problems)])

@@ -1,1 +1,1 @@
-"""What `rq-lite produce` reads: files, streams and folders, item by item, from where the last run ended."""
+"""The sources of `rq-lite produce`: files, streams and folders, read item by item from where the last run ended."""

@@ -1,4 +1,4 @@
-"""How the text of a source is written: in UTF-8, or as `--encoding` says."""
+"""The encoding of a source: UTF-8, or what `--encoding` names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import codecs
 
 from rq_lite.errors import SourceError, UsageError
 
-# The byte order marks; that of UTF-32 begins like that of UTF-16.
+# The byte order marks; UTF-32 first, because its little-endian mark begins with that of UTF-16.
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -14,22 +14,22 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# Where the first characters of a line have NUL bytes.
+# The encoding, by where the first characters of a line have NUL bytes.
 LOOKS = {b"\1\1\1\0": "utf-32-be", b"\0\1\1\1": "utf-32-le", b"\1\0": "utf-16-be", b"\0\1": "utf-16-le"}
 ASCII = bytes(range(128))
 
 
 class Encoding:
-    """The encoding of one source. `utf-16` and `utf-32` become one of their two kinds by the mark at its beginning."""
+    """The encoding of one source. The byte order mark turns `utf-16` and `utf-32` into one of their two kinds."""
 
     def __init__(self, name: str = "utf-8") -> None:
-        self.mark = b""  # how a file of the source's lines has to begin
+        self.mark = b""  # with which a file of the source's lines has to begin
         self._be(known(name))
 
     def _be(self, name: str) -> None:
         self.name = name
         self.plain = name == "utf-8"
-        self.unit = {"utf-16": 2, "utf-32": 4}.get(name[:6], 1)  # bytes; a line ends with a whole one
+        self.unit = {"utf-16": 2, "utf-32": 4}.get(name[:6], 1)  # bytes; a line ends with a whole unit
         self.marked = name in ("utf-16", "utf-32")  # only a mark tells which of the two it is
         self.end = b"" if self.marked else "\n".encode(name)
         self.ends = () if self.marked else (self.end, "\r\n".encode(name))
@@ -39,7 +39,7 @@ class Encoding:
         return self.name.upper()
 
     def begin(self, head: bytes, source: str) -> int:
-        """The size of the mark with which the source begins. Raises SourceError for that of another encoding."""
+        """The size of the source's byte order mark. Raises SourceError for the mark of another encoding."""
         for mark, name in MARKS:
             if head.startswith(mark):
                 if not name.startswith(self.name):
@@ -59,13 +59,13 @@ class Encoding:
         return 0
 
     def check_text(self, line: bytes, number: int, source: str) -> None:
-        """Raise SourceError for one of the first lines that shows that this is another encoding, or no text."""
+        """Raise SourceError if one of the first lines shows that the source has another encoding, or is not text."""
         if self.unit == 1 and b"\0" in line:
             zeros = bytes(byte == 0 for byte in line[:4])
             looks = LOOKS.get(zeros) or LOOKS.get(zeros[:2], "") if number == 1 else ""
             way_out = f"it looks like {looks.upper()}: say --encoding {looks}" if looks else "--encoding names another"
             raise SourceError(
-                f"{source}, line {number}: it has NUL bytes, so this is no text, or not {self.shown}; {way_out}"
+                f"{source}, line {number}: it has NUL bytes, so this is not text, or not {self.shown}; {way_out}"
             )
 
     def text(self, raw: bytes, errors: str = "strict") -> str:
@@ -76,15 +76,15 @@ class Encoding:
 
 
 def known(name: str) -> str:
-    """Python's name of the encoding. Raises UsageError for one that lines cannot be told in."""
+    """Python's name of the encoding. Raises UsageError for an unknown one, and one in which ASCII looks different."""
     try:
         found = codecs.lookup(name).name.removesuffix("-sig")
         told = found[:6] in ("utf-16", "utf-32") or ASCII.decode(found) == ASCII.decode()
     except UnicodeDecodeError:
         told = False
-    except (LookupError, ValueError):  # the second: not even a name
+    except (LookupError, ValueError):  # ValueError: not even a name
         raise UsageError(
-            f"--encoding {name!r}: Python knows no such encoding; there are utf-16, latin-1 and cp1252, for instance"
+            f"--encoding {name!r}: Python knows no such encoding; examples are utf-16, latin-1 and cp1252"
         ) from None
     if not told:
         raise UsageError(f"--encoding {name!r} is not supported: convert it first, as in iconv -f {name} -t utf-8")

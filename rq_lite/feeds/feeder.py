@@ -1,4 +1,4 @@
-"""Feeding a task from a source: batches, pace, and a mark that moves in the same step as the jobs."""
+"""Feeding a task from a source: batches, pace, and a mark that moves in the step that puts the jobs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ log = logging.getLogger("rq_lite.produce")
 POSITION, FINGERPRINT = "position", "fingerprint"
 STEP = 0.1  # seconds of the pace that go into one batch
 GONE = "gone:"  # begins the mark of a package that was put and is no longer in its folder
-FORGET = 60.0  # seconds after which such a mark goes: longer than any producer acts on what it saw of the folder
-LOOK = 1.0  # seconds without room after which a watched folder's feed looks whether it is to stop
+FORGET = 60.0  # seconds after which such a mark is removed: by then no producer acts on an older listing of the folder
+LOOK = 1.0  # seconds without room after which the feed of a watched folder checks whether to stop
 
 
 class Pace:
-    """Lets at most so many jobs through per second, without making up for time spent waiting for room."""
+    """Lets at most `rate` jobs through per second; time spent waiting for room is not made up for."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class Pace:
 
     @property
     def step(self) -> int:
-        """A batch that keeps the flow even."""
+        """The batch size that keeps the flow even."""
         return max(1, round(self._rate * STEP))
 
     def wait(self, jobs: int) -> None:
-        """Wait until it is time for so many more."""
+        """Wait until this many more jobs may be put."""
         now = self._clock()
         if self._next > now:
             self.sleep(self._next - now)
@@ -59,10 +59,10 @@ class Pace:
 
 
 class Feeder:
-    """Puts what a source yields as jobs of one task; `progress` tells how far it is.
+    """Puts what a source yields as jobs of one task; `progress` shows how far it is.
 
-    `wait` is how long to wait for room (None: for ever), `rate` jobs per second at most (None: no limit), `template`
-    a text that the item is put into, where {} stands.
+    `wait` is how long to wait for room, in seconds (None: for ever), `rate` the limit in jobs per second (None: no
+    limit), `template` a text whose {} is replaced by the item.
     """
 
     def __init__(
@@ -90,13 +90,13 @@ class Feeder:
     ) -> None:
         """Put a job for every item. With `resume` the feed's position moves with the jobs, from `at` on.
 
-        `file` is what the source reads, if it can be known again.
+        `file` is the file that the source reads, if its fingerprint can be checked.
 
         `typed` False: keyword arguments are text that the task's annotations turn into values. Raises
-        SourceError for a bad line (what came before it was put), QueueFull, FeedMoved, BrokerError.
+        SourceError for a bad line (the lines before it were put), QueueFull, FeedMoved, BrokerError.
         """
         if resume is not None and file is not None:
-            self._recognize(resume, file)  # only now: the source has found its place in it
+            self._recognize(resume, file)  # only now, when the source has found its position in the file
         jobs = batches(
             self._jobs(source, typed),
             lambda job: len(job[0]),
@@ -119,7 +119,7 @@ class Feeder:
             self._queue.broker.puts.mark_feed(self._queue.name, resume, [(POSITION, at, source.position)])
 
     def _jobs(self, source: Source, typed: bool) -> Iterator[tuple[bytes, Item, int] | None]:
-        """Entries; the item of each, and how much of the source is put with it."""
+        """An entry, its item, and the source's offset after it; None: the source has nothing to read yet."""
         arguments, encoded = self._task.arguments, self._task.encoded
         for item in ahead(source) if source.live else source:
             if item is None:
@@ -134,11 +134,11 @@ class Feeder:
                 source.reject(item, str(error))
 
     def resumed_at(self, resume: str, file: Path | None) -> str:
-        """Where the feed goes on ("": it begins). Raises SourceError for another file than it was begun with."""
+        """Where the feed continues ("": at the start). Raises SourceError if it was begun with another file."""
         return self._checked(resume, file).get(POSITION, "")
 
     def _checked(self, resume: str, file: Path | None) -> dict[str, str]:
-        """The marks of the feed of this file."""
+        """The marks of the feed. Raises SourceError if it was begun with another file."""
         marks = self._marks(resume)
         known = marks.get(FINGERPRINT)
         if file is not None and known is not None and not same(known, file):
@@ -148,10 +148,10 @@ class Feeder:
         return marks
 
     def _recognize(self, resume: str, file: Path) -> None:
-        """Keep what tells this file from others. Taken of a short file it says little: renewed as the file grows."""
+        """Store the file's fingerprint. That of a short file says little, so it is renewed as the file grows."""
         known = self._checked(resume, file).get(FINGERPRINT, "")
         if not self._queue.broker.puts.mark_feed(self._queue.name, resume, [(FINGERPRINT, known, fingerprint(file))]):
-            self._recognize(resume, file)  # another producer has begun it meanwhile, maybe with another file
+            self._recognize(resume, file)  # another producer has just begun the feed, maybe with another file
 
     def _marks(self, name: str) -> dict[str, str]:
         return self._queue.broker.puts.feed(self._queue.name, name)
@@ -161,8 +161,8 @@ class Feeder:
     def feed_folder(self, folder: Path, stop: threading.Event, *, name: str | None = None) -> None:
         """Put each complete package of a folder once, as it arrives, until `stop` is set.
 
-        The marks of what was put are in Redis under `name`: they outlive the producer, and go a while after the
-        package: a producer that still has it before its eyes must not put it once more.
+        The marks of packages that were put are in Redis under `name`: they outlive the producer, and are removed a
+        while after the package, so that a producer with an older listing does not put it again.
         """
         if self._pace is not None:
             self._pace.sleep = stop.wait
@@ -172,7 +172,7 @@ class Feeder:
         marks = self._marks(feed)
         since: dict[str, float] = {}
         for packages in watch(folder, stop=stop):
-            # By the marks from before this look: what other producers have marked since may not be in it.
+            # With the marks read before this listing: packages that other producers marked later may not be in it.
             marks = self._forget(feed, marks, packages, since)
             for package, identity in sorted(packages.items()):
                 if marks.get(package) == identity:
@@ -185,9 +185,9 @@ class Feeder:
     def _forget(
         self, feed: str, marks: dict[str, str], packages: dict[str, str], since: dict[str, float]
     ) -> dict[str, str]:
-        """The marks after those of packages that are not there were turned, or later removed.
+        """Mark the packages that have left the folder as gone, and later remove these marks; returns all marks.
 
-        `since`: when this producer first saw a turned one. A mark that another producer has moved is left alone.
+        `since`: when this producer first saw a package's gone mark. Marks that another producer has moved stay.
         """
         now = time.monotonic()
         keep = max(FORGET, 2 * self._queue.sender.settings.patience)
@@ -206,9 +206,9 @@ class Feeder:
         return {package: mark for package, mark in after.items() if mark}
 
     def _put_package(self, package: Path, mark: Feed, marks: dict[str, str], stop: threading.Event) -> dict[str, str]:
-        """The marks after it; when another producer was faster they are read again.
+        """Put one package; returns the marks afterwards, read again if another producer was faster.
 
-        Not put once `stop` is set, or when the package is no longer the one that was seen.
+        Does not put it once `stop` is set, or if the package has changed since it was listed.
         """
         args = (str(package),)
         self._task.arguments.check(args, {})

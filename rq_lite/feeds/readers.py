@@ -1,4 +1,4 @@
-"""From the bytes of a source to items: lines, JSON lines, csv; lazily, in constant memory."""
+"""Items from the bytes of a source: lines, JSON lines, csv; read lazily, in constant memory."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ Arguments: TypeAlias = Callable[[bytes], tuple[tuple[object, ...], dict[str, obj
 
 START = "0:0"
 LIMIT = 16 * 1024 * 1024  # bytes of a line with its end, and of a csv row with all its lines
-CHUNK = 64 * 1024  # bytes; how much of what is passed over is in memory at a time
-WINDOW = 64 * 1024  # bytes before a position, at most and a line, that tell whether what was read is still there
-WITH_CHECKSUM = "%d:%d:%d-%x"  # a position; faster than an f-string, and there is one for each line of a feed
+CHUNK = 64 * 1024  # bytes that are in memory at a time when a part of the source is passed over
+WINDOW = 64 * 1024  # the checksum of a position is of at most this many bytes before it, and one line
+WITH_CHECKSUM = "%d:%d:%d-%x"  # a position; faster than an f-string, and each line of a feed needs one
 NOT_TEXT = "it has NUL bytes, which text does not have"
 
 log = logging.getLogger(__name__)
 
 
 class Item(NamedTuple):
-    """What one job is to be called with."""
+    """The arguments of one job, and where they come from."""
 
     args: tuple[object, ...]
     kwargs: dict[str, object]
-    place: tuple[int, int, int, int]  # as in Position: so much is read once this item is done
-    line: int  # counted from 1; the first one of a csv row that has several
-    raw: bytes  # as it stands in the source, for a file of skipped lines
+    place: tuple[int, int, int, int]  # as in Position: what was read up to the end of this item
+    line: int  # counted from 1; the first line of a csv row that has several
+    raw: bytes  # its bytes in the source, for the file of skipped lines
 
     @property
     def position(self) -> str:
@@ -48,11 +48,11 @@ class Item(NamedTuple):
 
 
 class Rejects:
-    """What becomes of bad lines: the end of the feed, or a place in a file of skipped lines.
+    """Handles bad lines: they end the feed, or are appended to a file of skipped lines.
 
-    The file is opened when the first one comes, and appended to without a buffer: what a killed feed has
-    skipped is on file. A feed killed between skipping a line and storing a later position meets that line
-    again when it goes on, and writes it a second time.
+    The file is opened for the first bad line and written without a buffer, so that it has all lines that a killed
+    feed has skipped. A feed killed between skipping a line and storing a later position reads that line
+    again when it is resumed, and writes it a second time.
     """
 
     def __init__(self, source: str, on_error: OnError, path: Path, encoding: Encoding) -> None:
@@ -60,7 +60,7 @@ class Rejects:
         self.encoding = encoding
         self.on_error = on_error
         self.path = path
-        self.header = b""  # begins a new file, so that skipped csv rows, once repaired, are a source again
+        self.header = b""  # begins a new file, so that skipped csv rows, once repaired, can be fed
         self.count = 0
         self._file: io.FileIO | None = None
 
@@ -82,7 +82,7 @@ class Rejects:
             if self._file is None:
                 self._file = self._open()
             left = memoryview(data)
-            while left:  # an unbuffered write may take a part only
+            while left:  # an unbuffered write may write only a part
                 left = left[self._file.write(left) or 0 :]
         except OSError as error:
             raise SourceError(f"{self.path}, for skipped lines: {error.strerror}") from None
@@ -100,7 +100,7 @@ class Rejects:
 
 
 class Cursor:
-    """Physical lines of a stream, and how far it has been read."""
+    """The physical lines of a stream, and how far it has been read."""
 
     def __init__(self, stream: Stream, name: str, encoding: Encoding, *, seekable: bool, limit: int = LIMIT) -> None:
         self.stream = stream
@@ -110,11 +110,11 @@ class Cursor:
         self.limit = limit
         self.line = 0
         self.byte = 0
-        self._since = -1  # where the bytes begin that the checksum is of; -1: it begins with the next line
+        self._since = -1  # where the checksum's bytes begin; -1: with the next line
         self._sum = 0
-        self._plain = False  # the next line needs no look at how the source is written
-        self._unended = False  # the line before has no end: it was the last one when it was read
-        self.cut = False  # the last line was above the limit: `rest` has more of it
+        self._plain = False  # the next line needs no check of the encoding
+        self._unended = False  # the previous line has no end: it was the last one when it was read
+        self.cut = False  # the last line was above the limit: `rest` reads more of it
 
     @property
     def place(self) -> tuple[int, int, int, int]:
@@ -131,19 +131,19 @@ class Cursor:
             raw = self._ended(raw)
         self.cut = len(raw) >= most
         if raw:
-            if self._since < 0 or self.byte - self._since > WINDOW:  # as in `_pass`, whose call each line would pay for
+            if self._since < 0 or self.byte - self._since > WINDOW:  # `_pass` inlined: a call for each line is slow
                 self._since, self._sum = self.byte, 0
             self._sum = crc32(raw, self._sum)
             self.byte += len(raw)
             self.line += 1
             if not self._plain:
-                if self.line <= 2:  # the first may be blank, which tells nothing
+                if self.line <= 2:  # the first may be blank, which shows nothing
                     self.encoding.check_text(raw, self.line, self.name)
                 self._plain = self.encoding.unit == 1 and self.line >= 2
         return raw
 
     def _ended(self, raw: bytes) -> bytes:
-        """The line after the end that the line before did not have yet."""
+        """The next line, after `raw`, which must be the missing end of the previous line; else raises SourceError."""
         if raw not in self.encoding.ends:
             raise SourceError(
                 f"{self.name}: line {self.line} has grown since it was put as the last line, without a line end. "
@@ -154,7 +154,7 @@ class Cursor:
         return self._line(self.limit + 1)
 
     def _line(self, most: int) -> bytes:
-        """The next line with its end, or so many bytes of it, and what makes the last character whole."""
+        """The next line with its end, or its first `most` bytes and the rest of the last character."""
         piece = self._read(self.stream.readline, most)
         if self.byte == 0 and piece:
             self.byte = self.encoding.begin(piece, self.name)
@@ -164,7 +164,7 @@ class Cursor:
         if self.encoding.unit == 1:
             return piece
         line = bytearray(piece)
-        while piece:  # which ends at a byte 0x0a, as a line does or part of some other character
+        while piece:  # it ends with a byte 0x0a, of a line end or of another character
             line += self._read(self.stream.read, -len(line) % self.encoding.unit)
             if line.endswith(self.encoding.end) or len(line) >= most:
                 break
@@ -173,21 +173,21 @@ class Cursor:
         return bytes(line)
 
     def _pass(self, raw: bytes) -> None:
-        """Count bytes that were read."""
+        """Add bytes that were read to the position and its checksum."""
         if self._since < 0 or self.byte - self._since > WINDOW:
             self._since, self._sum = self.byte, 0
         self._sum = crc32(raw, self._sum)
         self.byte += len(raw)
 
     def rest(self, raw: bytes) -> Iterator[bytes]:
-        """What is left of a line of which `raw` was read, in chunks."""
+        """The rest of a line whose beginning `raw` was read, in chunks."""
         while raw and not raw.endswith(self.encoding.end):
             raw = self._line(CHUNK)
             self._pass(raw)
             yield raw
 
     def go_on_at(self, position: str) -> None:
-        """Pass over what an earlier run has read; what this one has read already may be part of that."""
+        """Pass over what an earlier run has read; this run may already have read a part of it. Raises SourceError."""
         line, byte, since, checksum = parsed(position)
         if byte <= self.byte:
             return
@@ -205,13 +205,13 @@ class Cursor:
         if comparable and found != checksum:
             raise SourceError(
                 f"{self.name} was changed before the place where the feed stopped, after line {line:,}: the lines "
-                "put last are no longer there. To put all of it from the beginning, use another --resume name"
+                "put last are no longer there. To put everything from the beginning, use another --resume name"
             )
         self.line, self.byte, self._since, self._sum = line, byte, since, checksum
         self._unended = not last.endswith(self.encoding.end)
 
     def _pass_over(self, size: int, checksum: int = 0) -> tuple[int, bytes]:
-        """The checksum with what was passed over, and the last of it."""
+        """Read and drop `size` bytes; returns the checksum continued over them, and the last chunk."""
         chunk = b""
         while size > 0:
             chunk = self._read(self.stream.read, min(size, CHUNK))
@@ -224,12 +224,12 @@ class Cursor:
     def _read(self, method: Callable[[int], bytes], size: int) -> bytes:
         try:
             return method(size)
-        except (OSError, EOFError, zlib.error) as error:  # the last two: a damaged .gz
+        except (OSError, EOFError, zlib.error) as error:  # EOFError and zlib.error: a damaged .gz
             raise SourceError(f"{self.name}, after line {self.line}: {error}") from None
 
 
 class Position(NamedTuple):
-    """Lines and bytes that lie before it, and the checksum of those from byte `since` on (-1: there is none)."""
+    """How many lines and bytes are before it, and the checksum of the bytes from `since` on (-1: no checksum)."""
 
     line: int
     byte: int
@@ -238,7 +238,7 @@ class Position(NamedTuple):
 
 
 def written(place: tuple[int, int, int, int]) -> str:
-    """The position as it is kept: `<line>:<byte>:<since>-<checksum>`, without the last two where there are none."""
+    """The position as it is stored: `<line>:<byte>:<since>-<checksum>`, without the last two if it has no checksum."""
     return WITH_CHECKSUM % place if place[2] >= 0 else f"{place[0]}:{place[1]}"
 
 
@@ -249,17 +249,17 @@ def parsed(position: str) -> Position:
     try:
         return Position(int(line), int(byte), int(since), int(checksum, 16)) if tail else Position(int(line), int(byte))
     except ValueError:
-        raise SourceError(f"{position!r} is no position of a source; they look like 17:4096") from None
+        raise SourceError(f"{position!r} is not a position in a source; one looks like 17:4096") from None
 
 
 def shorter(name: str) -> SourceError:
     return SourceError(
-        f"{name} ends before the place where the feed stopped: cut off, or another source under this name"
+        f"{name} ends before the place where the feed stopped: it was cut off, or is another source under this name"
     )
 
 
 def read_each(cursor: Cursor, rejects: Rejects, start: str, *, arguments: Arguments) -> Iterator[Item]:
-    """A line is an item; `arguments` raises ValueError, with the reason, for one that cannot be."""
+    """Each line is an item; `arguments` raises ValueError, with the reason, for a bad line."""
     cursor.go_on_at(start)
     return each(cursor, rejects, arguments)
 
@@ -296,7 +296,7 @@ def from_json(raw: bytes) -> tuple[tuple[object, ...], dict[str, object]]:
     try:
         value = msgspec.json.decode(raw)
     except UNREADABLE:
-        raw.decode()  # what is no UTF-8 is that first of all; this counts its place from the start of the line
+        raw.decode()  # a line that is not UTF-8 is reported as that; this error counts from the start of the line
         raise
     if isinstance(value, dict):
         return (), value
@@ -304,7 +304,7 @@ def from_json(raw: bytes) -> tuple[tuple[object, ...], dict[str, object]]:
 
 
 def read_csv(cursor: Cursor, rejects: Rejects, start: str, *, delimiter: str) -> Iterator[Item]:
-    """A row is keyword arguments, named by the header, which is read again wherever the feed goes on."""
+    """A row is keyword arguments, named by the header, which is read again wherever the feed continues."""
     records = Records(cursor, delimiter)
     header = next(iter(records), None)
     cursor.go_on_at(start)
@@ -341,7 +341,7 @@ def header_names(source: str, header: Record) -> list[str]:
 
 
 class Record(NamedTuple):
-    """A csv row, or why there is none."""
+    """A csv row, or why it is not one."""
 
     line: int
     raw: bytes
@@ -352,7 +352,7 @@ class Record(NamedTuple):
 class Records:
     """The rows of a csv file that are not blank.
 
-    Only the csv module knows whether a row goes on in the next line. It asks for as many lines as it needs
+    Only the csv module knows whether a row continues in the next line. It asks for as many lines as it needs
     (`next_line` hands them out and keeps them), never for more, and after an error it starts a new row.
     """
 
@@ -391,7 +391,7 @@ class Records:
         try:
             text = encoding.text(raw)
         except UnicodeDecodeError as error:
-            # Not the end of the row, so go on; what cannot be decoded has no part in where rows end.
+            # The row may not end here, so go on; undecodable characters do not affect where rows end.
             self.flaw = undecodable(encoding, error)
             return encoding.text(raw, "replace")
         if "\0" in text:

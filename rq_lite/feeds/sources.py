@@ -1,9 +1,9 @@
-"""Where `rq-lite produce` reads from: files, standard input, numbers.
+"""What `rq-lite produce` reads: files, standard input, numbers.
 
-An item says with its `position` where reading goes on after it. The producer stores the position together
-with the puts; a feed that is taken up again there yields exactly the items that came after. Positions count
-from the start of the uncompressed data: plain files are entered by seeking, all else is read through. A position has
-a checksum of what stands before it, so that a source that was rewritten there is refused.
+The `position` of an item is where reading continues after it. The producer stores the position together
+with the puts; a feed that is resumed there yields exactly the items after it. Positions count
+from the start of the uncompressed data: in plain files reading seeks there, anything else is read from the start. A
+position has a checksum of the bytes before it, so that a source that was rewritten there is refused.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ FORMATS: dict[str, Format] = {".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "
 
 
 class Source:
-    """Items one after the other; knows how far it is. Close it, or use it in a `with`.
+    """Yields items and knows how far it is. Close it, or use it in a `with`.
 
-    `position` and `offset` belong to what was read last, skipped lines included; at the end of the items
+    `position` and `offset` belong to the line read last, skipped lines included; after the last item
     `position` is the end of the source.
     """
 
@@ -66,7 +66,7 @@ class Source:
         self.live = live  # a pipe or terminal: it may fall silent for long
         self.unit = unit
         self.rejects = rejects
-        self._first = first  # of the units
+        self._first = first  # number of the first unit
         self._cursor = cursor
         self._items = items
         self._packed = packed  # the compressed file below the cursor's stream
@@ -84,16 +84,16 @@ class Source:
 
     @property
     def read(self) -> int:
-        """How many units are read, blank and skipped ones included."""
+        """How many units were read, blank and skipped ones included."""
         return self._cursor.line
 
     @property
     def place(self) -> str:
-        """What is read next: `line 3,601`."""
+        """The unit that is read next: `line 3,601`."""
         return f"{self.unit} {self._first + self.read:,}"
 
     def reject(self, item: Item, reason: str) -> None:
-        """An item that the task does not take counts as a bad line. Raises SourceError unless skipping."""
+        """Treat an item that the task does not accept as a bad line. Raises SourceError unless these are skipped."""
         self.rejects.reject(item.line, item.raw, reason)
 
     def close(self) -> None:
@@ -125,8 +125,8 @@ def open_source(
     """A file, or standard input for `-`, from `start` on.
 
     `format` None: guessed from the name. `rejects` is the file for skipped lines, `<name>.skipped` in the
-    current folder when None; they stand there as in the source. Raises SourceError when the source cannot be read, is
-    shorter than `start`, or has other lines before it. A last line without an end is taken as it is: an appending
+    current folder when None; it gets them byte for byte. Raises SourceError when the source cannot be read, is
+    shorter than `start`, or has changed before it. A last line without an end is used as it is: an appending
     writer should finish its lines.
     """
     shown = "stdin" if name == "-" else name
@@ -155,7 +155,7 @@ def open_source(
 
 
 def numbers(count: int, *, start: str = START, on_error: OnError = "stop", rejects: Path | None = None) -> Source:
-    """0 to count - 1, each the one argument of a job, for trying things out."""
+    """The numbers 0 to count - 1, each the only argument of a job, for trying things out."""
     cursor = Cursor(io.BytesIO(), f"numbers below {count:,}", Encoding(), seekable=False)
     cursor.line = cursor.byte = parsed(start).line
     bad = Rejects(cursor.name, on_error, rejects or Path("numbers.skipped"), cursor.encoding)
@@ -169,7 +169,7 @@ def count_up(cursor: Cursor, count: int) -> Iterator[Item]:
 
 
 def standard_input() -> io.BufferedReader:
-    """Not sys.stdin: a thread that waits in it would be in the way of the interpreter's end."""
+    """Standard input. Not sys.stdin, because a thread that waits in it would block the interpreter's exit."""
     try:
         return open(0, "rb", closefd=False)
     except OSError as error:
@@ -187,7 +187,7 @@ def open_file(name: str) -> tuple[io.BufferedReader, int | None]:
 
 
 def guess(name: str) -> Format:
-    """The format that the name speaks of; `.gz` and `.skipped` behind it do not count."""
+    """The format by the name's ending, without `.gz` and `.skipped`."""
     path = Path(name)
     while path.suffix.lower() in (".gz", ".skipped"):
         path = path.with_suffix("")
@@ -195,16 +195,16 @@ def guess(name: str) -> Format:
 
 
 def fingerprint(path: str | Path) -> str:
-    """Tells whether a resumed feed has its file before it; growing does not change what `same` says.
+    """A text by which `same` recognizes the file of a resumed feed, even if it has grown.
 
-    "<bytes>:<hash>" of the first bytes, 4096 at most: taken of a shorter file it is worth renewing later.
+    "<bytes>:<hash>" of the first bytes, 4096 at most; that of a shorter file should be renewed later.
     """
     head = read_head(path, HEAD)
     return f"{len(head)}:{hashlib.sha256(head).hexdigest()}"
 
 
 def same(known: str, path: str | Path) -> bool:
-    """Whether the file begins as the one did whose fingerprint this is."""
+    """Whether the file begins with the bytes of this fingerprint."""
     size = known.partition(":")[0]
     if not size.isdecimal():
         return False

@@ -1,14 +1,14 @@
-"""For tests and examples of programs that use rq_lite; docs/testing.md shows each at work.
+"""For tests and examples of programs that use rq_lite; docs/testing.md has an example of each.
 
-    inline      puts run their job at once, in this process: no Redis, no worker
-    recorded    puts are kept and nothing is run: no Redis
+    inline      a put runs its job at once, in this process: no Redis, no worker
+    recorded    puts are recorded and nothing is run: no Redis
     fake        a Redis within this process, by fakeredis: no server
-    isolated    a real Redis of one's own, for the time of a block
+    isolated    a real Redis of its own, for the time of a block
     worker      a real worker on it, for the time of a block
     drain       a real worker until nothing is left to do
     put_jobs, assert_put  what was put
 
-With pytest there are the fixtures `rq_redis`, `rq_fake`, `rq_queue` and `rq_worker` as well (rq_lite/pytest_plugin.py).
+For pytest there are also the fixtures `rq_redis`, `rq_fake`, `rq_queue` and `rq_worker` (rq_lite/pytest_plugin.py).
 """
 
 from __future__ import annotations

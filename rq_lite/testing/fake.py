@@ -1,7 +1,7 @@
-"""A Redis within this process, that this process's queues then belong to: it needs no server.
+"""A Redis within this process, which this process's queues then use: it needs no server.
 
-fakeredis runs the same scripts. What that does not prove stands in docs/testing.md, and so nothing takes it by itself
-where a server is missing: a test asks for it by name.
+fakeredis runs the same scripts. docs/testing.md lists what that does not prove; therefore nothing uses it by itself
+if a server is missing: a test asks for it by name.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from rq_lite.testing.isolation import WAIT, pointed_to
 
 @contextmanager
 def fake(**settings: Any) -> Iterator[Broker]:
-    """For the time of the block the default Redis is one within this process, empty, and gone after the block.
+    """Make the default Redis an empty one within this process, for the time of the block.
 
-    Otherwise as `isolated`: also for what this process starts, by RQ_LITE_URL, and with settings of docs/settings.md,
-    but for `url`. Yields the broker. Raises UsageError, also where fakeredis is not installed.
+    Otherwise like `isolated`: also for processes that this one starts, by RQ_LITE_URL, and with all settings of
+    docs/settings.md except `url`. Yields the broker. Raises UsageError, also if fakeredis is not installed.
     """
     if "url" in settings:
         raise UsageError(
             "fake() makes a Redis of its own, url cannot be chosen; "
-            "for a Redis that is there set RQ_LITE_URL, or use Queue(…, broker=Broker(url))"
+            "for an existing Redis set RQ_LITE_URL, or use Queue(…, broker=Broker(url))"
         )
     chosen = checked(settings, "the arguments", strict=False)
     with closing(new_server()) as server:

@@ -1,8 +1,8 @@
 """A Redis within this process, by fakeredis, on a port of its own: workers are other processes and must reach it.
 
-fakeredis has a TCP server as well. It looks at every connection a hundred times a second, cuts an answer off that is
-larger than the kernel's buffer, and takes a token out of a list for a client that has gone; hence this one, on the same
-commands. What fakeredis 2.41 does not know, and the broker asks for, is added to those.
+fakeredis has a TCP server as well, but it polls every connection a hundred times a second, cuts off an answer that is
+larger than the kernel's buffer, and pops a token from a list for a client that has gone; hence this one, with the same
+commands. What the broker needs and fakeredis 2.41 lacks is added to them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from fakeredis._helpers import SimpleError
 from fakeredis._socket import FakeSocket
 from fakeredis.commands_mixins.scripting_mixin import _cjson_python_to_lua
 
-VERSION = (6, 2)  # from 7 on the scripts begin with a line of flags, which its Lua refuses
+VERSION = (6, 2)  # from Redis 7 on the broker's scripts begin with a line of flags, which fakeredis' Lua refuses
 SIZE = 65536  # bytes that are read at once
-INFO = Signature("info", "info", (), (bytes,))  # type: ignore[arg-type]  # as its own decorator writes them
+INFO = Signature("info", "info", (), (bytes,))  # type: ignore[arg-type]  # as fakeredis' decorator does it
 
 
 class Client(FakeSocket):
-    """What fakeredis keeps for one connection, with the commands."""
+    """fakeredis' state of one connection, with its commands."""
 
     def __init__(self, server: FakeServer, connection: socket.socket) -> None:
         host, port = connection.getpeername()
@@ -38,7 +38,7 @@ class Client(FakeSocket):
         self._connection = connection
 
     def replies(self) -> bytes:
-        """To all that was sent until now."""
+        """The encoded replies to all commands sent so far."""
         assert self.responses is not None
         found = []
         while not self.responses.empty():
@@ -46,7 +46,7 @@ class Client(FakeSocket):
         return b"".join(found)
 
     def info(self, *_sections: bytes) -> bytes:
-        """What the broker, and tests that wait for a client that waits, read of it."""
+        """The fields that the broker reads, and tests that wait until a client blocks."""
         blocked = sum(client._blocked for client in self._server.sockets)
         version = ".".join(map(str, VERSION))
         return f"redis_version:{version}.0\r\nredis_mode:standalone\r\nblocked_clients:{blocked}\r\n".encode()
@@ -64,7 +64,7 @@ class Client(FakeSocket):
         return runtime
 
     def _decode_error(self, error: SimpleError) -> Any:
-        """As it stands, in one line; redis-py, which fakeredis asks here, would put an ERR before any other word."""
+        """The error unchanged, in one line; fakeredis would have redis-py put ERR before it."""
         return SimpleError(" ".join(error.value.split()))
 
     def _blocking(self, timeout: float | None, func: Callable[[bool], Any], shape: Any = None) -> Any:
@@ -77,7 +77,7 @@ class Client(FakeSocket):
 
 
 class Server:
-    """Serves from the beginning until `close`."""
+    """Serves from its creation until `close`."""
 
     def __init__(self) -> None:
         self._redis = FakeServer(version=VERSION)
@@ -108,7 +108,7 @@ class Server:
         try:
             with connection, contextlib.closing(Client(self._redis, connection)) as client:
                 self._answer(connection, client)
-        except (OSError, redis.ConnectionError):  # it has gone, or was told to by CLIENT KILL
+        except (OSError, redis.ConnectionError):  # the client has gone, or CLIENT KILL has ended it
             pass
         finally:
             self._serving.pop(threading.current_thread(), None)
@@ -119,27 +119,29 @@ class Server:
                 client.sendall(data)
             except (OSError, redis.ConnectionError):
                 raise
-            except Exception as error:  # of fakeredis: the connection cannot go on, and the test should say why
+            except (
+                Exception
+            ) as error:  # a defect of fakeredis: the connection cannot go on, and the test should show why
                 connection.sendall(encode_reply(SimpleError(f"ERR fakeredis: {error!r}"), 2))
                 return
             connection.sendall(client.replies())
 
     def close(self) -> None:
-        """End, with all connections; no thread goes on."""
+        """Close all connections and end all threads."""
         self._closing = True
-        with contextlib.suppress(OSError), socket.create_connection(self._address):  # it waits for one
+        with contextlib.suppress(OSError), socket.create_connection(self._address):  # `accept` waits for a connection
             self._accepting.join()
         self._listener.close()
         for thread, connection in list(self._serving.items()):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             with self._redis.lock:
-                self._database.wake_all()  # it may wait for a list
+                self._database.wake_all()  # it may wait in a blocking pop
             thread.join()
 
 
 def is_gone(connection: socket.socket) -> bool:
-    """Whether the other end has closed it."""
+    """Whether the client has closed the connection."""
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     return bool(poll.poll(0)) and not connection.recv(1, socket.MSG_PEEK)
@@ -150,6 +152,6 @@ def sha1hex(text: bytes) -> bytes:
 
 
 def decoded(runtime: Any, text: bytes) -> Any:
-    """JSON for Lua, whose only numbers are floats: as an integer a large one would be refused."""
+    """JSON for Lua, whose only numbers are floats: it would refuse a large integer."""
     value = _cjson_python_to_lua(json.loads(text, parse_int=float))
     return runtime.table_from(value, recursive=True) if isinstance(value, (dict, list)) else value

@@ -1,4 +1,4 @@
-"""Temporary folders that do not pile up where programs are killed: who makes one removes what those have left."""
+"""Temporary folders that do not pile up when programs are killed: making one removes those that are left over."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from rq_lite.embedded import server
 from rq_lite.errors import BrokerUnavailable
 
 NEW, NAMED = "rq_lite-new-", "rq_lite-test-"
-LOCK = "in-use.lock"  # held (flock) while the folder is in use: the kernel drops it however its holder ends
+LOCK = "in-use.lock"  # locked (flock) while the folder is in use: the kernel unlocks it however its process ends
 
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder for the time of the block."""
+    """A temporary folder for the time of the block."""
     sweep()
     made = Path(tempfile.mkdtemp(prefix=NEW))
     with server.opened(made / LOCK) as lock:
         server.locked(lock, fcntl.LOCK_EX)
-        # Only now: nobody sees a folder of this name that is not locked yet.
+        # Only now, so that `sweep` never sees a folder of this name that is not locked yet.
         folder = made.rename(made.with_name(made.name.replace(NEW, NAMED)))
         try:
             yield folder
@@ -33,10 +33,10 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def sweep() -> None:
-    """Remove the folders of this kind that nobody uses, as far as they are ours to remove."""
+    """Remove the folders of this kind that no process uses, as far as this user may."""
     for folder in Path(tempfile.gettempdir()).glob(f"{NAMED}*"):
         with contextlib.suppress(OSError, BrokerUnavailable):
-            # Not created where it is missing: then its owner is removing the folder just now.
+            # Not created if it is missing: its owner is then removing the folder.
             lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
             try:
                 if server.locked(lock, fcntl.LOCK_EX):

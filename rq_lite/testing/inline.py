@@ -1,4 +1,4 @@
-"""Instead of going to Redis, jobs are run at once, or kept."""
+"""Jobs that are run at once, or recorded, instead of being put into Redis."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rq_lite.model.outcome import Finished, Outcome, Retried
 from rq_lite.model.policy import FOREVER, Options
 from rq_lite.testing.puts import PutJob, job_of
 
-# What a job may raise that is the job's own; Ctrl-C, and what a test framework raises to end a test, is not.
+# What counts as a job's failure; Ctrl-C, and what a test framework raises to end a test, do not.
 FAILURES = (Exception, SystemExit)
 
 
@@ -36,17 +36,17 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     value: Any = None
     error: BaseException | None = None
     attempts: int = 1
-    progress: Progress | None = None  # what it said last
+    progress: Progress | None = None  # the last progress that it reported
 
 
 @contextmanager
 def inline(*, raises: bool = True) -> Iterator[list[Ran]]:
-    """Puts run their job at once, in this process, and need no Redis; also as a decorator. Yields what was run.
+    """Run each job at once when it is put, in this process, without Redis; also as a decorator. Yields what was run.
 
-    The arguments go through JSON, are checked and restored as on their way through Redis, and so do results; callbacks
-    are run, too. A job that raises is tried again as its task says, without the pauses; what would be buried is raised
-    by the put, after the other jobs of the same put; with `raises=False` it is only kept in what this yields. What a
-    job puts is run after it. Plain items are only kept. Not looked at: bounds, delays, timeouts, priorities.
+    Arguments and results are converted to JSON and back, and checked, as on their way through Redis; callbacks
+    are run, too. A job that raises is tried again as its task says, without the pauses. The put raises the error of
+    a job that would be buried, after the other jobs of the same put; with `raises=False` the error is only in the list.
+    Jobs that a job puts are run after it. Plain items are only recorded. Ignored: bounds, delays, timeouts, priorities.
     """
     runs = Inline(raises)
     with put_to(runs):
@@ -55,7 +55,7 @@ def inline(*, raises: bool = True) -> Iterator[list[Ran]]:
 
 @contextmanager
 def recorded() -> Iterator[list[PutJob]]:
-    """Puts are kept, and go nowhere: they need no Redis; also as a decorator. Yields what was put."""
+    """Record puts instead of storing them, without Redis; also as a decorator. Yields what was put."""
     record = Record()
     with put_to(record):
         yield record.puts
@@ -71,7 +71,7 @@ def put_to(instead: Record) -> Iterator[None]:
 
 
 class Record:
-    """Takes the entries that would go to Redis."""
+    """Records the entries that would go to Redis."""
 
     def __init__(self) -> None:
         self.puts: list[PutJob] = []
@@ -86,11 +86,11 @@ class Record:
         return jobs
 
     def watch(self, jobs: Sequence[Job]) -> None:
-        raise UsageError(f"recorded: job {jobs[0].id} of {jobs[0].task} is kept, and not run: it has no result")
+        raise UsageError(f"recorded: job {jobs[0].id} of {jobs[0].task} is recorded, not run: it has no result")
 
 
 class Waiting(NamedTuple):
-    """A job that is to be run."""
+    """A job that waits to be run."""
 
     job: PutJob
     queue: Sender
@@ -98,14 +98,14 @@ class Waiting(NamedTuple):
 
 
 class Turn(threading.local):
-    """What a thread has under way."""
+    """The jobs that a thread has to run, while it runs some."""
 
     waiting: deque[Waiting] | None = None
     failures: list[BaseException]  # of this turn
 
 
 class Inline(Record):
-    """Runs them, in the thread that puts."""
+    """Runs the jobs, in the thread that puts them."""
 
     def __init__(self, raises: bool) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class Inline(Record):
         noted = zip(self.note(queue, entries, options), entries, strict=True)
         jobs = [Waiting(job, queue, entry) for job, entry in noted if job.task]
         turn = self._turn
-        if turn.waiting is not None:  # this is a job that puts
+        if turn.waiting is not None:  # a running job puts these
             turn.waiting.extend(jobs)
             return len(entries)
         turn.waiting = waiting = deque(jobs)
@@ -146,7 +146,7 @@ class Inline(Record):
             self(queue.sender, [entry], Options())
 
     def watch(self, jobs: Sequence[Job]) -> None:
-        """Somebody asks for their results: those that wait behind the job that asks are run now."""
+        """Give these jobs their results; those that wait behind the job that asks are run now. Raises UsageError."""
         for job in jobs:
             waiting = [one for one in self._turn.waiting or () if one.job.id == job.id]
             for one in waiting:
@@ -159,14 +159,14 @@ class Inline(Record):
 
 
 def run(job: PutJob, queue: Sender, entry: bytes) -> tuple[Ran, Outcome]:
-    """All attempts of one job, and what a worker would settle after the last."""
+    """Run all attempts of one job; returns also the outcome that a worker would settle after the last."""
     task = registry.tasks.get(job.task)
     if task is None:
         raise UsageError(f"inline: no task {job.task!r} is known here; import the module that defines it")
     outcomes = Outcomes(registry.tasks, "inline", queue.broker.core.seal, queue.settings.max_result)
     said: list[Progress] = []
     for before in itertools.count():
-        # Decoded anew each time: what an attempt did to its arguments, the next does not see.
+        # Decoded for each attempt, so that none sees what an earlier one did to the arguments.
         message = decode(queue.broker.core.opened(queue.name, entry))[0]
         attempt = Attempt(message, queue.name, before, 0)
         timeout = task.policy.timeout if message.timeout is None else message.timeout
@@ -185,7 +185,7 @@ def run(job: PutJob, queue: Sender, entry: bytes) -> tuple[Ran, Outcome]:
 
 
 def current(attempt: Attempt, timeout: float | None, said: list[Progress]) -> CurrentJob:
-    """What `current_job` gives it."""
+    """What `current_job` returns in this attempt."""
     return CurrentJob(
         id=attempt.message.id,
         queue=attempt.queue,

@@ -1,4 +1,4 @@
-"""A real Redis of one's own, in a temporary folder, that this process's queues then belong to."""
+"""A real Redis in a temporary folder, which this process's queues then use."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from rq_lite.errors import UsageError
 from rq_lite.settings import FIELD_TYPES, VARIABLES, checked
 from rq_lite.testing.folders import temporary_folder
 
-WAIT = 5.0  # seconds that a put waits for room: a test in which nobody makes room should not stand for ten minutes
+WAIT = 5.0  # seconds that a put waits for room: a test in which no job is taken should not hang for ten minutes
 
 
 @contextmanager
 def isolated(**settings: Any) -> Iterator[Broker]:
-    """For the time of the block the default Redis is an empty one of its own, started for it and removed after it.
+    """Make the default Redis an empty one, which is started for the block and removed after it.
 
-    Also for what this process starts, by RQ_LITE_URL; not for queues that were given a `broker=`. `settings` are
-    those of docs/settings.md, for this process and (by RQ_LITE_…) for what it starts, but for `url` and `home`; a put
-    waits at most 5 s for room unless they say otherwise. Yields the broker. Raises UsageError.
+    This holds also for processes that this one starts, by RQ_LITE_URL, but not for queues that were given a `broker=`.
+    `settings` are those of docs/settings.md except `url` and `home`, for this process and (by RQ_LITE_…) for those that
+    it starts; a put waits at most 5 s for room unless they say otherwise. Yields the broker. Raises UsageError.
     """
     own = [name for name in ("url", "home") if name in settings]
     if own:
         raise UsageError(
             f"isolated() starts a Redis of its own, {own[0]} cannot be chosen; "
-            "for a Redis that is there set RQ_LITE_URL, or use Queue(…, broker=Broker(url))"
+            "for an existing Redis set RQ_LITE_URL, or use Queue(…, broker=Broker(url))"
         )
     chosen = checked(settings, "the arguments", strict=False)
     with served(**chosen) as broker, pointed_to(broker, **chosen):
@@ -44,7 +44,7 @@ def isolated(**settings: Any) -> Iterator[Broker]:
 
 @contextmanager
 def served(**settings: Any) -> Iterator[Broker]:
-    """A Redis in a temporary folder, and nothing that points to it."""
+    """A Redis in a temporary folder; defaults and environment do not point to it yet."""
     with temporary_folder() as folder:
         chosen = {"wait": WAIT, **settings, "url": None, "home": str(folder)}
         broker = Broker(settings=msgspec.structs.replace(defaults.settings, **chosen), quiet=True)
@@ -58,14 +58,14 @@ def served(**settings: Any) -> Iterator[Broker]:
 
 @contextmanager
 def pointed_to(broker: Broker, **chosen: Any) -> Iterator[None]:
-    """This process, and what it starts, use this Redis, with what was chosen of its settings, unless told otherwise."""
+    """Make this process, and those that it starts, use this Redis and the chosen settings, unless told otherwise."""
     with environment({"url": broker.url, "wait": broker.settings.wait, **chosen}):
         before = defaults.use(broker.settings, broker)
         forget_settings()
         try:
             yield
         finally:
-            # What was got with Queue.get goes back, and no thread goes on in the next test's Redis.
+            # Give back the items of Queue.get, and leave no thread that would use the next test's Redis.
             leases.leave()
             readers.stop()
             defaults.use(*before)
@@ -74,7 +74,7 @@ def pointed_to(broker: Broker, **chosen: Any) -> Iterator[None]:
 
 @contextmanager
 def environment(settings: Mapping[str, Any]) -> Iterator[None]:
-    """What is started during the block finds these settings in its environment."""
+    """Set the environment so that processes started during the block read these settings."""
     variables = {VARIABLES[name]: variable(value, FIELD_TYPES[name]) for name, value in settings.items()}
     before = {name: os.environ.get(name) for name in variables}
     put_into_environment(variables)
@@ -92,20 +92,20 @@ def put_into_environment(variables: Mapping[str, str | None]) -> None:
 
 
 def variable(value: Any, kind: Any) -> str | None:
-    """As it is read from the environment; None: it must not be there."""
+    """The text that the environment must have for this value; None: the variable must not exist."""
     if value is None:
         return None if kind == str | None else "null"
     return str(value)
 
 
 def forget_settings() -> None:
-    """Queues keep the settings that they met first; what points them elsewhere brings others."""
+    """Make all queues read the settings again; they keep those of their first use otherwise."""
     for queue in {*registry.queues.values(), *(task.queue for task in registry.tasks.values())}:
         queue.sender.forget_settings()
 
 
 def emptied(server: Broker) -> Broker:
-    """The same Redis, empty, for one who knows nothing of it yet; begun again if a test has stopped it."""
+    """A new broker on the same Redis, emptied, and started again if a test has stopped it."""
     server.open().core.revive()
     server.read(("FLUSHALL",))
     return Broker(settings=msgspec.structs.replace(server.settings, url=server.url))
@@ -113,7 +113,7 @@ def emptied(server: Broker) -> Broker:
 
 @contextmanager
 def new_queue(name: str, maxsize: int, broker: Broker) -> Iterator[Queue]:
-    """A queue for the time of the block; the tasks that it was given are then what they were before."""
+    """A queue for the time of the block; tasks that it has replaced are restored afterwards."""
     tasks = dict(registry.tasks)
     queue = Queue(name, maxsize=maxsize, broker=broker)
     try:

@@ -1,4 +1,4 @@
-"""What was put, and how to say what should have been."""
+"""Jobs that were put, and assertions about them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NO_OPTIONS = ("v", "id", "task", "args", "kwargs")
 
 
 class PutJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that was put; `options` are those in which its put differs from the task: timeout, retries, delay, …"""
+    """A job that was put; `options` are those that the put itself gave: timeout, retries, delay, …"""
 
     id: str
     queue: str
@@ -44,10 +44,10 @@ def call(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
 
 
 def put_jobs(of: Task[..., Any] | Queue) -> list[PutJob]:
-    """What was put on a queue, or of one task, in its order.
+    """The jobs that were put on a queue, or of one task, in their order.
 
-    Within `inline` and `recorded`: since the block began. Otherwise what waits in Redis, the next first and the
-    scheduled last, where `delay` is what is left of it.
+    Within `inline` and `recorded`: since the block began. Otherwise the jobs that wait in Redis, the next first, then
+    the scheduled ones, whose `delay` is the remaining one (s).
     """
     queue = of if isinstance(of, Queue) else of.queue
     puts = getattr(defaults.instead, "puts", None)
@@ -56,7 +56,7 @@ def put_jobs(of: Task[..., Any] | Queue) -> list[PutJob]:
 
 
 def assert_put(task: Task[..., Any], *args: Any, times: int | None = None, **kwargs: Any) -> None:
-    """Fail unless the task was put with these arguments: `times` times; None: once or more often.
+    """Raise AssertionError unless the task was put with these arguments `times` times (None: at least once).
 
     `f(1)` and `f(x=1)` are the same, and `unittest.mock.ANY` is equal to everything.
     """
@@ -69,14 +69,14 @@ def assert_put(task: Task[..., Any], *args: Any, times: int | None = None, **kwa
     there = [f"\n  {job}" for job in jobs[:SHOWN]]
     if len(jobs) > SHOWN:
         there.append(f"\n  and {len(jobs) - SHOWN} more")
-    said = f"on queue {task.queue.name!r} there are of this task:{''.join(there)}"
+    said = f"on queue {task.queue.name!r} this task was put as:{''.join(there)}"
     raise AssertionError(
         f"{call(task.name, args, kwargs)} {expected}; {said if jobs else 'this task was not put at all'}"
     )
 
 
 def bound(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments by the names of the parameters; raises TypeError where the task does not take them."""
+    """The arguments by the names of the parameters. Raises TypeError if the task does not take them."""
     found = task.arguments.signature.bind(*args, **kwargs)
     found.apply_defaults()
     return found.arguments
@@ -86,17 +86,17 @@ def bound(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 
 
 def waiting(queue: Queue) -> list[PutJob]:
-    """What waits in Redis."""
+    """The jobs that wait in Redis."""
     pending, scheduled = entries(queue.broker, queue.name)
     jobs = [job_of(queue, entry) for entry in pending]
     return jobs + [job_of(queue, entry, delay=delay) for entry, delay in scheduled]
 
 
 def entries(broker: Broker, queue: str) -> tuple[list[bytes], list[tuple[bytes, float]]]:
-    """What waits in Redis, the next first, and what is scheduled, with what is left of the delay (s)."""
+    """The entries that wait in Redis, the next first, and the scheduled ones with their remaining delay (s)."""
     key = keys.of(queue)
     kind, now = broker.read(("TYPE", key.pending), ("TIME",))
-    if kind == b"zset":  # a queue in order of priority
+    if kind == b"zset":  # a priority queue
         pending = [member[PREFIX:] for member in broker.read(("ZRANGE", key.pending, 0, -1))[0]]
     else:
         pending = broker.read(("LRANGE", key.pending, 0, -1))[0][::-1]
@@ -109,7 +109,7 @@ def entries(broker: Broker, queue: str) -> tuple[list[bytes], list[tuple[bytes, 
 
 
 def is_job(broker: Broker, queue: str, entry: bytes) -> bool:
-    """Whether a worker would have to do with it: plain items are for `Queue.get`."""
+    """Whether a worker would take the entry: plain items are for `Queue.get`."""
     try:
         return bool(decode(broker.core.opened(queue, entry))[0].task)
     except Undecodable:
@@ -117,7 +117,7 @@ def is_job(broker: Broker, queue: str, entry: bytes) -> bool:
 
 
 def job_of(queue: Queue | Sender, entry: bytes, *, delay: float = 0.0, at: datetime | None = None) -> PutJob:
-    """An entry as it was put. Raises Undecodable for what a worker would bury at once."""
+    """An entry as the job that was put. Raises Undecodable for an entry that a worker would bury at once."""
     message = decode(queue.broker.core.opened(queue.name, entry))[0]
     args, kwargs = arguments_of(message)
     return PutJob(
@@ -131,7 +131,7 @@ def job_of(queue: Queue | Sender, entry: bytes, *, delay: float = 0.0, at: datet
 
 
 def arguments_of(message: Message) -> tuple[list[Any], dict[str, Any]]:
-    """As the task gets them, where it is known here. Raises msgspec.ValidationError as the job itself will."""
+    """The arguments as the task gets them, if it is known here. Raises msgspec.ValidationError, as the job will."""
     task = registry.tasks.get(message.task)
     return (message.args, message.kwargs) if task is None else task.arguments.restore(message.args, message.kwargs)
 

@@ -1,4 +1,4 @@
-"""`rq-lite work` as a part of another program, which it never outlives: see `rq_lite.process.background`."""
+"""`rq-lite work` as a child of another program, which it never outlives: see `rq_lite.process.background`."""
 
 from __future__ import annotations
 

@@ -20,18 +20,18 @@ from rq_lite.process.background import BackgroundProcess
 from rq_lite.testing.folders import temporary_folder
 from rq_lite.testing.puts import entries, is_job
 
-READY = 30.0  # seconds that a worker has to begin
-PAUSE = 0.02  # seconds between two looks at it
+READY = 30.0  # seconds that a worker has to get ready
+PAUSE = 0.02  # seconds between two checks
 
 
 @contextlib.contextmanager
 def worker(
     app: str, *, queues: Sequence[str] = (), procs: int = 1, greenlets: int = 20, broker: Broker | None = None
 ) -> Iterator[BackgroundProcess]:
-    """A real `rq-lite work APP` on this process's Redis (or another), in a process of its own, for the block's time.
+    """Run a real `rq-lite work APP` on this process's Redis (or another), in a process of its own, during the block.
 
-    It is ready when the block begins, and was told to stop and has ended when the block has. Raises RqLiteError, with
-    what it said, when it does not begin. What it `said` can be asked for after the block, too.
+    It is ready when the block begins, and it is stopped at the end of the block. Raises RqLiteError, with the worker's
+    output, if it does not get ready. Its output, `said`, can be read after the block, too.
     """
     with started(app, queues, procs, greenlets, broker or defaults.broker) as part:
         until = time.monotonic() + READY
@@ -44,17 +44,17 @@ def worker(
 
 
 def drain(app: str, *, queues: Sequence[str] = (), greenlets: int = 20, timeout: float = 60.0) -> list[Buried]:
-    """Run a real worker until nothing is left to do; the jobs in the dead sets then, of all queues (or of these).
+    """Run a real worker until nothing is left to do; returns the jobs in the dead sets of all queues (or of these).
 
-    Raises RqLiteError, with what the worker said, when it fails or is not done within `timeout` seconds, when it
-    did not know a task, and, unless `queues` are named, when jobs wait in a queue of this process that the app does
-    not work on.
+    Raises RqLiteError, with the worker's output, if the worker fails or is not done within `timeout` seconds, if it
+    does not know a task, and, unless `queues` are named, if jobs wait in a queue of this process that the app does
+    not serve.
     """
     with started(app, queues, 1, greenlets, defaults.broker, "--burst") as part:
         until = time.monotonic() + timeout
         while part.exit_code is None:
             if time.monotonic() > until:
-                raise RqLiteError(f"the worker was not done within {timeout:g} s; what it said: {part.said}")
+                raise RqLiteError(f"the worker was not done within {timeout:g} s; its output: {part.said}")
             time.sleep(PAUSE)
         if part.exit_code:
             raise RqLiteError(part.trouble() or "")
@@ -68,14 +68,14 @@ def drain(app: str, *, queues: Sequence[str] = (), greenlets: int = 20, timeout:
 
 
 def check_served(app: str, broker: Broker, names: Sequence[str]) -> None:
-    """Raise RqLiteError if this process knows one of these queues, and jobs wait there though the app is done."""
+    """Raise RqLiteError if jobs wait in one of these queues that this process knows, although the app is done."""
     for name in names:
         if name in registry.queues:
             pending, scheduled = entries(broker, name)
             left = sum(is_job(broker, name, entry) for entry in (*pending, *(entry for entry, _ in scheduled)))
             if left:
                 raise RqLiteError(
-                    f"app {app!r} does not work on queue {name!r}, where {left} jobs wait; "
+                    f"app {app!r} does not serve queue {name!r}, where {left} jobs wait; "
                     f"name the queues to drain: drain({app!r}, queues=[{name!r}, …])"
                 )
 
@@ -84,7 +84,7 @@ def check_served(app: str, broker: Broker, names: Sequence[str]) -> None:
 def started(
     app: str, queues: Sequence[str], procs: int, greenlets: int, broker: Broker, *options: str
 ) -> Iterator[BackgroundProcess]:
-    """`rq-lite work` with the broker's Redis and secret, and our places to import from; stopped after the block."""
+    """Run `rq-lite work` with the broker's Redis and secret and this process's import path; stop it after the block."""
     command = ["rq_lite.testing.work", app, "--procs", str(procs), "--greenlets", str(greenlets), *options]
     command += [word for queue in queues for word in ("--queue", queue)]
     environ = {"RQ_LITE_URL": broker.url, "PYTHONPATH": os.pathsep.join(own_places())}
@@ -100,7 +100,7 @@ def started(
 
 
 def own_places() -> list[str]:
-    """Where this process imports from, apart from what every interpreter here has anyway: pytest adds to it."""
+    """This process's import path, without what every interpreter here has anyway: pytest adds to it."""
     usual = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     usual |= {f"{sysconfig.get_path('platstdlib')}/lib-dynload"}
     return [place or str(Path.cwd()) for place in sys.path if place not in usual and not place.endswith(".zip")]

@@ -1,4 +1,4 @@
-"""For tests that run `rq-lite` as real processes: an app, its evidence, and workers that can be watched."""
+"""For tests that run `rq-lite` as real processes: an app, its evidence, and workers whose output can be read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ APP = "tests.acceptance.apps.jobs"
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One redis-server is enough here; tests that need to know about each make their own."""
+    """One redis-server is enough here; tests that need every version start their own."""
     program = OLDEST
     found = Server(program, tmp_path_factory.mktemp("redis")).start()
     yield found
@@ -34,14 +34,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c() -> None:
-    """In a shell's background SIGINT is ignored, by all that is started there; here commands must hear it."""
+    """Undo that processes in a shell's background, and their children, ignore SIGINT: commands must get it here."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
 def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Makes servers that a test may stop, fill or lock; called with options of redis-server."""
+    """Makes servers that a test may stop, fill or lock; call it with options of redis-server."""
     made: list[Server] = []
 
     def make(*options: str, program: str = OLDEST) -> Server:
@@ -75,7 +75,7 @@ class Dead(NamedTuple):
 
 
 class Worker:
-    """`rq-lite work` in the background; what it says is in a file."""
+    """`rq-lite work` in the background; its output is in a file."""
 
     def __init__(self, folder: Path, environment: dict[str, str], *options: str, **popen: Any) -> None:
         self.log = folder / f"worker-{new_id()}.log"
@@ -107,7 +107,7 @@ class Worker:
 
 
 class Lab:
-    """A queue's both ends and the evidence between them."""
+    """Both ends of a queue, and the evidence that jobs leave."""
 
     app = APP
 
@@ -151,7 +151,7 @@ class Lab:
         return sum(b" cmd=brpop " in line and b" flags=b" in line for line in clients.splitlines())
 
     def dead(self, queue: str = "work") -> list[Dead]:
-        """In the order in which they were taken."""
+        """The buried jobs, in the order in which they were taken."""
         flat = self.broker.read(("HGETALL", keys.of(queue).dead))[0]
         found = []
         for tag in sorted(map(int, flat[::2])):
@@ -162,7 +162,7 @@ class Lab:
     # -- evidence
 
     def runs(self, file: str) -> list[Run]:
-        """The whole lines of an evidence file."""
+        """The lines of an evidence file."""
         path = self.folder / "evidence" / file
         if not path.exists():
             return []
@@ -183,14 +183,14 @@ class Lab:
         (self.folder / "evidence" / "gate").unlink()
 
     def watch_moments(self) -> None:
-        """Of processes that start from now on, for `until_reached`."""
+        """Record the events of processes that start from now on, for `until_reached`."""
         (self.folder / "moments").mkdir()
         self.environment = {**self.environment, "RQ_LITE_HISTORY": str(self.folder / "moments")}
 
     def until_reached(self, moment: str) -> None:
         told = b'"at":"%s"' % moment.encode()
         files = self.folder / "moments"
-        until(lambda: any(told in file.read_bytes() for file in files.iterdir()), f"somebody reaches {moment}")
+        until(lambda: any(told in file.read_bytes() for file in files.iterdir()), f"a process emits {moment}")
 
     # -- workers
 
@@ -233,7 +233,7 @@ def lab(tmp_path: Path, environment: dict[str, str], broker: Broker, commands: C
 
 @pytest.fixture
 def lab_at(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[[Server], Lab]]:
-    """A lab on a server of the test's own."""
+    """Makes labs on servers of the test's own."""
     made: list[tuple[Lab, Commands, Broker]] = []
 
     def make(server: Server) -> Lab:
@@ -253,7 +253,7 @@ def lab_at(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[[Se
 
 
 def alive(pid: int) -> bool:
-    """Whether there is such a process; one that has ended and was not yet waited for is not alive."""
+    """Whether the process exists and is not a zombie."""
     return state_of(pid) not in ("", "Z", "X")
 
 
@@ -289,14 +289,14 @@ def marked(mark: str) -> dict[int, str]:
     """The command lines of all processes whose environment has this `NAME=value`, by pid."""
     found = {}
     for place in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it is not ours, or has just ended
+        with contextlib.suppress(OSError):  # it is another user's, or has just ended
             if mark.encode() in (place / "environ").read_bytes().split(b"\0"):
                 found[int(place.name)] = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode()
     return found
 
 
 def package(folder: Path, name: str, content: bytes = b"zip") -> None:
-    """A package as it is delivered: under another name until it is complete."""
+    """Deliver a package as a sender does: under another name until it is complete."""
     unfinished = folder / f"{name}-downloading"
     unfinished.mkdir(parents=True)
     (unfinished / f"{name}.zip").write_bytes(content)

@@ -1,4 +1,4 @@
-"""Jobs that flow from a producer to a worker while a test makes trouble."""
+"""Jobs that flow from a producer to a worker while a test injects faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EVER = 1_000_000  # more numbers than a test can put
 
 
 class Flow:
-    """A producer and a worker at the same address; there are jobs on their way until the end."""
+    """A producer and a worker at the same address; the producer puts jobs until the end."""
 
     def __init__(self, lab: Lab, url: str, *options: str) -> None:
         self.lab = lab
@@ -23,14 +23,14 @@ class Flow:
         self.goes_on()
 
     def goes_on(self, more: int = 20) -> None:
-        """Wait until so many more jobs are done."""
+        """Wait until `more` more jobs are done."""
         wanted = len(self.lab.seen("done")) + more
         until(lambda: len(self.lab.seen("done")) >= wanted, f"{more} more jobs are done")
 
     def ends_well(self, *, late: bool = False) -> None:
-        """Every number that was put, up to the last one, has run once; both ends leave in order.
+        """Check that every number that was put has run once, and that both ends exit in order.
 
-        `late`: requests may have arrived after they were repeated; acks among them count as stale, to no harm.
+        `late`: requests may have arrived after they were repeated; acks among them count as stale, without harm.
         """
         self.producer.send_signal(signal.SIGINT)
         said = self.producer.communicate(timeout=60)[1]
@@ -44,7 +44,7 @@ class Flow:
 
 
 def put_through_lost_replies(lab: Lab, proxy: Proxy, windows: int, apart: int, *options: str) -> int:
-    """A producer counts for as long as windows open, so many puts apart, in which no reply arrives; what it put."""
+    """Let a producer put numbers while `windows` windows, `apart` puts apart, lose all replies; returns what it put."""
     producer = lab.producer("number", "--count", f"{EVER}", "--maxsize", "0", "--url", proxy.url, *options)
     for window in range(windows):
         lab.until_put(1 + window * apart)

@@ -238,7 +238,7 @@ def test_arguments_that_the_task_does_not_take_are_refused_at_put(lab: Lab, line
         (["--count", "1", "--maxsize", "-1"], "maxsize must be at least 0, not -1"),
         (["--count", "1", "a.txt"], "give one of SOURCE, --count and --watch"),
         (["--count", "1", "--resume", "a b"], "feed 'a b': a name has "),
-        (["--count", "1", "--encoding", "utf-16"], "--encoding is how SOURCE is written"),
+        (["--count", "1", "--encoding", "utf-16"], "--encoding is for SOURCE"),
         (["-", "--encoding", "utf17"], "--encoding 'utf17': Python knows no such encoding"),
         (["-", "--encoding", "cp037"], "--encoding 'cp037' is not supported: convert it first, as in iconv -f cp037"),
         ([], "no source: name a file"),

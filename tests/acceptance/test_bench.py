@@ -144,10 +144,10 @@ def test_what_others_put_there_meanwhile_stays(commands: Commands, database: Bro
     [
         ([], "bench asks before it writes, and there is no terminal to ask on: say --yes"),
         (["--yes", "--chaos", "redis-restart"], "say --restart-command 'systemctl restart redis'"),
-        (["--yes", "--chaos", "kill,earthquake"], "'earthquake' is none of kill, redis-restart"),
-        (["--yes", "--kills", "3"], "--kills says how many, but not that: say --chaos kill too"),
+        (["--yes", "--chaos", "kill,earthquake"], "'earthquake' is not one of kill, redis-restart"),
+        (["--yes", "--kills", "3"], "--kills needs faults to count: say --chaos kill too"),
         (["--yes", "--restarts", "3", "--chaos", "kill"], "say --chaos redis-restart too"),
-        (["--yes", "--keep", "."], "a history is there already"),
+        (["--yes", "--keep", "."], "it has a history already"),
     ],
 )
 def test_what_cannot_be_right_is_refused_before_anything_is_written(
@@ -276,7 +276,7 @@ def test_a_signal_is_heard_also_while_redis_is_gone(commands: Commands, private:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "what was put there is left: Redis at " in err
+    assert "the run's keys are left there: Redis at " in err
     until(lambda: processes(commands) == {}, "nothing of it is left")
 
 
@@ -304,7 +304,7 @@ def test_broken_promises_are_told_and_make_the_exit_code_1(monkeypatch: pytest.M
     assert "lost            30\n" in text
     assert "BROKEN; seed 1\n" in text
     assert "I1 LOST: job 19\n    and 10 more" in text
-    assert "after 3.00 s (median), never, once at least" in text
+    assert "after 3.00 s (median), never after at least one fault" in text
     monkeypatch.setattr(bench, "run", lambda *_: None)
     monkeypatch.setattr(bench, "judged", lambda *_: broken)
     monkeypatch.delenv("RQ_LITE_URL", raising=False)

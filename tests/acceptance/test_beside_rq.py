@@ -79,7 +79,7 @@ def test_both_put_run_and_list_only_their_own(lab: Lab, theirs: Any) -> None:
     (line,) = said(lab, "jobs", "list").splitlines()
     assert line.split("\t")[1:3] == ["high", f"{APP}:do_high"]
     refused = CliRunner().invoke(cli, ["queue", "pause", "reports"], env=lab.environment)
-    assert str(refused.exception) == "unknown queue 'reports'; there is high, work"
+    assert str(refused.exception) == "unknown queue 'reports'; known queues: high, work"
 
     their_worker.register_death()
     assert rq.SimpleWorker([their_queue], connection=theirs).work(burst=True)

@@ -113,7 +113,7 @@ def test_a_worker_holds_the_dead_set_to_its_caps(lab: Lab) -> None:
     lab.environment["RQ_LITE_DEAD_AGE"] = "60"
     lab.work()
     until(lambda: lab.state().dropped == 2, "the old ones are dropped")
-    assert dead(lab, "list") == "no buried job\nqueue 'work': 2 jobs dropped so far, over the caps\n"
+    assert dead(lab, "list") == "no buried job\nqueue 'work': 2 jobs dropped so far, beyond the caps\n"
 
 
 # -- list
@@ -206,7 +206,7 @@ def test_what_is_no_job_and_what_is_huge_is_shown_and_requeued(lab: Lab) -> None
     assert sorted(listed(lab)) == ["huge", "tag:1"]
     assert "bytes      \\x00\\xff no job\n" in dead(lab, "show", "tag:1")
     shown = dead(lab, "show", "huge")
-    assert "characters more: `rq-lite dead list --id ID --json` has them all" in shown
+    assert "more characters: `rq-lite dead list --id ID --json` prints all" in shown
     assert len(shown) < 60_000
     assert "x" * 900_000 in dead(lab, "list", "--id", "huge", "--json")
     assert dead(lab, "requeue", "--all") == "queue 'work': 2 jobs requeued\n"
@@ -311,13 +311,13 @@ def test_purge_refuses_without_anybody_to_ask(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["requeue"], 2, "nothing says which jobs: name job ids, a filter (--id, --task"),
-        (["purge", "-q", "work", "--yes"], 2, "nothing says which jobs: "),
+        (["requeue"], 2, "no jobs chosen: name job ids, a filter (--id, --task"),
+        (["purge", "-q", "work", "--yes"], 2, "no jobs chosen: "),
         (["requeue", "work", "--all"], 2, "name job ids or say --all, not both; a queue is named with -q QUEUE"),
         (["requeue", "--all", "--wait", "nan"], 2, "--wait must be 0 or more, not nan"),
         (["list", "--newer-than", "soon"], 2, "--newer-than 'soon': say seconds, or "),
-        (["list", "typo"], 2, "unknown queue 'typo'; there is work"),
-        (["show", "a", "-q", "typo"], 2, "unknown queue 'typo'; there is work"),
+        (["list", "typo"], 2, "unknown queue 'typo'; known queues: work"),
+        (["show", "a", "-q", "typo"], 2, "unknown queue 'typo'; known queues: work"),
         (["show", "b"], 1, "no buried job 'b': `rq-lite dead list` shows what there is"),
         (["purge", "b", "--yes"], 1, "no buried job 'b': "),
         (["requeue", "a", "--task", "other"], 1, "no buried job 'a' that fits the filter: "),

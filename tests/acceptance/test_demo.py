@@ -207,9 +207,9 @@ CHOICES = Choices(jobs=10, maxsize=5, delay=0.0, procs=1, greenlets=1, url=None)
     ("figures", "words"),
     [
         ({"done": 9}, "9 of 10"),
-        ({"lost": 1}, "never asked for: 1"),
+        ({"lost": 1}, "never requested: 1"),
         ({"twice": 2}, "more than once: 2"),
-        ({"deepest": 6}, "held 6 jobs, and its bound is 5"),
+        ({"deepest": 6}, "held 6 jobs, but its bound is 5"),
     ],
 )
 def test_what_is_not_as_promised_is_a_problem(figures: dict[str, int], words: str) -> None:
@@ -223,12 +223,12 @@ def test_what_is_not_as_promised_is_a_problem(figures: dict[str, int], words: st
 def test_a_problem_makes_the_exit_code_1(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     summary = Summary(
         jobs=10, done=10, failed=0, lost=1, twice=0, seconds=1.0, jobs_per_second=10.0, maxsize=5, deepest=5,
-        deepest_put=5, deepest_seen=5, looks=20, waited=0.5, problems=["pages never asked for: 1"],
+        deepest_put=5, deepest_seen=5, looks=20, waited=0.5, problems=["pages never requested: 1"],
     )  # fmt: skip
     monkeypatch.setattr(command_line, "run", lambda *_: summary)
     result = CliRunner().invoke(cli, ["demo", *options])
     assert result.exit_code == 1
-    assert "pages never asked for: 1" in result.stdout
+    assert "pages never requested: 1" in result.stdout
     assert "Next" not in result.stdout
 
 

@@ -90,7 +90,7 @@ def test_everything_about_a_job(lab: Lab) -> None:
     assert facts["p1"]["state"] == "pending"
     assert facts["s"]["state"].startswith("scheduled, due in 5")
     assert (facts["d"]["state"], facts["d"]["error"]) == ("dead", "ValueError: cannot do d")
-    assert "no job 'x' in queue 'work': it has ended, or never was" in run(lab, "show", "x", "-q", "work", code=1)
+    assert "no job 'x' in queue 'work': it has ended, or never existed" in run(lab, "show", "x", "-q", "work", code=1)
     assert run(lab, "show", "p1", "x", code=1).startswith(shown["p1"])
 
 
@@ -125,7 +125,7 @@ def test_cancelling(lab: Lab) -> None:
     until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "all has ended")
     assert lab.seen("done") == ["p2"]
     assert "no job 'r' in queue 'work'" in run(lab, "cancel", "r", "-q", "work", code=1)
-    assert "no job 'r' in 4 queues: it has ended, or never was" in run(lab, "cancel", "r", code=1)
+    assert "no job 'r' in 4 queues: it has ended, or never existed" in run(lab, "cancel", "r", code=1)
     assert "job 'd' of 'work' is buried: `rq-lite dead purge d` drops it" in run(lab, "cancel", "d", code=1)
     assert lab.state().cancelled == 3
 
@@ -138,8 +138,8 @@ def test_a_job_too_far_off_to_be_found_is_cancelled_where_the_queue_is_named(lab
     lab.broker.puts.declare("other")
     far = "10250"
     told = run(lab, "cancel", far, code=1)
-    assert "500 that wait further than 10,000 from both ends were not looked at; name the queue with -q" in told
-    assert run(lab, "cancel", far, "-q", "work") == f"job {far} of 'work': it is dropped when its turn comes\n"
+    assert "500 that wait further than 10,000 from both ends were not searched; name the queue with -q" in told
+    assert run(lab, "cancel", far, "-q", "work") == f"job {far} of 'work': it will be dropped when its turn comes\n"
     assert "500 that wait further" in run(lab, "show", far, code=1)
     search = jobs.find(lab.broker, "work", "20400")
     assert search.job is not None
@@ -168,7 +168,7 @@ def test_there_must_be_something_to_retry_and_room_for_it(lab: Lab) -> None:
 
 def test_bad_usage(lab: Lab) -> None:
     lab.broker.puts.declare("work")
-    assert "unknown queue 'nope'; there is work" in run(lab, "list", "nope", code=2)
+    assert "unknown queue 'nope'; known queues: work" in run(lab, "list", "nope", code=2)
     assert "nowhere" in run(lab, "list", "--state", "nowhere", code=2)
     assert run(lab, "list", "--page", "0", code=2)
     assert run(lab, "cancel", code=2)

@@ -97,9 +97,9 @@ def test_a_signal_before_the_answer_to_a_put_is_told_as_that(
     producer.send_signal(number)
     _, err = producer.communicate(timeout=60)
     what = (
-        "a job was being put: whether it was is not known"
+        "a job was being put: it is not known whether it was"
         if put == 1
-        else f"{put} jobs were being put: how many of them were is not known"
+        else f"{put} jobs were being put: it is not known how many were"
     )
     assert (producer.returncode, err) == (code, f"rq-lite: {how} while {what}\n")
     assert lab.arguments() == ["first", *range(put)]

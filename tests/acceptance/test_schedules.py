@@ -61,7 +61,7 @@ def test_an_operator_adds_lists_runs_and_removes(lab: Lab, commands: Commands) -
     removed = commands.run("schedule", "remove", "nightly", "tick")
     assert removed.stdout.splitlines() == [
         "schedule 'nightly' is removed",
-        "schedule 'tick' is removed; it is an app's own, and comes back when a worker with it begins",
+        "schedule 'tick' is removed; it belongs to an app, whose workers add it again when they start",
     ]
     assert [one["name"] for one in listed(commands)] == ["yearly"]
 
@@ -79,7 +79,7 @@ def test_a_worker_that_waits_hears_of_a_new_schedule_at_once(lab: Lab, commands:
 
 def test_a_task_of_another_program_is_named_with_its_queue(lab: Lab, commands: Commands) -> None:
     refused = commands.run("schedule", "add", "s", "--task", "shop:bill", "-q", "nowhere", "--every", "5m")
-    assert (refused.returncode, refused.stderr) == (2, "rq-lite: unknown queue 'nowhere'; there is none yet\n")
+    assert (refused.returncode, refused.stderr) == (2, "rq-lite: unknown queue 'nowhere'; known queues: none yet\n")
     lab.broker.puts.declare("bills")
     for arguments, number in (("[1]", 1), ("[2]", 2)):  # the second replaces the first
         done = commands.run(
@@ -93,13 +93,13 @@ def test_a_task_of_another_program_is_named_with_its_queue(lab: Lab, commands: C
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ((), "when? say --cron LINE or --every TIME"),
+        ((), "no time: say --cron LINE or --every TIME"),
         (("--cron", "0 0 31 2 *"), "no such day"),
         (("--cron", "* * * * *", "--every", "5"), "not both"),
         (("--cron", "* * * * *", "--tz", "Mars"), "tz 'Mars': no such time zone"),
         (("--every", "5x"), "--every '5x': say seconds, or a number with s, m, h or d"),
         (("--every", "0"), "every must be 1 second to 10 years"),
-        (("--every", "5", "--args", "[1"), "is no JSON"),
+        (("--every", "5", "--args", "[1"), "is not JSON"),
         (("--every", "5", "--args", "5"), "takes an array or an object"),
         (("--every", "5", "--args", "[NaN]"), "JSON has no word for nan"),
         (("--every", "5", "--args", '{"name": 1e400}'), "JSON has no word for inf"),
@@ -120,7 +120,7 @@ def test_what_cannot_be_added(commands: Commands, broker: Broker, options: tuple
 def test_unknown_names(commands: Commands, lab: Lab) -> None:
     for verb in ("run", "remove"):
         done = commands.run("schedule", verb, "nothing")
-        assert (done.returncode, done.stderr) == (2, "rq-lite: unknown schedule 'nothing'; there is none yet\n")
+        assert (done.returncode, done.stderr) == (2, "rq-lite: unknown schedule 'nothing'; known schedules: none yet\n")
     assert commands.run("schedule", "list").stderr == "no schedules\n"
 
 
@@ -128,7 +128,7 @@ def test_an_apps_own_is_not_replaced_by_hand(lab: Lab, commands: Commands) -> No
     lab.work(app=APP).says(" ready (pid ")
     done = commands.run("schedule", "add", "tick", "--task", f"{APP}:greet", "--every", "5", "--args", '["x"]')
     assert done.returncode == 2
-    assert done.stderr == "rq-lite: schedule 'tick' is the app's own; choose another name, or change it there\n"
+    assert done.stderr == "rq-lite: schedule 'tick' belongs to the app; choose another name, or change it there\n"
     assert next(one for one in listed(commands) if one["name"] == "tick")["task"] == "tick"
 
 

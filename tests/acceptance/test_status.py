@@ -261,7 +261,7 @@ def test_an_unknown_queue_is_refused_and_not_made(commands: Commands, broker: Br
         broker.puts.declare(name)
     result = commands.run(*arguments)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "rq-lite: unknown queue 'typo'; there is mails, q\n"
+    assert result.stderr == "rq-lite: unknown queue 'typo'; known queues: mails, q\n"
     assert broker.read(("KEYS", "*typo*"))[0] == []
 
 

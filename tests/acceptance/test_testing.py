@@ -184,7 +184,7 @@ def test_drain_says_which_queue_the_app_does_not_work_on(
     plain.put("an item is for whoever gets it")
     tell.using(delay=1).put(str(file), "a")
     tell.put(str(file), "b")
-    with pytest.raises(RqLiteError, match=rf"app '{app}' does not work on queue '{rq_queue.name}', where 2 jobs wait"):
+    with pytest.raises(RqLiteError, match=rf"app '{app}' does not serve queue '{rq_queue.name}', where 2 jobs wait"):
         drain(app)
     assert rq_queue.qsize() == 2
     assert drain(app, queues=[rq_queue.name]) == []
@@ -347,7 +347,7 @@ def test_what_waits_is_told_from_redis(rq_redis: Broker, write: Any) -> None:
     assert 900 < third.options["delay"] <= 1000
     assert [job.id for job in put_jobs(write.queue)] == [first.id, second.id, third.id]
     assert_put(write, "2", "b", times=1)
-    with pytest.raises(AssertionError, match=r"there are of this task:\n.*:write\('1', 'a'\)"):
+    with pytest.raises(AssertionError, match=r"this task was put as:\n.*:write\('1', 'a'\)"):
         assert_put(write, "4", "d")
 
 

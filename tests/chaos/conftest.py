@@ -28,7 +28,7 @@ Tell = Callable[[str], None]
 
 @pytest.fixture
 def proof(chance: random.Random, tell: Tell) -> Iterator[Proof]:
-    """Makes a run of these choices (with a seed by chance), and judges it by the demands."""
+    """Makes a run of these choices (with a random seed), and judges it by the demands."""
     # Not tmp_path: its names are too long for a socket.
     folder = Path(tempfile.mkdtemp(prefix="rq-"))
     history = folder / "history"
@@ -54,7 +54,7 @@ def proof(chance: random.Random, tell: Tell) -> Iterator[Proof]:
 def tell(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None], long: bool
 ) -> Callable[[str], None]:
-    """Tells the figures of a test in one line, which `make chaos` shows; else `pytest -rP` does."""
+    """Reports the figures of a test in one line, which `make chaos` shows, or else `pytest -rP`."""
     capture = request.getfixturevalue("capsys")
 
     def say(figures: str) -> None:

@@ -24,12 +24,12 @@ def nap(what: object) -> None:
 
 @work.task
 def nothing(_what: object) -> None:
-    """So little that only the queue counts."""
+    """Do nothing, so that only the queue takes time."""
 
 
 @work.task(timeout=None)
 def hog(how: str, seconds: float) -> None:
-    """Holds the loop for a while, one way or another."""
+    """Holds the loop for `seconds`, in one of several ways."""
     note("begun", how)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -53,7 +53,7 @@ def compute(what: object) -> None:
 
 @chain.task
 def link(n: int) -> None:
-    """Puts into its own queue, which is full, n links long."""
+    """Puts the next of n links into its own queue, which is full."""
     if n:
         link.put(n - 1)
     note("done", n)

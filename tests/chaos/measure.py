@@ -1,4 +1,4 @@
-"""How long Redis was at a step: on the clock, and on the processor, which other processes cannot make longer."""
+"""The time that a step takes Redis: by the clock, and on the processor, which other processes cannot prolong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.conftest import Server
 
 
 class Steps:
-    """Times of the calls of one kind, in ms: `cpu` of Redis' main thread, `wall` as the caller sees it."""
+    """Times of calls of one kind, in ms: `cpu` of Redis' main thread, `wall` as the caller measures it."""
 
     def __init__(self, server: Server) -> None:
         assert server.process is not None
@@ -23,14 +23,14 @@ class Steps:
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """The block is one call."""
+        """Measure the block as one call."""
         cpu, wall = self._spent(), time.perf_counter()
         yield
         self.wall.append((time.perf_counter() - wall) * 1e3)
         self.cpu.append(self._spent() - cpu)
 
     def run(self, broker: Broker, script: str) -> None:
-        """One call of this script."""
+        """Measure one call of this script."""
         with self.one():
             broker.read(("EVAL", script, 0))
 
@@ -47,7 +47,7 @@ def spread(times: Sequence[float]) -> str:
 
 
 def steady(runs: Sequence[Steps]) -> list[float]:
-    """Each step's shortest `cpu` in runs of the same steps: what the machine adds, it adds each time to others."""
+    """Each step's shortest `cpu` in runs of the same steps: the machine's noise hits other steps in each run."""
     return [min(times) for times in zip(*(run.cpu for run in runs), strict=False)]
 
 
@@ -61,7 +61,7 @@ def watch_slow_calls(broker: Broker, us: int) -> None:
 
 
 def slow_calls(broker: Broker) -> list[float]:
-    """How long the product's scripts took by Redis' own clock, in ms, if long: no processor time, others' is in it."""
+    """The durations, in ms, of slow script calls by Redis' slow log: wall time, which other processes prolong."""
     return [
         took / 1e3 for _, _, took, (name, *_), *_ in broker.read(("SLOWLOG", "GET", 10_000))[0] if name == b"EVALSHA"
     ]

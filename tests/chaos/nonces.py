@@ -1,8 +1,8 @@
 """Greenlets that are killed in the middle of their calls to Redis, for T7: `python -m tests.chaos.nonces CALLS SEED`.
 
-Each asks for what only it can know, over links that all of them share. Prints one JSON object: `calls`, `killed`,
-`timed_out`, `foreign` (answers to somebody else's question), `free` (how many of all `greenlets` were served when it
-was over), `heir`.
+Each asks for a value that only it knows, over links that all of them share. Prints one JSON object: `calls`, `killed`,
+`timed_out`, `foreign` (answers to another greenlet's request), `free` (how many of all `greenlets` were served at the
+end), `heir`.
 """
 
 from gevent import monkey
@@ -27,7 +27,7 @@ count: Counter[str] = Counter()
 
 
 class Caller:
-    """One greenlet after the other, each of which lives until it is killed."""
+    """One greenlet after the other, each running until it is killed."""
 
     def __init__(self, broker: Broker, number: int, chance: random.Random) -> None:
         self._broker = broker
@@ -62,14 +62,14 @@ class Caller:
             key = f"nonce:{self._number}"
             answers = self._broker.read(("SET", key, nonce, "GET"), ("GET", key), ("ECHO", nonce))[1:]
         else:
-            # A wait that ends empty: what answers it late must not answer the next question.
+            # A wait that ends empty: a late reply to it must not answer the next request.
             self._link.call("BRPOP", b"never:" + nonce, 0.01)
             answers = [self._link.call("ECHO", nonce)]
         count["foreign"] += any(answer != nonce for answer in answers)
 
 
 def heir(broker: Broker) -> bool:
-    """Whether a link reaches the second in line, when the first is killed in the moment it is given back."""
+    """Whether the second greenlet in line gets a link if the first is killed just when the link is given back."""
     links = Links(broker.core.address, most=1)
     link = links.borrow()
     first, second = gevent.spawn(links.borrow), gevent.spawn(links.borrow)
@@ -93,7 +93,7 @@ def main(calls: int, seed: int) -> None:
         count["killed"] += 1
         alive[victim] = gevent.spawn(callers[victim].live)
     gevent.killall(alive)
-    # No link got lost: as many as ever are to be had, and nobody waits for one that is free.
+    # No link was lost: all can still be borrowed, and no greenlet waits for a free one.
     last = [gevent.spawn(broker.read, ("PING",)) for _ in range(GREENLETS)]
     gevent.joinall(last, timeout=20)
     count["free"] = sum(one.value == [b"PONG"] for one in last)

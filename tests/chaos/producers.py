@@ -1,7 +1,7 @@
 """Many producers in one process, for T10: `python -m tests.chaos.producers TASK THREADS BATCH`, until its input ends.
 
-Prints a line when all have begun. Prints at the end what they saw, as one JSON object: `pushes` of each thread, since
-there was a line on standard input; and `deepest`, the largest queue after any of their puts.
+Prints a line when all have begun, and at the end one JSON object: `pushes`, the jobs that each thread has put since a
+line came on standard input; and `deepest`, the largest size of the queue after any of their puts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.report build/chaos.xml`: what a run of `make chaos` measured, into docs/guarantees.md."""
+"""`python -m tests.chaos.report build/chaos.xml`: writes the figures of a `make chaos` into docs/guarantees.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def main(results: Path) -> None:
 
 
 def section(suite: ElementTree.Element) -> str:
-    """The conditions, how the tests ended, and a line for each figure."""
+    """The conditions, the outcome of the tests, and a line for each figure."""
     machine = describe("")
     number = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
     bad = number["failures"] + number["errors"]

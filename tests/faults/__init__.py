@@ -1,1 +1,1 @@
-"""Faults on purpose: what stands between a process under test and its Redis."""
+"""Faults on purpose, between a process under test and its Redis."""

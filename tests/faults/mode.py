@@ -1,4 +1,4 @@
-"""What a proxy does with the bytes between its clients and Redis, and what it has counted; both travel as JSON."""
+"""What a proxy does with the bytes between its clients and Redis, and its counters; both are sent as JSON."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ Name = Literal[
     "pass",
     "delay",  # each read waits `seconds`, both ways
     "dribble",  # byte by byte, `seconds` between two, both ways
-    "freeze",  # nothing passes either way, not even an end; connections stay open
-    "swallow",  # what goes `way` vanishes
-    "cut",  # after so many bytes (`after`) that went `way`: the end of that connection, and then "pass"
-    "close",  # connections are closed, the present ones and each new one
-    "reset",  # likewise, with RST (TCP; on Unix sockets a plain close)
+    "freeze",  # nothing passes either way, not even an end of connection; connections stay open
+    "swallow",  # bytes that go `way` vanish
+    "cut",  # after `after` bytes that went `way` that connection is closed, and then "pass"
+    "close",  # open connections and each new one are closed
+    "reset",  # as "close", with RST (TCP; on Unix sockets a plain close)
     "half-close",  # one `way` of every connection is shut down
-    "refuse",  # nobody listens any more, present connections are closed
+    "refuse",  # the proxy stops listening, and open connections are closed
 ]
 
 
@@ -24,7 +24,8 @@ Name = Literal[
 class Mode:
     """`needle` limits "swallow" and "cut" to connections on which a request with these bytes has come since.
 
-    Times in seconds. Of the requests with the needle (without one: of the reads that go `way`) every `nth` is meant.
+    Times in seconds. The mode strikes every `nth` request with the needle (without one: every `nth` read that goes
+    `way`).
     """
 
     name: Name = "pass"
@@ -34,18 +35,18 @@ class Mode:
     needle: str = ""
     nth: int = 1
     hang_up: bool = True  # swallow: close the connection at once; else it stays silent
-    present: bool = False  # freeze: only the connections that are there, new ones pass
+    present: bool = False  # freeze: only open connections, new ones pass
 
 
 @dataclasses.dataclass
 class Counters:
-    """Since the proxy was started."""
+    """Counts since the proxy was started, and its present state."""
 
     accepted: int = 0  # connections
-    open: int = 0  # connections just now
-    held: int = 0  # ways that hold bytes (or an end) back just now; 0: what they held has gone out
+    open: int = 0  # connections that are open now
+    held: int = 0  # ways that hold back bytes (or an end of connection) now; 0: all that was held has been sent
     peak: int = 0  # most connections accepted within one second
-    swallowed: int = 0  # reads that vanished, one at most for each connection
+    swallowed: int = 0  # reads that vanished, at most one for each connection
     cut: int = 0  # connections ended by "cut"
     requests: int = 0  # bytes passed on
     replies: int = 0

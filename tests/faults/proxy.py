@@ -1,9 +1,9 @@
-"""A proxy in front of Redis, as a process of its own, whose weather a test makes: `python -m tests.faults.proxy`.
+"""A proxy in front of Redis, in a process of its own, in which tests make faults: `python -m tests.faults.proxy`.
 
 proxy = Proxy("unix:///run/redis.sock", listen="redis://127.0.0.1:0")
 with proxy.freeze():            # on when the call returns, over at the end of the block
     ...
-proxy.reset()                   # or for good, until the next call
+proxy.reset()                   # without a block: until the next call
 proxy.calm()
 """
 
@@ -31,8 +31,8 @@ ROOT = Path(__file__).parents[2]
 class Proxy:
     """Listens at `listen` (`unix:///path`, or `redis://127.0.0.1:0` for any free port), forwards to `to`.
 
-    Every call that changes the weather returns when the change is made, for present connections and new ones;
-    as a block (`with proxy.delay(0.1):`) it ends with the block.
+    Every call that sets a fault returns when the fault is set, for open connections and new ones;
+    as a block (`with proxy.delay(0.1):`) the fault ends with the block.
     """
 
     def __init__(self, to: str, *, listen: str = "redis://127.0.0.1:0") -> None:
@@ -50,69 +50,69 @@ class Proxy:
         self._process.wait(10)
         self._process.stdout.close()
 
-    # -- the weather
+    # -- the faults
 
     def calm(self) -> None:
-        """Everything passes again."""
+        """End the fault: everything passes again."""
         self._set(Mode())
 
     def delay(self, seconds: float) -> AbstractContextManager[None]:
-        """Whatever is read is passed on so much later, each way."""
+        """Each read is passed on `seconds` later, both ways."""
         return self._set(Mode("delay", seconds=seconds))
 
     def dribble(self, pause: float = 0.0) -> AbstractContextManager[None]:
-        """Byte by byte."""
+        """Bytes pass one by one, `pause` seconds between two."""
         return self._set(Mode("dribble", seconds=pause))
 
     def freeze(self, *, present: bool = False) -> AbstractContextManager[None]:
-        """A black hole: connections stay open, new ones are accepted, nothing passes until it is over.
+        """A black hole: connections stay open, new ones are accepted, nothing passes until the fault ends.
 
-        `present`: only connections that are there; what they hold arrives at the end, however late.
+        `present`: only connections that are open; bytes that were held back arrive at the end, however late.
         """
         return self._set(Mode("freeze", present=present))
 
     def swallow_replies(self, needle: str = "", *, nth: int = 1, hang_up: bool = True) -> AbstractContextManager[None]:
         """Requests pass and are executed, their replies vanish.
 
-        With `needle` the replies to every `nth` request in which these bytes are. Then the connection is closed,
-        or stays silent for as long as it lives.
+        With `needle`: the reply to every `nth` request with these bytes. Then the connection is closed (`hang_up`),
+        or stays silent for as long as it is open.
         """
         return self._set(Mode("swallow", way="replies", needle=needle, nth=nth, hang_up=hang_up))
 
     def swallow_requests(
         self, needle: str = "", *, nth: int = 1, hang_up: bool = False
     ) -> AbstractContextManager[None]:
-        """Requests vanish, or with `needle` every `nth` with these bytes; further as with replies."""
+        """Requests vanish, or with `needle` every `nth` with these bytes; otherwise as `swallow_replies`."""
         return self._set(Mode("swallow", way="requests", needle=needle, nth=nth, hang_up=hang_up))
 
     def cut(self, after: int, way: Way = "requests", *, needle: str = "") -> AbstractContextManager[None]:
-        """So many bytes more pass, then that connection is closed on both sides; once, then everything passes.
+        """After `after` more bytes that connection is closed on both sides; only once, then everything passes.
 
-        With `needle` the bytes are counted from the beginning of the next request with it (or of its reply).
+        With `needle` the bytes are counted from the start of the next request with these bytes (or of its reply).
         """
         return self._set(Mode("cut", after=after, way=way, needle=needle))
 
     def close(self) -> AbstractContextManager[None]:
-        """Present connections are closed, new ones at once."""
+        """Open connections are closed, and new ones at once."""
         return self._set(Mode("close"))
 
     def reset(self) -> AbstractContextManager[None]:
-        """Likewise with RST instead of FIN; on Unix sockets the same as `close`."""
+        """As `close`, with RST instead of FIN; on Unix sockets the same as `close`."""
         return self._set(Mode("reset"))
 
     def half_close(self, way: Way) -> AbstractContextManager[None]:
-        """One direction of every connection is at its end: Redis, or the client, sees no more coming."""
+        """One direction of every connection is shut down: Redis, or the client, reads an end of file."""
         return self._set(Mode("half-close", way=way))
 
     def refuse(self) -> AbstractContextManager[None]:
-        """Nobody listens, and present connections are closed."""
+        """The proxy stops listening, and open connections are closed."""
         return self._set(Mode("refuse"))
 
     def retarget(self, to: str) -> None:
-        """Another Redis behind the same address: new connections go there, present ones are closed."""
+        """Put another Redis behind the same address: new connections go there, open ones are closed."""
         self._tell({"to": to})
 
-    # -- what it has seen
+    # -- its counters
 
     @property
     def counters(self) -> Counters:
@@ -148,5 +148,5 @@ class Proxy:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the tests, which then end it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which then end the proxy
     asyncio.run(relay.serve(*sys.argv[1:]))

@@ -1,7 +1,7 @@
-"""The proxy's process: one event loop that passes bytes on, as its mode says.
+"""The proxy's process: one event loop that passes bytes on as its mode says.
 
-It is told what to do by lines of JSON on its standard input, and answers each with its counters once that is done;
-it ends when the input does. Standard library only: what it tests must not be what it is made of.
+It reads orders, lines of JSON, from its standard input, and answers each with its counters once it has obeyed;
+it ends when the input does. Standard library only: it must not consist of what it tests.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class HangUp(Exception):
 
 
 def address(url: str) -> tuple[socket.AddressFamily, Any]:
-    """`unix:///path` or `redis://127.0.0.1:6379` as a socket takes it."""
+    """The socket's family and address for `unix:///path` or `redis://127.0.0.1:6379`."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return socket.AF_UNIX, parts.path
@@ -55,9 +55,9 @@ class Connection:
         self._relay = relay
         self._client = client
         self._server: socket.socket | None = None
-        self._tail = b""  # of the last request read: a needle may lie across two reads
-        self._marked: Mode | None = None  # the mode in which its needle was seen here
-        # TCP loses no bytes in the middle: a way that has lost some carries nothing any more.
+        self._tail = b""  # the end of the last request read: a needle may be split between two reads
+        self._marked: Mode | None = None  # the mode whose needle was found on this connection
+        # TCP loses no bytes in the middle: a way that has lost some passes nothing any more.
         self._silent: set[Way] = set()
         self._task = asyncio.create_task(self._run())
 
@@ -79,7 +79,7 @@ class Connection:
         self.end()
 
     def apply(self, mode: Mode) -> None:
-        """What a mode does to a connection at once."""
+        """Apply the effects that a mode has on a connection at once."""
         if mode.name in ENDING:
             self.end(reset=mode.name == "reset")
         elif mode.name == "half-close" and self._server is not None:
@@ -108,7 +108,7 @@ class Connection:
                 if not data:
                     break
                 await self._deliver(way, target, data)
-        self.end()  # here and now, before anything else passes
+        self.end()  # at once, before anything else passes
 
     async def _deliver(self, way: Way, target: socket.socket, data: bytes) -> None:
         mode = self._relay.mode
@@ -165,10 +165,10 @@ class Relay:
         self.counters = Counters()
         self.connections: set[Connection] = set()
         self.left = 0  # bytes until the cut
-        self._upto = 0  # the last connection that was there when the mode was set
-        self._turns = 0  # how many reads the mode was asked about
+        self._upto = 0  # the last connection that was open when the mode was set
+        self._turns = 0  # reads that the mode might have struck
         self._changed = asyncio.Event()
-        self._second: deque[float] = deque()  # when connections were accepted
+        self._second: deque[float] = deque()  # when connections were accepted in the last second
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
 
@@ -252,7 +252,7 @@ class Relay:
             raise
         return server
 
-    # -- what connections ask
+    # -- for connections
 
     async def hold(self, connection: Connection) -> None:
         """Wait while the mode holds bytes back: a delay once, a freeze until it is over."""
@@ -270,12 +270,12 @@ class Relay:
             await asyncio.wait_for(self._changed.wait(), seconds)
 
     def turn(self) -> bool:
-        """Whether this is an nth read that the mode is for."""
+        """Whether this is an `nth` read, which the mode strikes."""
         self._turns += 1
         return self._turns % self.mode.nth == 0
 
     def cut(self, data: bytes) -> bytes:
-        """What of the data still passes."""
+        """The part of the data that still passes."""
         passes = data[: self.left]
         self.left -= len(passes)
         return passes
@@ -292,7 +292,7 @@ class Relay:
 
 
 def close(end: socket.socket, *, reset: bool) -> None:
-    """With FIN: what was not read must be read, or the kernel makes it an RST. Or with RST."""
+    """Close with RST, or with FIN; for that unread bytes must be read, or the kernel sends an RST."""
     with contextlib.suppress(OSError):
         if reset and end.family == socket.AF_INET:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -304,7 +304,7 @@ def close(end: socket.socket, *, reset: bool) -> None:
 
 
 def forget(end: socket.socket) -> None:
-    """Close it at once, though a task may still wait for it."""
+    """Close the socket at once, although a task may still wait for it."""
     loop = asyncio.get_running_loop()
     if end.fileno() >= 0:
         loop.remove_reader(end)

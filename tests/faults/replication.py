@@ -27,9 +27,9 @@ def free_ports(count: int = 2) -> list[int]:
 
 
 class Watched:
-    """A primary with a replica, and three sentinels that watch them; `url` leads to who is the primary."""
+    """A primary with a replica, and three sentinels that watch them; `url` finds the present primary."""
 
-    DOWN = 500  # ms without an answer after which a sentinel takes a server for down
+    DOWN = 500  # ms without an answer after which a sentinel regards a server as down
 
     def __init__(self, private: Callable[..., Server], folder: Path, *options: str) -> None:
         *ports, first, second, third = free_ports(5)
@@ -82,8 +82,8 @@ class Watched:
         until(lambda: self.primary is not before, "the sentinels have made the replica the primary")
 
     def until_settled(self) -> None:
-        """The primary has its replica again, which has everything."""
-        # Asked anew each time: on a busy machine the sentinels may change their mind.
+        """Wait until the primary has its replica again, and the replica has everything."""
+        # Both are asked for each time: on a busy machine the sentinels may change their mind.
         until(lambda: has_everything(self.primary, *self.others), "the replica has everything")
 
     def end(self) -> None:
@@ -104,13 +104,13 @@ def until_replicated(old: Server, new: Server) -> None:
 
 
 def has_everything(primary: Server, replica: Server) -> bool:
-    """Whatever the primary had sent when asked."""
+    """Whether the replica has everything that the primary had sent when it was asked."""
     sent, got = progress(primary, "master_repl_offset"), progress(replica, "slave_repl_offset")
     return sent is not None and got is not None and got >= sent
 
 
 def progress(server: Server, field: str) -> int | None:
-    """How far replication is; None: it is not there, or is just now becoming something else."""
+    """The replication offset; None: the server does not answer, or is changing its role."""
     try:
         text: bytes = server.broker().read(("INFO", "replication"))[0]
     except BrokerUnavailable:

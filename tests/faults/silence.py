@@ -17,9 +17,9 @@ MOUNT = 'mount --bind "$1" /etc/resolv.conf && shift && exec "$@"'
 
 @contextlib.contextmanager
 def silent_names(folder: Path) -> Iterator[list[str]]:
-    """What to put before a command so that every name but those of /etc/hosts makes it wait, for 10 s or more.
+    """A prefix for a command that makes it wait 10 s or more for every name that is not in /etc/hosts.
 
-    Skips the test where that cannot be had.
+    Skips the test if the machine does not allow that.
     """
     if shutil.which("unshare") is None or os.geteuid() != 0:
         pytest.skip("a name server that is silent needs unshare (Linux) and root")
@@ -27,11 +27,11 @@ def silent_names(folder: Path) -> Iterator[list[str]]:
         try:
             server.bind(("127.0.0.77", 53))
         except OSError as error:
-            pytest.skip(f"no name server of ours can listen here: {error}")
+            pytest.skip(f"the test's name server cannot listen here: {error}")
         config = folder / "resolv.conf"
         config.write_text("nameserver 127.0.0.77\n")
         prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", MOUNT, "sh", str(config)]
         tried = subprocess.run([*prefix, "true"], capture_output=True, text=True)
         if tried.returncode:
-            pytest.skip(f"no mounts of its own for a process here: {tried.stderr.strip()}")
+            pytest.skip(f"a process cannot have mounts of its own here: {tried.stderr.strip()}")
         yield prefix

@@ -1,4 +1,4 @@
-"""Short words for what the tests of the broker do again and again: queue "q", consumer "c"."""
+"""Short helpers for steps that tests of the broker repeat: queue "q", consumer "c"."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY = keys.of("q")
 
 
 def entry(number: int) -> bytes:
-    """A job as it stands in Redis; all of these have the same length."""
+    """A job's entry; all of these have the same length."""
     return encode(Message(VERSION, f"{number:08}", "t", [f"{number:08}"]))
 
 
@@ -39,7 +39,7 @@ def put_by_hand(
     again: bool = False,
     entry: Callable[[int], bytes] = entry,
 ) -> list[Any]:
-    """The reply of the script to producer "p": `again` as Broker.put repeats it after a lost answer."""
+    """The script's reply to producer "p"; `again`: as a put is repeated after a lost answer."""
     names = (KEY.pending, KEY.scheduled, KEY.meta, KEY.bell, KEY.room, KEY.producer("p"), KEY.alarm)
     return broker.core.run("put", names, sequence, 60_000, 2 * again, delay, 0, len(numbers), *map(entry, numbers))
 
@@ -56,13 +56,13 @@ def took(broker: Broker, link: Link, want: int, consumer: str = "c") -> list[int
 def bury(
     broker: Broker, queue: str, consumer: str, reports: Sequence[tuple[int, bytes]], link: Link | None = None
 ) -> int:
-    """Move deliveries (tag, report) to the dead set; how many were not the consumer's."""
+    """Move deliveries (tag, report) to the dead set; returns how many were not the consumer's."""
     ends = [(tag, Finished("failed", report=report)) for tag, report in reports]
     return broker.takes.finish(queue, consumer, ends, link)
 
 
 def drop(broker: Broker, queue: str, consumer: str, jobs: Sequence[tuple[int, str]], link: Link | None = None) -> int:
-    """End deliveries (tag, job id) of jobs that were cancelled; how many were not the consumer's."""
+    """End deliveries (tag, job id) of jobs that were cancelled; returns how many were not the consumer's."""
     return broker.takes.finish(queue, consumer, [(tag, cancelled(job_id)) for tag, job_id in jobs], link)
 
 
@@ -84,7 +84,7 @@ def suspects(broker: Broker) -> list[tuple[int, tuple[int, int]]]:
 
 
 def owned(broker: Broker, queue: str, consumer: str, link: Link) -> dict[int, bytes]:
-    """What a consumer has in flight: delivery tag to entry."""
+    """A consumer's jobs in flight: delivery tag → entry."""
     return dict(broker.takes.booked(queue, consumer, sorted(broker.takes.inflight(queue, consumer, link)), link))
 
 
@@ -102,7 +102,7 @@ def length(broker: Broker, name: str) -> int:
 
 
 def everything(broker: Broker) -> dict[bytes, Any]:
-    """All keys with all they hold, to see that nothing was changed."""
+    """All keys with their values, to check that nothing was changed."""
     reading = {b"list": ("LRANGE", 0, -1), b"hash": ("HGETALL",), b"zset": ("ZRANGE", 0, -1, "WITHSCORES")}
     reading |= {b"set": ("SMEMBERS",), b"string": ("GET",)}
     found = {}
@@ -119,7 +119,7 @@ def now_ms(broker: Broker) -> int:
 
 @contextmanager
 def at_maxmemory(broker: Broker) -> Iterator[None]:
-    """Redis refuses to store more, whatever it holds."""
+    """Make Redis refuse to store more during the block."""
     broker.read(("CONFIG", "SET", "maxmemory", 1))
     try:
         yield
@@ -134,7 +134,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 
 def started_waiting(broker: Broker, pool: ThreadPoolExecutor, call: Callable[..., T], *args: Any) -> Future[T]:
-    """The call in a thread, once Redis says that one more client is blocked."""
+    """Run the call in a thread; returns once Redis has one more blocked client, or the call has ended."""
     before = blocked(broker)
     future = pool.submit(call, *args)
     until(lambda: blocked(broker) > before or future.done(), "a client waits in Redis")
@@ -147,7 +147,7 @@ def blocked(broker: Broker) -> int:
 
 
 def script_digest(broker: Broker, name: str) -> str:
-    """What only calls of this script have in them, once Redis knows it."""
+    """Load the script and return its digest: bytes that only calls of this script have in them."""
     assert broker.core.scripts is not None
     script = broker.core.scripts[name]
     broker.read(("SCRIPT", "LOAD", script.text))

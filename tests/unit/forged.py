@@ -1,4 +1,4 @@
-"""Histories that no run has written, moment by moment."""
+"""Histories that no run has written, event by event."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Q = "q"
 
 
 class Forged:
-    """A history as the processes of a run would have written it; each moment is a second after the one before."""
+    """A history as the processes of a run would have written it; each event is a second after the previous one."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -61,7 +61,7 @@ class Forged:
         self.say(consumer, f"{step}.after", **facts, stale=stale)
 
     def finish(self, consumer: str, *tags: int, buried: Any = (), puts: Any = (), stale: int | None = 0) -> None:
-        """Several at once; `puts` are callbacks, which wait in the same queue. `stale` None: no answer."""
+        """Finish several deliveries at once; `puts` are callbacks in the same queue. `stale` None: no answer."""
         told = [(Q, job) for job in puts]
         facts = {"consumer": consumer, "queue": Q, "verb": "finish", "tags": tags, "buried": buried, "puts": told}
         self.say(consumer, "settle.before", **facts)
@@ -97,5 +97,5 @@ class Forged:
 
 
 def kinds(verdict: Verdict) -> list[str]:
-    """What was found, each once: the invariant and the word for its breach."""
+    """The kinds of findings, each once: the invariant and the word for its breach."""
     return sorted({violation.partition(":")[0] for violation in verdict.violations})

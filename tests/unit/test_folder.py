@@ -105,8 +105,8 @@ def test_what_is_no_package_is_named_once(tmp_path: Path, caplog: pytest.LogCapt
     for _ in range(3):
         assert set(look(tmp_path, warned)) == {"good"}
     assert sorted(caplog.messages) == [
-        f"'empty' in {tmp_path} is no package: there is no empty.zip in it",
-        f"'odd' in {tmp_path} is no package: odd.zip is no file",
+        f"'empty' in {tmp_path} is not a package: it has no empty.zip",
+        f"'odd' in {tmp_path} is not a package: odd.zip is not a file",
     ]
     (tmp_path / "empty" / "empty.zip").write_bytes(b"PK")
     assert set(look(tmp_path, warned)) == {"good", "empty"}
@@ -118,7 +118,7 @@ def test_a_name_that_is_not_utf8_is_passed_over(tmp_path: Path, caplog: pytest.L
     deliver(tmp_path, os.fsdecode(b"caf\xe9"))
     deliver(tmp_path, "café")
     assert set(look(tmp_path)) == {"café"}
-    assert ["caf" in message and "no package" in message for message in caplog.messages] == [True]
+    assert ["caf" in message and "not a package" in message for message in caplog.messages] == [True]
 
 
 def test_a_package_may_vanish_during_the_look(

@@ -176,7 +176,7 @@ ATTACKS: dict[str, tuple[bytes, str]] = {
     "file that is a folder": (with_entry("a", stat.S_IFDIR | 0o777, b""), "link or another special"),
     "bomb": (BIG, "unpacks to more than the 10,485,760"),
     "encrypted": (altered(PLAIN, 6, 8, b"\1\0"), "which is encrypted"),
-    "method": (altered(PLAIN, 8, 10, b"\x0c\0"), "compressed in a way"),
+    "method": (altered(PLAIN, 8, 10, b"\x0c\0"), "whose compression is not supported"),
     "duplicate": (twice("same", "same"), "twice"),
     "empty files in folders": (
         zipped({"/".join([f"{n}", *"abcdefghijklmnopqrstuvwxyz0123"]) + "/e": b"" for n in range(1000)}),

@@ -286,7 +286,7 @@ def test_plain_files_are_entered_by_seeking(tmp_path: Path) -> None:
 
 def test_positions_that_are_none() -> None:
     for position in ("", "7", "a:b", "1:2:x", "1:2:0-", "1:2:0-xyz"):
-        with pytest.raises(SourceError, match="no position of a source"):
+        with pytest.raises(SourceError, match="not a position in a source"):
             open_source("-", start=position, stdin=io.BytesIO(b"x\n" * 9))
 
 
@@ -666,7 +666,7 @@ def test_positions_hold_also_when_the_encoding_is_said_later(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["utf17", "", "base64", "rot13", "\0", "é", "utf-8\ud800"])
 def test_an_encoding_that_is_none(name: str) -> None:
-    with pytest.raises(UsageError, match="Python knows no such encoding; there are utf-16"):
+    with pytest.raises(UsageError, match="Python knows no such encoding; examples are utf-16"):
         Encoding(name)
 
 

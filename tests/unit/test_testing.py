@@ -215,7 +215,7 @@ def test_results(queue: Queue) -> None:
         assert gather(halves.put(date(2026, 1, 5)), job, timeout=1) == [[Decimal(2)], [Decimal("2.5")]]
     with recorded():
         kept = halves.put(date(2026, 1, 4))
-        with pytest.raises(UsageError, match="is kept, and not run: it has no result"):
+        with pytest.raises(UsageError, match="is recorded, not run: it has no result"):
             kept.result()
     with inline(), pytest.raises(UsageError, match="was not put within this block"):
         kept.result()
@@ -382,7 +382,7 @@ def test_assert_put(note: Task[..., None]) -> None:
         assert_put(note, ANY, ANY, times=3)
         assert_put(note, "c", times=0)
         there = "\n  note('a')\n  note('a', often=1)\n  note(what='b', often=3)"
-        said = "note('c') was not put; on queue 'nowhere' there are of this task:"
+        said = "note('c') was not put; on queue 'nowhere' this task was put as:"
         with pytest.raises(AssertionError, match=re.escape(said + there)):
             assert_put(note, "c")
         with pytest.raises(AssertionError, match="was put 2 times, not 1"):

@@ -1,4 +1,4 @@
-"""Tasks whose jobs put jobs: what a nightly import, a crawl and a sender do."""
+"""Tasks whose jobs put jobs, as in a nightly import, a crawl and a sender."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def store(row: int) -> None: ...
 
 @pages.task
 def page(number: int) -> None:
-    """A site of so many pages, each with two links."""
+    """Puts the two links of a page, on a site of PAGES pages."""
     for link in (2 * number, 2 * number + 1):
         if link <= PAGES:
             page.put(link)
@@ -46,7 +46,7 @@ def import_in_a_thread(count: int) -> None:
 
 @rows.task(result_ttl=60)
 def write(letters: int) -> int:
-    """Into a queue that another worker serves."""
+    """Puts into a queue that another worker serves."""
     return mail.put_many(range(letters))
 
 

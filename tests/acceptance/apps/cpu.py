@@ -1,4 +1,4 @@
-"""Tasks that run in threads and in processes, for the acceptance tests; what they do is read from their evidence."""
+"""Tasks that run in threads and in processes, for the acceptance tests, which read their evidence."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KINDS = ("process", "thread")
 
 
 def both(**options: Any) -> Callable[[Callable[..., object]], None]:
-    """The task twice: as `NAME_process` and as `NAME_thread`."""
+    """Register the function as two tasks: `NAME_process` and `NAME_thread`."""
 
     def register(function: Callable[..., object]) -> None:
         for kind in KINDS:
@@ -144,7 +144,7 @@ def hopeless(what: str) -> None:
 
 @both(timeout=0.3)
 def compute(what: object) -> None:
-    """Until it is interrupted."""
+    """Runs until it is interrupted."""
     note("begun", what)
     try:
         while True:
@@ -164,7 +164,7 @@ def swallow_long(what: object) -> None:
 
 
 def swallow_all(what: object) -> None:
-    """Goes on whatever is raised in it."""
+    """Goes on, whatever is raised in it."""
     note("begun", what)
     while True:
         try:
@@ -199,7 +199,7 @@ def poison(how: str) -> None:
 
 @both(timeout=600)
 def introduce(what: object) -> None:
-    """What it knows of itself; then it says how far it is, very often."""
+    """Notes its own `current_job`; then reports progress very often."""
     job = current_job()
     assert job is not None
     left = job.remaining() or 0
@@ -213,7 +213,7 @@ def introduce(what: object) -> None:
 
 @both()
 def babble(what: object) -> None:
-    """On all that it could take for the way to its consumer."""
+    """Writes garbage to every stream that might be its engine's channel to the consumer."""
     for number in range(3):
         try:
             os.write(number, bytes(range(256)) * 100)
@@ -248,7 +248,7 @@ def thread_in_it(what: object) -> None:
 
 @work.task(run_in="process")
 def fork_and_return(n: int) -> tuple[int, int]:
-    """Both processes come to the end of the job."""
+    """Both processes reach the end of the job."""
     return n, os.fork()
 
 

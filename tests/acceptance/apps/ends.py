@@ -1,4 +1,4 @@
-"""Tasks of which somebody wants to hear."""
+"""Tasks whose jobs are tracked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How jobs tell a test what they did: a line in a file for each thing, appended in one write."""
+"""How jobs show a test what they did: each appends a line to a file, in one write."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 FOLDER = Path(os.environ.get("EVIDENCE", "."))
-GATE = FOLDER / "gate"  # closed until a test makes it
+GATE = FOLDER / "gate"  # closed until a test creates the file
 APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 
 def note(file: str, what: object) -> None:
-    """Append the thing and the pid of this process."""
+    """Append `what` and the pid of this process."""
     handle = os.open(FOLDER / file, APPEND)
     os.write(handle, f"{what} {os.getpid()}\n".encode())
     os.close(handle)

@@ -1,4 +1,4 @@
-"""A program that gets items and says so: `python -m tests.acceptance.apps.getter HOW [gevent]`."""
+"""A program that gets items and notes them: `python -m tests.acceptance.apps.getter HOW [gevent]`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ items = Queue("items")
 
 
 def hold() -> None:
-    """Gets one and never says that it is done."""
+    """Gets one and never settles it."""
     note("got", items.get())
     while True:
         time.sleep(60)
@@ -70,7 +70,7 @@ def daemons() -> None:
 
 
 def late() -> None:
-    """Gets something, and wants more when the process is ending already."""
+    """Gets one item, and gets again while the process is already ending."""
     atexit.register(loop)  # runs after what the first `get` registers
     note("got", items.get())
     items.task_done()

@@ -1,4 +1,4 @@
-"""Hooks around jobs of each kind; what they are called with is read from their evidence."""
+"""Hooks around jobs of each kind, which note what they are called with."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Told:
 
     def on_bury(self, job: JobEvent) -> None:
         note("hooks", f"on_bury:{job.args[0]}")
-        raise gevent.Timeout(0)  # what no `except Exception` stops
+        raise gevent.Timeout(0)  # which no `except Exception` catches
 
 
 def do(what: str) -> None:

@@ -1,4 +1,4 @@
-"""Tasks for the acceptance tests; what they do is read from their evidence."""
+"""Tasks for the acceptance tests, which read from their evidence what they did."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def last(what: object) -> None:
 
 @work.task
 def stubborn(what: object) -> None:
-    """Swallows the first thing that is raised in it."""
+    """Swallows the first exception that is raised in it."""
     try:
         time.sleep(600)
     except BaseException:
@@ -136,14 +136,14 @@ def start_process(_what: object) -> None:
 
 @work.task
 def leave_orphan(what: object) -> None:
-    """Leaves an ended process behind whose parent has ended before."""
+    """Leaves a process behind that ends after its parent."""
     subprocess.run(["/bin/sh", "-c", "sleep 0.1 & echo"], check=True, capture_output=True)
     note("done", what)
 
 
 @tiny.task
 def spread(n: int) -> None:
-    """Puts into its own queue, n at once, whether there is room or not."""
+    """Puts n jobs into its own queue, even if it is full."""
     for _ in range(n):
         spread.put(0)
     note("done", n)
@@ -151,7 +151,7 @@ def spread(n: int) -> None:
 
 @work.task
 def poison(how: str) -> None:
-    """Every run brings its consumer down, one way or another."""
+    """Every run brings its consumer down, in one of several ways."""
     note("begun", how)
     if how == "exit":
         os._exit(0)
@@ -170,13 +170,13 @@ def poison(how: str) -> None:
             while True:
                 hoard.append(bytes(50_000_000))
         except MemoryError:
-            # What the kernel's killer does; a test cannot ask it to come.
+            # As the kernel's OOM killer does, which a test cannot call.
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 @work.task
 def hog(how: str) -> None:
-    """Never lets the loop turn."""
+    """Never lets the event loop run."""
     note("begun", how)
     if how == "python":
         while True:
@@ -246,7 +246,7 @@ def speak(words: str) -> None:
 
 @work.task
 def meddle(how: str) -> None:
-    """Takes the pipe to the supervisor for its own."""
+    """Uses the pipe to the supervisor as if it were its own."""
     pipe = int(sys.argv[2])
     if how == "close":
         os.close(pipe)
@@ -263,7 +263,7 @@ def nap(seconds: float) -> None:
 
 @work.task
 def deaf(what: object) -> None:
-    """Goes on whatever is raised in it, and has all the time that it wants."""
+    """Goes on, whatever is raised in it, and has a long timeout."""
     note("begun", what)
     while True:
         try:
@@ -279,7 +279,7 @@ def swallow(what: object) -> None:
 
 @work.task(retries=1, backoff=0, timeout=50)
 def introduce(what: str) -> None:
-    """Says who it is, and how far."""
+    """Notes its own `current_job`, and reports progress."""
     job = current_job()
     assert job is not None
     assert job is current_job()
@@ -294,7 +294,7 @@ def introduce(what: str) -> None:
 
 @work.task
 def ask_from_elsewhere(what: object) -> None:
-    """Its own greenlets and threads are nobody's job."""
+    """Its own greenlets and threads have no current job."""
     found = gevent.spawn(current_job).get(), gevent.get_hub().threadpool.apply(current_job)
     note("done", f"{what} {found}")
 
@@ -333,21 +333,21 @@ def last_in_process(what: object) -> None:
 
 @work.task
 def leave_timeout(seconds: float) -> None:
-    """It strikes this greenlet when the job has long ended."""
+    """Leaves a timeout that strikes this greenlet long after the job has ended."""
     gevent.Timeout(seconds).start()
     note("done", "left")
 
 
 @work.task
 def fork_and_return(what: str) -> None:
-    """Both processes come to the end of the job."""
+    """Both processes reach the end of the job."""
     os.fork()
     note("done", f"{what} {os.getpid()}")
 
 
 @work.task
 def fork_and_nap(what: str) -> None:
-    """As multiprocessing does: the child naps, and what else its parent does is not its own."""
+    """Forks as multiprocessing does: the child only naps, and does not do what its parent would do next."""
     child = os.fork()
     if not child:
         time.sleep(0.3)

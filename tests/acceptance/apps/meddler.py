@@ -1,4 +1,4 @@
-"""An app that, with its jobs, does to its process what a process has but once: signals, timers, streams, stacks."""
+"""An app whose jobs change what a process has only once: signals, timers, streams, stacks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ work = Queue("work")
 
 
 class TimeUp(BaseException):
-    """What a handler raises; no `except Exception` keeps it away."""
+    """Raised by a signal handler; no `except Exception` catches it."""
 
 
 def strike(_number: int, _frame: FrameType | None) -> None:
@@ -47,7 +47,7 @@ def hold(what: object) -> None:
 
 @work.task
 def alarm(how: str) -> None:
-    """Sets a timer, in one of the ways there are, and has not ended when it is up."""
+    """Sets a timer in one of several ways, and still runs when it strikes."""
     if how == "setitimer":
         signal.setitimer(signal.ITIMER_REAL, 0.05)
     if how == "handler":
@@ -72,7 +72,7 @@ def alarm_in_thread(how: str) -> None:
 
 @work.task
 def signal_itself(what: object) -> None:
-    """A signal whose handler, which the app has set, raises: in the job that runs."""
+    """Sends itself a signal whose handler, set by the app, raises in the running job."""
     faulthandler.disable()
     os.kill(os.getpid(), signal.SIGHUP)
     note("done", what)
@@ -80,7 +80,7 @@ def signal_itself(what: object) -> None:
 
 @work.task
 def fork(what: object) -> None:
-    """What a job forks is plain Python."""
+    """Forks: the child behaves like plain Python."""
     child = os.fork()
     if not child:
         try:
@@ -111,7 +111,7 @@ def loop(what: object) -> None:
 
 @work.task
 def loop_in_loop(_what: object) -> None:
-    """The loop that is in its way is its own."""
+    """Raises because of a running loop, its own."""
 
     async def outer() -> None:
         asyncio.run(asyncio.sleep(0))
@@ -149,14 +149,14 @@ def speak_in_process(what: object) -> None:
 
 @work.task(run_in="process")
 def long_in_process(what: object) -> None:
-    """Longer than the timeout of a socket that says nothing of it."""
+    """Runs longer than the default timeout of sockets that the app has set."""
     time.sleep(0.5)
     note("done", what)
 
 
 @work.task(run_in="process")
 def alarm_in_process(what: object) -> None:
-    """Its alarm is its own, as in any program."""
+    """May use an alarm, as any program."""
     signal.signal(signal.SIGALRM, strike)
     signal.setitimer(signal.ITIMER_REAL, 0.05)
     try:
@@ -189,5 +189,5 @@ def look_in_process(what: object) -> None:
 
 @work.task(run_in="process", timeout=0.2)
 def late_in_process(_what: object) -> None:
-    """The app has set a handler of its own for what interrupts an engine's job."""
+    """Runs too long; the app has set a handler for the signal that interrupts an engine's job."""
     time.sleep(600)

@@ -1,4 +1,4 @@
-"""An app whose tasks run by themselves."""
+"""An app whose tasks have schedules."""
 
 from rq_lite import Queue
 from tests.acceptance.apps.evidence import note

@@ -1,4 +1,4 @@
-"""An app that takes as long as the test likes to be imported."""
+"""An app whose import ends when the test opens the gate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain functions that only look done: what they wrap does not run when it is called."""
+"""Plain functions that seem done at once: the coroutine or generator that they return has not run yet."""
 
 from __future__ import annotations
 

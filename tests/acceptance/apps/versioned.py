@@ -1,4 +1,4 @@
-"""An app whose code a test changes while it runs: what stands in the file VERSION is its version."""
+"""An app whose code a test changes while it runs: the file VERSION has its version."""
 
 from __future__ import annotations
 
