@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.report build/chaos.xml`: what a run of `make chaos` measured, into docs/guarantees.md."""
+"""`python -m tests.chaos.report build/chaos.xml`: what a run of `make chaos` measured, into docs/internals/faults.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.machine import describe
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "guarantees.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "internals" / "faults.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
