@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.report build/chaos.xml`: what a run of `make chaos` measured, into docs/internals/faults.md."""
+"""`python -m tests.chaos.report build/chaos.xml`: write the figures of `make chaos` into docs/internals/faults.md."""
 
 from __future__ import annotations
 
