@@ -13,7 +13,7 @@ from rq_lite.testing import worker
 
 pages = Queue("crawl", maxsize=5)  # for producers: jobs of its own workers put without waiting
 under_way = 0  # downloads, in this process
-seen: set[str] = set()  # likewise; several processes would keep this in Redis
+seen: set[str] = set()  # in this process, too; several would keep this in Redis
 asked: Counter[str] = Counter()  # by the site
 
 
@@ -72,7 +72,7 @@ def main() -> None:
     threading.Thread(target=site.serve_forever, daemon=True).start()
     with worker("examples.crawler") as running:
         fetch.put(f"http://127.0.0.1:{site.server_port}/1")
-        # A callback waits from the moment that its job has ended, so nothing is overlooked here.
+        # A callback is in the queue as soon as its job has ended, so `join` waits for all of them.
         pages.join()
         lines = running.said.splitlines()
     print("pages:", len(asked), "downloaded more than once:", [p for p, n in asked.items() if n > 1])

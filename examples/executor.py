@@ -6,7 +6,7 @@ from rq_lite import Executor, Queue, as_completed
 from rq_lite.testing import worker
 
 numbers = Queue("numbers", maxsize=1_000)
-numbers.task(math.factorial)  # a function of somebody else: workers run only what their app registers
+numbers.task(math.factorial)  # another module's function: workers run only what their app registers
 
 
 @numbers.task

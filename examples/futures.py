@@ -1,4 +1,4 @@
-"""Results of jobs: waited for one by one, as they come, and in asyncio; errors come back in words."""
+"""Results of jobs: waited for one by one, as they come, and in asyncio; errors come back as text."""
 
 import asyncio
 

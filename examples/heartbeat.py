@@ -1,4 +1,4 @@
-"""Again and again: a task that runs every second, without anybody who puts it."""
+"""Again and again: a task that runs every second; workers put its jobs."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""The failures of all tasks in one place, and how long their jobs take: the tasks themselves say nothing of it."""
+"""The failures of all tasks in one place, and how long their jobs take; the tasks themselves have no code for it."""
 
 import rq_lite
 from rq_lite.testing import worker

@@ -1,4 +1,4 @@
-"""What computes runs in a process of its own, and the quick jobs go on meanwhile."""
+"""A job that computes runs in a process of its own, and quick jobs go on meanwhile."""
 
 from rq_lite import Queue
 from rq_lite.testing import worker

@@ -1,4 +1,4 @@
-"""Later: after a delay, or at a moment in a time zone."""
+"""Later: after a delay, or at a time in a time zone."""
 
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -17,7 +17,7 @@ def remind(text: str) -> None:
 def main() -> None:
     with worker("examples.reminders") as running:
         now = datetime.now(ZoneInfo("Europe/Berlin"))
-        remind.using(at=now - timedelta(days=1)).put("buy tea")  # is over: now
+        remind.using(at=now - timedelta(days=1)).put("buy tea")  # in the past: runs now
         remind.using(delay=2).put("the tea is ready")
         remind.using(at=now + timedelta(seconds=1)).put("pour the water")
         reminders.join()

@@ -1,4 +1,4 @@
-"""Jobs are signed: what somebody without the secret puts is buried, with the reason, and never run."""
+"""Jobs are signed: one put without the secret is buried, with the reason, and never run."""
 
 import os
 
@@ -7,8 +7,8 @@ from rq_lite.admin import dead
 from rq_lite.broker import keys
 from rq_lite.testing import worker
 
-# Elsewhere it stands in the environment of the programs that put, and of the workers.
-os.environ.setdefault("RQ_LITE_SECRET", "a key that nobody knows")
+# In production the secret is in the environment of the programs that put, and of the workers.
+os.environ.setdefault("RQ_LITE_SECRET", "a key that no other program knows")
 
 payments = Queue("payments", maxsize=10)
 
@@ -21,10 +21,10 @@ def pay(amount: int, to: str) -> None:
 def main() -> None:
     before = {job.tag for job in dead.buried(payments.broker, "payments")}  # this may not be the first time
     pay.put(5, to="Ada")
-    # Somebody who can write to this Redis, and has no secret:
+    # Another program can write to this Redis, but has no secret:
     forged = b'{"v":1,"id":"forged","task":"examples.secret:pay","args":[1000000,"Mallory"]}'
     payments.broker.read(("LPUSH", keys.of("payments").pending, forged))
-    # And who takes a job that was signed, and changes it:
+    # Or it takes a job that was signed, and changes it:
     payments.broker.read(("LPUSH", keys.of("payments").pending, signed("Bob").replace(b"Bob", b"Eve")))
     with worker("examples.secret") as running:
         payments.join()
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def signed(to: str) -> bytes:
-    """What a put would send to Redis."""
+    """The entry that a put would send to Redis."""
     return pay.encoded((6, to), {}, "altered")
 
 

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.report build/chaos.xml`: writes the figures of a `make chaos` into docs/guarantees.md."""
+"""`python -m tests.chaos.report build/chaos.xml`: write the figures of `make chaos` into docs/internals/faults.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.machine import describe
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "guarantees.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "internals" / "faults.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
@@ -22,7 +22,7 @@ def main(results: Path) -> None:
 
 
 def section(suite: ElementTree.Element) -> str:
-    """The conditions, the outcome of the tests, and a line for each figure."""
+    """The conditions, how the tests ended, and a line for each figure."""
     machine = describe("")
     number = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
     bad = number["failures"] + number["errors"]

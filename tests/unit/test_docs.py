@@ -12,6 +12,7 @@ from rq_lite.model.states import EDGES, State
 from rq_lite.settings import FIELDS, SETTINGS
 
 DOCS = Path(__file__).parents[2] / "docs"
+FAULTS = DOCS / "internals" / "faults.md"
 VERBS_OF_EXCHANGE = {"take", "ack"}
 
 
@@ -71,15 +72,15 @@ def test_every_hook_is_documented_and_no_other() -> None:
     assert fields < {*JobEvent.__struct_fields__}
 
 
-def test_every_test_that_the_guarantees_name_exists() -> None:
+def test_every_test_that_the_faults_name_exists() -> None:
     tests = "".join(file.read_text() for file in (DOCS.parent / "tests").rglob("test_*.py"))
-    named = re.findall(r"`(test_\w+)`", (DOCS / "guarantees.md").read_text())
+    named = re.findall(r"`(test_\w+)`", FAULTS.read_text())
     assert len(named) > 70
     assert {name for name in named if f"def {name}(" not in tests} == set()
 
 
 def test_every_fault_has_a_test_or_a_reason() -> None:
-    table = [row for row in rows((DOCS / "guarantees.md").read_text()) if re.match(r"[A-DX]\d", row[0])]
+    table = [row for row in rows(FAULTS.read_text()) if re.match(r"[A-DX]\d", row[0])]
     numbered = {name for row in table for name in re.findall(r"\b[A-DX]\d+\b", row[0])}
     counts = {"A": 16, "B": 20, "C": 23, "D": 17, "X": 10}
     assert numbered == {f"{kind}{n}" for kind, count in counts.items() for n in range(1, count + 1)}
