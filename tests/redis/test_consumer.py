@@ -23,7 +23,6 @@ from rq_lite.model.outcome import Outcome, Retried
 from rq_lite.process.board import NEVER, SECOND, Board, new_file, size
 from tests.redis.steps import KEY
 
-
 NEVER_ENDS = 1000.0  # seconds
 
 
