@@ -337,7 +337,7 @@ def find_pyproject(folder: Path) -> Path | None:
 
 
 def read_table(file: Path) -> dict[str, Any]:
-    """The [tool.rq-lite] table; empty when there is none."""
+    """The [tool.rq-lite] table; empty if there is no table."""
     try:
         tool = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {})
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

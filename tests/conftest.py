@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from rq_lite.client.results import readers
 from rq_lite.embedded.program import INSTALL, inside, wheel_server
 from rq_lite.settings import Settings
 from tests.faults.proxy import Proxy
+from tests.warm import Nursery, Process, launch
 
 pytest_plugins = ["rq_lite.pytest_plugin"]
 
@@ -99,6 +99,13 @@ def seed_of(config: pytest.Config) -> int:
     if given is None:
         given = config.option.seed = getattr(config, "workerinput", {}).get("chaos_seed", random.randrange(10**6))
     return given
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -281,21 +288,22 @@ def environment(server: Server, broker: Broker, tmp_path: Path) -> dict[str, str
 
 
 class Commands:
-    """Runs `rq-lite` in a folder of its own; processes that still run at the end of the test are killed."""
+    """Runs `rq-lite` in a folder of its own; processes that still run at the end of the test are killed.
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    Its processes are forks of a warm interpreter (tests/warm.py), new ones if `fresh`.
+    """
+
+    def __init__(self, folder: Path, environment: dict[str, str], nursery: Nursery) -> None:
         self.folder = folder
         self.environment = environment
-        self._started: list[subprocess.Popen[str]] = []
+        self.fresh = False
+        self.nursery = nursery
+        self._started: list[Process] = []
 
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "rq_lite", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            text=True,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
-        )
+    def start(self, *arguments: str, **options: Any) -> Process:
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        nursery = None if self.fresh else self.nursery
+        process = launch(nursery, *arguments, cwd=self.folder, env=self.environment, **options)
         self._started.append(process)
         return process
 
@@ -311,8 +319,15 @@ class Commands:
             process.communicate()
 
 
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    made = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield made
+    made.end()
+
+
 @pytest.fixture
-def commands(tmp_path: Path, environment: dict[str, str]) -> Iterator[Commands]:
-    made = Commands(tmp_path, environment)
+def commands(tmp_path: Path, environment: dict[str, str], nursery: Nursery) -> Iterator[Commands]:
+    made = Commands(tmp_path, environment, nursery)
     yield made
     made.end()

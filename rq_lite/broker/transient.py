@@ -24,7 +24,7 @@ from rq_lite.errors import BrokerError, BrokerOutOfMemory, BrokerUnavailable
 PASSING = (ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError)
 
 
-WEATHER = re.compile(
+TRANSIENT = re.compile(
     r"(Error running script .*-)?"
     r"(LOADING|READONLY|UNBLOCKED|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|BUSY)\b"
 )
@@ -42,7 +42,7 @@ def is_transient(error: BaseException) -> bool:
         return False
     if isinstance(error, (*LOST, *PASSING)):
         return True
-    return isinstance(error, redis.ResponseError) and WEATHER.match(str(error)) is not None
+    return isinstance(error, redis.ResponseError) and TRANSIENT.match(str(error)) is not None
 
 
 def is_lost(error: BaseException) -> bool:

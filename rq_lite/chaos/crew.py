@@ -90,7 +90,7 @@ class Crew:
                 self.workers[number] = self._worker(self._procs[number])
 
     def trouble(self) -> str | None:
-        """The error of a process that has ended although the run did not kill it; None: there is none."""
+        """The error of a process that has ended although the run did not kill it; None without one."""
         # Exit codes are read once: a producer that is done in between is no trouble.
         producers = [producer for producer in self.producers if producer.exit_code not in (None, 0)]
         return next(filter(None, (part.trouble() for part in (*self.workers, *producers))), None)

@@ -94,7 +94,7 @@ class Watch:
         """Run until every job has ended and every fault was injected, or nothing has moved for STALLED seconds."""
         while time.monotonic() - self._moved < STALLED:
             self._check()
-            state = self._look_through_weather()
+            state = self._look_patiently()
             if state is None:
                 continue
             if self._steps and state.done + state.failed >= self._steps[0].at:
@@ -104,7 +104,7 @@ class Watch:
             time.sleep(TICK)
         self._look(last=True)
 
-    def _look_through_weather(self) -> status.QueueState | None:
+    def _look_patiently(self) -> status.QueueState | None:
         """The queue's state; None while Redis does not answer. Raises BrokerUnavailable after LONGEST_OUTAGE."""
         try:
             state = self._look()

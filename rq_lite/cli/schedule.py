@@ -242,7 +242,7 @@ def run(name: str, url: str | None) -> None:
 
 
 def known(broker: Broker, name: str) -> Planned:
-    """The schedule of this name. Raises UsageError, which lists the known schedules, if there is none."""
+    """The schedule of this name. Raises UsageError, which lists the known schedules, if it is unknown."""
     planned = broker.plans.planned(name)
     if planned is None:
         names = ", ".join(one_line(one.name) for one in broker.plans.all_planned()) or "none yet"

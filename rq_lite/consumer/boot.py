@@ -115,7 +115,7 @@ def prepare(plan: ConsumerConfig, reports: int, board: Board, signals: Signals, 
     name = str(mine())
     ChildEvent("hello", consumer=name).send(reports)
     broker = Broker(settings=plan.settings, quiet=True)
-    through_weather(plan, broker.open)
+    patiently(plan, broker.open)
     defaults.use(plan.settings, broker)
     defaults.serves = plan.queues or registry.queues  # registry.queues grows during the import, which may put
     import_app(plan.app)
@@ -123,9 +123,9 @@ def prepare(plan: ConsumerConfig, reports: int, board: Board, signals: Signals, 
     vars(gevent)["signal_handler"] = lambda *_, **__: refuse("gevent.signal_handler")
     weights = plan.queues or dict.fromkeys(registry.working_queues(), 1.0)
     defaults.serves = frozenset(weights)
-    through_weather(plan, lambda: check_queues(plan, broker, weights))
-    bounds = through_weather(plan, lambda: {queue: declare(queue, broker) for queue in weights})
-    through_weather(plan, lambda: declare_schedules(weights, broker))
+    patiently(plan, lambda: check_queues(plan, broker, weights))
+    bounds = patiently(plan, lambda: {queue: declare(queue, broker) for queue in weights})
+    patiently(plan, lambda: declare_schedules(weights, broker))
     elsewhere = Pools(Setup(settings=plan.settings, app=plan.app, number=plan.number, queues=list(weights)))
     executor = Executor(
         registry.tasks, name, elsewhere, verbose=plan.verbose, signer=broker.core.signer,
@@ -163,7 +163,7 @@ def known(task: Task[Any, Any]) -> RetryPolicy:
     return msgspec.structs.replace(chances(task.policy, JobTimeout()), says=task.says)
 
 
-def through_weather(plan: ConsumerConfig, step: Callable[[], T]) -> T:
+def patiently(plan: ConsumerConfig, step: Callable[[], T]) -> T:
     """Run a step. If Redis was there when the worker began (`patient`), wait for it, instead of exiting repeatedly."""
     while True:
         try:

@@ -79,10 +79,10 @@ class Cancellations:
             return
         # All of them at first, when Redis has lost some (a failover), and when too many are kept: most are of jobs
         # long done.
-        anew = not lane.cancels or int(cancels) < int(lane.cancels) or len(lane.marks) > MARKS
+        everything = not lane.cancels or int(cancels) < int(lane.cancels) or len(lane.marks) > MARKS
         known = set(lane.marks)
-        found = self._broker.takes.marks(lane.queue, b"" if anew else lane.cancels, self._link)
-        if anew:
+        found = self._broker.takes.marks(lane.queue, b"" if everything else lane.cancels, self._link)
+        if everything:
             lane.marks -= known  # marks that came with a call meanwhile stay
         lane.marks |= found
         lane.cancels = cancels

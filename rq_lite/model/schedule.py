@@ -56,7 +56,7 @@ class Recurrence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise UsageError(f"cron {self.cron!r}{NEVER}")
 
     def after(self, moment: int) -> int | None:
-        """The first slot after this time; None if there is none in decades."""
+        """The first slot after this time; None if decades have no slot."""
         return next(self.slots(moment), None)
 
     def slots(self, moment: int) -> Iterator[int]:

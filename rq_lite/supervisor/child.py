@@ -146,7 +146,7 @@ class Child:
         return self._stacks.asked(self.signal)
 
     def late_stack(self) -> str:
-        """The answer to the last `stack`, if that came too late; empty while there is none."""
+        """The answer to the last `stack`, if that came too late; empty before then."""
         return self._stacks.late()
 
     def last_stack(self) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from rq_lite.admin.status import QueueState
 from rq_lite.broker import Broker, keys
 from rq_lite.model.message import VERSION, Message, decode, encode, new_id
 from tests.conftest import OLDEST, Commands, Server, until
+from tests.warm import Nursery, Process, launch
 
 APP = "tests.acceptance.apps.jobs"
 
@@ -77,15 +77,13 @@ class Dead(NamedTuple):
 class Worker:
     """`rq-lite work` in the background; its output is in a file."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], *options: str, **popen: Any) -> None:
+    def __init__(
+        self, folder: Path, environment: dict[str, str], nursery: Nursery | None, *options: str, **popen: Any
+    ) -> None:
         self.log = folder / f"worker-{new_id()}.log"
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "rq_lite", "work", *options],
-                cwd=folder,
-                env=environment,
-                **{"stdout": log, "stderr": log, **popen},
-            )
+            popen = {"stdout": log, "stderr": log, **popen}
+            self.process = launch(nursery, "work", *options, cwd=folder, env=environment, **popen)
         self.pid = self.process.pid
 
     @property
@@ -116,7 +114,7 @@ class Lab:
         self.environment = environment
         self.broker = broker
         self.commands = commands
-        self._workers: list[Worker] = []
+        self.workers: list[Worker] = []
 
     # -- jobs
 
@@ -180,7 +178,7 @@ class Lab:
         (self.folder / "evidence" / "gate").touch()
 
     def close_gate(self) -> None:
-        (self.folder / "evidence" / "gate").unlink()
+        (self.folder / "evidence" / "gate").unlink(missing_ok=True)
 
     def watch_moments(self) -> None:
         """Record the events of processes that start from now on, for `until_reached`."""
@@ -195,8 +193,9 @@ class Lab:
     # -- workers
 
     def work(self, *options: str, app: str = APP, procs: int = 1, **popen: Any) -> Worker:
-        worker = Worker(self.folder, self.environment, app, "--procs", str(procs), *options, **popen)
-        self._workers.append(worker)
+        nursery = None if self.commands.fresh else self.commands.nursery
+        worker = Worker(self.folder, self.environment, nursery, app, "--procs", str(procs), *options, **popen)
+        self.workers.append(worker)
         return worker
 
     def drain(self, *options: str, app: str = APP) -> Worker:
@@ -214,11 +213,11 @@ class Lab:
     def until_blocked(self, count: int) -> None:
         until(lambda: self.blocked() == count, f"{count} wait for room")
 
-    def producer(self, task: str, *options: str) -> subprocess.Popen[str]:
+    def producer(self, task: str, *options: str) -> Process:
         return self.commands.start("produce", "--task", f"{APP}:{task}", *options)
 
     def end(self) -> None:
-        for worker in self._workers:
+        for worker in self.workers:
             if worker.process.poll() is None:
                 worker.process.kill()
             worker.process.wait()
@@ -232,13 +231,13 @@ def lab(tmp_path: Path, environment: dict[str, str], broker: Broker, commands: C
 
 
 @pytest.fixture
-def lab_at(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[[Server], Lab]]:
+def lab_at(tmp_path: Path, environment: dict[str, str], nursery: Nursery) -> Iterator[Callable[[Server], Lab]]:
     """Makes labs on servers of the test's own."""
     made: list[tuple[Lab, Commands, Broker]] = []
 
     def make(server: Server) -> Lab:
         there = {**environment, "RQ_LITE_URL": server.url}
-        commands, broker = Commands(tmp_path, there), server.broker().open()
+        commands, broker = Commands(tmp_path, there, nursery), server.broker().open()
         made.append((Lab(tmp_path, there, broker, commands), commands, broker))
         return made[-1][0]
 

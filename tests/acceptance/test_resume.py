@@ -15,6 +15,7 @@ import pytest
 
 from tests.acceptance.conftest import Lab
 from tests.conftest import until
+from tests.warm import Process
 
 LINES = 2000
 Write = Callable[[Path], set[str]]
@@ -39,7 +40,7 @@ def write_csv(file: Path) -> set[str]:
     return {f"line-{i}" for i in range(LINES)}
 
 
-def kill_at(lab: Lab, producer: subprocess.Popen[str], put: int) -> None:
+def kill_at(lab: Lab, producer: Process, put: int) -> None:
     until(lambda: lab.put_so_far() >= put or producer.poll() is not None, f"{put} put")
     producer.kill()
     producer.wait()

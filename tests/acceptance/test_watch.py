@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.conftest import Lab, package
 from tests.conftest import until
+from tests.warm import Process
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def inbox(lab: Lab) -> Path:
     return folder
 
 
-def watcher(lab: Lab, *options: str) -> subprocess.Popen[str]:
+def watcher(lab: Lab, *options: str) -> Process:
     return lab.producer("do", "--watch", "inbox", *options)
 
 

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,14 @@ def around(*steps: str) -> list[str]:
     return [f"{step}.{end}" for step in steps for end in ("before", "after")]
 
 
+def cells(*events_: str) -> pytest.MarkDecorator:
+    """All of these events in one run, and each of them in a run of its own (`make chaos`)."""
+    alone = [pytest.param([event], id=event, marks=pytest.mark.long) for event in events_]
+    return pytest.mark.parametrize("armed", [*alone, pytest.param(list(events_), id="all")])
+
+
 class Scene:
-    """A lab whose processes write a history, and one failpoint in it."""
+    """A lab whose processes write a history, and failpoints in it."""
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab = lab
@@ -53,18 +60,35 @@ class Scene:
         self.workers: list[Worker] = []
         self.use(self.calm)
 
-    def arm(self, moment: str, action: str, nth: int = 1) -> None:
-        """What is started from now on acts there, once."""
-        self.moment, self.action = moment, action
-        failpoint = {"RQ_LITE_FAILPOINT": f"{moment}:{action}@{nth}", "RQ_LITE_FAILPOINT_ONCE": str(self.marks)}
-        self.use(self.calm | failpoint)
+    def arm(self, armed: list[str], action: str, second: tuple[str, ...] = ()) -> None:
+        """What is started from now on acts at each of these events, once; at the second of those in `second`."""
+        self.armed, self.action = armed, action
+        failpoints = ",".join(f"{event}:{action}@{1 + (event in second)}" for event in armed)
+        self.use(self.calm | {"RQ_LITE_FAILPOINT": failpoints, "RQ_LITE_FAILPOINT_ONCE": str(self.marks)})
+
+    def rounds(self, armed: list[str], action: str, second: tuple[str, ...] = ()) -> Iterator[int]:
+        """Arms all these events, and comes to rest when each was reached; meanwhile the test gives work, in rounds.
+
+        Two at once where an action brings down a process: with its third death a job would be buried as poisonous.
+        """
+        at_once = 2 if action in ("kill", "raise") else len(armed)
+        number = 0
+        for first in range(0, len(armed), at_once):
+            self.arm(armed[first : first + at_once], action, second)
+            tries = len(self.armed) + 2
+            while not self.reached:
+                assert tries, f"never reached: {[event for event in self.armed if not (self.marks / event).exists()]}"
+                tries -= 1
+                yield number
+                number += 1
+            self.rest()
 
     def use(self, environment: dict[str, str]) -> None:
         self.lab.environment = self.lab.commands.environment = environment
 
     @property
     def reached(self) -> bool:
-        return (self.marks / self.moment).exists()
+        return all((self.marks / event).exists() for event in self.armed)
 
     @contextlib.contextmanager
     def told(self) -> Iterator[None]:
@@ -80,18 +104,20 @@ class Scene:
         return self.workers[-1]
 
     def rest(self) -> None:
-        """The worker that the failpoint hit goes on or ends; another one does what is left."""
+        """The worker that a failpoint hit goes on or ends; another one does what is left."""
         assert self.reached
         if self.action in ("kill", "raise"):
-            self.harness("fault", None, {"kind": f"{self.action} at {self.moment}", "inflight": SLOTS})
+            for event in self.armed:
+                self.harness("fault", None, {"kind": f"{self.action} at {event}", "inflight": SLOTS})
         for worker in self.workers:
             worker.wait()
+        self.workers.clear()
         self.use(self.calm)
         if any(self.lab.broker.tends.unfinished(queue)[0] for queue in self.queues):
             self.work("--burst").wait()
 
     def judge(self, *, dead: int = 0) -> None:
-        left = [pid for worker in self.workers for pid in children(worker.pid)]
+        left = [pid for worker in self.lab.workers for pid in children(worker.pid)]
         facts = {"queues": {queue: at_rest(self.lab.broker, queue) for queue in self.queues}, "processes": left}
         self.harness("final", None, {**facts, "keys": undocumented(self.lab.broker)})
         verdict = check(self.history, Demands(drained=True))
@@ -118,28 +144,33 @@ def leave_behind(scene: Scene, count: int) -> None:
     assert len(taken.jobs) == count
 
 
-@pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("moment", around(*CONSUMER, *SUPERVISOR))
-def test_of_a_worker_that_drains_a_queue(scene: Scene, moment: str, action: str) -> None:
-    with scene.told():
-        scene.lab.put("do", *range(FIRST))
-        leave_behind(scene, 2)
-        scene.lab.put("flaky", "x", "y")
-        scene.lab.put("hopeless", "z")
-    scene.arm(moment, action)
-    worker = scene.work("--burst")
-    until(lambda: scene.reached or worker.process.poll() is not None, "the moment comes")
-    scene.rest()
-    scene.judge(dead=1)
-    assert {*map(str, range(FIRST)), "x", "y"} == set(scene.lab.seen("done"))
-    if moment in BEFORE_A_RUN or action in ("stop", "drop"):
-        assert len(scene.lab.seen("done")) == FIRST + 2
+def has_done_all(lab: Lab, worker: Worker) -> bool:
+    return lab.broker.tends.unfinished("work")[0] == 0 or worker.process.poll() is not None
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("moment", around("run", "settle"))
+@cells(*around(*CONSUMER, *SUPERVISOR))
+def test_of_a_worker_that_drains_a_queue(scene: Scene, armed: list[str], action: str) -> None:
+    expected: list[str] = []
+    for number in scene.rounds(armed, action):
+        done = [f"{number}-{n}" for n in range(FIRST)]
+        with scene.told():
+            scene.lab.put("do", *done)
+            leave_behind(scene, 2)
+            scene.lab.put("flaky", f"{number}-x", f"{number}-y")
+            scene.lab.put("hopeless", f"{number}-z")
+        expected += [*done, f"{number}-x", f"{number}-y"]
+        scene.work("--burst").wait()
+    scene.judge(dead=number + 1)
+    assert set(expected) == set(scene.lab.seen("done"))
+    if BEFORE_A_RUN.issuperset(armed) or action in ("stop", "drop"):
+        assert sorted(expected) == sorted(scene.lab.seen("done"))
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@cells(*around("run", "settle"))
 def test_of_a_worker_whose_jobs_lead_to_others(
-    scene: Scene, moment: str, action: str, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, armed: list[str], action: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Callbacks are put in the step that ends their job, or not at all."""
     monkeypatch.setenv("EVIDENCE", scene.lab.environment["EVIDENCE"])
@@ -148,59 +179,63 @@ def test_of_a_worker_whose_jobs_lead_to_others(
     for queue in (ends.work, ends.news):
         queue.sender.__dict__.pop("settings", None)
     scene.lab.app, scene.queues = ENDS, ["work", "news"]
-    with scene.told():
-        for n in range(SLOTS):
-            ends.square.put(n)
-        ends.unfit.put("set")
-    scene.arm(moment, action)
-    scene.work("--burst")
-    until(lambda: scene.reached, "the moment comes")
-    scene.rest()
-    scene.judge(dead=1)
-    assert {*scene.lab.seen("got")} == {str(n * n) for n in range(SLOTS)}
+    squares: list[str] = []
+    for number in scene.rounds(armed, action):
+        with scene.told():
+            for n in range(number * SLOTS, (number + 1) * SLOTS):
+                ends.square.put(n)
+                squares.append(str(n * n))
+            ends.unfit.put("set")
+        scene.work("--burst").wait()
+    scene.judge(dead=number + 1)
+    assert {*scene.lab.seen("got")} == {*squares}
     assert all(line.startswith("failed") for line in scene.lab.seen("told"))
     if action in ("stop", "drop"):
-        assert (len(scene.lab.seen("got")), len(scene.lab.seen("told"))) == (SLOTS, 1)
+        assert sorted(scene.lab.seen("got")) == sorted(squares)
+        assert len(scene.lab.seen("told")) == number + 1
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("moment", ["stop.before", "leave.before", *around("give_back")])
-def test_of_a_worker_that_stops(scene: Scene, moment: str, action: str) -> None:
-    with scene.told():
-        scene.lab.put("hold", *range(SLOTS + 2))
-    scene.arm(moment, action)
-    worker = scene.work("--grace", "0")
-    scene.lab.until_seen("begun", SLOTS)
-    worker.signal(signal.SIGTERM)
-    worker.wait()
-    scene.lab.open_gate()
-    scene.rest()
+@cells("stop.before", "leave.before", *around("give_back"))
+def test_of_a_worker_that_stops(scene: Scene, armed: list[str], action: str) -> None:
+    held: list[str] = []
+    for number in scene.rounds(armed, action):
+        scene.lab.close_gate()
+        put = [f"{number}-{n}" for n in range(SLOTS + 2)]
+        with scene.told():
+            scene.lab.put("hold", *put)
+        held += put
+        begun = len(scene.lab.seen("begun"))
+        worker = scene.work("--grace", "0")
+        scene.lab.until_seen("begun", begun + SLOTS)
+        worker.signal(signal.SIGTERM)
+        worker.wait()
+        scene.lab.open_gate()  # for those that are left
     scene.judge()
-    assert sorted(scene.lab.seen("done")) == sorted(map(str, range(SLOTS + 2)))
+    assert sorted(scene.lab.seen("done")) == sorted(held)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("moment", around("reconcile"))
-def test_of_a_consumer_that_finds_what_it_never_heard_of(scene: Scene, moment: str, action: str) -> None:
+@cells(*around("reconcile"))
+def test_of_a_consumer_that_finds_what_it_never_heard_of(scene: Scene, armed: list[str], action: str) -> None:
     lab = scene.lab
-    scene.arm(moment, action)
-    worker = scene.work()
-    until(lambda: lab.state().consumers, "the consumer is registered")
-    (consumer,) = lab.broker.tends.consumers("work")
-    link = lab.broker.link()
     numbers: list[int] = []
-    taken: list[bytes] = []
-    with scene.told():
-        while not taken:  # the consumer itself may be faster
-            numbers.append(len(numbers))
-            lab.put("do", numbers[-1])
-            # As if a take of its own had done this, and the answer had been lost.
-            taken = lab.broker.takes.exchange(consumer, [Acks("work", [])], 1, link)[0].jobs
-    lab.broker.read(("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
-    until(lambda: scene.reached, "the moment comes")
-    until(lambda: lab.broker.tends.unfinished("work")[0] == 0 or worker.process.poll() is not None, "all is done")
-    worker.signal(signal.SIGTERM)
-    scene.rest()
+    for _ in scene.rounds(armed, action):
+        worker = scene.work()
+        (consumer,) = until(lambda: lab.broker.tends.consumers("work"), "the consumer is registered")
+        link = lab.broker.link()
+        taken: list[bytes] = []
+        with scene.told():
+            while not taken:  # the consumer itself may be faster
+                numbers.append(len(numbers))
+                lab.put("do", numbers[-1])
+                # As if a take of its own had done this, and the answer had been lost.
+                taken = lab.broker.takes.exchange(consumer, [Acks("work", [])], 1, link)[0].jobs
+        link.close()
+        lab.broker.read(("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+        until(partial(has_done_all, lab, worker), "all is done, or the worker has ended")
+        worker.signal(signal.SIGTERM)
+        worker.wait()
     scene.judge()
     done = sorted(map(int, lab.seen("done")))
     assert set(done) == set(numbers)
@@ -208,19 +243,19 @@ def test_of_a_consumer_that_finds_what_it_never_heard_of(scene: Scene, moment: s
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("moment", around("declare", "put"))
-def test_of_a_producer(scene: Scene, moment: str, action: str) -> None:
+@cells(*around("declare", "put"))
+def test_of_a_producer(scene: Scene, armed: list[str], action: str) -> None:
     lab = scene.lab
     (lab.folder / "lines").write_text("".join(f"{n}\n" for n in range(30)))
     arguments = ["lines", "--task", "tests.acceptance.apps.jobs:do", "--resume", "f", "--batch", "10"]
-    scene.arm(moment, action, nth=2 if moment.startswith("put") else 1)
-    ended = lab.commands.run("produce", *arguments)
-    assert scene.reached
+    codes = []
+    for _ in scene.rounds(armed, action, second=("put.before", "put.after")):
+        codes.append(lab.commands.run("produce", *arguments).returncode)
     scene.use(scene.calm)
     if action == "drop":
-        assert ended.returncode == 0
+        assert codes == [0]
     else:
-        assert ended.returncode != 0
+        assert 0 not in codes
         assert lab.commands.run("produce", *arguments).returncode == 0
     scene.rest()
     scene.judge()

@@ -48,7 +48,7 @@ def test_of_a_worker_that_fires(scene: Scene, moment: str, action: str) -> None:
     lab = scene.lab
     slot = lab.broker.plans.clock() // HOUR * HOUR
     plan(lab.broker, HOUR, slot)
-    scene.arm(moment, action)
+    scene.arm([moment], action)
     worker = scene.work("--burst")
     until(lambda: scene.reached or worker.process.poll() is not None, "the moment comes")
     scene.rest()
@@ -66,7 +66,7 @@ def test_of_a_worker_that_fires(scene: Scene, moment: str, action: str) -> None:
 def test_of_a_consumer_that_writes_its_apps_schedules(scene: Scene, moment: str, action: str) -> None:
     """Whatever happens to it there, the next one finds or writes what should be there."""
     lab = scene.lab
-    scene.arm(moment, action)
+    scene.arm([moment], action)
     worker = lab.work(app=RECURRING)
     until(lambda: scene.reached, "the moment comes")
     if action in ("raise", "stop"):  # no app that begins like this begins at all; or it was told to go

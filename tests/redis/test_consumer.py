@@ -55,7 +55,7 @@ class CutAtRegister(Consuming):
         super().register(queue, consumer, link=link)
 
 
-def test_a_connection_lost_at_the_start_is_weather_like_later(broker: Broker) -> None:
+def test_a_connection_lost_at_the_start_is_a_transient_error(broker: Broker) -> None:
     broken = Changed(broker, CutAtRegister)
     broken.puts.declare("q")
     broken.puts.put("q", [b"{job}"])

@@ -1019,7 +1019,7 @@ def test_a_lost_reply_to_a_shutdown_changes_nothing(
         queue.put(2)
 
 
-def test_a_loop_goes_on_through_bad_weather(
+def test_a_loop_goes_on_through_transient_errors(
     server: Server, broker: Broker, rude: Callable[[Server], tuple[Queue, Proxy]]
 ) -> None:
     queue, proxy = rude(server)

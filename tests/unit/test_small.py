@@ -1,4 +1,4 @@
-"""Small parts that need no Redis: weather, identity, seldom lines, back-off, the order of queues."""
+"""Small parts that need no Redis: transient errors, identity, rate-limited logs, back-off, the order of queues."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from rq_lite.supervisor.child import Child
 
 linux = pytest.mark.skipif(not identity.PROC.joinpath("self/stat").exists(), reason="needs /proc")
 
-# -- weather
+# -- transient errors
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ linux = pytest.mark.skipif(not identity.PROC.joinpath("self/stat").exists(), rea
         redis.ResponseError("Error running script (call to f_0): @user_script:1: -READONLY You can't write"),
     ],
 )
-def test_not_now_is_weather(error: Exception) -> None:
+def test_what_will_pass_is_transient(error: Exception) -> None:
     assert is_transient(error)
 
 
@@ -69,7 +69,7 @@ def test_not_now_is_weather(error: Exception) -> None:
         ValueError("READONLY"),
     ],
 )
-def test_what_will_not_pass_is_no_weather(error: Exception) -> None:
+def test_what_will_not_pass_is_not_transient(error: Exception) -> None:
     assert not is_transient(error)
 
 

@@ -119,7 +119,7 @@ def test_an_address_asks_nobody(names: Names, host: str) -> None:
     assert names.asked == []
 
 
-def test_when_there_are_no_more_threads_it_is_weather(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_there_are_no_more_threads_it_is_transient(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
