@@ -1,6 +1,6 @@
 """T5: replies of every kind are lost, of scripts that Redis has done.
 
-The short form of windows of lost replies to puts: tests/acceptance/test_weather.py.
+The short form of windows of lost replies to puts: tests/acceptance/test_transient.py.
 """
 
 from __future__ import annotations

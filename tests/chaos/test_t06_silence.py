@@ -1,6 +1,6 @@
 """T6: networks that swallow everything: nobody hangs, and it heals by itself.
 
-The short forms with a proxy: tests/acceptance/test_weather.py (black hole, silence, what arrives late).
+The short forms with a proxy: tests/acceptance/test_transient.py (black hole, silence, what arrives late).
 """
 
 from __future__ import annotations

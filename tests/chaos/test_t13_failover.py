@@ -1,6 +1,6 @@
 """T13: a replica takes over, behind one address (as a fixed name or a load balancer has it), or watched by sentinels.
 
-An orderly takeover behind one address: tests/acceptance/test_weather.py.
+An orderly takeover behind one address: tests/acceptance/test_transient.py.
 """
 
 from __future__ import annotations
