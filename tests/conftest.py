@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -79,8 +80,10 @@ def with_redis_cli() -> str:
 
 
 # Machines that run tests are busy, so the time that an example takes means nothing.
-hypothesis.settings.register_profile("ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("ours")
+CALM: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("long", **CALM)
+hypothesis.settings.register_profile("short", max_examples=25, **CALM)
+hypothesis.settings.load_profile("long" if "--long" in sys.argv else "short")  # before test modules are read
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
