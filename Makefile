@@ -8,7 +8,7 @@ COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --
 	--custom-compile-command 'make lock'
 FAST := tests/unit tests/redis
 
-.PHONY: help demo test test-servers test-newest test-oldest chaos check bench lock clean
+.PHONY: help demo test test-servers test-newest test-oldest chaos check bench map lock clean
 
 help: ## Show this
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -55,6 +55,10 @@ bench: .venv/ready ## Measure beside other queues, rewrite benchmarks/README.md 
 	$(BIN)/python -m benchmarks.venvs
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.report
+
+map: ## Every file of rq_lite with the line that says what it is
+	@for file in $$(git ls-files 'rq_lite/*.py'); do printf '%-40s %s\n' $$file "$$(sed -n '1s/^"""//;1s/"""$$//;1p' $$file)"; done
+	@for file in rq_lite/broker/lua/*.lua; do printf '%-40s %s\n' $$file "$$(sed -n '1s/^-- [a-z_]*: //;1p' $$file)"; done
 
 lock: build/uv/ready ## Write the newest releases that pyproject.toml allows, and their hashes, into the requirements files
 	$(COMPILE) --extra dev --output-file requirements-dev.txt
