@@ -137,7 +137,7 @@ class Queue(SharedQueue):
         return self.get(False)
 
     def task_done(self) -> None:
-        """Settle the oldest item that this thread has got and not settled, or, if there is none, the process's oldest.
+        """Settle the oldest item that this thread has got and not settled, or else the process's oldest.
 
         Raises ValueError if every item was settled.
         """
