@@ -191,7 +191,7 @@ class PayloadTooLarge(PutRefused, ValueError):
 class JobTimeout(RqLiteError, TimeoutError):
     """A job was not done within its `timeout`.
 
-    It is for `retry_on=` and in the dead set. In the job itself a private class is raised instead, so that no `except`
+    `retry_on=` and the dead set name it. In the job itself a private class is raised instead, so that no `except`
     clause of the job catches it.
     """
 

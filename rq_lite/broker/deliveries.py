@@ -1,4 +1,4 @@
-"""One consumer's deliveries of one queue: those that it has finished and not settled yet, and those it gives back."""
+"""One consumer's deliveries of one queue: those whose runs have ended unsettled, and those that it gives back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every key that rq_lite writes: its name, what it holds, what writes it. No other keys may exist.
+"""Every key that rq_lite writes: its name, and what it holds. No other keys may exist.
 
 The braces keep all keys of a queue in one slot of a Redis cluster. Keys that hold jobs never carry a TTL.
 RQ may live in the same database: it owns `rq:queues`, `rq:worker:<name>` and others, but no key with a brace
@@ -17,9 +17,7 @@ WORKERS = "rq-lite:workers"  # zset with a TTL: id of a worker by when its annou
 SCHEDULES = "rq-lite:{schedules}"  # hash: name of a schedule -> its definition as JSON
 SCHEDULES_DUE = "rq-lite:{schedules}:due"  # zset: name of a schedule by its next slot in ms
 SCHEDULES_LAST = "rq-lite:{schedules}:last"  # hash: name of a schedule -> the last slot that was fired, ms
-GUARD = (
-    "never"  # of a queue, or of the schedules: a key that every script declares, and that never exists (see `guarded`)
-)
+GUARD = "never"  # the last part of the guards' names: keys that scripts declare and that never exist, see `guarded`
 OURS = ("rq:{*", "rq-lite:*")  # SCAN patterns that match all keys of rq_lite, and no others
 
 
@@ -93,7 +91,7 @@ class QueueKeys:
         self.alarm = prefix + "alarm"  # list of wake-up tokens: something is due before all else that is scheduled
 
     def inflight(self, consumer: str) -> str:
-        """Hash: delivery tag -> encoded job, owned by one consumer incarnation."""
+        """Hash: delivery tag -> encoded job: what one consumer has taken and not settled."""
         return f"{self.prefix}inflight:{consumer}"
 
     def calls(self, consumer: str) -> str:

@@ -36,8 +36,8 @@ class Link:
     so its puts are in order. `asked`: whether the last command may have reached Redis.
     """
 
-    # hiredis crashes if a signal handler raises while it turns a number into text; a process in which none raises may
-    # set this to False.
+    # hiredis crashes if a signal handler raises while it turns a number into text; a process whose handlers never raise
+    # may set this to False.
     careful = True
 
     def __init__(self, address: Address) -> None:
@@ -46,7 +46,7 @@ class Link:
         self.producer = os.urandom(8).hex()
         self.sequence = 0
         self.asked = False
-        self._owed = False  # a reply is unread; still so at the next command if its reader was interrupted
+        self._owed = False  # a reply is unread; if it still is at the next command, its reader was interrupted
 
     def call(self, *command: Any) -> Any:
         """The reply. Raises redis-py's errors unchanged; after a lost reply it is unknown if the command was done.
@@ -136,7 +136,7 @@ class Pool:
     def __init__(self, most: int) -> None:
         # None is a link that was not made yet; last in, first out, so those come last.
         self.free: deque[Link | None] = deque([None] * most)
-        self.waiting: deque[threading.Lock] = deque()  # each is held until it is woken
+        self.waiting: deque[threading.Lock] = deque()  # one for each caller that waits, held until that is woken
 
     def wait(self, seconds: float | None) -> Link | None:
         """A link that another caller gives back. Raises queue.Empty."""
@@ -153,7 +153,7 @@ class Pool:
             finally:
                 try:
                     self.waiting.remove(turn)
-                except ValueError:  # woken, but perhaps killed meanwhile, or with a link already: wake the next
+                except ValueError:  # it was woken, but may have a link already, or be interrupted: wake the next
                     self.wake()
 
     def wake(self) -> None:
@@ -168,10 +168,10 @@ class Links:
 
     A free one is reused; there are as many as callers at the same time, at most `most`; further callers wait.
     After a fork the child begins with none: the parent's sockets are not its own. A socket that gevent has patched
-    belongs to the loop of the thread that opened it: each thread has links of its own then.
+    belongs to the loop of the thread that opened it: in a patched process each thread has links of its own.
 
-    A signal handler, or a `__del__`, may put while this thread is within any line of these methods: each step is one
-    operation on a deque, which is done or not, and no caller holds a lock that another would wait for here.
+    A signal handler, or a `__del__`, may put while its thread is within any line of these methods. So each step is one
+    operation on a deque, which is done or not, and no caller holds a lock here that another would wait for.
     """
 
     def __init__(self, address: Address, most: int = 32) -> None:
@@ -183,7 +183,7 @@ class Links:
 
     def _fresh(self) -> None:
         self._pid = os.getpid()
-        self._pools: dict[int, Pool] = {}  # by thread; 0: any
+        self._pools: dict[int, Pool] = {}  # by thread; 0: those of all threads
 
     @property
     def _pool(self) -> Pool:
@@ -192,9 +192,9 @@ class Links:
         return self._pools.setdefault(thread, Pool(self._most)) if pool is None else pool
 
     def borrow(self, until: float | None = None) -> Link:
-        """A link for the caller alone, until `give_back`. Raises BrokerUnavailable if patience ends before.
+        """A link for the caller alone, until `give_back`. Raises BrokerUnavailable if none is free until patience ends.
 
-        Raises UsageError in gevent's event loop: gevent refuses to wait there, but only after Redis has the command.
+        Raises UsageError in gevent's event loop: gevent itself refuses to wait there only once Redis has the command.
         """
         link = self.borrow_within(None if until is None else left(until))
         if link is None:

@@ -54,7 +54,7 @@ class Producing:
         headroom: int | None = None,
         link: Link | None = None,
     ) -> tuple[int, int]:
-        """Make the queue known; the bound in force, in jobs and in bytes (0: none).
+        """Make the queue known; return the bound in force, in jobs and in bytes (0: none).
 
         `headroom`: by how many jobs puts of running jobs may exceed the bound (None: as it is; at first, any number).
         `order` is "fifo", "lifo" or "priority" ("": as it is). Raises UsageError if jobs wait in another order.
@@ -209,7 +209,7 @@ class Producing:
         return bool(self._core.read(("HEXISTS", key.inflight(consumer.decode()), tag))[0])
 
     def size(self, queue: str) -> tuple[int, bool]:
-        """How many jobs wait (pending and scheduled), and whether a put would have to."""
+        """How many jobs wait (pending and scheduled), and whether a put would have to wait for room."""
         key = keys.of(queue)
         reply = self._core.run("size", (key.pending, key.scheduled, key.meta))
         return reply[1], reply[2] == 1
@@ -228,9 +228,9 @@ class Producing:
                 return found
 
     def mark_feed(self, queue: str, name: str, moves: Sequence[tuple[str, str, str]]) -> int:
-        """Move marks of a feed: field, value it must have now ("": none), value it gets ("": it is removed).
+        """Move marks of a feed, each given as field, the value it must have now, and the value it gets ("": no field).
 
-        Returns how many had that value: the others, which another producer has moved, are left as they are.
+        Returns how many were moved: the others, which another producer has moved, are left as they are.
         """
         moved = 0
         for i in range(0, len(moves), MARKS):

@@ -40,17 +40,18 @@ class Owner(Protocol):
         """Begin these deliveries (tag and entry), which Redis says are the consumer's and the owner does not have."""
 
     def look(self, of: Deliveries, owned: set[int]) -> None:
-        """Redis says that the consumer owns `owned`: a delivery that has not begun and is not among them must not."""
+        """Redis says that the consumer owns `owned`: do not begin a delivery that is not among them."""
 
     def disown(self, of: Deliveries, owned: set[int]) -> int:
-        """Ignore the end of deliveries that are not in `owned`: Redis may give their tags again. Returns how many."""
+        """Ignore the end of deliveries that are not in `owned`: other jobs may get their tags. Returns how many."""
 
 
 class Session:
-    """What one consumer owns of its queues, according to Redis and to its owner, and how both are kept the same.
+    """Which deliveries one consumer has, according to Redis and to the session's owner, and how both are kept the same.
 
     1. It registers: without a lease on a queue nothing is taken from it.
-    2. `exchange` settles what has ended (the common `done` as a bare tag) and takes up to `want` jobs, in one step.
+    2. `exchange` acks what is done, by its bare tag, and takes up to `want` jobs, in one step; `settle` settles runs
+       that have ended otherwise.
     3. Jobs come with delivery tags that count up; each is fenced by its tag: a result under a tag that is no longer the
        consumer's is refused and counted as stale.
     4. Without a lease (it ended during a standstill, or Redis lost its data) the answer is NOLEASE: the session
@@ -105,7 +106,7 @@ class Session:
     # -- taking and settling
 
     def exchange(self, of: Sequence[Deliveries], want: int) -> tuple[int, bool]:
-        """Settle what is done, and take up to `want` jobs from these queues in their order.
+        """Ack what is done, and take up to `want` jobs from these queues in their order.
 
         Returns how many came, and whether every queue has given all it could: then nothing more waits just now.
         """
@@ -133,7 +134,7 @@ class Session:
                 some.highest = taken.tag + len(taken.jobs)
                 came += len(taken.jobs)
             self._owner.took(some, taken)
-        self.unsure = False  # only now: jobs that an interruption kept from the owner are adopted with the next request
+        self.unsure = False  # only now: if an interruption keeps jobs from the owner, the next request adopts them
         return came, complete
 
     def settle(self) -> None:
@@ -180,7 +181,7 @@ class Session:
         return code is Code.NOLEASE or tag > 0
 
     def give_back(self, of: Deliveries, tags: Collection[int], *, looking: bool = True) -> None:
-        """Return these to the head of the queue, uncharged. Not `looking`: no reconcile before: it may begin jobs."""
+        """Return these to the head of the queue, uncharged. Without `looking` no reconcile, which may begin jobs."""
         of.leaving.update(tags)  # until Redis has confirmed it, even if that takes several tries
         if looking:
             self._begin(False)

@@ -43,7 +43,7 @@ class Closed(Exception):
 
 
 class SuspectTurns:
-    """Lets a suspect go before other jobs now and then: as long as the queue is never empty, none would be got."""
+    """Lets a suspect go first now and then: else no suspect would be got as long as other jobs wait."""
 
     def __init__(self, suspects: Callable[[], int]) -> None:
         self.waiting = suspects
@@ -84,8 +84,8 @@ class Getter:
         self._session = Session(broker, consumer, [self._of], self._shelf, RateLimitedLog(log), declare)
         self._consumer = consumer
         self._waiting = 0  # threads in `get`
-        self._acked_at = 0.0  # when the first of the acks was settled
-        self._left = False  # for good
+        self._acked_at = 0.0  # when the first of the acks was noted
+        self._left = False  # `leave` was called
         self._dry = False  # the last take came up short, and no bell has rung since
         self._got_at = 0.0  # when a thread last asked for an item
 
@@ -166,7 +166,7 @@ class Getter:
                 return self._shelf.pick(), closed
 
     def _spare(self, kept: int = 0) -> int:
-        """How many items were taken that no thread waits for, apart from the `kept`."""
+        """How many items are here that no thread waits for, beyond the `kept`."""
         return len(self._shelf.ready) - self._waiting - kept
 
     def _take(self, ahead: int) -> int:
@@ -183,7 +183,7 @@ class Getter:
         return reply.closed
 
     def _isolate(self) -> None:
-        """Take a suspect, as this process's only item: if it kills the process, too, no other item is charged."""
+        """Take a suspect, as this process's only item: if the suspect kills the process, no other item is charged."""
         with self._guard:
             if not self._shelf.empty:
                 return
@@ -225,7 +225,7 @@ class Getter:
         self.flush()
 
     def flush(self) -> None:
-        """Settle what is done; later, if this interrupts an exchange of the same thread (in a signal handler)."""
+        """Settle what is done. In a signal handler that interrupts an exchange of its thread: nothing, for now."""
         if interrupts(self._talk):
             return
         with contextlib.suppress(Closed), alone(self._talk):
@@ -257,7 +257,7 @@ class Getter:
             self._settle_undecodable()
 
     def give_all_back(self, patience: float | None = None) -> None:
-        """Give back what was got and is not settled, was taken ahead, or was on its way back already."""
+        """Give back all items: those got and not settled, those taken ahead, and those on their way back already."""
         with contextlib.suppress(Closed), alone(self._talk):
             if self._left and self._session.unsure:
                 # A lost answer may have brought items.
@@ -271,7 +271,7 @@ class Getter:
                     self._surely(lambda: self._session.give_back(self._of, sorted(tags)), patience)
 
     def _return_spare(self, kept: int = 0, got: Delivery | None = None) -> None:
-        """Give items back that no thread needs. No `get` fails if it fails: the next reconcile adopts them."""
+        """Give back items that no thread needs. If it fails no `get` fails: the next reconcile adopts the items."""
         try:
             with contextlib.suppress(Closed, RqLiteError), alone(self._talk):
                 with self._guard:
@@ -288,7 +288,7 @@ class Getter:
 
     @contextlib.contextmanager
     def _leaving(self, tags: Collection[int]) -> Iterator[None]:
-        """These go back in the block. If it fails the next reconcile adopts them (if Closed, `leave` returns them)."""
+        """The block gives these back. If it fails the next reconcile adopts them (if Closed, `leave` returns them)."""
         self._of.leaving.update(tags)
         try:
             yield
@@ -340,7 +340,7 @@ class Getter:
             raise
 
     def audit(self) -> None:
-        """Reconcile periodically, even without callers: a delayed request may take effect after we timed out."""
+        """Reconcile periodically, even without callers: a delayed request may take effect after a timeout."""
         if not self._talk.acquire(blocking=False):
             return
         try:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Bounds(NamedTuple):
-    """The bounds that the program names, in jobs and in bytes; None: it names none."""
+    """The bounds that the program names, in jobs and in bytes, and the headroom; None: it names none."""
 
     maxsize: int | None
     maxbytes: int | None

@@ -68,7 +68,7 @@ class Queue(SharedQueue):
         """For another process: the same queue, also if the program itself has chosen the broker.
 
         The default broker's URL is pickled only for a process that is being started, since it may hold a password. A
-        chosen broker always is; its secret, too, only for a process that is being started.
+        chosen broker's URL is always pickled, its secret only for a process that is being started.
         """
         broker = self.sender.chosen_broker
         if broker is None and spawning():
@@ -126,7 +126,8 @@ class Queue(SharedQueue):
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """The next item (of a task's job: the Job), waiting for ever, or up to `timeout` s, or not at all.
 
-        It is leased to this process until `task_done`: if the process dies before, it waits again, for any consumer.
+        The item is leased to this process until `task_done`: if the process dies first, the item waits again, for any
+        consumer.
         Raises Empty after the wait, and ShutDown once the queue was shut down and nothing waits.
         """
         return self.items.value(self.items.take(seconds(block, timeout)))
@@ -136,7 +137,7 @@ class Queue(SharedQueue):
         return self.get(False)
 
     def task_done(self) -> None:
-        """Settle the item that this thread got first of those not settled, or else that of the process.
+        """Settle the oldest item that this thread has got and not settled, or else the process's oldest.
 
         Raises ValueError if every item was settled.
         """

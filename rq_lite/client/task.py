@@ -95,7 +95,7 @@ class Task(AnyTask, Generic[P, R]):
         self.again = again
         self.timeout_ns = nanoseconds(policy.timeout)
         self.elsewhere = policy.run_in != "greenlet"
-        self._read: list[Arguments] = []  # filled on first use, for all tasks that `using` makes of this one
+        self._read: list[Arguments] = []  # filled on first use, shared with the tasks that `using` makes of this one
         self._options = Options()
         self._extras = extras_of(policy, self._options)
 
@@ -130,7 +130,7 @@ class Task(AnyTask, Generic[P, R]):
 
     @property
     def schedule(self) -> Schedule | None:
-        """What its worker writes to Redis; None without `cron=` or `every=`. Raises as `put` does."""
+        """The schedule that a worker writes to Redis; None without `cron=` or `every=`. Raises as `put` does."""
         return None if self.again is None else self.scheduled(*self.again)
 
     def scheduled(self, when: Recurrence, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Schedule:
@@ -179,9 +179,9 @@ class Task(AnyTask, Generic[P, R]):
     def put_many(self, items: Iterable[Any]) -> int:
         """Put a job for each item, lazily, in batches, waiting for room; how many were put.
 
-        An item is the task's one argument, also a list or a dict; a tuple is several. The lines of a text file come
-        without their line ends. Raises as `put` does (the error's `put` is how many were put before), and UsageError
-        for a str or bytes.
+        An item is the task's one argument, even if it is a list or a dict; a tuple holds several. The lines of a text
+        file come without their line ends. Raises as `put` does (the error's `put` is how many were put before), and
+        UsageError for a str or bytes.
         """
         return self.queue.sender.put_all(self._entries(each_of(items)), self._options)
 
@@ -227,7 +227,7 @@ class Task(AnyTask, Generic[P, R]):
         """The job as bytes; arguments must have been checked. Raises BadArgument, PayloadTooLarge."""
         fields, priority, tracked = self._extras
         sender = self.queue.sender
-        seal, most = sender.seal, sender.settings.max_payload  # before the `try`: no fault of the arguments
+        seal, most = sender.seal, sender.settings.max_payload  # outside the `try`: no fault of the arguments
         if fields:
             message = Message(VERSION, job_id, self.name, list(args), kwargs, **fields)
         else:  # an empty **fields would cost a plain put a tenth of its encoding

@@ -68,7 +68,7 @@ class Consumer:
     5. After an error the exchanger tries again, with growing pauses; the session reconciles first.
     6. `stop` ends the taking: jobs get the grace time, then Stopped is raised in them, and they are given back.
 
-    `declare` declares a queue again whose lease was lost.
+    `declare` declares a queue again, once the consumer's lease on it was lost.
     """
 
     def __init__(
@@ -303,7 +303,7 @@ class Consumer:
         return now <= self._until or self._give_up < float("inf")
 
     def _forget_results(self) -> None:
-        """Redis could not be told of them in time: their jobs are reclaimed and run again."""
+        """Redis could not be told of these results in time: their jobs are reclaimed and run again."""
         count = self._session.unsettled
         if count:
             log.warning("Redis could not be told of %d jobs that are done: they will run again", count)

@@ -57,7 +57,7 @@ class Executor:
         self._seldom = seldom or RateLimitedLog(log)
 
     def run(self, slot: Slot[Any], entry: bytes) -> Outcome:
-        """Run a job; its outcome. Raises nothing but Stopped: the job is given back unfinished."""
+        """Run a job; return its outcome. Raises only Stopped: the job is then given back unfinished."""
         began = time.monotonic_ns()
         try:
             if self._opened is not None:
@@ -147,7 +147,7 @@ class Executor:
 
 
 def emit_between_jobs(name: str, event: JobEvent | WorkerEvent) -> None:
-    """Call hooks between jobs. What strikes there, say a gevent.Timeout that a job has left behind, is only logged.
+    """Call hooks between jobs. An exception there, say a gevent.Timeout that a job has left behind, is only logged.
 
     Raises Stopped.
     """

@@ -69,7 +69,7 @@ class Attempt(NamedTuple):
 def run_once(task: Task[Any, Any], message: Message, current: CurrentJob | None) -> Any:
     """Call the task's function; its result. Raises what it raises; ValidationError for unfit arguments; BadResult.
 
-    It runs in a fresh context that holds `current`; None in a slot's greenlet, where `current_job` finds the slot.
+    It runs in a fresh context that holds `current`. In a slot's greenlet that is None: `current_job` finds the slot.
     """
     args, kwargs = message.args, message.kwargs
     if not task.arguments.plain:
@@ -77,7 +77,7 @@ def run_once(task: Task[Any, Any], message: Message, current: CurrentJob | None)
     context = Context()
     if current is not None:
         context.run(given.set, current)
-    # No ** without kwargs: most jobs have none, and it costs as much as this whole function.
+    # No ** without kwargs: most jobs have none, and ** costs as much as this whole function.
     result = context.run(task.function, *args, **kwargs) if kwargs else context.run(task.function, *args)
     if result is not None:
         check_ran(task, result)
@@ -233,6 +233,6 @@ class Outcomes:
         return completion.buried(attempt.message, attempt.queue, begun, failure, outcome, self._puts)
 
     def _says(self, name: str) -> dict[str, Any]:
-        """The options of a put of this task; none if this process does not know it."""
+        """The fields that a put of this task adds to the message; none if this process does not know the task."""
         task = self._tasks.get(name)
         return {} if task is None else task.says

@@ -30,7 +30,7 @@ AGAIN = SECOND  # ns after which a job that swallowed its Expired gets it again
 class Queued(Protocol):
     """A queue, as slots see it."""
 
-    base: int  # added to a delivery tag, names the job on the board
+    base: int  # `base` + delivery tag names the job on the board
 
 
 L = TypeVar("L", bound=Queued)
@@ -64,14 +64,14 @@ class Slot(Generic[L]):
         self.began = 0  # of a job with `run_in`: when it left its pool's waiting line and began
         self.again = 0  # Expired is not raised again before this
         self.greenlet: gevent.Greenlet | None = None
-        self.disowned = False  # Redis no longer has its delivery: the outcome is discarded
+        self.disowned = False  # Redis no longer has its delivery: the job goes on for nothing, its outcome is discarded
         self.current: Any = None  # (tag, CurrentJob), once the job has asked for it
         self.cancelled = False  # its job was cancelled: whatever the job raises now, it ends as cancelled
         self.spoiled = False  # an exception was thrown into its greenlet: a fresh one takes over after the job
 
 
 class Slots(Generic[L]):
-    """`run` runs one job and returns the outcome; `finished` gets that, with None for a lane if it is to be ignored."""
+    """`run` runs one job and returns the outcome; `finished` gets it, with the lane None if it is to be ignored."""
 
     def __init__(
         self,
@@ -124,12 +124,12 @@ class Slots(Generic[L]):
             self._ready.release()
 
     def not_started(self) -> list[tuple[L, int]]:
-        """Withdraw the jobs that no slot has begun; which they were."""
+        """Withdraw the jobs that no slot has begun; return their lanes and tags."""
         waiting, self._waiting = list(self._waiting), deque()
         return [(lane, tag) for lane, tag, _ in waiting]
 
     def held(self) -> list[tuple[L, int]]:
-        """Everything that was handed in and has not finished."""
+        """The lanes and tags of all jobs that were handed in and have not ended."""
         running = [(slot.lane, slot.tag) for slot in self._slots if slot.lane is not None and not slot.disowned]
         return running + [(lane, tag) for lane, tag, _ in self._waiting]
 
@@ -141,7 +141,7 @@ class Slots(Generic[L]):
         return count
 
     def disown(self, lane: L, owned: set[int]) -> int:
-        """Withdraw these, and disown those that run: they go on for nothing, their tags may name other jobs now."""
+        """`withdraw`, and disown those that run; how many both were. Their tags may name other jobs now."""
         count = self.withdraw(lane, owned)
         for slot in self._slots:
             if slot.lane is lane and slot.tag not in owned and not slot.disowned:
@@ -224,7 +224,7 @@ class Slots(Generic[L]):
                     self._loop.run_callback(self._expire, slot, slot.tag)
 
     def _expire(self, slot: Slot[L], tag: int) -> None:
-        # In the hub: nothing else runs between this check and the throw, so that cannot hit the slot's next job.
+        # In the hub: nothing else runs between this check and the throw, which so cannot hit the slot's next job.
         now = time.monotonic_ns()
         if slot.tag == tag and slot.deadline < now and slot.greenlet is not None:
             slot.again = now + AGAIN

@@ -1,6 +1,6 @@
-"""Roles that keep queues going, run by one plain thread of each worker and of each process that gets.
+"""The duties: roles that keep queues going, run by one plain thread of each worker and each process that gets.
 
-Every role is safe to run on all workers at once; there is no leader.
+All these threads may run every role at once; there is no leader.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from rq_lite.logs import RateLimitedLog
 log = logging.getLogger("rq_lite.worker")
 
 RECLAIM = 5.0  # seconds between two checks for dead consumers of other workers
-AGAIN = 1.0  # until errands are tried again that failed because Redis did not answer
-STILL = 1.0  # between two checks for cancelled jobs of consumers that stand still and cannot hear of it
+AGAIN = 1.0  # until an errand that failed, because Redis did not answer, is tried again
+STILL = 1.0  # between two checks for cancelled jobs of consumers whose loop stands still, which hear no call
 TRIM = 60.0  # between two checks of the caps of the dead set
 BURST = 0.2  # between two checks whether everything is drained
 GOODBYE = 1.5  # seconds that a stopping worker waits for its last steps: Redis may be gone
 
 
 class Role:
-    """Done every `every` seconds, or sooner: `do` may return the seconds until its next turn."""
+    """A duty. `do` is called every `every` seconds, or sooner: it may return the seconds until its next turn."""
 
     def __init__(self, every: float, do: Callable[[], float | None]) -> None:
         self.every = every
@@ -220,7 +220,7 @@ class Duties:
         self._leases.renew_if_due()
 
     def _count(self, reclaim: Callable[[Sequence[str]], int]) -> None:
-        """Reclaim; then add the new suspects, after any renewal between its steps, which counts all suspects again."""
+        """Reclaim, and only then add the new suspects: a renewal between two steps counts all suspects again."""
         found = reclaim(self._queues)
         self._leases.suspects += found
 

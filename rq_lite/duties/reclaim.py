@@ -18,7 +18,7 @@ from rq_lite.process.identity import surely_dead
 
 log = logging.getLogger("rq_lite.worker")
 
-BATCH = 100  # jobs per step: Redis is busy with one for less than 1 ms, on a slow machine for less than 5
+BATCH = 100  # jobs per step: a step keeps Redis busy for less than 1 ms, on a slow machine for less than 5
 LEASE_ENDED = Death("its lease was not renewed: its machine or its supervisor is gone")
 GONE = Death("it is gone, with its supervisor")
 
@@ -34,15 +34,15 @@ class ConsumerEnd(NamedTuple):
 
 
 class Reclaimer:
-    """Reclaims for one worker. Each method returns how many jobs have become suspects by it.
+    """Reclaims for one worker. Each `reclaim_…` method returns how many jobs it has made suspects.
 
     1. A consumer of this worker has ended: its supervisor knows how, and which job is to blame (`reclaim_dead`).
     2. Jobs that it was killed for are ended first: cancelled, another attempt, or given up.
     3. Its other jobs go back to their queues in steps. One that is charged with the crash runs alone from the second
        crash on, and is buried at the third.
-    4. Consumers of other workers are reclaimed when their leases have ended, or their processes on this machine are
-       gone, in two checks in a row (`reclaim_expired`).
-    5. Those of this machine whose processes are gone are reclaimed at once when a worker begins (`reclaim_gone`).
+    4. A consumer of another worker is reclaimed when two checks in a row find that its lease has ended, or that its
+       process on this machine is gone (`reclaim_expired`).
+    5. Consumers of this machine whose processes are gone are reclaimed at once when a worker begins (`reclaim_gone`).
 
     `between` is called between two steps: however long reclaiming takes, the leases of the living must be renewed.
     """
@@ -106,9 +106,9 @@ class Reclaimer:
                 what = (
                     "buried as poison"
                     if crashes + 1 >= POISON
-                    else "again, alone"
+                    else "it runs again, alone"
                     if crashes + 1 >= SUSPECT
-                    else "again"
+                    else "it runs again"
                 )
                 line = f"job {message.id} {message.task}: its consumer died while it ran, crash {crashes + 1}; {what}"
                 log.error("%s", one_line(line))

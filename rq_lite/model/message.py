@@ -1,9 +1,9 @@
 """A job as bytes and back: versioned JSON, checked at C speed by msgspec; docs/internals/protocol.md describes it.
 
-An entry in Redis is that JSON, from the second attempt on with `<attempts>.<crashes>` in front: these two change
-while the job waits, the JSON never does. Between them may be marks, for the scripts, in this order: `@<priority>`,
-`#<id>` (the job is tracked), and those of newer versions, which are not known here: such a job is parked.
-A signature may follow the JSON (signing.py).
+An entry in Redis is that JSON, from the second attempt on with `<attempts>.<crashes>` in front: the scripts change
+these counts, never the JSON. Between the counts and the JSON may be marks, for the scripts, in this order:
+`@<priority>`, `#<id>` (the job is tracked), and those of newer versions. A job with marks that are not known here is
+parked. A signature may follow the JSON (signing.py).
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ SIGNATURE = re.compile(rb"\}([0-9a-f]{64})\Z")
 class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The fields of the JSON.
 
-    `timeout` (seconds) and `retries` only if a put says otherwise than its task. `result_ttl`: for how many seconds
-    the result is kept. `then`: the callbacks, as "success", "failure" or "done" to [queue, task].
+    `timeout` (seconds) and `retries` are there only if the put overrides the task's value. `result_ttl`: for how many
+    seconds the result is kept. `then`: the callbacks, as "success", "failure" or "done" to [queue, task].
     """
 
     v: int
@@ -89,7 +89,7 @@ _version = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def decode(entry: bytes) -> tuple[Message, int, int]:
-    """The message, how many attempts were begun before, and how many of them ended in a crash.
+    """The message, and the counts in its head: attempts, and crashes, which are not among the attempts.
 
     The signature is not checked here: the broker's `opened` does that. Raises Undecodable.
     """
@@ -136,18 +136,18 @@ def parsed(entry: bytes) -> Head:
 
 
 def split(entry: bytes) -> tuple[int, int, bytes]:
-    """`b"2.1{…}"`, or with marks or a signature, as (2, 1, b"{…}")."""
+    """Attempts, crashes and the JSON alone: (2, 1, b"{…}") for `b"2.1{…}"`, also with marks or a signature."""
     head = parsed(entry)
     return head.attempts, head.crashes, unsigned(entry[head.at :])
 
 
 def as_is(_queue: str, text: bytes) -> bytes:
-    """Seals and opens if there is no secret."""
+    """Stands in for a seal, and for the check of a signature, where there is no secret."""
     return text
 
 
 def unsigned(text: bytes) -> bytes:
-    """The JSON alone, where a signature follows it."""
+    """The JSON without the signature that may follow it."""
     return text[:-64] if SIGNATURE.search(text, max(0, len(text) - 65)) else text
 
 
@@ -164,7 +164,7 @@ def id_in(entry: bytes) -> str | None:
 
 
 def marked(entry: bytes, job_id: str, *, priority: float | None = None, tracked: bool = False) -> bytes:
-    """The JSON with the marks that the scripts read in front of it; unchanged if there are none."""
+    """The JSON with marks for the scripts in front of it; unchanged if it needs none."""
     if priority is None and not tracked:
         return entry
     marks = ("" if priority is None else f"@{priority!r}") + (f"#{encoded_id(job_id)}" if tracked else "")
@@ -181,7 +181,7 @@ def entry_of(
 ) -> bytes:
     """A message as an entry of this queue that was never taken: encoded, sealed, marked, and of at most `most` bytes.
 
-    Raises PayloadTooLarge, and whatever an argument raises that cannot be encoded.
+    Raises PayloadTooLarge, and whatever the encoder raises for an argument.
     """
     entry = encode(message)
     if seal is not None:
@@ -209,7 +209,7 @@ def offspring(job_id: str, word: str) -> str:
 
 
 def misfit(text: bytes, error: Exception) -> Undecodable:
-    """The reason; the version is checked first: another version may have other fields."""
+    """Why a text is no message. The version is checked first: another version may have other fields."""
     try:
         version = _version(text).get("v")
     except UNREADABLE:
@@ -225,7 +225,7 @@ def of_version(version: object) -> Undecodable:
 
 
 def new_id(milliseconds: int | None = None) -> str:
-    """When it was made (ms since 1970, 11 hex digits) and 64 random bits: `18c2f3a4b5d-9f86d081884c7d65`."""
+    """The time of this call (ms since 1970, 11 hex digits) and 64 random bits: `18c2f3a4b5d-9f86d081884c7d65`."""
     return f"{time.time_ns() // 1_000_000 if milliseconds is None else milliseconds:011x}-{os.urandom(8).hex()}"
 
 

@@ -33,7 +33,7 @@ class Bury(Exception):
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """How a job has ended: what callbacks get. A callback whose parameter has this annotation gets it, else a dict."""
+    """How a job has ended, as callbacks get it: in this class if their parameter is annotated with it, else a dict."""
 
     id: str
     queue: str
@@ -60,7 +60,7 @@ class Parked(NamedTuple):
 
 
 class Crashed(NamedTuple):
-    """The process that ran it died, and its consumer did not: charged a crash."""
+    """The job's engine died, and its consumer did not: charged a crash."""
 
     how: str
     where: str = ""  # the stack, where it is known

@@ -11,8 +11,8 @@ from rq_lite.model.message import Message, Undecodable
 from rq_lite.model.outcome import Finished, Retried
 from rq_lite.model.signing import Refused
 
-UNREAD = {kind.said: kind.__name__ for kind in (Undecodable, Refused)}  # first word of an error: its type
-SUSPECT, POISON = 2, 3  # crashes from which on a job runs alone, and is not run any more; as in lib.lua
+UNREAD = {kind.said: kind.__name__ for kind in (Undecodable, Refused)}  # what an error begins with: its type
+SUSPECT, POISON = 2, 3  # from this many crashes on a job runs alone, or is no longer run; as in lib.lua
 
 
 class Report(msgspec.Struct, omit_defaults=True):
@@ -23,12 +23,12 @@ class Report(msgspec.Struct, omit_defaults=True):
     error: str
     traceback: str = ""
     attempts: int = 0  # runs that were begun: those that failed, and the crashes
-    crashes: int = 0  # of these, how many ended with the death of their consumer
+    crashes: int = 0  # how many of these were crashes
     consumer: str = ""
     seconds: float = 0.0
 
     def buried(self) -> Finished:
-        """The outcome: the job goes to the dead set. Clients that wait for it, if any, are told the error alone."""
+        """The outcome: the job goes to the dead set. Clients that wait for it get the error without a traceback."""
         kind, _, text = self.error.partition(": ")
         error = {"type": UNREAD.get(kind, kind), "message": text, "traceback": ""}
         return Finished("failed", b'"error":' + msgspec.json.encode(error), report=msgspec.json.encode(self))
@@ -40,8 +40,8 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     retries: int
     backoff: float = 1.0
     backoff_max: float = 600.0
-    final: bool = False  # this kind of error is never tried again, whatever the job itself says
-    says: dict[str, Any] = {}  # what a put of this task says beside its arguments
+    final: bool = False  # after this kind of error the job is never tried again, whatever its own `retries` says
+    says: dict[str, Any] = {}  # the fields that a put of this task adds to the message
 
 
 class Failure(NamedTuple):

@@ -224,7 +224,7 @@ def test_who_brings_a_consumer_down_is_named(lab: Lab) -> None:
     job = decode(entry)[0]
     lines = [line for line in said.splitlines() if f"job {job.id} {job.task}: its consumer died while it ran" in line]
     assert [line.rpartition(", ")[2] for line in lines] == [
-        "crash 1; again", "alone", "crash 3; buried as poison",
+        "crash 1; it runs again", "alone", "crash 3; buried as poison",
     ]  # fmt: skip
 
 

@@ -1,12 +1,12 @@
--- exchange: settle what a consumer has finished and take what it has room for; several queues, in this order. An ack is
---           for a job that is done and not tracked: its entry is not read.
+-- exchange: ack the jobs that a consumer has done, and take as many as it has room for; several queues, in this order.
+--           An ack is for a job that is done and not tracked: its entry is not read.
 -- KEYS    for each queue: pending  scheduled  meta  consumers  inflight:<consumer>  bell  room  drained
--- ARGV    1 consumer  2 want, jobs at most in all (0: settle only)  3 bytes of jobs at most in the whole answer
+-- ARGV    1 consumer  2 want, jobs at most in all (0: ack only)  3 bytes of jobs at most in the whole answer
 --         then for each queue: n  n delivery tags to ack
 -- returns for each queue {OK | PART | NOLEASE | NEWER, stale acks, tag before the first job, jobs, cancels, closed};
 --         `cancels` is that of meta ('': absent, or nothing was to be taken); `closed` is -1, or, if the queue was shut
 --         down and nothing was taken, how many jobs still wait in any place. PART: the limit of bytes kept jobs back. A
---         job that alone is larger than an answer may be is booked, with nil in its place: `piece` reads it
+--         job that is larger than a whole answer may be is booked; the reply has nil for it, and `piece` reads it
 -- oom     allowed
 -- callers Broker.exchange
 local consumer, want, most, now = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), now_ms()
@@ -18,7 +18,7 @@ local function ack(inflight, from, to)
   return gone
 end
 
--- Book the jobs on their owner, and put back those that do not fit in this answer; `ranked` are the members and scores
+-- Book the jobs on the consumer, and put back those that do not fit in this answer; `ranked` are the members and scores
 -- of a priority queue. Returns the tag before the first and the sum of their lengths.
 local function book(inflight, meta, jobs, pending, ranked)
   local tag, length, pairs_ = redis.call('HINCRBY', meta, 'tag', #jobs) - #jobs, 0, {}
@@ -64,7 +64,7 @@ while at <= #ARGV do
       left = waiting(pending, state[2])
       if state[1] ~= '1' and left > 0 then
         local some, bytes = want, tonumber(state[5] or 0)
-        -- Estimate by the average size of large jobs, so that those that would be put back are not even popped.
+        -- Of large jobs pop only as many as fit by their average size: the others would be put back.
         if bytes > most and bytes * want > most * left then
           some = math.min(want, math.max(1, math.floor(most * (left + redis.call('ZCARD', scheduled)) / bytes)))
         end

@@ -1,6 +1,6 @@
 -- finish: end deliveries: done, failed (given up: to the dead set, which is capped) or cancelled. A tracked job ends
 --         with its result, a note to each process that watches it, and its callbacks, which are put in the same step.
---         No bound refuses those.
+--         No bound refuses callbacks.
 -- KEYS    1 inflight:<consumer>  2 dead  3 dead:index  4 meta  5 pending  6 scheduled  7 drained  8 cancelled
 --         then for each queue of callbacks: pending  meta  bell
 -- ARGV    1 most buried jobs to keep  2 longest to keep one, ms  then for each delivery: its tag, state (done, failed,

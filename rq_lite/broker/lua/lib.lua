@@ -36,8 +36,8 @@ local SUSPECT, POISON = 2, 3
 -- else: nothing, or "<attempts>.<crashes>" and marks, in this order and each at most once: "@<priority>", "#<id>" (the
 -- job is tracked), and then those that only a newer version sets ("~flow.node/index", "^lane", "!unique",
 -- "?expires_ms", others). Returns attempts, crashes, where the JSON begins, the tracked job's id, the priority, and the
--- marks that are not known here ('': none). For bytes that are no job the beginning is nil: they stay as they are, so
--- that they can be buried unchanged.
+-- marks that are not known here ('': none). For bytes that are no job the beginning of the JSON is nil: such an entry
+-- stays as it is, so that it can be buried unchanged.
 local function parse(entry)
   if entry:byte(1) == 123 then return 0, 0, 1, nil, nil, '' end
   local attempts, crashes, marks, at = entry:match('^(%d+)%.(%d+)([^{]*)(){')
@@ -226,7 +226,7 @@ local function released(key, entry)
   if id then redis.call('HDEL', prefix_of(key) .. 'job:' .. id, 'consumer', 'tag', 'started') end
 end
 
--- Take a delivery off its owner; false if it is no longer there: that is the fence. The HDEL comes in either
+-- Take a delivery off its owner; false if the owner no longer has it: that is the fence. The HDEL comes in either
 -- case: on Redis 6.2 a script may write at maxmemory only after it has tried to remove something.
 local function settled(inflight, tag)
   local entry = redis.call('HGET', inflight, tag)

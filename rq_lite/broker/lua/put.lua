@@ -6,7 +6,7 @@
 --         5 origin: 0 (a producer), `over <task>` (a running job whose own workers serve this queue: the bound does not
 --         hold for it, only the queue's headroom), or `wait <process> <n> <w>` (a running job that waits for room, as n
 --         other jobs of its process do; w is 1 if it has waited before)  6 n  7… n encoded jobs
---         with a feed also: its field, the value it must have now ('': none), n values (one after each job)
+--         with a feed also: its field, the value it must have now ('': none), n values (what it is once each job is in)
 -- returns {OK, accepted, size, maxsize, bytes, maxbytes} | {STALE} | {UNDECLARED} | {CLOSED} | {MOVED, value of the field}
 -- oom     refused
 -- callers Broker.put
