@@ -78,7 +78,7 @@ def test_a_worker_says_that_a_queue_is_paused_and_when_it_is_not_any_more(lab: L
     operate.resume(lab.broker, "work")
     worker.says("queue 'work' is no longer paused, jobs are taken from it again")
     assert worker.stop() == 0
-    assert worker.said.count("paused") == 1
+    assert worker.said.count("is paused") == 1
 
 
 def test_the_start_is_announced_without_the_password(lab: Lab, private: Callable[..., Server]) -> None:

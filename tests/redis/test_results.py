@@ -418,7 +418,7 @@ def test_a_result_that_is_kept_no_more(
     assert not job.done()
     monkeypatch.setattr(Producing, "kept", lambda *_: None)
     hand.end([tag for tag, _ in hand.take()], detail='"value":' + json.dumps("x" * 400_000))
-    with pytest.raises(JobFailed, match="not kept"):
+    with pytest.raises(JobFailed, match="had expired"):
         job.result(30)
 
 

@@ -317,7 +317,7 @@ def test_what_is_no_package(tmp_path: Path, spoil: Callable[[Path], None], reaso
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("abc-downloading", "still being received"), (".abc", "no name"), ("..", "no name"), ("other", "no such")],
+    [("abc-downloading", "still being received"), (".abc", "not a name"), ("..", "not a name"), ("other", "no such")],
 )
 def test_names_that_are_no_package(tmp_path: Path, name: str, reason: str) -> None:
     deliver(tmp_path, zipped(CONTENT), "abc-downloading")
