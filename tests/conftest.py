@@ -276,14 +276,18 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(f"{seed_of(request.config)} {request.node.name}")
 
 
+def clean() -> dict[str, str]:
+    """This process's environment without settings of rq_lite, and without what changes when output is written."""
+    ours = ("RQ_LITE_", "PYTHONUNBUFFERED")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
 @pytest.fixture
 def environment(server: Server, broker: Broker, tmp_path: Path) -> dict[str, str]:
     """The environment for commands: the test's empty Redis, a temporary home, and the project on the import path."""
     assert broker.url == server.url
-    ours = ("RQ_LITE_", "PYTHONUNBUFFERED")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {
-        **clean,
+        **clean(),
         "RQ_LITE_URL": server.url,
         "RQ_LITE_HOME": str(tmp_path / "home"),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)]),
@@ -324,7 +328,7 @@ class Commands:
 
 @pytest.fixture(scope="session")
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    made = Nursery(tmp_path_factory.mktemp("nursery"))
+    made = Nursery(tmp_path_factory.mktemp("nursery"), clean())
     yield made
     made.end()
 

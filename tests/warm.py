@@ -39,8 +39,9 @@ STREAMS = {"stdin", "stdout", "stderr"}
 class Nursery:
     """One warm interpreter; `start` forks it. It ends with the process that made it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._path = str(folder / "nursery.sock")
+        self._at_start = at_start(environment)
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(self._path)
             listening.listen(128)
@@ -49,6 +50,7 @@ class Nursery:
                 stdin=subprocess.PIPE,
                 pass_fds=[listening.fileno()],
                 cwd=Path(__file__).parents[1],
+                env=environment,
             )
 
     def start(self, argv: list[str], folder: Path, environment: dict[str, str], files: list[int]) -> tuple[Any, int]:
@@ -60,17 +62,18 @@ class Nursery:
         told.sendall(body)
         return told, WORD.unpack(read(told, WORD.size))[0]
 
+    def can_be(self, environment: dict[str, str]) -> bool:
+        """False if a command with this environment needs an interpreter of its own."""
+        return at_start(environment) == self._at_start
+
     def end(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
 
 
-def differs_at_start(environment: dict[str, str]) -> bool:
-    """True if a command with this environment must have an interpreter of its own."""
-    ours = {name: value for name, value in os.environ.items() if name.startswith(AT_START) and name != OF_PATH}
-    wanted = {name: value for name, value in environment.items() if name.startswith(AT_START) and name != OF_PATH}
-    return ours != wanted
+def at_start(environment: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(AT_START) and name != OF_PATH}
 
 
 class Forked:
@@ -186,7 +189,7 @@ def launch(nursery: Nursery | None, *arguments: str, cwd: Path, env: dict[str, s
     """`rq-lite …`: a fork of the nursery where there is one and a fork can be what is asked for."""
     argv = [sys.executable, "-m", "rq_lite", *arguments]
     options = {"stdin": None, "stdout": None, "stderr": None, **options}
-    if nursery is None or options.keys() > STREAMS or differs_at_start(env):
+    if nursery is None or options.keys() > STREAMS or not nursery.can_be(env):
         return subprocess.Popen(argv, cwd=cwd, env=env, text=True, **options)
     return Forked(nursery, argv, cwd=cwd, env=env, **options)
 

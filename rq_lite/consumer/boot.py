@@ -65,6 +65,7 @@ from rq_lite.process.streams import by_line
 from rq_lite.process.subprocesses import STACK, die_with, rss, tell_stacks
 from rq_lite.redis_url import redacted
 
+gc.freeze()  # what was imported stays: no collection needs to look at it
 gc.enable()
 
 log = logging.getLogger("rq_lite.consumer")
