@@ -83,7 +83,13 @@ def with_redis_cli() -> str:
 CALM: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
 hypothesis.settings.register_profile("long", **CALM)
 hypothesis.settings.register_profile("short", max_examples=25, **CALM)
-hypothesis.settings.load_profile("long" if "--long" in sys.argv else "short")  # before test modules are read
+LONG = "--long" in sys.argv  # known before test modules are read
+hypothesis.settings.load_profile("long" if LONG else "short")
+
+
+def examples(count: int) -> hypothesis.settings:
+    """For a test with many parameters: as many examples for each of them, and the usual number in the long form."""
+    return hypothesis.settings() if LONG else hypothesis.settings(max_examples=count)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -46,6 +46,7 @@ class Lazy(click.Group):
         try:
             command: click.Command = importlib.import_module(HOMES.get(name, f"rq_lite.cli.{name}")).command
         finally:
+            gc.freeze()  # modules stay: no collection needs to look at them
             gc.enable()
         return command
 

@@ -41,6 +41,8 @@ def at(lab: Lab, tmp_path: Path) -> Callable[[float], None]:
     (folder / "sitecustomize.py").write_text(SHIFTED)
     lab.environment["PYTHONPATH"] = os.pathsep.join([str(folder), lab.environment["PYTHONPATH"]])
 
+    lab.commands.fresh = True  # interpreters read sitecustomize.py when they start
+
     def set_clock(shift: float) -> None:
         lab.environment["CLOCK_SHIFT"] = f"{shift}"
         lab.commands.environment["CLOCK_SHIFT"] = f"{shift}"

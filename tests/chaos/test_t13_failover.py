@@ -125,7 +125,9 @@ def watched(private: Callable[..., Server], tmp_path: Path) -> Iterator[Watched]
     made.end()
 
 
-@pytest.mark.parametrize("how", ["killed", "stopped", "told"])
+@pytest.mark.parametrize(
+    "how", ["killed", pytest.param("stopped", marks=pytest.mark.long), pytest.param("told", marks=pytest.mark.long)]
+)
 def test_sentinels_make_the_replica_the_primary(
     watched: Watched, lab_at: Callable[[Any], Lab], long: bool, tell: Tell, how: str
 ) -> None:

@@ -46,7 +46,7 @@ def more_fired(broker: Broker, than: int) -> bool:
 @pytest.mark.parametrize("moment", around("fire"))
 def test_of_a_worker_that_fires(scene: Scene, moment: str, action: str) -> None:
     lab = scene.lab
-    slot = lab.broker.plans.clock() // HOUR * HOUR
+    slot = lab.broker.plans.clock() - HOUR // 2  # the next one is far
     plan(lab.broker, HOUR, slot)
     scene.arm([moment], action)
     worker = scene.work("--burst")

@@ -22,7 +22,7 @@ from rq_lite.broker import Broker, Cancelled, Code, Death
 from rq_lite.broker.scheduling import Planned
 from rq_lite.model.message import decode, marked
 from rq_lite.model.outcome import Finished
-from tests.conftest import undocumented, until
+from tests.conftest import LONG, undocumented, until
 from tests.redis.steps import KEY, bury, drop, entry, everything, now_ms, owned, put_by_hand, take
 
 LATER = 3_600_000  # ms: never due in a test
@@ -553,7 +553,7 @@ def test_the_scripts_do_what_the_model_says(broker: Broker, order: str) -> None:
     run_state_machine_as_test(
         Bound,
         settings=settings(
-            max_examples=100 if order == "fifo" else 40,
+            max_examples=(100 if order == "fifo" else 40) // (1 if LONG else 3),
             stateful_step_count=30,
             deadline=None,
             print_blob=True,

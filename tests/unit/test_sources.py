@@ -18,6 +18,7 @@ from rq_lite.errors import SourceError, UsageError
 from rq_lite.feeds.encoding import Encoding
 from rq_lite.feeds.readers import LIMIT, WINDOW, parsed
 from rq_lite.feeds.sources import START, Format, Item, Source, fingerprint, guess, numbers, open_source, same
+from tests.conftest import examples
 
 SMALL = 64  # a limit for lines that small files can exceed
 
@@ -533,6 +534,7 @@ def encoded(text: str, encoding: str, marked: bool = False) -> bytes:
         ("utf-8-sig", "utf-8", True),
     ],
 )
+@examples(8)
 @given(data=st.data())
 def test_a_feed_in_another_encoding_goes_on_exactly_where_it_stopped(
     shared: Path, kind: Format, way: str, encoding: str, bytes_as: str, marked: bool, data: st.DataObject
