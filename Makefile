@@ -6,7 +6,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 UV := build/uv/bin/uv --no-config --system-certs --quiet
 COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --upgrade \
 	--custom-compile-command 'make lock'
-FAST := tests/unit tests/redis
+FAST := --ignore tests/acceptance --ignore tests/chaos
 
 .PHONY: help demo test test-servers test-newest test-oldest chaos check bench map lock clean
 
@@ -28,7 +28,7 @@ test: .venv/ready ## The tests, on one server; SERVERS=all, or some of redis-6.2
 	$(BIN)/pytest --numprocesses 4 --quiet
 
 test-servers: .venv/ready ## The scripts and what calls them, on the other servers that are here
-	SERVERS=others $(BIN)/pytest --numprocesses 4 --quiet tests/redis
+	SERVERS=others $(BIN)/pytest --numprocesses 4 --quiet $(FAST)
 
 test-newest: ## The fast tests with the newest releases of everything
 	$(PYTHON) -m venv --clear build/newest

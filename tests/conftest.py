@@ -111,10 +111,12 @@ def seed_of(config: pytest.Config) -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--long"):
-        left_out = [item for item in items if item.get_closest_marker("long")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+    """Leave out the long forms, if they are not asked for, and with other servers what needs none."""
+    chosen = [item for item in items if LONG or not item.get_closest_marker("long")]
+    if os.environ.get("SERVERS") == "others":
+        chosen = [item for item in chosen if {"server", "program"} & {*getattr(item, "fixturenames", ())}]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -26,7 +26,7 @@ from rq_lite.client.defaults import defaults
 from tests.acceptance.conftest import Lab, children
 from tests.conftest import DURABLE, ROOT, Server, until
 from tests.faults.proxy import Proxy
-from tests.redis.steps import at_maxmemory
+from tests.steps import at_maxmemory
 
 APP = "tests.acceptance.apps.ends"
 

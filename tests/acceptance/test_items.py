@@ -19,7 +19,7 @@ from rq_lite.client.defaults import defaults
 from rq_lite.client.registry import registry
 from tests.acceptance.conftest import Lab
 from tests.conftest import DURABLE, ROOT, Commands, Server, until
-from tests.redis.steps import threads
+from tests.steps import threads
 
 GETTER = "tests.acceptance.apps.getter"
 Getter = Callable[..., "subprocess.Popen[str]"]

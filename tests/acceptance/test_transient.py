@@ -23,7 +23,7 @@ from tests.conftest import DEADLINE, DURABLE, Server, each_server, until
 from tests.faults.mode import Way
 from tests.faults.proxy import Proxy
 from tests.faults.replication import REPLICATED, follow, free_ports, until_replicated
-from tests.redis.steps import at_maxmemory, entry, put, take, threads, waiting
+from tests.steps import at_maxmemory, entry, put, take, threads, waiting
 
 HEALED = 30.0  # seconds: more than the time between two audits of a consumer (AUDIT)
 A_FEW = 3  # connections per second and process

@@ -26,7 +26,7 @@ from tests.acceptance.flow import Flow
 from tests.chaos.conftest import Tell
 from tests.conftest import NEWEST, Server
 from tests.faults.proxy import Proxy
-from tests.redis.steps import entry
+from tests.steps import entry
 
 HEALED = 10.0  # seconds after the end of a silence until jobs are done again
 MARGIN = 1.0  # seconds that a call may take beyond the links' own time

@@ -20,7 +20,7 @@ from tests.acceptance.conftest import Lab
 from tests.chaos.conftest import Tell
 from tests.chaos.test_t16_schedules import fired, plan
 from tests.conftest import until
-from tests.redis.steps import KEY, counter, now_ms, put, take
+from tests.steps import KEY, counter, now_ms, put, take
 
 HOUR = 3600
 LEASE = 2.0

@@ -18,7 +18,7 @@ from rq_lite.broker import Broker, keys
 from tests.acceptance.conftest import Lab
 from tests.chaos.conftest import Tell
 from tests.conftest import ROOT, until
-from tests.redis.steps import blocked, threads
+from tests.steps import blocked, threads
 
 APP = "tests.chaos.jobs"
 BOUND = 100

@@ -21,7 +21,7 @@ from tests.acceptance.flow import Flow
 from tests.chaos.conftest import Tell
 from tests.chaos.measure import Steps, slow_calls, steady, watch_slow_calls
 from tests.conftest import Server
-from tests.redis.steps import KEY, counter, entry, length
+from tests.steps import KEY, counter, entry, length
 
 LONGEST = 5.0  # ms that one call may keep Redis; counted, and told
 OWN_WORK = "local x = 0 for i = 1, 400000 do x = x + i end return x"  # takes about 3 ms, and depends on nothing

@@ -1,0 +1,132 @@
+"""What a supervisor's thread does about consumers that have died."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from rq_lite.broker import Broker, Death, Link, keys
+from rq_lite.duties.duties import Duties
+from rq_lite.duties.reclaim import ConsumerEnd, Reclaimer
+from rq_lite.model.message import decode
+from rq_lite.process.identity import machine, start_of
+from tests.conftest import until
+from tests.steps import KEY, counter, put, take
+
+
+@pytest.fixture
+def gone() -> str:
+    """The id of a consumer whose process has ended, on this machine."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        return f"host.{machine()}:{process.pid}:{start_of(process.pid)}:{os.urandom(8).hex()}"
+
+
+@pytest.fixture
+def duties(broker: Broker, link: Link, gone: str) -> Iterator[Duties]:
+    """Of a worker that knows queue "q", where the consumer has left two jobs."""
+    broker.puts.declare("q", 1000, 0)
+    broker.takes.register("q", gone, link=link)
+    put(broker, 1, 2)
+    take(broker, link, 2, consumer=gone)
+    made = Duties(broker, "w", {}, None)
+    yield made
+    made.stop()
+
+
+def waiting_again(broker: Broker) -> dict[int, int]:
+    """The jobs that wait: number to crashes."""
+    found = [decode(raw) for raw in broker.read(("LRANGE", KEY.pending, 0, -1))[0]]
+    return {int(message.id): crashes for message, _, crashes in found}
+
+
+def until_announced(broker: Broker) -> None:
+    """Whatever the thread does first has been done."""
+    until(lambda: broker.read(("EXISTS", keys.worker("w")))[0], "the worker has announced itself")
+
+
+def test_a_strangers_jobs_are_reclaimed_at_once_and_all_charged(broker: Broker, duties: Duties) -> None:
+    duties.start(["q"])
+    until(lambda: counter(broker, "reclaimed") == 2, "both jobs wait again")
+    assert waiting_again(broker) == {1: 1, 2: 1}
+
+
+def test_an_own_consumer_that_died_is_left_to_whoever_knows_who_is_to_blame(
+    broker: Broker, duties: Duties, gone: str
+) -> None:
+    duties.born(gone)
+    duties.start(["q"])
+    until_announced(broker)
+    assert counter(broker, "reclaimed") == 0
+    duties.died(ConsumerEnd(gone, Death("was killed by signal 11", "all"), ("q", 2)))
+    until(lambda: counter(broker, "reclaimed") == 2, "both jobs wait again")
+    assert waiting_again(broker) == {1: 0, 2: 1}
+
+
+def test_between_the_dead_there_is_time_for_the_living(broker: Broker) -> None:
+    """However many have died, each with a few jobs only."""
+    broker.puts.declare("q", 1000, 0)
+    dead = [f"dead{number}" for number in range(3)]
+    for number, consumer in enumerate(dead):
+        with closing(broker.link()) as link:
+            broker.takes.register("q", consumer, link=link)
+            put(broker, number)
+            take(broker, link, 1, consumer=consumer)
+    broker.read(("ZADD", KEY.consumers, *[word for consumer in dead for word in (1, consumer)]))
+    times: list[int] = []
+    reclaimer = Reclaimer(broker, between=lambda: times.append(counter(broker, "reclaimed")))
+    for _ in range(2):
+        reclaimer.reclaim_expired(["q"])
+    assert {1, 2, 3} <= set(times)
+
+
+def test_an_error_in_one_role_stops_no_other(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    turns: list[str] = []
+
+    def fails() -> None:
+        turns.append("fails")
+        raise ValueError("of one role")
+
+    duties = Duties(broker, "w", {}, None, chores=[(0.01, fails), (0.01, lambda: turns.append("goes on"))])
+    duties.start(["q"])
+    until(lambda: min(turns.count("fails"), turns.count("goes on")) > 2, "both have had turns")
+    until_announced(broker)
+    duties.stop()
+    assert "a duty failed; the others go on" in caplog.text
+    assert "of one role" in caplog.text
+
+
+def test_a_worker_says_once_that_a_queue_has_a_newer_format(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not taken for one that is paused, nor for work that nobody does."""
+    for name in ("newer", "q"):
+        broker.puts.declare(name, 1000, 0)
+        broker.puts.put(name, [b"{}"])
+    broker.read(("HSET", "rq:{newer}:meta", "format", 2), ("LPUSH", "rq:{newer}:suspects", "{}"))
+    duties = Duties(broker, "w", {}, None)
+    duties._queues[:] = ["newer", "q"]
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            duties._leases.renew()
+    (said,) = [line.message for line in caplog.records]
+    assert said.startswith("queue 'newer' has a newer format: ")
+    assert said.endswith("nothing is taken from it here, other queues are served")
+    assert duties.suspects == 0
+
+
+def test_a_queue_of_a_newer_format_does_not_keep_a_burst_from_its_end(broker: Broker) -> None:
+    broker.puts.declare("newer", 1000, 0)
+    broker.puts.put("newer", [b"{}"])
+    ended: list[bool] = []
+    duties = Duties(broker, "w", {}, lambda: ended.append(True))
+    duties._queues[:] = ["newer"]
+    duties._look_whether_drained()
+    assert not ended
+    broker.read(("HSET", "rq:{newer}:meta", "format", 2))
+    duties._leases.renew()
+    duties._look_whether_drained()
+    assert ended
