@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import pytest
 import redis
@@ -118,6 +118,27 @@ def test_what_has_ended_is_settled_with_the_next_take(driver: Driver, broker: Br
     driver.end(1)
     assert exchange(driver, 1) == (1, True)
     assert (driver.here(), settled(broker)) == ([2, 3], (1, 2, 0))
+
+
+def test_what_ends_while_an_exchange_is_under_way_is_acked_by_the_next(
+    driver: Driver, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert exchange(driver, 2) == (2, True)
+    driver.end(1)
+    takes = driver.session._broker.takes
+    ask = takes.exchange
+
+    def meanwhile(*arguments: Any) -> Sequence[Taken]:
+        replies = ask(*arguments)
+        driver.end(2)
+        return replies
+
+    monkeypatch.setattr(takes, "exchange", meanwhile)
+    exchange(driver, 0)
+    monkeypatch.undo()
+    assert settled(broker) == (1, 1, 0)
+    exchange(driver, 0)
+    assert settled(broker) == (2, 0, 0)
 
 
 def test_jobs_of_an_answer_that_was_lost_begin_with_the_next_request(
