@@ -21,11 +21,14 @@ from rq_lite.broker import Broker, Code, Taken, newer_format
 from rq_lite.broker.deliveries import Deliveries
 from rq_lite.broker.session import Session
 from rq_lite.client.bell import BLOCK, Bell
+from rq_lite.client.registry import registry, says_of
 from rq_lite.client.shelf import Delivery, Shelf
 from rq_lite.errors import BrokerUnsuitable, RqLiteError, ShutDown
 from rq_lite.errors import QueueEmpty as Empty
 from rq_lite.logs import RateLimitedLog
-from rq_lite.model.retry import Report
+from rq_lite.model import completion
+from rq_lite.model.message import is_tracked
+from rq_lite.model.retry import Failure, Report
 from rq_lite.process.reentry import alone, interrupts
 
 log = logging.getLogger("rq_lite.leasing")
@@ -83,6 +86,7 @@ class Getter:
         self._of = Deliveries(queue)
         self._session = Session(broker, consumer, [self._of], self._shelf, RateLimitedLog(log), declare)
         self._consumer = consumer
+        self._puts = completion.Puts(says_of(registry.tasks), broker.core.seal)
         self._waiting = 0  # threads in `get`
         self._acked_at = 0.0  # when the first of the acks was noted
         self._left = False  # `leave` was called
@@ -229,12 +233,16 @@ class Getter:
         if interrupts(self._talk):
             return
         with contextlib.suppress(Closed), alone(self._talk):
-            if self._of.acks:
+            if self._of.acks or self._of.outcomes:
                 self._exchange(0)
 
     def _done(self, one: Delivery) -> None:
         """Settle it with the next exchange. The caller holds `_guard`."""
         if self._shelf.drop(one) and not one.disowned:
+            if is_tracked(one.message):  # a task's job: its result is None, as no function was called
+                ended = completion.done(one.message, self.queue, 1, b"null", self._puts)
+                self._of.outcomes.append((one.tag, ended))
+                return
             if not self._of.acks:
                 self._acked_at = time.monotonic()
             self._of.acks.append(one.tag)
@@ -249,11 +257,13 @@ class Getter:
 
     def bury(self, one: Delivery, error: BaseException) -> None:
         """Bury an item that cannot be read."""
-        report = Report(one.message.id, None, f"{type(error).__name__}: {error}", consumer=self._consumer)
+        failure = Failure(f"{type(error).__name__}: {error}")
+        report = Report(one.message.id, None, failure.error, consumer=self._consumer)
+        outcome = completion.buried(one.message, self.queue, 1, failure, report.buried(), self._puts)
         with contextlib.suppress(Closed), alone(self._talk):
             with self._guard:
                 if self._shelf.drop(one) and not one.disowned:
-                    self._of.outcomes.append((one.tag, report.buried()))
+                    self._of.outcomes.append((one.tag, outcome))
             self._settle_undecodable()
 
     def give_all_back(self, patience: float | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,16 @@ class Registry:
 
 
 registry = Registry()
+
+
+def says_of(tasks: Mapping[str, Task[Any, Any]]) -> Callable[[str], dict[str, Any]]:
+    """A function from a task's name to the fields that its puts add to the message: none if it is unknown here."""
+
+    def says(name: str) -> dict[str, Any]:
+        task = tasks.get(name)
+        return {} if task is None else task.says
+
+    return says
 
 
 def where(function: Callable[..., object]) -> str:

@@ -23,6 +23,7 @@ import msgspec
 
 from rq_lite.client.current import CurrentJob, current_job, given
 from rq_lite.client.middleware import JobEvent, WorkerEvent, emit, registered
+from rq_lite.client.registry import says_of
 from rq_lite.client.task import Task
 from rq_lite.errors import JobTimeout
 from rq_lite.model import completion
@@ -172,11 +173,10 @@ class Outcomes:
         max_result: int,
         emit: Callable[[str, JobEvent | WorkerEvent], None] = emit,
     ) -> None:
-        self._tasks = tasks
         self._consumer = consumer
         self._max_result = max_result
         self._emit = emit
-        self._puts = completion.Puts(self._says, seal)
+        self._puts = completion.Puts(says_of(tasks), seal)
 
     def returned(
         self, attempt: Attempt, task: Task[Any, Any], result: Any, *, is_json: bool = False
@@ -231,8 +231,3 @@ class Outcomes:
 
     def _buried(self, attempt: Attempt, begun: int, failure: Failure, outcome: Finished) -> Finished:
         return completion.buried(attempt.message, attempt.queue, begun, failure, outcome, self._puts)
-
-    def _says(self, name: str) -> dict[str, Any]:
-        """The fields that a put of this task adds to the message; none if this process does not know the task."""
-        task = self._tasks.get(name)
-        return {} if task is None else task.says

@@ -536,6 +536,32 @@ def test_getting_a_task_s_job_gives_the_job(queue: Queue) -> None:
     assert queue.get() == Job(id=job.id, queue="q", task="t", args=(1,), kwargs={"b": 2})
 
 
+@pytest.mark.parametrize("settle", ["task_done", "lease", "loop"])
+def test_a_tracked_job_that_is_got_ends_with_a_result_and_its_callbacks(queue: Queue, settle: str) -> None:
+    @queue.task(name="told")
+    def told(ended: Any) -> None: ...
+
+    @queue.task(name="kept", result_ttl=60, on_done=told)
+    def kept(n: int) -> int: ...  # type: ignore[empty-body]
+
+    job = kept.put(1)
+    if settle == "task_done":
+        assert queue.get().id == job.id
+        queue.task_done()
+    elif settle == "lease":
+        with queue.lease() as got:
+            assert got.id == job.id
+    else:
+        for got in queue:
+            if got.task == "told":
+                break
+    assert job.result(timeout=10) is None
+    callback = queue.get()  # left by a loop, it has gone back
+    assert (callback.task, callback.args[0]["state"], callback.args[0]["id"]) == ("told", "done", job.id)
+    queue.task_done()
+    queue.join()
+
+
 def test_items_taken_ahead_are_this_process_s_for_a_moment(
     queue: Queue, broker: Broker, others: Callable[[int], list[int]]
 ) -> None:
