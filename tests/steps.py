@@ -38,10 +38,16 @@ def put_by_hand(
     delay: int = 0,
     again: bool = False,
     entry: Callable[[int], bytes] = entry,
+    feed: Sequence[str] = (),
 ) -> list[Any]:
-    """The script's reply to producer "p"; `again`: as a put is repeated after a lost answer."""
-    names = (KEY.pending, KEY.scheduled, KEY.meta, KEY.bell, KEY.room, KEY.producer("p"), KEY.alarm)
-    return broker.core.run("put", names, sequence, 60_000, 2 * again, delay, 0, len(numbers), *map(entry, numbers))
+    """The script's reply to producer "p"; `again`: as a put is repeated after a lost answer.
+
+    `feed`: the field of feed "f", the value that it must have now, and its value once each job is in.
+    """
+    names: tuple[str, ...] = KEY.pending, KEY.scheduled, KEY.meta, KEY.bell, KEY.room, KEY.producer("p"), KEY.alarm
+    names += (KEY.feed("f"),) if feed else ()
+    entries = [*map(entry, numbers)]
+    return broker.core.run("put", names, sequence, 60_000, 2 * again, delay, 0, len(entries), *entries, *feed)
 
 
 def take(broker: Broker, link: Link, want: int, acks: Sequence[int] = (), consumer: str = "c") -> Taken:

@@ -85,6 +85,13 @@ def test_the_bound_in_bytes_counts_the_encoded_jobs(broker: Broker) -> None:
     assert waiting(broker) == [1, 2, 3]
 
 
+def test_bytes_that_were_miscounted_do_not_outlast_an_empty_queue(broker: Broker) -> None:
+    broker.puts.declare("q", 10, 2 * SIZE)
+    broker.read(("HSET", KEY.meta, "bytes", 100 * SIZE))  # as after an entry that was removed by hand
+    assert put(broker, 1).accepted == 1
+    assert state(broker).bytes == SIZE
+
+
 def test_a_queue_without_bounds_takes_what_comes(broker: Broker) -> None:
     operate.configure(broker, "q", maxsize=0, maxbytes=0)
     for start in range(0, 3000, 1000):
@@ -246,6 +253,15 @@ def test_a_put_repeats_itself_when_the_answer_is_lost(server: Server) -> None:
     assert not cuts
     assert waiting(broker) == [1, 2]
     broker.close()
+
+
+def test_a_put_that_its_feed_refused_is_not_put_late_once_the_feed_is_back(broker: Broker) -> None:
+    mark = ("at", "", "20")
+    assert broker.puts.mark_feed("q", "f", [("at", "", "10")]) == 1
+    assert put_by_hand(broker, 1, [11], again=True, feed=mark)[:2] == [Code.MOVED, b"10"]
+    assert broker.puts.mark_feed("q", "f", [("at", "10", "")]) == 1
+    assert put_by_hand(broker, 1, [11], feed=mark)[:2] == [Code.OK, 0]
+    assert waiting(broker) == []
 
 
 @pytest.mark.parametrize("refuse", ["full", "closed", "unknown"])

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from rq_lite import Queue
-from rq_lite.broker import Acks, Broker, Code, Death, Taken
+from rq_lite.broker import Acks, Broker, Code, Death, Taken, session
 from rq_lite.broker.deliveries import Deliveries
 from rq_lite.broker.session import Session
 from rq_lite.client import leases
@@ -118,6 +118,16 @@ def test_what_has_ended_is_settled_with_the_next_take(driver: Driver, broker: Br
     driver.end(1)
     assert exchange(driver, 1) == (1, True)
     assert (driver.here(), settled(broker)) == ([2, 3], (1, 2, 0))
+
+
+def test_after_an_error_the_next_look_comes_soon(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that was on its way may take effect after the reconcile."""
+    monkeypatch.setattr(session, "SOON", -1.0)
+    exchange(driver, 1)
+    driver.session.reconcile()
+    assert not driver.session.audit_due
+    driver.session.reconcile(lost=True)
+    assert driver.session.audit_due
 
 
 def test_what_ends_while_an_exchange_is_under_way_is_acked_by_the_next(
