@@ -18,6 +18,7 @@ from rq_lite.cli.dead import end, fullness, jobs_, now_of, opened, oversized, qu
 from rq_lite.cli.dead_view import shortened, text_of
 from rq_lite.cli.listing import as_lines, put_out
 from rq_lite.cli.text import plain
+from rq_lite.errors import UsageError
 from rq_lite.model.states import State
 from rq_lite.model.unreadable import UNREADABLE
 
@@ -75,6 +76,8 @@ def list_jobs(
     A table on a terminal; on a pipe a line per job, with tabs between the columns.
     """
     if page is not None:
+        if not limit:
+            raise UsageError("--page counts pages of --limit jobs, and --limit 0 has no pages: leave one of them out")
         offset += (page - 1) * limit
     with opened(url, names + queues, quiet=as_json) as (broker, asked):
         wanted = [state for state in jobs.PLACES if not states or state.value in states]

@@ -71,6 +71,7 @@ def test_pages(lab: Lab) -> None:
     assert [row[0] for row in listed(lab, "-q", "work", "--limit", "2", "--page", "3")] == ["0004", "0005"]
     assert [row[0] for row in listed(lab, "work", "--limit", "3", "--offset", "248")] == ["0248", "0249", "s0"]
     assert len(listed(lab, "--limit", "0")) == 257
+    assert "leave one of them out" in run(lab, "list", "--limit", "0", "--page", "2", code=2)
     assert [row[0] for row in listed(lab, "--task", f"{APP}:other", "--limit", "2", "--page", "2")] == ["o2", "o3"]
     done = lab.commands.run("jobs", "list", "--limit", "7")
     assert done.stderr == "250 more; --page N, --offset N or --limit 0 shows them\n"
