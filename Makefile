@@ -25,10 +25,10 @@ demo: .venv/ready ## The main job in 15 seconds: a fast producer, a bounded queu
 	$(BIN)/rq-lite demo
 
 test: .venv/ready ## The tests, on one server; SERVERS=all, or some of redis-6.2,path,valkey-9.1
-	$(BIN)/pytest --numprocesses 4 --quiet
+	$(BIN)/pytest --numprocesses 4 --dist worksteal --quiet
 
 test-servers: .venv/ready ## The scripts and what calls them, on the other servers that are here
-	SERVERS=others $(BIN)/pytest --numprocesses 4 --quiet $(FAST)
+	SERVERS=others $(BIN)/pytest --numprocesses 4 --dist worksteal --quiet $(FAST)
 
 test-newest: ## The fast tests with the newest releases of everything
 	$(PYTHON) -m venv --clear build/newest
