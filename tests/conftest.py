@@ -83,7 +83,10 @@ def with_redis_cli() -> str:
 CALM: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
 hypothesis.settings.register_profile("long", **CALM)
 hypothesis.settings.register_profile("short", max_examples=25, **CALM)
-LONG = "--long" in sys.argv  # known before test modules are read
+# Known before test modules are read; in the environment for the processes of pytest-xdist.
+if "--long" in sys.argv:
+    os.environ["TESTS_LONG"] = "1"
+LONG = "TESTS_LONG" in os.environ
 hypothesis.settings.load_profile("long" if LONG else "short")
 
 

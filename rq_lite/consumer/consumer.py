@@ -95,7 +95,8 @@ class Consumer:
         self._deliveries = self._session.deliveries
         self._cancelling = Cancellations(broker, self._slots, self._session.link, self._finished)
         self._news = Event()  # something has changed for the exchange
-        self._dry = False  # the last take came up short, and no bell has rung since
+        self._dry = False  # the last take came up short, and no bell has rung since it was sent
+        self._rings = 0  # of the bell, so far
         self._hungry = Event()  # listen for the bell
         self._doubt: Exception | None = None  # the listener was cut off: the exchanger's connection may be dead, too
         self._leaving = False
@@ -259,10 +260,12 @@ class Consumer:
                 self._hungry.clear()  # else the listener would get back the token that it hands on, again and again
             return False
         self._hungry.clear()
+        rings = self._rings
         came, complete = self._session.exchange(
             [self._deliveries[queue] for queue in self._order()] if want else acking, want
         )
-        self._dry = complete and came < want
+        # A bell that rang meanwhile may be for a job that was put after Redis had answered.
+        self._dry = complete and came < want and rings == self._rings
         self._show(came)
         return True
 
@@ -350,6 +353,7 @@ class Consumer:
                     self._doubt = error
                     link.close()
                     gevent.sleep(random.uniform(0.05, 1.0))
+                self._rings += 1
                 self._dry = False
                 self._hungry.clear()
                 self._news.set()

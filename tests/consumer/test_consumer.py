@@ -349,6 +349,52 @@ def test_results_of_which_redis_cannot_hear_hold_up_a_stop_no_longer_than_the_la
     assert len(broker.takes.inflight("q", "c")) == 1  # to be reclaimed
 
 
+class PutMeanwhile(Unheard):
+    """When the first job is acked, and that exchange takes nothing, another is put before the answer arrives."""
+
+    listening = False
+    token = False
+    put = False
+
+    def wait_bell(self, queues: Sequence[str], seconds: float, link: Link) -> str | None:
+        self.listening = True
+        while not self.token:
+            gevent.sleep(0.001)
+        self.token = False
+        return "q"
+
+    def exchange(self, consumer: str, queues: Sequence[Acks], want: int, link: Link) -> list[Taken]:
+        found = super().exchange(consumer, queues, want, link)
+        if queues[0].acks and not self.put:
+            assert not found[0].jobs
+            self.put = self.token = True
+            self._puts.put("q", [b"{2}"])
+            while self.token:  # the greenlet that listens hears of it first
+                gevent.sleep(0.001)
+        return found
+
+
+def test_a_job_that_is_put_while_an_exchange_finds_nothing_is_taken_at_once(broker: Broker) -> None:
+    ran: list[bytes] = []
+
+    def run(slot: Slot[Deliveries], entry: bytes) -> Outcome:
+        ran.append(entry)
+        while not changed.takes.listening:
+            gevent.sleep(0.001)
+        if len(ran) == 2:
+            consumer.stop()
+        return None
+
+    changed = Changed(broker, PutMeanwhile)
+    changed.puts.declare("q")
+    changed.puts.put("q", [b"{1}"])
+    consumer = Consumer(changed, "c", Order({"q": 1.0}, strict=True), board(2), run, grace=1.0)
+    with gevent.Timeout(10):
+        consumer.run()
+    changed.close()
+    assert ran == [b"{1}", b"{2}"]
+
+
 class LosesTheBell(Unheard):
     """Who listens loses its connection, once."""
 
