@@ -119,6 +119,7 @@ class QueueKeys:
         return f"{self.prefix}inbox:{client}"
 
 
+@lru_cache(maxsize=256)  # most calls repeat the keys of an earlier one
 def guarded(names: tuple[str, ...]) -> tuple[str, ...]:
     """The keys of a script's call and, last, the guard of each queue among them.
 
