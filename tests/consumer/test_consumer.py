@@ -300,6 +300,12 @@ def test_with_redis_away_jobs_have_their_grace_time_and_are_told(
     assert seconds >= 0.2
 
 
+def stop_after_a_try(broken: GoesAway, consumer: Consumer) -> None:
+    while not broken.tries:
+        gevent.sleep(0.001)
+    consumer.stop()
+
+
 @pytest.mark.parametrize("told", ["while it pauses", "before"])
 def test_a_stop_waits_for_no_pause_between_tries(
     consumer_that: Callable[..., tuple[GoesAway, Consumer]], monkeypatch: pytest.MonkeyPatch, told: str
@@ -312,13 +318,8 @@ def test_a_stop_waits_for_no_pause_between_tries(
         if told == "before":
             consumer.stop()
         else:
-            gevent.spawn(stop_when_it_pauses, broken, consumer)
+            gevent.spawn(stop_after_a_try, broken, consumer)
         gevent.sleep(NEVER_ENDS)
-
-    def stop_when_it_pauses(broken: GoesAway, consumer: Consumer) -> None:
-        while not broken.tries:
-            gevent.sleep(0.001)
-        consumer.stop()
 
     broken, consumer = consumer_that(run, grace=0.1)
     with gevent.Timeout(20):
@@ -336,11 +337,6 @@ def test_results_of_which_redis_cannot_hear_hold_up_a_stop_no_longer_than_the_la
     def run(broken: GoesAway, consumer: Consumer) -> None:
         broken.away = True
         gevent.spawn(stop_after_a_try, broken, consumer)
-
-    def stop_after_a_try(broken: GoesAway, consumer: Consumer) -> None:
-        while not broken.tries:
-            gevent.sleep(0.001)
-        consumer.stop()
 
     broken, consumer = consumer_that(run, grace=0.1)
     with gevent.Timeout(20):
