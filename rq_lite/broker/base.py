@@ -162,8 +162,10 @@ class Core:
     # -- running a script or command
 
     def run(self, name: str, keys_: tuple[str, ...], *args: Any, link: Link | None = None) -> list[Any]:
-        until = self.until()
-        self.ready(until)
+        until = 0.0
+        if self.scripts is None or link is None:
+            until = self.until()
+            self.ready(until)
         assert self.scripts is not None
         script = self.scripts[name]
         if link is not None:
@@ -189,12 +191,14 @@ class Core:
 
     def patiently(self, attempt: Callable[[], T], link: Link, until: float) -> T:
         """Try once, and again after transient errors, with growing pauses of random length, until patience is over."""
-        unknown = False
-        for pause in pauses():
+        unknown, pausing = False, None
+        while True:
             failure: BrokerError | None = None
             try:
                 return attempt()
             except REDIS_ERRORS as error:
+                pausing = pausing or pauses()
+                pause = next(pausing)
                 # Once an answer was lost, only an answer to the same step can tell what was done.
                 unknown = unknown or (is_lost(error) and link.asked)
                 link.close()
@@ -208,7 +212,6 @@ class Core:
             if failure is not None:  # raised here, without redis-py's error as its context: that may hold a password
                 raise failure
             time.sleep(pause)
-        raise AssertionError("pauses never end")
 
     def _say_away(self, error: BaseException, until: float) -> None:
         """Log the error now and then, for all callers: else a program that puts would hang without a word."""

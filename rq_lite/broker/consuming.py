@@ -17,7 +17,7 @@ from rq_lite.broker.link import LONGEST_BLOCK, Link
 from rq_lite.broker.producing import Producing
 from rq_lite.broker.reading import Reading
 from rq_lite.broker.replies import Acks, Taken
-from rq_lite.broker.scripts import Code
+from rq_lite.broker.scripts import CODES, Code
 from rq_lite.broker.transient import REDIS_ERRORS
 from rq_lite.errors import BrokerOutOfMemory
 from rq_lite.model.names import encoded_id
@@ -57,7 +57,7 @@ class Consuming:
             emit.exchange_begins(consumer, lanes, want, link)
         try:
             reply = self._core.run("exchange", tuple(names), *args, link=link)
-            replies = [Taken(Code(code), *rest) for code, *rest in reply]
+            replies = [Taken(CODES[code], *rest) for code, *rest in reply]
             for lane, taken in zip(lanes, replies, strict=True):
                 if taken.jobs == [None]:
                     taken.jobs[:] = [job for _, job in self._owned(lane.queue, consumer, [taken.tag + 1], link)]

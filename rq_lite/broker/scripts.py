@@ -39,6 +39,9 @@ class Code(enum.IntEnum):
     NEWER = -7  # the queue's entries may carry marks that this version does not know: it touches none
 
 
+CODES = {code.value: code for code in Code}  # `Code(number)` takes two calls
+
+
 class Script:
     """One script, for servers that know script flags (Redis 7 and newer) and for older ones."""
 

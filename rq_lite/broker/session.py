@@ -111,13 +111,12 @@ class Session:
         Returns how many came, and whether every queue has given all it could: then nothing more waits just now.
         """
         self._begin(want > 0)
-        sent = [some.acks[:MOST] for some in of]
-        acks = [Acks(some.queue, tags) for some, tags in zip(of, sent, strict=True)]
+        acks = [Acks(some.queue, some.acks[:MOST]) for some in of]
         self.unsure = True
         replies = self._broker.takes.exchange(self.consumer, acks, want, self.link)
         came, complete = 0, True
-        for some, tags, taken in zip(of, sent, replies, strict=True):
-            del some.acks[: len(tags)]
+        for some, sent, taken in zip(of, acks, replies, strict=True):
+            del some.acks[: len(sent.acks)]
             if taken.stale:
                 self._note_stale(some, taken.stale)
             if taken.code is Code.NEWER:

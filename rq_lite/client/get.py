@@ -192,7 +192,7 @@ class Getter:
             if not self._shelf.empty:
                 return
         self._surely(lambda: self._session.isolate(self._of))
-        self._settle_undecodable()
+        self._surely(self._session.settle)  # what could not be read
 
     def _wait(self, seconds: float, drained: bool) -> None:
         """Wait until there may be an item."""
@@ -264,7 +264,7 @@ class Getter:
             with self._guard:
                 if self._shelf.drop(one) and not one.disowned:
                     self._of.outcomes.append((one.tag, outcome))
-            self._settle_undecodable()
+            self._surely(self._session.settle)
 
     def give_all_back(self, patience: float | None = None) -> None:
         """Give back all items: those got and not settled, those taken ahead, and those on their way back already."""
@@ -314,7 +314,8 @@ class Getter:
 
     def _exchange(self, want: int, patience: float | None = None) -> Taken:
         def attempt() -> None:
-            self._session.settle()
+            if self._of.outcomes:
+                self._session.settle()
             self._session.exchange([self._of], want)
 
         self._surely(attempt, patience)
@@ -325,12 +326,9 @@ class Getter:
             raise BrokerUnsuitable(newer_format(self.queue))
         if self._session.audit_due:
             self._surely(self._session.reconcile, patience)
-        self._settle_undecodable(patience)
-        return reply
-
-    def _settle_undecodable(self, patience: float | None = None) -> None:
-        if self._of.outcomes:
+        if self._of.outcomes:  # entries that could not be read
             self._surely(self._session.settle, patience)
+        return reply
 
     def _surely(self, step: Callable[[], T], patience: float | None = None) -> T:
         """Run one step, retrying transient errors; the session reconciles first if the last outcome is unknown.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 from rq_lite.broker import Taken
@@ -129,12 +129,11 @@ class Shelf:
     def took(self, of: Deliveries, taken: Taken) -> None:
         self._answer = taken
         if taken.jobs:
-            self.adopt(of, [(taken.tag + n, entry) for n, entry in enumerate(taken.jobs, 1)])
+            self.adopt(of, enumerate(taken.jobs, taken.tag + 1))
 
-    def adopt(self, of: Deliveries, found: list[tuple[int, bytes]]) -> None:
-        read = [self._read(of, tag, entry) for tag, entry in found]
+    def adopt(self, of: Deliveries, found: Iterable[tuple[int, bytes]]) -> None:
+        ready = [one for tag, entry in found if (one := self._read(of, tag, entry)) is not None]
         with self.guard:
-            ready = [one for one in read if one is not None]
             self.ready += ready
             self._arrived(len(ready))
 

@@ -19,7 +19,7 @@ def interrupts(lock: threading.RLock) -> bool:
 
 def alone(lock: threading.RLock) -> threading.RLock:
     """The lock, for a `with`. Raises UsageError if the calling thread holds it already."""
-    if interrupts(lock):
+    if lock._is_owned():  # type: ignore[attr-defined]
         raise UsageError(
             "a get (or task_done, lease, close) interrupts another one in the same thread, as in a signal handler or "
             "__del__, and would wait for itself: set a flag there, and make the call after the handler has returned"
