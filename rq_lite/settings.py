@@ -6,6 +6,7 @@ pyproject.toml > default.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -59,7 +60,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     # The embedded Redis; None: the user's data folder, and a program that is looked for.
-    home: Annotated[str | None, Setting("data folder of the embedded Redis", default="`~/.local/share/rq_lite`")] = None
+    home: Annotated[
+        str | None,
+        Setting(
+            "data folder of the embedded Redis (`$XDG_DATA_HOME/rq_lite`, where that is set)",
+            default="`~/.local/share/rq_lite`",
+        ),
+    ] = None
     redis_server: Annotated[
         str | None,
         Setting(
@@ -102,7 +109,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     wait: Annotated[
         float | None,
         Setting(
-            "a put gives up after this time without room (`rq-lite produce` waits for ever, unless `--wait`)",
+            "a put gives up after this time without room (`rq-lite produce` waits for ever, unless `--wait`); "
+            "`null`: never",
             least=0,
         ),
     ] = 600.0
@@ -193,8 +201,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
+            value = getattr(self, name)
+            try:
+                msgspec.convert(value, FIELD_TYPES[name])
+            except msgspec.ValidationError:
+                raise UsageError(
+                    f"{name} must be {KINDS[FIELD_TYPES[name]]}, not {fit_to_show(name, value)!r}"
+                ) from None
             if setting.least is not None:
-                check_number(name, getattr(self, name), setting.least, setting.most)
+                check_number(name, value, setting.least, setting.most)
         keys_of(self.secret)
 
     def __repr__(self) -> str:
@@ -212,7 +227,7 @@ def fit_to_show(name: str, value: Any) -> Any:
         return value if value is None or isinstance(value, (int, float)) else "***"
     if name == "url" or LIKELY.match(value):
         return redact(value)
-    return "***" if FIELD_TYPES.get(name) in KINDS and re.search("[:@/=]", value) else value
+    return "***" if FIELD_TYPES.get(name) in NUMBERS and re.search("[:@/=]", value) else value
 
 
 def is_utf8(text: str) -> bool:
@@ -312,11 +327,15 @@ def checked(values: Mapping[str, Any], where: str, *, strict: bool) -> dict[str,
     for name, value in values.items():
         if isinstance(value, str) and not is_utf8(value):
             raise UsageError(f"{where}: {name} = {fit_to_show(name, value)!r}: must be text in UTF-8")
-        try:
+        if value == "" and SETTINGS[name].empty:
+            raise UsageError(f"{where}: {name} is empty: leave it out, or {SETTINGS[name].empty}")
+        typed[name] = value
+        with contextlib.suppress(msgspec.ValidationError):  # Settings says what is wrong
             typed[name] = msgspec.convert(value, FIELD_TYPES[name], strict=strict)
-        except msgspec.ValidationError as error:
-            shown = repr(fit_to_show(name, value))
-            raise UsageError(f"{where}: {name} = {shown}: {error}") from None
+        try:
+            Settings(**{name: typed[name]})
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from None
     return typed
 
 
@@ -324,7 +343,8 @@ FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
 FIELD_TYPES = {name: field.type.__origin__ for name, field in FIELDS.items()}
 SETTINGS: dict[str, Setting] = {name: field.type.__metadata__[0] for name, field in FIELDS.items()}
 VARIABLES = {name: ENV_PREFIX + name.upper() for name in FIELD_TYPES}
-KINDS = {int: "a whole number", float: "a number", float | None: "a number, or null"}
+KINDS = {int: "a whole number", float: "a number", float | None: "a number, or null", str | None: "text"}
+NUMBERS = KINDS.keys() - {str | None}
 NEAR = 0.8  # how alike two names are from which on one may be a misspelling of the other; 1: the same
 
 

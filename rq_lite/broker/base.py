@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,9 +15,9 @@ from typing import Any, TypeVar
 import redis
 
 from rq_lite import events
-from rq_lite.broker import former
+from rq_lite.broker import former, tcp
 from rq_lite.broker.address import Address
-from rq_lite.broker.link import LONGEST_BLOCK, Link, Links, left
+from rq_lite.broker.link import LONGEST_BLOCK, Link, Links, check_may_wait, left
 from rq_lite.broker.scripts import Script, load
 from rq_lite.broker.transient import REDIS_ERRORS, explained, is_lost, is_transient
 from rq_lite.embedded.program import OLDEST
@@ -91,6 +92,8 @@ class Core:
     def _open(self, until: float) -> None:
         events.begin("producer")  # unless this process has begun with another role
         if self._url is None:
+            if tcp.is_patched():
+                check_may_wait(sys.modules["gevent"])
             self._use(attach(self.settings, say=None if self._quiet else announce))
         with self.links.lend() as link:
             info, *old = self.patiently(lambda: greeted(link), link, until)

@@ -130,6 +130,15 @@ def left(until: float) -> float:
     return max(0.0, until - time.monotonic()) + ANSWER
 
 
+def check_may_wait(gevent: Any) -> None:
+    """Raises UsageError in gevent's event loop: gevent itself refuses to wait there only once Redis has the command."""
+    if gevent.getcurrent() is gevent.get_hub():
+        raise UsageError(
+            "this was called in gevent's event loop (as by a signal handler), which cannot wait for Redis; "
+            "nothing was done: call it with gevent.spawn(…)"
+        )
+
+
 class Pool:
     """Free links, and the callers that wait for one."""
 
@@ -194,7 +203,7 @@ class Links:
     def borrow(self, until: float | None = None) -> Link:
         """A link for the caller alone, until `give_back`. Raises BrokerUnavailable if none is free until patience ends.
 
-        Raises UsageError in gevent's event loop: gevent itself refuses to wait there only once Redis has the command.
+        Raises UsageError in gevent's event loop.
         """
         link = self.borrow_within(None if until is None else left(until))
         if link is None:
@@ -207,11 +216,8 @@ class Links:
         """Like `borrow`; None if no link was free within `seconds`."""
         if os.getpid() != self._pid:
             self._fresh()
-        if self._gevent is not None and self._gevent.getcurrent() is self._gevent.get_hub():
-            raise UsageError(
-                "this was called in gevent's event loop (as by a signal handler), which cannot wait for Redis; "
-                "nothing was done: call it with gevent.spawn(…)"
-            )
+        if self._gevent is not None:
+            check_may_wait(self._gevent)
         pool = self._pool
         try:
             try:

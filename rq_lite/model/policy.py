@@ -130,7 +130,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """How the jobs of a task are run, and what becomes of their results. Times in seconds."""
 
     retries: Annotated[
-        int, Option("runs after the first one that failed; then the job is buried", integer, puts=integer)
+        int,
+        Option("how many more runs a job gets after its first has failed; then it is buried", integer, puts=integer),
     ] = 0
     timeout: Annotated[
         float | None,
@@ -138,7 +139,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     ] = 600.0
     backoff: Annotated[
         float,
-        Option("a job waits before run n + 1, by chance, between 0 and `backoff` · 2^(n-1) seconds", check_backoff),
+        Option("before run n + 1 a job waits a random time, up to `backoff` · 2^(n-1) seconds", check_backoff),
     ] = 1.0
     backoff_max: Annotated[float, Option("the longest such wait", check_backoff)] = 600.0
     retry_on: Annotated[
@@ -230,7 +231,8 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     missed: Annotated[
         str | None,
         Option(
-            'runs for times without a worker: `"once"` for all of them, `"all"` (the last 100), or `"skip"`',
+            'what is made up for when no worker ran: `"once"`: one run for all missed times, `"all"` (at most the last '
+            '100), or `"skip"`',
             default='`"once"`',
         ),
     ] = None
@@ -309,7 +311,8 @@ def options_of_put(given: Mapping[str, Any]) -> Options:
         elif name in PUT:
             own[name] = value
         else:
-            raise TypeError(f"Task.using() got an unexpected keyword argument {name!r}")
+            where = f"; it is one of @queue.task({name}=…)" if name in OF_TASK else ""
+            raise UsageError(f"using(): no option is called {name}{where}")
     return Options(**own, policy=policy)
 
 

@@ -47,4 +47,4 @@ def new_server() -> Any:
     try:
         return importlib.import_module("rq_lite.testing.fake_server").Server()
     except ImportError as error:
-        raise UsageError(f"fake() needs fakeredis ({error}): pip install 'rq-lite[testing]'") from None
+        raise UsageError(f"fake() needs fakeredis ({error}): pip install 'fakeredis[lua]'") from None

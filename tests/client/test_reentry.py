@@ -434,3 +434,34 @@ def test_signal_handlers_put_in_a_process_that_gevent_has_patched(
     assert broker.puts.size("q")[0] == int(count), done.stdout
     assert int(raised) < int(count)
     assert kinds in ([], ["UsageError:loop"])
+
+
+FIRST = """
+from gevent import monkey; monkey.patch_all()
+import gevent
+from rq_lite import Queue
+from rq_lite.errors import UsageError
+def handle(*_):
+    try:
+        Queue("q").put(1)
+    except UsageError as error:
+        print(str(error).partition(" (")[0])
+gevent.get_hub().loop.run_callback(handle)
+gevent.sleep(0.01)
+print("goes on")
+"""
+
+
+def test_a_put_in_the_loop_that_would_start_the_embedded_redis_is_refused(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Starting it waits for a process, which gevent's loop must not do."""
+    script = tmp_path / "patched.py"
+    script.write_text(FIRST)
+    environment.pop("RQ_LITE_URL", None)
+    environment["RQ_LITE_HOME"] = str(tmp_path / "home")
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.splitlines() == ["this was called in gevent's event loop", "goes on"], done.stderr
+    assert not (tmp_path / "home").exists()

@@ -87,8 +87,10 @@ def test_a_source_in_the_project_is_meant_from_there(project: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ('maxsize = "3"', "maxsize = '3': Expected `int`"),
-        ("grace = true", "grace = True: Expected `float`"),
+        ('maxsize = "3"', "maxsize must be a whole number, not '3'"),
+        ("grace = true", "grace must be a number, not True"),
+        ("batch = 2000", "batch must be at most 1000, not 2000"),
+        ('url = ""', "url is empty: leave it out, or name a Redis, such as redis://"),
         ("maxsice = 3\nzzz = 1", "no setting is called maxsice, zzz"),
     ],
 )
@@ -146,8 +148,8 @@ def test_what_is_wrong_in_the_environment_names_the_variable(tmp_path: Path, nam
     assert str(caught.value).startswith(f"RQ_LITE_{name}={reason}")
 
 
-def test_every_kind_of_setting_but_text_has_a_name() -> None:
-    assert {*FIELD_TYPES.values()} - {str | None} == {*KINDS}
+def test_every_kind_of_setting_has_a_name() -> None:
+    assert {*FIELD_TYPES.values()} == {*KINDS}
 
 
 @pytest.mark.parametrize(
@@ -174,10 +176,14 @@ def test_other_variables_of_the_prefix_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_in_an_argument_names_it(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="the arguments: maxsize = 'x'"):
+    with pytest.raises(UsageError, match="the arguments: maxsize must be a whole number, not 'x'"):
         load(tmp_path, {"maxsize": "x"})
     with pytest.raises(UsageError, match="the arguments: no setting is called colour"):
         load(tmp_path, {"colour": 1})
+    with pytest.raises(UsageError, match="the arguments: batch must be at most 1000, not 1001"):
+        load(tmp_path, {"batch": 1001})
+    with pytest.raises(UsageError, match=r"^greenlets must be a whole number, not 'x'$"):
+        Settings(greenlets="x")  # type: ignore[arg-type]
 
 
 def test_every_setting_but_text_has_a_least() -> None:

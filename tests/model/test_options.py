@@ -84,5 +84,5 @@ def test_what_is_no_option_of_a_put_is_refused(given: dict[str, Any]) -> None:
     task = Queue("options").task(name="options")(print)
     registry.queues.pop("options")
     registry.tasks.pop("options")
-    with pytest.raises(TypeError, match=rf"^Task.using\(\) got an unexpected keyword argument '{next(iter(given))}'"):
+    with pytest.raises(UsageError, match=rf"^using\(\): no option is called {next(iter(given))}"):
         task.using(**given)

@@ -147,7 +147,7 @@ def test_without_fakeredis_it_says_what_to_install(package: str) -> None:
     program = f"import sys; sys.modules['{package}'] = None\nfrom rq_lite.testing import fake\nwith fake(): pass"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "UsageError: fake() needs fakeredis (" in done.stderr
-    assert "pip install 'rq-lite[testing]'" in done.stderr
+    assert "pip install 'fakeredis[lua]'" in done.stderr
 
 
 PATCHED = """
