@@ -1,4 +1,4 @@
-"""Log lines that may come by the thousand: the first at once, then one now and then with how many were left out."""
+"""The loggers of rq_lite, and lines that may come by the thousand: the first at once, then one now and then."""
 
 from __future__ import annotations
 
@@ -12,6 +12,30 @@ UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))
 def one_line(text: str, most: int = 300) -> str:
     """The text as one harmless line: text from elsewhere may hold line ends and terminal codes."""
     return text.translate(UNPRINTABLE)[:most]
+
+
+class _Enabled(logging.Logger):
+    """Stays as it is when an app configures its own logging.
+
+    `logging.config.dictConfig` and `fileConfig` by default disable each logger that exists already
+    (`disable_existing_loggers`), and a worker's loggers exist before the app is imported. A level still silences it.
+    """
+
+    @property
+    def disabled(self) -> bool:
+        return False
+
+    @disabled.setter
+    def disabled(self, value: bool) -> None:
+        pass
+
+
+def logger(name: str) -> logging.Logger:
+    """The logger of this name, which an app cannot disable by accident."""
+    found = logging.getLogger(name)
+    if type(found) is logging.Logger:  # a program may have a class of its own for its loggers
+        found.__class__ = _Enabled
+    return found
 
 
 class RateLimitedLog:

@@ -335,6 +335,8 @@ def checked(values: Mapping[str, Any], where: str, *, strict: bool) -> dict[str,
         try:
             Settings(**{name: typed[name]})
         except UsageError as error:
+            if not strict:  # the caller's own value: its name is enough
+                raise
             raise UsageError(f"{where}: {error}") from None
     return typed
 

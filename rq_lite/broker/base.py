@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import random
 import sys
@@ -23,6 +22,7 @@ from rq_lite.broker.transient import REDIS_ERRORS, explained, is_lost, is_transi
 from rq_lite.embedded.program import OLDEST
 from rq_lite.embedded.server import PATIENCE, Attached, announce, attach
 from rq_lite.errors import BrokerError, BrokerUnavailable, BrokerUnsuitable, RqLiteError
+from rq_lite.logs import logger
 from rq_lite.model.backoff import pauses
 from rq_lite.model.signing import Signer
 from rq_lite.redis_url import redact
@@ -35,7 +35,7 @@ KEPT = 16  # queues for which such connections stay open after a wait; beyond th
 SAID = 10.0  # seconds between two log lines about an unreachable Redis
 PORTION = 500_000  # bytes of jobs, results and other large data in one answer
 T = TypeVar("T")
-log = logging.getLogger("rq_lite.broker")
+log = logger("rq_lite.broker")
 
 
 class Core:

@@ -6,7 +6,6 @@ larger answer it closes the connection, and it would do so each time.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,10 +15,11 @@ from rq_lite.broker.base import Core, T
 from rq_lite.broker.link import Link
 from rq_lite.broker.scripts import Code
 from rq_lite.broker.transient import REDIS_ERRORS, is_lost
+from rq_lite.logs import logger
 
 LIMIT = "client-output-buffer-limit"
 LEAST = 10_000  # bytes: if not even this much arrives, size is not the cause
-log = logging.getLogger("rq_lite.broker")
+log = logger("rq_lite.broker")
 
 
 class Reading:

@@ -47,7 +47,7 @@ class Script:
 
     def __init__(self, name: str, *, flags: bool) -> None:
         self.name = name
-        body = with_library((FOLDER / f"{name}.lua").read_text())
+        body = with_library((FOLDER / f"{name}.lua").read_text("utf-8"))
         # Older servers let a script write at maxmemory once it has tried to remove something; ours begin with that.
         self.text = f"#!lua flags=allow-oom\n{body}" if flags and may_run_at_maxmemory(name) else body
         self.digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
@@ -76,7 +76,7 @@ def names() -> tuple[str, ...]:
 def library() -> tuple[tuple[frozenset[str], str], ...]:
     """The paragraphs of `lib.lua`, each with the names it defines and its text without comments."""
     found = []
-    for paragraph in (FOLDER / f"{LIBRARY}.lua").read_text().split("\n\n"):
+    for paragraph in (FOLDER / f"{LIBRARY}.lua").read_text("utf-8").split("\n\n"):
         text = uncommented(paragraph)
         if text:
             defined = re.match(r"local (?:function )?([\w, ]+)", text)
@@ -102,7 +102,7 @@ def head(name: str) -> dict[str, str]:
     """The script's head: `purpose`, `KEYS`, `ARGV`, `returns`, `oom`, `callers`, each as one line of text."""
     parts: dict[str, str] = {}
     current = "purpose"
-    for line in (FOLDER / f"{name}.lua").read_text().splitlines():
+    for line in (FOLDER / f"{name}.lua").read_text("utf-8").splitlines():
         if not line.startswith("--"):
             break
         text = line[2:].strip()

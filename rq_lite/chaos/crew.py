@@ -162,7 +162,7 @@ def processes() -> Iterator[Process]:
                 command = (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 yield Process(pid, parent_of(pid), command)
         return
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, check=True, errors="replace")
     for line in listed.stdout.splitlines():
         words = line.split(None, 2)
         yield Process(int(words[0]), int(words[1]), words[2])
@@ -170,4 +170,4 @@ def processes() -> Iterator[Process]:
 
 def parent_of(pid: int) -> int:
     # The name in brackets may have any characters, so count from behind it.
-    return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+    return int((PROC / str(pid) / "stat").read_text("ascii", "replace").rpartition(")")[2].split()[1])

@@ -91,7 +91,7 @@ class UsersRedis:
         ended = None
         with contextlib.suppress(subprocess.TimeoutExpired):
             ended = subprocess.run(
-                self._command, shell=True, capture_output=True, text=True, timeout=RESTART, check=False
+                self._command, shell=True, capture_output=True, errors="replace", timeout=RESTART, check=False
             )
         if ended is None:
             raise RestartFailed(f"{self._named} did not end within {RESTART:g} s")

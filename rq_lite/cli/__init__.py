@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import sys
 from difflib import get_close_matches
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from rq_lite import __version__
-from rq_lite.errors import AppFailed, RqLiteError
+from rq_lite.errors import AppFailed, RqLiteError, UsageError
 from rq_lite.process.streams import of_command
 from rq_lite.redis_url import redacted
 
@@ -88,10 +89,19 @@ def cli() -> None:
     """A work queue on Redis whose queues are bounded: a producer that is too fast waits."""
 
 
+def check_folder() -> None:
+    """Raises UsageError if the current folder was removed: much of Python fails there, with a traceback."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        raise UsageError("the current folder was removed: cd to another one, or to the same name again") from None
+
+
 def main(args: list[str] | None = None) -> Any:
     """Run the command; an RqLiteError ends it with one line and the error's exit code."""
     of_command()
     try:
+        check_folder()
         return cli.main(args, prog_name="rq-lite", standalone_mode=True)
     except RqLiteError as error:
         if isinstance(error, AppFailed) and error.__cause__ is not None:

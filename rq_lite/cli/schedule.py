@@ -167,6 +167,7 @@ def add(
         raise UsageError("no time: say --cron LINE or --every TIME")
     args, kwargs = parsed(arguments)
     with opened(url) as broker:
+        defaults.use(broker.settings, broker)  # the app's queues are in this Redis
         schedule = made(broker, when, task, queue, args, kwargs)
         if not schedules.write(broker, name, schedule):
             raise UsageError(f"schedule {name!r} belongs to the app; choose another name, or change it there")

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rq_lite.client.defaults import defaults
 from rq_lite.client.registry import registry
 from rq_lite.client.task import Task
 from rq_lite.errors import AppFailed, UsageError
+from rq_lite.logs import logger
+from rq_lite.redis_url import redact
+from rq_lite.settings import VARIABLES
+
+log = logger("rq_lite")
 
 
-def import_app(app: str) -> None:
+URL = VARIABLES["url"]
+# Packages that rq_lite imports, beside the standard library.
+OURS = frozenset({"click", "cronsim", "gevent", "greenlet", "hiredis", "msgspec", "redis", "rich", "zope"})
+
+
+def import_app(app: str, *, embedded: bool = False) -> None:
     """Import a module (`package.module`, or `file.py` in the current folder) that registers tasks.
 
+    `embedded`: no Redis was named, and the embedded one was chosen before the app could name one.
     Raises UsageError; AppFailed, with the cause, when the module itself raised.
     """
-    import_module(app.partition(":")[0])
+    import_module(app.partition(":")[0], embedded=embedded)
     if not registry.tasks:
         raise UsageError(f"app {app!r} has no tasks: decorate functions with @queue.task in it, or in what it imports")
 
@@ -28,7 +42,7 @@ def find_task(spec: str) -> Task[Any, Any]:
     module, colon, name = spec.partition(":")
     if not (module and colon and name):
         raise UsageError(f"task {spec!r}: say MODULE:TASK, as in workers.crawl:fetch")
-    found: Any = import_module(module)
+    found: Any = import_module(module, embedded=defaults.settings.url is None)
     for part in name.split("."):
         found = getattr(found, part, None)
     if not isinstance(found, Task):
@@ -49,14 +63,42 @@ def is_machinery(file: str) -> bool:
     return file == __file__ or "importlib" in file
 
 
-def import_module(name: str) -> Any:
+def import_module(name: str, *, embedded: bool) -> Any:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     module = name.removesuffix(".py").strip("./").replace("/", ".") if name.endswith(".py") else name
     if "" in module.split("."):
         raise UsageError(f"{name!r} is no module: say one that can be imported from here, as in tasks or shop.tasks")
+    before = os.environ.get(URL)
     try:
-        return importlib.import_module(module)
+        imported = importlib.import_module(module)
     except (Exception, SystemExit) as error:
-        raise AppFailed(f"{name!r} cannot be imported: {type(error).__name__}: {error}") from error
+        hints = "".join(look_alikes(Path.cwd()))
+        raise AppFailed(f"{name!r} cannot be imported: {type(error).__name__}: {error}{hints}") from error
+    check_url(name, before, embedded=embedded)
+    return imported
+
+
+def look_alikes(folder: Path) -> Iterator[str]:
+    """What to know about files that have the name of a module that rq_lite needs: one of the two is not imported."""
+    for name in sorted(
+        {file.stem for file in folder.glob("*.py")} | {file.parent.name for file in folder.glob("*/__init__.py")}
+    ):
+        if name in sys.stdlib_module_names or name in OURS:
+            whose = "the standard library" if name in sys.stdlib_module_names else "an installed package"
+            yield f"; {name} in this folder has the name of a module of {whose}: rename it"
+
+
+def check_url(name: str, before: str | None, *, embedded: bool) -> None:
+    """An app may set RQ_LITE_URL as it is imported (from a `.env`, say), too late for the command that imports it."""
+    named = os.environ.get(URL)
+    if not named or named in (before, defaults.settings.url):
+        return
+    said = f"{name!r} sets {URL}={redact(named)} when it is imported"
+    if embedded:
+        raise UsageError(
+            f"{said}, too late for this command, which has chosen the embedded Redis: set the variable before it, as "
+            f"in `set -a; . ./.env; set +a`, or name the Redis with --url or in [tool.rq-lite]"
+        )
+    log.warning("%s; this command uses %s, which was named to it", said, redact(defaults.settings.url or ""))

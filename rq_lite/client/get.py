@@ -11,7 +11,6 @@ Threads that get at the same time ask Redis together: the first one takes for al
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -25,13 +24,13 @@ from rq_lite.client.registry import registry, says_of
 from rq_lite.client.shelf import Delivery, Shelf
 from rq_lite.errors import BrokerUnsuitable, RqLiteError, ShutDown
 from rq_lite.errors import QueueEmpty as Empty
-from rq_lite.logs import RateLimitedLog
+from rq_lite.logs import RateLimitedLog, logger
 from rq_lite.model import completion
 from rq_lite.model.message import is_tracked
 from rq_lite.model.retry import Failure, Report
 from rq_lite.process.reentry import alone, interrupts
 
-log = logging.getLogger("rq_lite.leasing")
+log = logger("rq_lite.leasing")
 
 PROMPT = 0.01  # seconds that the acks of a loop may gather for one exchange, while more items are here already
 NAP = 0.0005  # seconds that a caller with `ahead` lets items gather, when they come one by one

@@ -7,7 +7,6 @@ secret, has its own.
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import sys
 import threading
@@ -19,11 +18,12 @@ from rq_lite.client.get import IDLE, Getter
 from rq_lite.client.shelf import Delivery
 from rq_lite.duties.duties import Duties
 from rq_lite.errors import RqLiteError, ShutDown, UsageError
+from rq_lite.logs import logger
 from rq_lite.process.identity import mine
 from rq_lite.process.reentry import alone
 from rq_lite.settings import Settings
 
-log = logging.getLogger("rq_lite.leasing")
+log = logger("rq_lite.leasing")
 
 
 class ProcessConsumer:

@@ -7,7 +7,6 @@ nothing. The error of a hook is logged, and changes nothing.
 
 from __future__ import annotations
 
-import logging
 import re
 import traceback
 from collections.abc import Callable, Sequence
@@ -18,12 +17,12 @@ import msgspec
 
 from rq_lite.client.registry import name_of
 from rq_lite.errors import RqLiteError, UsageError
-from rq_lite.logs import RateLimitedLog
+from rq_lite.logs import RateLimitedLog, logger
 from rq_lite.model.failure import error_text
 from rq_lite.model.message import decode
 from rq_lite.model.policy import NOT_PLAIN
 
-log = logging.getLogger("rq_lite")
+log = logger("rq_lite")
 seldom = RateLimitedLog(log)
 
 T = TypeVar("T")

@@ -6,18 +6,18 @@ that feeds itself would deadlock or lose jobs. A job's put into any other queue 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rq_lite.broker import Put
 from rq_lite.client.current import current_job
 from rq_lite.client.defaults import defaults
+from rq_lite.logs import logger
 
 if TYPE_CHECKING:
     from rq_lite.client.put import Sender
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 UNKNOWN = "?"  # the task of a put from a thread or greenlet that a job has started
 

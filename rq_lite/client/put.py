@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,11 +17,12 @@ from rq_lite.client.defaults import defaults
 from rq_lite.client.middleware import put_with_hooks, registered
 from rq_lite.client.origin import Origin, origin_of
 from rq_lite.errors import BrokerError, FeedMoved, PayloadTooLarge, QueueFull, RqLiteError, ShutDown, UsageError
+from rq_lite.logs import logger
 from rq_lite.model.message import Seal
 from rq_lite.model.policy import FOREVER, UNSET, Options
 from rq_lite.settings import Settings
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class Bounds(NamedTuple):

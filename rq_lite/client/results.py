@@ -8,7 +8,6 @@ process that ends it pushes the result into this process's inbox, where the read
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import random
 import threading
@@ -25,11 +24,11 @@ from rq_lite.broker.link import LONGEST_BLOCK, end_waiting
 from rq_lite.broker.producing import INBOX
 from rq_lite.client.defaults import defaults
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable, RqLiteError
-from rq_lite.logs import RateLimitedLog
+from rq_lite.logs import RateLimitedLog, logger
 from rq_lite.model.names import encoded_id
 from rq_lite.model.unreadable import UNREADABLE
 
-log = logging.getLogger("rq_lite.results")
+log = logger("rq_lite.results")
 
 AGAIN = 10.0  # seconds after which a job that has not ended is watched again
 BATCH = 500  # jobs per watch

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable
 from typing import Any
 
 from rq_lite.broker import Broker
 from rq_lite.client.task import Task
-from rq_lite.logs import one_line
+from rq_lite.logs import logger, one_line
 from rq_lite.model.schedule import Schedule, from_json, to_json
 
-log = logging.getLogger("rq_lite.worker")
+log = logger("rq_lite.worker")
 
 
 TRIES = 5  # to write a definition that other processes change meanwhile

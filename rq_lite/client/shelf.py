@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rq_lite.broker import Taken
 from rq_lite.broker.deliveries import Deliveries
-from rq_lite.logs import RateLimitedLog
+from rq_lite.logs import RateLimitedLog, logger
 from rq_lite.model.message import ITEM, Message, Newer, Undecodable, decode
 from rq_lite.model.outcome import Parked
 from rq_lite.model.retry import Report
@@ -58,7 +57,7 @@ class Shelf:
         self.ready: deque[Delivery] = deque()
         self._held: dict[object, dict[Delivery, None]] = {}  # by the thread that got them, the oldest first
         self._answer: Taken | None = None  # to the last take
-        self._seldom = RateLimitedLog(logging.getLogger("rq_lite.leasing"))
+        self._seldom = RateLimitedLog(logger("rq_lite.leasing"))
 
     def pick(self) -> Delivery:
         """The next one, for this thread."""

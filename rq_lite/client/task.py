@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
@@ -16,6 +15,7 @@ from rq_lite.client.defaults import defaults
 from rq_lite.client.job import Job
 from rq_lite.client.registry import registry
 from rq_lite.errors import PayloadTooLarge, UsageError
+from rq_lite.logs import logger
 from rq_lite.model.arguments import IMPORT, Arguments
 from rq_lite.model.message import VERSION, Message, entry_of, new_id
 from rq_lite.model.option import documented
@@ -36,7 +36,7 @@ from rq_lite.model.schedule import Recurrence, Schedule, defined, job_id
 if TYPE_CHECKING:
     from rq_lite.client.queue import Queue
 
-log = logging.getLogger("rq_lite")
+log = logger("rq_lite")
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -61,7 +61,7 @@ from rq_lite.consumer.progress import ProgressReporter
 from rq_lite.consumer.run import Expired, chances
 from rq_lite.consumer.slots import Interrupted, Stopped
 from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
-from rq_lite.logs import RateLimitedLog
+from rq_lite.logs import RateLimitedLog, logger
 from rq_lite.model.failure import describe
 from rq_lite.model.retry import RetryPolicy
 from rq_lite.process.board import EXITING, Board
@@ -75,7 +75,7 @@ from rq_lite.redis_url import redacted
 gc.freeze()  # what was imported stays: no collection needs to look at it
 gc.enable()
 
-log = logging.getLogger("rq_lite.consumer")
+log = logger("rq_lite.consumer")
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -126,7 +126,7 @@ def prepare(plan: ConsumerConfig, reports: int, board: Board, signals: Signals, 
     patiently(plan, broker.open)
     defaults.use(plan.settings, broker)
     defaults.serves = plan.queues or registry.queues  # registry.queues grows during the import, which may put
-    import_app(plan.app)
+    import_app(plan.app, embedded=plan.embedded)
     signals.imported()
     vars(gevent)["signal_handler"] = lambda *_, **__: refuse("gevent.signal_handler")
     weights = plan.queues or dict.fromkeys(registry.working_queues(), 1.0)

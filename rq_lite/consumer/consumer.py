@@ -9,7 +9,6 @@ While a call is under way further results gather for the next one: batches witho
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -25,12 +24,12 @@ from rq_lite.broker.session import AUDIT, MOST, Session
 from rq_lite.consumer.cancel import Cancellations
 from rq_lite.consumer.exit import critical
 from rq_lite.consumer.slots import Slot, Slots
-from rq_lite.logs import RateLimitedLog
+from rq_lite.logs import RateLimitedLog, logger
 from rq_lite.model.backoff import pauses
 from rq_lite.model.outcome import Outcome
 from rq_lite.process.board import LANE, ROOM, TAKEN, TOOK, Board
 
-log = logging.getLogger("rq_lite.consumer")
+log = logger("rq_lite.consumer")
 
 BLOCK = 1.5  # seconds that a wait for the bell lasts: the most that a lost wake-up costs
 SWALLOWED = 1.0  # seconds that jobs have to end once Stopped was raised in them

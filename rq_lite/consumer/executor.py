@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +15,7 @@ from rq_lite.consumer.offload.pools import Pools
 from rq_lite.consumer.offload.processes import Died
 from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, runner
 from rq_lite.consumer.slots import Slot, Stopped
-from rq_lite.logs import RateLimitedLog
+from rq_lite.logs import RateLimitedLog, logger
 from rq_lite.model.failure import beside_a_loop, error_text
 from rq_lite.model.message import Newer, Undecodable, as_is, decode, is_tracked
 from rq_lite.model.outcome import Crashed, Finished, Outcome, Parked, Retried, cancelled
@@ -25,7 +24,7 @@ from rq_lite.model.retry import POISON, Failure, Report
 from rq_lite.model.signing import Signer
 from rq_lite.process.board import NEVER, SECOND
 
-log = logging.getLogger("rq_lite.consumer")
+log = logger("rq_lite.consumer")
 ENDED: dict[type, str] = {type(None): "done", Retried: "retry", Parked: "park", Crashed: "crash"}
 FINISHED = {"done": "done", "failed": "bury", "cancelled": "drop"}  # by the state
 

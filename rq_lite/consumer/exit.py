@@ -8,9 +8,10 @@ from typing import NoReturn
 
 import gevent
 
+from rq_lite.logs import logger
 from rq_lite.process.streams import flush
 
-log = logging.getLogger("rq_lite.consumer")
+log = logger("rq_lite.consumer")
 
 
 def hard_exit(code: int) -> NoReturn:

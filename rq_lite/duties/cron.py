@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection
 
 from rq_lite.broker import Broker
 from rq_lite.broker.scheduling import Planned
 from rq_lite.errors import ShutDown
-from rq_lite.logs import one_line
+from rq_lite.logs import logger, one_line
 from rq_lite.model.message import Seal, as_is
 from rq_lite.model.schedule import MOST, Schedule, from_json, job_id
 
-log = logging.getLogger("rq_lite.worker")
+log = logger("rq_lite.worker")
 
 AT_A_TIME = 50  # schedules that are fired before other duties have their turn
 LOOK = 10.0  # seconds between two checks, if no alarm has rung

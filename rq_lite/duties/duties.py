@@ -6,7 +6,6 @@ All these threads may run every role at once; there is no leader.
 from __future__ import annotations
 
 import contextlib
-import logging
 import queue
 import random
 import threading
@@ -23,9 +22,9 @@ from rq_lite.duties.promote import Promoter
 from rq_lite.duties.reclaim import ConsumerEnd, Reclaimer
 from rq_lite.duties.stuck import StuckJobs, log_stuck
 from rq_lite.errors import RqLiteError
-from rq_lite.logs import RateLimitedLog
+from rq_lite.logs import RateLimitedLog, logger
 
-log = logging.getLogger("rq_lite.worker")
+log = logger("rq_lite.worker")
 
 RECLAIM = 5.0  # seconds between two checks for dead consumers of other workers
 AGAIN = 1.0  # until an errand that failed, because Redis did not answer, is tried again

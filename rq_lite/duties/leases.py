@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
 from collections.abc import Sequence, Set
 
 from rq_lite.broker import Broker, newer_format
+from rq_lite.logs import logger
 
-log = logging.getLogger("rq_lite.worker")
+log = logger("rq_lite.worker")
 
 RENEW = 2.0  # seconds between two renewals, at most; they also measure the throughput that status shows
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
 from rq_lite.broker import Broker, Death
-from rq_lite.logs import one_line
+from rq_lite.logs import logger, one_line
 from rq_lite.model import completion
 from rq_lite.model.message import Undecodable, decode
 from rq_lite.model.outcome import Retried, cancelled
 from rq_lite.model.retry import POISON, SUSPECT, Failure, RetryPolicy, decide
 from rq_lite.process.identity import surely_dead
 
-log = logging.getLogger("rq_lite.worker")
+log = logger("rq_lite.worker")
 
 BATCH = 100  # jobs per step: a step keeps Redis busy for less than 1 ms, on a slow machine for less than 5
 LEASE_ENDED = Death("its lease was not renewed: its machine or its supervisor is gone")

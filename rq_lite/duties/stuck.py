@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -11,11 +10,11 @@ from types import MappingProxyType
 from rq_lite.broker import Broker
 from rq_lite.broker.events import id_of
 from rq_lite.errors import RqLiteError
-from rq_lite.logs import one_line
+from rq_lite.logs import logger, one_line
 from rq_lite.model.message import id_in
 from rq_lite.process.board import Running
 
-log = logging.getLogger("rq_lite.worker")
+log = logger("rq_lite.worker")
 
 STEP = 20  # jobs that are read at once: any of them may be large
 NAMED = 10  # jobs of a stuck consumer that are named

@@ -55,7 +55,7 @@ def program_at(path: str) -> Program | None:
     """The program at this path; None if it is no Redis or Valkey, or cannot be run here."""
     path = str(Path(path).absolute())
     try:
-        answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=5, check=False)
+        answer = subprocess.run([path, "--version"], capture_output=True, errors="replace", timeout=5, check=False)
     except (OSError, subprocess.SubprocessError):
         return None
     numbers = re.search(r"\bv=(\d+)\.(\d+)\.(\d+)", answer.stdout)

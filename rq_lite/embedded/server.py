@@ -306,7 +306,7 @@ def claim_use(place: Place, timeout: float) -> int:
 def count_users(path: Path) -> int | None:
     """How many claims there are; None where the system does not tell."""
     try:
-        lines = Path("/proc/locks").read_text().splitlines()
+        lines = Path("/proc/locks").read_text("ascii", "replace").splitlines()
         inode = path.stat().st_ino
     except OSError:
         return None
@@ -409,7 +409,7 @@ def await_old_server(place: Place, server_lock: int, deadline: float) -> None:
 def keeper_of(place: Place) -> int | None:
     """The pid of the keeper; None if it is not on this machine, where another process may have that pid."""
     try:
-        pid = int((place.folder / "keeper.lock").read_text())
+        pid = int((place.folder / "keeper.lock").read_text("ascii"))
         if sys.platform == "linux":
             command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
         else:
@@ -423,7 +423,7 @@ def keeper_of(place: Place) -> int | None:
 def not_answering(place: Place) -> str:
     """The beginning of a message about a keeper that lives while its server does not answer."""
     try:
-        pid = (place.folder / "keeper.lock").read_text().strip() or "just starting"
+        pid = (place.folder / "keeper.lock").read_text("ascii").strip() or "just starting"
     except OSError:
         pid = "unknown"
     return (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,10 +17,11 @@ from rq_lite.errors import FeedMoved, PutRefused, QueueFull, SourceError
 from rq_lite.feeds.folder import is_still, watch
 from rq_lite.feeds.readers import written
 from rq_lite.feeds.sources import Item, Source, fingerprint, same
+from rq_lite.logs import logger
 from rq_lite.model.message import new_id
 from rq_lite.model.policy import Options
 
-log = logging.getLogger("rq_lite.produce")
+log = logger("rq_lite.produce")
 
 POSITION, FINGERPRINT = "position", "fingerprint"
 STEP = 0.1  # seconds of the pace that go into one batch

@@ -7,7 +7,6 @@ to ZIPs, are not followed: their targets may be incomplete.
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 import threading
@@ -17,10 +16,11 @@ from pathlib import Path
 import watchfiles
 
 from rq_lite.errors import SourceError
+from rq_lite.logs import logger
 
 UNFINISHED = "-downloading"
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 def watch(folder: Path, *, stop: threading.Event, rescan: float = 1.0) -> Iterator[dict[str, str]]:

@@ -16,6 +16,7 @@ import msgspec
 
 from rq_lite.errors import SourceError
 from rq_lite.feeds.encoding import Encoding
+from rq_lite.logs import logger
 from rq_lite.model.unreadable import UNREADABLE
 
 Format: TypeAlias = Literal["lines", "ndjson", "csv", "tsv"]
@@ -30,7 +31,7 @@ WINDOW = 64 * 1024  # the checksum of a position is of at most this many bytes b
 WITH_CHECKSUM = "%d:%d:%d-%x"  # a position; faster than an f-string, and each line of a feed needs one
 NOT_TEXT = "it has NUL bytes, which text does not have"
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class Item(NamedTuple):

@@ -7,14 +7,13 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rq_lite.errors import RqLiteError
-from rq_lite.process.subprocesses import ending
+from rq_lite.process.subprocesses import ending, module_command
 
 ENDING = 10.0  # seconds that a process has to end, before it is killed
 LOOK = 1.0  # seconds between two checks whether its parent still lives
@@ -64,7 +63,7 @@ class BackgroundProcess:
         self._log = folder / f"{name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *command],
+                module_command(*command),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -84,7 +83,7 @@ class BackgroundProcess:
     @property
     def said(self) -> str:
         """Its output so far."""
-        return self._log.read_text(errors="replace") if self._kept is None else self._kept
+        return self._log.read_text("locale", "replace") if self._kept is None else self._kept
 
     def keep(self) -> None:
         """Keep its output: its log is about to be removed."""

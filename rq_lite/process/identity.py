@@ -51,7 +51,7 @@ def machine() -> str:
     """12 hex digits for this boot of this machine and this pid namespace."""
     facts = socket.gethostname()
     with contextlib.suppress(OSError):
-        facts += (PROC / "sys/kernel/random/boot_id").read_text() + str((PROC / "self/ns/pid").readlink())
+        facts += (PROC / "sys/kernel/random/boot_id").read_text("ascii") + str((PROC / "self/ns/pid").readlink())
     return hashlib.sha256(facts.encode()).hexdigest()[:12]
 
 
@@ -59,7 +59,7 @@ def start_of(pid: int) -> str | None:
     """When the process began; None if there is no such process, only its zombie, or /proc hides it (another user's)."""
     try:
         # The name in brackets may hold anything, so count from behind it.
-        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        fields = (PROC / str(pid) / "stat").read_text("ascii", "replace").rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] in "ZX" else fields[19]

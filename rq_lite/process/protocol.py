@@ -24,6 +24,8 @@ class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True):
     verbose: bool
     number: int
     parent: int  # the supervisor's pid
+    folder: str = ""  # where it starts, as the user named it: perhaps through a symbolic link; "": as the supervisor
+    embedded: bool = False  # no Redis was named to the worker: it has chosen the embedded one
     alone: bool = False  # for suspects: one job at a time, ends when no suspect is left
     patient: bool = False  # Redis was reachable when the worker began: wait until it is again
 

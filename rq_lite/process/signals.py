@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import faulthandler
 import functools
-import logging
 import os
 import signal
 import sys
@@ -21,8 +20,9 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from rq_lite.errors import UsageError
+from rq_lite.logs import logger
 
-log = logging.getLogger("rq_lite.consumer")
+log = logger("rq_lite.consumer")
 
 Handler = Callable[[int, FrameType | None], object]
 TIMER, MASK, HANDLER, WAKEUP = range(4)

@@ -107,7 +107,7 @@ def _replace(
     stream = Stream(
         outlet if isinstance(now.buffer, io.RawIOBase) else io.BufferedWriter(outlet),
         encoding=now.encoding,
-        errors=now.errors,
+        errors="backslashreplace",  # a locale may lack what a name or an error holds
         newline="\n",
         line_buffering=now.line_buffering if line_buffering is None else line_buffering,
         write_through=now.write_through,

@@ -7,6 +7,7 @@ import ctypes
 import faulthandler
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,19 @@ from pathlib import Path
 from rq_lite.process.board import new_file
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+INSTALLED = Path(__file__).parents[2]
 STACK = signal.SIGUSR2
 PRINTING = 0.5  # seconds that a process has to write its stack; one that is stopped never does
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of rq_lite in a new interpreter, whatever files are in the current folder.
+
+    With a plain `-m` Python searches the current folder first, and a `queue.py` of the app would be imported by the
+    standard library in the place of its own.
+    """
+    safe = [] if Path.cwd() == INSTALLED else ["-P"]  # in a checkout that is not installed this folder is needed
+    return [sys.executable, *safe, "-m", module, *arguments]
 
 
 def ending(code: int) -> str:
@@ -29,7 +41,7 @@ def ending(code: int) -> str:
 def rss(pid: int) -> int:
     """The memory that a process uses, in bytes; 0 where /proc does not tell."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+        return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * PAGE
     except (OSError, IndexError):
         return 0
 

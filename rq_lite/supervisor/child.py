@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import signal
 import subprocess
-import sys
 import time
 
+from rq_lite.logs import logger
 from rq_lite.model.unreadable import UNREADABLE
 from rq_lite.process.board import ENTRANCE, Board, Running, new_file, size
 from rq_lite.process.protocol import REBUILD, RETIRE, ChildEvent, ConsumerConfig, parse_event, write_config
-from rq_lite.process.subprocesses import Stacks, rss
+from rq_lite.process.subprocesses import Stacks, module_command, rss
 
-log = logging.getLogger("rq_lite.worker")
+log = logger("rq_lite.worker")
 
 
 class Child:
@@ -63,9 +62,10 @@ class Child:
             inherited = (life, reports, board, self._stacks.file)
             # Not waited for through this object: the fleet reaps every process that ends, also as PID 1.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "rq_lite.consumer.boot", *map(str, inherited)],
+                module_command("rq_lite.consumer.boot", *map(str, inherited)),
                 pass_fds=inherited,
                 stdin=subprocess.DEVNULL,
+                cwd=config.folder or None,
                 start_new_session=True,
             )
             self._open = ours.pop_all()

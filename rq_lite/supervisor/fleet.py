@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import selectors
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -18,6 +18,7 @@ from rq_lite import events
 from rq_lite.broker import Death
 from rq_lite.duties.duties import Duties
 from rq_lite.duties.reclaim import ConsumerEnd
+from rq_lite.logs import logger
 from rq_lite.process.board import EXITING, Running
 from rq_lite.process.protocol import ConsumerConfig
 from rq_lite.process.subprocesses import ending
@@ -25,7 +26,7 @@ from rq_lite.supervisor.child import Child
 from rq_lite.supervisor.guard import Guard
 from rq_lite.supervisor.restart import RestartBackoff
 
-log = logging.getLogger("rq_lite.worker")
+log = logger("rq_lite.worker")
 
 LATER = 2.0  # seconds until another try if the system could not start a process
 SLOW = 30.0  # a consumer that is not ready after this many seconds is reported
@@ -180,6 +181,10 @@ class Fleet:
 
     def reload(self) -> None:
         """Replace all consumers. One that is not ready may never be: it is killed, and another is started."""
+        folder = self._config_of(1).folder
+        if folder and not Path(folder).is_dir():
+            log.error("SIGHUP: no consumer is replaced, all work on: the folder %s, where they start, is gone", folder)
+            return
         log.info("SIGHUP: the consumers are replaced one by one")
         for child in self._children.values():
             if not child.ready:

@@ -8,12 +8,13 @@ means that the supervisor is gone.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import subprocess
 from collections.abc import Iterable
 
-log = logging.getLogger("rq_lite.worker")
+from rq_lite.logs import logger
+
+log = logger("rq_lite.worker")
 
 SCRIPT = (
     "groups=$*; while read -r line; do groups=$line; done; "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import selectors
 import signal
@@ -14,12 +13,13 @@ from collections.abc import Callable
 from rq_lite import events
 from rq_lite.broker import Broker
 from rq_lite.duties.duties import Duties
+from rq_lite.logs import logger
 from rq_lite.process.identity import mine
 from rq_lite.process.protocol import ConsumerConfig
 from rq_lite.supervisor.fleet import Fleet
 from rq_lite.supervisor.watchdog import Limits, Watchdog
 
-log = logging.getLogger("rq_lite.worker")
+log = logger("rq_lite.worker")
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 MARGIN = 3.0  # seconds beyond its grace after which a consumer that does not end is killed
@@ -125,7 +125,9 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in STOPPING:
             signal.signal(number, self._on_stop)
-        signal.signal(signal.SIGHUP, self._on_reload)
+        # Under nohup the worker survives its terminal.
+        ends_with_terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and has_terminal()
+        signal.signal(signal.SIGHUP, self._on_hangup if ends_with_terminal else self._on_reload)
 
     def _on_stop(self, *_: object) -> None:
         self._stops += 1
@@ -133,6 +135,13 @@ class Supervisor:
 
     def _on_reload(self, *_: object) -> None:
         self._reload = True
+
+    def _on_hangup(self, *_: object) -> None:
+        """The kernel sends SIGHUP when it has taken the terminal from the session; people send it with `kill`."""
+        if has_terminal():
+            self._on_reload()
+        else:
+            self._on_stop()
 
     # -- the stop
 
@@ -187,3 +196,12 @@ class Supervisor:
             file=sys.stderr,
             flush=True,
         )
+
+
+def has_terminal() -> bool:
+    """Whether this process's session has a controlling terminal."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

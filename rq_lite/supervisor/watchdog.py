@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import signal
 from collections.abc import Mapping, Sequence
@@ -11,11 +10,12 @@ from typing import NamedTuple
 
 from rq_lite.duties.duties import Duties
 from rq_lite.duties.stuck import StuckJobs
+from rq_lite.logs import logger
 from rq_lite.process.board import ROOM, TAKEN, TOOK, TURNED, Board, Running
 from rq_lite.process.protocol import SHORTEST_GRACE
 from rq_lite.supervisor.child import Child
 
-log = logging.getLogger("rq_lite.worker")
+log = logger("rq_lite.worker")
 
 TURNING = 1.0  # a loop that turned within this many seconds does not stand still, and delays no job
 SLEPT = 3.0  # seconds; after a longer pause of its checks the supervisor was stopped itself, or its machine was

@@ -8,12 +8,10 @@ not end then, its engine is killed: the consumer and all its other jobs go on.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -27,15 +25,15 @@ from rq_lite.consumer.offload.channel import Answer, Channel, Run, Setup
 from rq_lite.consumer.offload.engine import INTERRUPT, encode
 from rq_lite.consumer.run import Expired
 from rq_lite.consumer.slots import Slot, Stopped
-from rq_lite.logs import RateLimitedLog
+from rq_lite.logs import RateLimitedLog, logger
 from rq_lite.model.backoff import pauses
 from rq_lite.model.failure import RemoteFailure
 from rq_lite.model.retry import Failure
 from rq_lite.process.board import NEVER, SECOND
 from rq_lite.process.protocol import SHORTEST_GRACE
-from rq_lite.process.subprocesses import Stacks, ending
+from rq_lite.process.subprocesses import Stacks, ending, module_command
 
-log = logging.getLogger("rq_lite.consumer")
+log = logger("rq_lite.consumer")
 
 FAREWELL = 0.5  # seconds that a job has to end when its consumer stops; below consumer.SWALLOWED
 REAPED = 2.0  # seconds that a process has to end after it closed its channel
@@ -61,7 +59,7 @@ class Engine:
         inherited = (theirs.fileno(), self._stacks.file)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "rq_lite.consumer.offload.engine", *map(str, inherited), str(os.getpid())],
+                module_command("rq_lite.consumer.offload.engine", *map(str, inherited), str(os.getpid())),
                 pass_fds=inherited,
                 stdin=subprocess.DEVNULL,
                 cwd=folder,
