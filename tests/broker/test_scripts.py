@@ -138,7 +138,7 @@ def run_every_script(broker: Broker, link: Link) -> None:
         lambda: broker.takes.retry("q", "c", [(1, 1)], link),
         lambda: broker.takes.park("q", "c", [(1, "t")], link),
         lambda: broker.takes.give_back("q", "c", [1]),
-        lambda: broker.takes.crashed("q", "c", [(1, "how", "where")], link),
+        lambda: broker.takes.crashed("q", "c", [(1, "how", "where", 3)], link),
         lambda: broker.tends.reclaim("q", "c", certain=True),
         lambda: broker.takes.isolate("q", "c", link),
         lambda: broker.takes.finish("q", "c", [(1, Finished("done", b"", 0, b""))], link),

@@ -15,6 +15,7 @@ from rq_lite.broker import Broker, Death, Link, keys
 from rq_lite.duties.duties import Duties
 from rq_lite.duties.reclaim import ConsumerEnd, Reclaimer
 from rq_lite.model.message import decode
+from rq_lite.model.retry import RetryPolicy
 from rq_lite.process.identity import machine, start_of
 from tests.conftest import until
 from tests.steps import KEY, counter, put, take
@@ -42,7 +43,7 @@ def duties(broker: Broker, link: Link, gone: str) -> Iterator[Duties]:
 def waiting_again(broker: Broker) -> dict[int, int]:
     """The jobs that wait: number to crashes."""
     found = [decode(raw) for raw in broker.read(("LRANGE", KEY.pending, 0, -1))[0]]
-    return {int(message.id): crashes for message, _, crashes in found}
+    return {int(message.id): crashes for message, _, crashes, _ in found}
 
 
 def until_announced(broker: Broker) -> None:
@@ -50,10 +51,26 @@ def until_announced(broker: Broker) -> None:
     until(lambda: broker.read(("EXISTS", keys.worker("w")))[0], "the worker has announced itself")
 
 
-def test_a_strangers_jobs_are_reclaimed_at_once_and_all_charged(broker: Broker, duties: Duties) -> None:
+def test_jobs_of_a_worker_that_is_gone_are_reclaimed_at_once_and_charged_no_crash(
+    broker: Broker, duties: Duties
+) -> None:
     duties.start(["q"])
     until(lambda: counter(broker, "reclaimed") == 2, "both jobs wait again")
-    assert waiting_again(broker) == {1: 1, 2: 1}
+    assert [raw[: raw.index(b"{")] for raw in broker.read(("LRANGE", KEY.pending, 0, -1))[0]] == [b"0.0*1"] * 2
+
+
+def test_a_task_s_own_limit_of_crashes_counts_and_the_log_names_what_is_buried(
+    broker: Broker, duties: Duties, gone: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    duties.born(gone)
+    duties.start(["q"])
+    until_announced(broker)
+    tasks = {"t": RetryPolicy(0, max_crashes=1)}
+    duties.died(ConsumerEnd(gone, Death("was killed by signal 9"), tasks=tasks))
+    until(lambda: counter(broker, "failed") == 2, "both are buried")
+    for number in (1, 2):
+        line = f"job {number:08} t: its consumer died while it ran, crash 1; buried as poison"
+        until(lambda line=line: line in caplog.messages, "it is named")  # type: ignore[misc]
 
 
 def test_an_own_consumer_that_died_is_left_to_whoever_knows_who_is_to_blame(
