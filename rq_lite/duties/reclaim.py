@@ -151,7 +151,7 @@ class Reclaimer:
 
 def fate(job: Named, death: Death) -> str:
     """What the log says of a job whose consumer died."""
-    died, count = ("its whole worker died", f"time {job.deaths}") if death.worker else (
+    died, count = ("its whole worker died", f"worker's death {job.deaths}") if death.worker else (
         "its consumer died", f"crash {job.crashes}"
     )  # fmt: skip
     alone = job.crashes >= SUSPECT or job.deaths >= UNLUCKY

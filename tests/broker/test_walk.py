@@ -136,6 +136,8 @@ def operating(walk: Walk) -> None:
     broker.tends.announce("w", {"host": "h", "pid": 1}, 60)
     walk(len(status.workers(broker)), operate.shutdown(broker, "q"), put(broker, 1), walk.take(1), walk.take(1))
     operate.reopen(broker, "q")
+    broker.puts.declare("unused")
+    walk(operate.delete(broker, "q"), operate.delete(broker, "unused"), status.queues(broker))
     walk(put(broker, 1, 2), operate.purge(broker, "q"), put(broker, 3), operate.shutdown(broker, "q", immediate=True))
 
 
