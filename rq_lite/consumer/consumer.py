@@ -224,7 +224,7 @@ class Consumer:
         if not self._well.is_set():
             self._well.set()
             self._pauses = pauses()
-            log.info("Redis answers again")
+            log.debug("Redis answers again")  # the supervisor says it, once for all consumers
         return going_on
 
     def _step(self) -> bool:

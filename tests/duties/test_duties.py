@@ -18,6 +18,7 @@ from rq_lite.model.message import decode
 from rq_lite.model.retry import RetryPolicy
 from rq_lite.process.identity import machine, start_of
 from tests.conftest import until
+from tests.faults.proxy import Proxy
 from tests.steps import KEY, counter, put, take
 
 
@@ -83,6 +84,22 @@ def test_an_own_consumer_that_died_is_left_to_whoever_knows_who_is_to_blame(
     duties.died(ConsumerEnd(gone, Death("was killed by signal 11", "all"), ("q", 2)))
     until(lambda: counter(broker, "reclaimed") == 2, "both jobs wait again")
     assert waiting_again(broker) == {1: 0, 2: 1}
+
+
+def test_the_end_of_an_outage_is_said_once(broker: Broker, proxy: Proxy, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    broker.puts.declare("q", 1000, 0)
+    with closing(Broker(proxy.url, settings=broker.settings)) as away:
+        duties = Duties(away, "w", {}, None)
+        duties.start(["q"])
+        until_announced(broker)
+        for outage in (1, 2):
+            with proxy.reset():
+                until(lambda: duties._away, "a duty has failed")
+                assert caplog.messages.count("Redis answers again") == outage - 1
+            until(lambda: not duties._away, "a lease was renewed")
+        duties.stop()
+    assert caplog.messages.count("Redis answers again") == 2
 
 
 def test_between_the_dead_there_is_time_for_the_living(broker: Broker) -> None:
