@@ -19,7 +19,7 @@ from rq_lite.broker import former, tcp
 from rq_lite.broker.address import Address
 from rq_lite.broker.link import LONGEST_BLOCK, Link, Links, check_may_wait, left
 from rq_lite.broker.scripts import Script, load
-from rq_lite.broker.transient import REDIS_ERRORS, explained, is_lost, is_transient
+from rq_lite.broker.transient import REDIS_ERRORS, explained, in_words, is_lost, is_transient
 from rq_lite.embedded.program import OLDEST
 from rq_lite.embedded.server import PATIENCE, Attached, announce, attach
 from rq_lite.errors import BrokerError, BrokerUnavailable, BrokerUnsuitable, RqLiteError
@@ -154,6 +154,10 @@ class Core:
     def veiled(self, text: str) -> str:
         """A text (a redis-py error, a command) without this Redis' passwords, for people."""
         return text if self._url is None else self.address.veiled(text)
+
+    def in_words(self, error: BaseException) -> str:
+        """An error of a link, for people."""
+        return in_words(self.veiled(str(error)))
 
     def link(self) -> Link:
         """A connection for one caller alone."""
