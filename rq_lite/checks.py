@@ -12,6 +12,7 @@ from rq_lite.errors import UsageError
 
 # Redis' scripts count in floating point; up to here that is exact.
 MOST = 10**15
+MOST_CRASHES = 999_999_999  # as many digits as the head of an entry has for a count
 INFINITE = float("inf")
 LONGEST = 3.2e9  # seconds: a hundred years
 
@@ -19,13 +20,13 @@ _short = Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 60
 
 
-def integer(what: str, value: Any, *, least: int = 0) -> int:
+def integer(what: str, value: Any, *, least: int = 0, most: int = MOST) -> int:
     """A whole number (of any type with __index__, but no bool) that Redis can count with. Raises UsageError."""
     number = None
     with contextlib.suppress(TypeError):
         number = operator.index(value)
-    if number is None or isinstance(value, bool) or not least <= number <= MOST:
-        raise UsageError(f"{what} must be {least} or more, a whole number up to {MOST:,}, not {shown(value)}")
+    if number is None or isinstance(value, bool) or not least <= number <= most:
+        raise UsageError(f"{what} must be {least} or more, a whole number up to {most:,}, not {shown(value)}")
     return number
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from rq_lite.checks import LONGEST, MOST
+from rq_lite.checks import LONGEST, MOST, MOST_CRASHES
 from rq_lite.errors import UsageError
 from rq_lite.redis_url import LIKELY, redact
 
@@ -196,6 +196,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 0
     park: Annotated[float, Setting("how long a job of an unknown task is put aside", least=0)] = 15.0
+    max_crashes: Annotated[
+        int,
+        Setting(
+            "a job is buried as poison with this many crashes, unless its task says another number: "
+            "[lifecycle.md](lifecycle.md)",
+            least=1,
+            most=MOST_CRASHES,
+        ),
+    ] = 3
+    max_worker_deaths: Annotated[
+        int,
+        Setting(
+            "a job is buried as poison once this many whole workers have died while it ran; 0: never",
+            least=0,
+            most=MOST_CRASHES,
+        ),
+    ] = 10
     dead_max: Annotated[int, Setting("buried jobs kept per queue", least=1)] = 10_000
     dead_age: Annotated[float, Setting("how long buried jobs are kept", least=1, default="30 days")] = 30 * 86_400.0
 

@@ -86,7 +86,7 @@ def reclaim(broker: Broker, *, certain: bool, consumer: str = "c", most: int = 5
 def suspects(broker: Broker) -> list[tuple[int, tuple[int, int]]]:
     """The jobs that wait to run alone, the next one first: number, (attempts, crashes)."""
     found = map(decode, reversed(broker.read(("LRANGE", KEY.suspects, 0, -1))[0]))
-    return [(int(message.id), (attempts, crashes)) for message, attempts, crashes in found]
+    return [(int(message.id), (attempts, crashes)) for message, attempts, crashes, _ in found]
 
 
 def owned(broker: Broker, queue: str, consumer: str, link: Link) -> dict[int, bytes]:

@@ -31,6 +31,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     task: str | None
     attempts: int  # that have failed
     crashes: int
+    worker_deaths: int = 0  # whole workers that died while it ran
     member: bytes = b""  # in `scheduled`
     due: float | None = None  # seconds since 1970, by Redis' clock
     parked: bool = False
@@ -48,13 +49,14 @@ class Search(NamedTuple):
 
 def made(queue: str, state: State, entry: bytes, **facts: Any) -> Found:
     try:
-        message, attempts, crashes = decode(entry)
+        message, attempts, crashes, deaths = decode(entry)
         job_id, task = message.id, message.task
     except Undecodable:
-        job_id, task, attempts, crashes = None, None, 0, 0
+        job_id, task, attempts, crashes, deaths = None, None, 0, 0, 0
     return Found(
-        queue=queue, state=state, entry=entry, id=job_id, task=task, attempts=attempts, crashes=crashes, **facts
-    )
+        queue=queue, state=state, entry=entry, id=job_id, task=task, attempts=attempts, crashes=crashes,
+        worker_deaths=deaths, **facts,
+    )  # fmt: skip
 
 
 def sizes(broker: Broker, queue: str) -> dict[State, int]:

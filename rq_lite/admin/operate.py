@@ -12,10 +12,17 @@ from rq_lite import events
 from rq_lite.broker import Broker, Cancelled, Code, Requeued, keys, newer_format
 from rq_lite.broker.address import ANSWER
 from rq_lite.broker.base import blank, ms
+from rq_lite.broker.scheduling import Planned
 from rq_lite.errors import BrokerUnsuitable
-from rq_lite.model.message import encode
+from rq_lite.model.message import as_is, encode
 from rq_lite.model.names import encoded_id
+from rq_lite.model.schedule import from_json
 
+# What `delete` may find in a queue, in the order of the script's counts.
+IN_IT = (
+    "{:,} waiting", "{:,} scheduled", "{:,} waiting to run alone", "{:,} in flight", "{:,} in the dead set",
+    "consumers that serve it: {:,}",
+)  # fmt: skip
 PURGED = 1000  # jobs from each place in a step of a purge, if there may be tracked jobs
 
 
@@ -75,6 +82,42 @@ def _step(broker: Broker, queue: str) -> tuple[int, int]:
         code, *counts = done(queue, broker.core.run("purge", names, PURGED, until))
         if code == Code.OK:
             return int(counts[0]), int(counts[1])
+
+
+def delete(broker: Broker, queue: str) -> list[str]:
+    """Forget a queue that no program uses any more; what stands in the way, in words, if that was refused.
+
+    Also forgets how far its feeds are. A program that still uses the queue makes it again, as if for the first time.
+    """
+    key = keys.of(queue)
+    planned = [one.name for one in broker.plans.all_planned() if queue_of(one) == queue]
+    if planned:
+        return [f"the schedule {planned[0]}" + (f" and {len(planned) - 1:,} more" if planned[1:] else "")]
+    names = (
+        key.pending, key.scheduled, key.meta, key.consumers, key.suspects, key.dead, key.dead_index, key.bell, key.room,
+        key.drained, key.alarm, key.cancelled, key.progress, key.over, key.blocked,
+    )  # fmt: skip
+    _, deleted, *counts = done(queue, broker.core.run("delete", names))
+    if not deleted:
+        return [words.format(count) for count, words in zip(counts, IN_IT, strict=True) if count]
+    broker.core.known.discard(queue)
+    cursor, left = b"0", True
+    while left:
+        ((cursor, feeds),) = broker.core.read(("SCAN", cursor, "MATCH", key.feed("*"), "COUNT", 1000))
+        if feeds:
+            broker.core.read(("UNLINK", *feeds))
+        left = int(cursor) != 0
+    # Last: if this process dies before, the queue is still listed, and can be deleted again.
+    _, again = broker.core.read(("SREM", keys.QUEUES, queue), ("EXISTS", key.meta))
+    if again:  # a program has made it again meanwhile
+        broker.core.read(("SADD", keys.QUEUES, queue))
+    return []
+
+
+def queue_of(planned: Planned) -> str:
+    """The queue that a schedule puts into; empty if it cannot be read."""
+    schedule = from_json(planned.name, planned.definition, as_is)
+    return "" if schedule is None else schedule.queue
 
 
 def cancel(broker: Broker, queue: str, job_id: str, *, interrupt: bool = True) -> Cancelled:

@@ -18,7 +18,7 @@ from rq_lite.broker import former, tcp
 from rq_lite.broker.address import Address
 from rq_lite.broker.link import LONGEST_BLOCK, Link, Links, check_may_wait, left
 from rq_lite.broker.scripts import Script, load
-from rq_lite.broker.transient import REDIS_ERRORS, explained, is_lost, is_transient
+from rq_lite.broker.transient import REDIS_ERRORS, explained, in_words, is_lost, is_transient
 from rq_lite.embedded.program import OLDEST
 from rq_lite.embedded.server import PATIENCE, Attached, announce, attach
 from rq_lite.errors import BrokerError, BrokerUnavailable, BrokerUnsuitable, RqLiteError
@@ -48,6 +48,7 @@ class Core:
         self._url = url or self.settings.url
         self._quiet = quiet
         self._said_at = float("-inf")  # time of the last log line about an unreachable Redis
+        self._started_at = float("-inf")  # when this process last started the embedded Redis again
         self._opening, self._pid = threading.RLock(), os.getpid()
         self._attached: Attached | None = None
         self.scripts: dict[str, Script] | None = None
@@ -125,7 +126,14 @@ class Core:
     def revive(self, timeout: float = PATIENCE) -> None:
         """Start the embedded Redis again if it is gone; does nothing for any other Redis."""
         if self._attached is not None:
-            self._attached.revive(timeout=timeout)
+            self._attached.revive(timeout=timeout, started=self._say_started)
+
+    def _say_started(self) -> None:
+        """Once, though it may have to be started several times until it answers."""
+        now = time.monotonic()
+        if now - self._started_at > SAID:
+            log.warning("the embedded Redis was gone: it is started again")
+        self._started_at = now
 
     @property
     def url(self) -> str:
@@ -146,6 +154,10 @@ class Core:
     def veiled(self, text: str) -> str:
         """A text (a redis-py error, a command) without this Redis' passwords, for people."""
         return text if self._url is None else self.address.veiled(text)
+
+    def in_words(self, error: BaseException) -> str:
+        """An error of a link, for people."""
+        return in_words(self.veiled(str(error)))
 
     def link(self) -> Link:
         """A connection for one caller alone."""

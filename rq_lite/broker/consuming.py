@@ -138,9 +138,12 @@ class Consuming:
                 self._core.known.add(queue)
 
     def crashed(
-        self, queue: str, consumer: str, deaths: Sequence[tuple[int, str, str]], link: Link | None = None
+        self, queue: str, consumer: str, deaths: Sequence[tuple[int, str, str, int]], link: Link | None = None
     ) -> int:
-        """Return deliveries (tag, how the engine died, its stack), charged a crash; returns how many were stale."""
+        """Return deliveries, charged a crash; returns how many were stale.
+
+        Of each: its tag, how the engine died, its stack, and with which crash the job is buried.
+        """
         key = keys.of(queue)
         names = (
             key.inflight(consumer), key.pending, key.meta, key.bell, key.suspects,

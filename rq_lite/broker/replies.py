@@ -62,6 +62,16 @@ class Renewed(NamedTuple):
     paused: int
 
 
+class Named(NamedTuple):
+    """A job that the log names after the death of its consumer, and what became of it."""
+
+    id: str
+    task: str
+    crashes: int
+    deaths: int  # of whole workers
+    buried: bool
+
+
 class Reclaimed(NamedTuple):
     """One step of a reclaim: how many jobs moved, how many of these are suspects or buried, how many are left."""
 
@@ -70,6 +80,7 @@ class Reclaimed(NamedTuple):
     cursor: int
     suspects: int
     buried: int
+    named: Sequence[Named] = ()
 
 
 class Requeued(NamedTuple):
@@ -100,11 +111,15 @@ class Cancelled(enum.Enum):
 
 
 class Death(NamedTuple):
-    """How a consumer died, and which of its jobs are charged a crash for it: "all", "none", or one delivery tag."""
+    """How a consumer died, and which of its jobs are charged a crash for it: "all", "none", or one delivery tag.
+
+    `worker`: it died with its whole worker, which is charged apart: nothing points at its jobs.
+    """
 
     how: str
     charged: str = "all"
     where: str = ""  # the stack, where it is known
+    worker: bool = False
 
 
 def newer_format(queue: str) -> str:

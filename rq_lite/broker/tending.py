@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from rq_lite import events
 from rq_lite.broker import keys
 from rq_lite.broker.base import Core, flat, ms
 from rq_lite.broker.link import Link
-from rq_lite.broker.replies import Death, Reclaimed, Renewed
+from rq_lite.broker.replies import Death, Named, Reclaimed, Renewed
 from rq_lite.broker.scripts import Code
 
 UNSEEN = Death("for an unknown reason")
@@ -40,9 +41,12 @@ class Tending:
         death: Death = UNSEEN,
         most: int = 500,
         cursor: int = 0,
+        limits: Mapping[str, int] = MappingProxyType({}),
         link: Link | None = None,
     ) -> Reclaimed | None:
         """Return a dead consumer's jobs to the head of the queue, a batch; `cursor` is what the last call returned.
+
+        `limits`: with which crash a task's jobs are buried, where that is not the setting `max_crashes`.
 
         None: its lease has not ended, and the caller did not say that it is `certain` to be dead.
         """
@@ -51,11 +55,24 @@ class Tending:
             key.inflight(consumer), key.pending, key.meta, key.consumers, key.bell, key.suspects,
             key.dead, key.dead_index, key.scheduled, key.drained,
         )  # fmt: skip
-        args = (consumer, most, int(certain), death.charged, death.how, death.where, cursor, *self._core.caps)
+        died, last = "consumers", self._core.settings.max_crashes
+        if death.worker:
+            died, last, limits = "workers", self._core.settings.max_worker_deaths, {}
+        args = (
+            consumer, most, int(certain), death.charged, death.how, death.where, cursor, *self._core.caps,
+            died, last, *flat(list(limits.items())),
+        )  # fmt: skip
         with events.span("reclaim", link, queue=queue, consumer=consumer) as facts:
             reply = self._core.run("reclaim", names, *args, link=link)
             facts["moved"] = 0 if reply[0] == Code.ALIVE else reply[1]
-        return None if reply[0] == Code.ALIVE else Reclaimed(*map(int, reply[1:]))
+        if reply[0] == Code.ALIVE:
+            return None
+        named = [
+            Named(job.decode(errors="replace"), task.decode(errors="replace"), int(crashes), int(deaths), buried == 1)
+            for job, task, crashes, deaths, buried in reply[6]
+        ]
+        moved, left, cursor, suspects, buried = map(int, reply[1:6])
+        return Reclaimed(moved, left, cursor, suspects, buried, named)
 
     def promote(self, queue: str, most: int = 500) -> tuple[int, float | None]:
         """Move jobs that are due to the queue, a batch; how many, and seconds until the next is due (None: no job)."""

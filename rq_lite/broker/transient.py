@@ -30,6 +30,13 @@ TRANSIENT = re.compile(
 )
 
 
+UNWRITTEN = re.compile(r"(Error running script .*-)?MISCONF\b")
+DISK = (
+    "cannot write to its disk (is it full?) and refuses every write, takes as well as puts; free space there, and all "
+    "go on"
+)
+
+
 LOST = (redis.ConnectionError, redis.TimeoutError, OSError)
 
 
@@ -50,6 +57,11 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, LOST) and not isinstance(error, ANSWERS)
 
 
+def in_words(text: str) -> str:
+    """An error's text, with its cause and the way out where Redis' own words name neither."""
+    return f"it {DISK}: {text}" if UNWRITTEN.match(text) else text
+
+
 def explained(error: BaseException, address: Address, *, unknown: bool = False) -> BrokerError:
     """The error in one line, for people: what is wrong with this Redis, without the password.
 
@@ -65,6 +77,8 @@ def explained(error: BaseException, address: Address, *, unknown: bool = False) 
         return BrokerUnavailable(f"{where} refuses the user name or password: {text}{way_out}", outcome=outcome)
     if is_lost(error):
         return BrokerUnavailable(f"{where} cannot be reached: {text or type(error).__name__}", outcome=outcome)
+    if UNWRITTEN.match(text):
+        return BrokerUnavailable(f"{where} {DISK}: {text}", outcome=outcome)
     if unknown or is_transient(error):
         return BrokerUnavailable(f"{where} answers: {text}", outcome=outcome)
     # redis-py has a class for it, but not for that of a script on Redis 6.2: there it is in the text.

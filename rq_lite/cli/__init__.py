@@ -23,7 +23,7 @@ COMMANDS = {
     "status": "Show queues: how full, how fast, served by which workers.",
     "jobs": "Jobs wherever they are: list, show, cancel, retry.",
     "dead": "Buried jobs: list, show, requeue, purge.",
-    "queue": "Change a queue: its bound, pause, resume, purge.",
+    "queue": "Change a queue: its bound, pause, purge, delete.",
     "schedule": "Recurring jobs: list, add, remove, run.",
     "health": "Check that a consumer of this host works, for healthchecks.",
     "redis": "The embedded Redis: status, stop, cli.",

@@ -95,6 +95,8 @@ def page(job: Found, now: float, told: list[tuple[str, str]]) -> str:
         ("attempts", f"{job.attempts:,}" + (" have failed" if job.attempts else "")),
         ("crashes", f"{job.crashes:,}"),
     ]
+    if job.worker_deaths:
+        known.append(("workers", f"{job.worker_deaths:,} died while it ran"))
     if born is not None:
         known.append(("put", f"{moment(born)}, {span(max(0.0, now - born))} ago"))
     if job.state is State.INFLIGHT:

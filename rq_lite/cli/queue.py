@@ -1,4 +1,4 @@
-"""rq-lite queue: set, pause, resume, shutdown, open, purge"""
+"""rq-lite queue: set, pause, resume, shutdown, open, purge, delete"""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from rq_lite.admin import operate, status
 from rq_lite.broker import Broker
 from rq_lite.checks import MOST
 from rq_lite.cli.common import known_queue, open_broker, plural, settings_from, url_option
-from rq_lite.errors import UsageError
+from rq_lite.errors import RqLiteError, UsageError
+from rq_lite.logs import one_line
+
+WAYS_OUT = (
+    "Stop what uses it; `rq-lite queue purge {0}` and `rq-lite dead purge --queue {0}` drop jobs, "
+    "`rq-lite schedule remove` a schedule"
+)
 
 
 @click.group()
@@ -117,6 +123,22 @@ def purge(name: str, yes: bool, url: str | None) -> None:
         ask("purge", broker, name, yes)
         count = operate.purge(broker, name)
     click.echo(f"queue {name!r}: {count:,} job{plural(count)} dropped")
+
+
+@command.command(short_help="Forget it, if nothing is in it.")
+@click.argument("name")
+@url_option
+def delete(name: str, url: str | None) -> None:
+    """Forget queue NAME: its bound, its counters, and how far its feeds are.
+
+    Refused while a job is in it (waiting, scheduled, running or dead), a consumer serves it, or a schedule puts
+    into it. A program that still uses the queue makes it again.
+    """
+    with opened(name, url) as broker:
+        found = operate.delete(broker, name)
+    if found:
+        raise RqLiteError(f"queue {name!r} is not deleted: {', '.join(map(one_line, found))}. {WAYS_OUT.format(name)}")
+    click.echo(f"queue {name!r} is deleted")
 
 
 def change(name: str, url: str | None, step: Callable[[Broker, str], object], now: str) -> None:

@@ -195,7 +195,7 @@ class Reader:
                 if self._stopped.is_set():
                     break
                 self._all_are_due()
-                self._seldom.warn("redis", f"Redis: {self._broker.core.veiled(str(error))}; still waiting for results")
+                self._seldom.warn("redis", f"Redis: {self._broker.core.in_words(error)}; still waiting for results")
                 time.sleep(random.uniform(0.05, 1.0))
             except RqLiteError as error:
                 self._seldom.warn("results", f"still waiting for results, but: {error}")

@@ -56,6 +56,7 @@ class TaskOptions(EitherOptions, total=False):
     """What `@queue.task(…)` takes."""
 
     name: str | None
+    max_crashes: int | None
     timeout: float | None
     backoff: float
     backoff_max: float

@@ -63,7 +63,7 @@ from rq_lite.consumer.slots import Interrupted, Stopped
 from rq_lite.errors import AppFailed, BrokerOutOfMemory, BrokerUnavailable, JobTimeout, RqLiteError, UsageError
 from rq_lite.logs import RateLimitedLog, logger
 from rq_lite.model.failure import describe
-from rq_lite.model.retry import RetryPolicy
+from rq_lite.model.retry import Limits, RetryPolicy
 from rq_lite.process.board import EXITING, Board
 from rq_lite.process.identity import mine
 from rq_lite.process.protocol import REBUILD, RETIRE, ChildEvent, ConsumerConfig, read_config
@@ -138,6 +138,7 @@ def prepare(plan: ConsumerConfig, reports: int, board: Board, signals: Signals, 
     executor = Executor(
         registry.tasks, name, elsewhere, verbose=plan.verbose, signer=broker.core.signer,
         max_result=plan.settings.max_result, seldom=seldom,
+        limits=Limits(plan.settings.max_crashes, plan.settings.max_worker_deaths),
     )  # fmt: skip
     run = watched(executor.run, name) if events.subscribers else executor.run
     found_by(ProgressReporter(broker, name).find)
@@ -167,8 +168,10 @@ def event_of(plan: ConsumerConfig) -> WorkerEvent:
 
 
 def known(task: Task[Any, Any]) -> RetryPolicy:
-    """What the supervisor needs to settle a job of this task after killing it."""
-    return msgspec.structs.replace(chances(task.policy, JobTimeout()), says=task.says)
+    """What the supervisor needs to settle a job of this task whose consumer was killed, or died."""
+    return msgspec.structs.replace(
+        chances(task.policy, JobTimeout()), says=task.says, max_crashes=task.policy.max_crashes
+    )
 
 
 def patiently(plan: ConsumerConfig, step: Callable[[], T]) -> T:

@@ -186,9 +186,7 @@ class Consumer:
             except REDIS_ERRORS as error:
                 of.leaving.difference_update(tags)
                 self._session.close()
-                log.warning(
-                    "Redis: %s; jobs that will be reclaimed: %d", self._broker.core.veiled(str(error)), len(tags)
-                )
+                log.warning("Redis: %s; jobs that will be reclaimed: %d", self._broker.core.in_words(error), len(tags))
 
     # -- the exchange
 
@@ -223,7 +221,7 @@ class Consumer:
         if not self._well.is_set():
             self._well.set()
             self._pauses = pauses()
-            log.info("Redis answers again")
+            log.debug("Redis answers again")  # the supervisor says it, once for all consumers
         return going_on
 
     def _step(self) -> bool:
@@ -285,7 +283,7 @@ class Consumer:
         self._session.unsure = True
         self._doubt = None
         lasts = "" if is_transient(error) else " (will not pass by itself)"
-        self._seldom.warn("redis", f"Redis: {self._broker.core.veiled(str(error))}{lasts}")
+        self._seldom.warn("redis", f"Redis: {self._broker.core.in_words(error)}{lasts}")
         self._news.set()
         pause = next(self._pauses)  # grows until an exchange works: a replica answers a reconcile, but no take
         if self._stops:

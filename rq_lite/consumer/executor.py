@@ -20,7 +20,7 @@ from rq_lite.model.failure import beside_a_loop, error_text
 from rq_lite.model.message import Newer, Undecodable, as_is, decode, is_tracked
 from rq_lite.model.outcome import Crashed, Finished, Outcome, Parked, Retried, cancelled
 from rq_lite.model.policy import nanoseconds
-from rq_lite.model.retry import POISON, Failure, Report
+from rq_lite.model.retry import Failure, Limits, Report
 from rq_lite.model.signing import Signer
 from rq_lite.process.board import NEVER, SECOND
 
@@ -42,6 +42,7 @@ class Executor:
         max_result: int = 1_000_000,
         signer: Signer | None = None,
         seldom: RateLimitedLog | None = None,
+        limits: Limits = Limits(),  # noqa: B008
     ) -> None:
         self._tasks = tasks
         self._elsewhere = elsewhere
@@ -54,6 +55,7 @@ class Executor:
             tasks, consumer, as_is if signer is None else signer.seal, max_result, emit_between_jobs
         )
         self._seldom = seldom or RateLimitedLog(log)
+        self._limits = limits
 
     def run(self, slot: Slot[Any], entry: bytes) -> Outcome:
         """Run a job; return its outcome. Raises only Stopped: the job is then given back unfinished."""
@@ -62,12 +64,14 @@ class Executor:
             if self._opened is not None:
                 assert slot.lane is not None
                 entry = self._opened(slot.lane.queue, entry)
-            message, attempts, crashes = decode(entry)
+            message, attempts, crashes, deaths = decode(entry)
         except Undecodable as error:
             return self._unread(error)
-        if crashes >= POISON and is_tracked(message):
-            return self._poisoned(Attempt(message, queue_of(slot), attempts, crashes))
         task = self._tasks.get(message.task)
+        if (crashes or deaths) and is_tracked(message):
+            of_task = None if task is None else task.policy.max_crashes
+            if self._limits.reached(of_task, crashes, deaths):
+                return self._poisoned(Attempt(message, queue_of(slot), attempts, crashes, deaths))
         if task is None:
             return self._parked(message.task)
         timeout = task.timeout_ns if message.timeout is None else nanoseconds(message.timeout)
@@ -81,7 +85,7 @@ class Executor:
             slot.deadline = NEVER
             ended = None
             if message.result_ttl is not None or message.then is not None:
-                attempt = Attempt(message, queue_of(slot), attempts, crashes)
+                attempt = Attempt(message, queue_of(slot), attempts, crashes, deaths)
                 ended = self._outcomes.returned(attempt, task, result, is_json=task.policy.run_in == "process")
         except Stopped:
             slot.deadline = NEVER
@@ -89,9 +93,8 @@ class Executor:
         except BaseException as error:  # also SystemExit: it would end the whole consumer
             slot.deadline = NEVER
             seconds = (time.monotonic_ns() - (slot.began if task.elsewhere else began)) / SECOND
-            return self._raised(
-                slot, Attempt(message, queue_of(slot), attempts, crashes), task, error, timeout, seconds
-            )
+            attempt = Attempt(message, queue_of(slot), attempts, crashes, deaths)
+            return self._raised(slot, attempt, task, error, timeout, seconds)
         if self._verbose:
             log.info("done %s %s in %.3f s", message.id, message.task, (time.monotonic_ns() - began) / SECOND)
         # The last line, and the only one that means "done": a run that was cut short anywhere does not get here.
@@ -129,7 +132,7 @@ class Executor:
             self._outcomes.tell(
                 "on_failure", attempt, Failure(f"Crashed: its process {error.how}", error.where, seconds)
             )
-            return Crashed(error.how, error.where)
+            return Crashed(error.how, error.where, self._limits.crashes_of(task.policy.max_crashes))
         failure = failed(error, timeout / SECOND, seconds)
         if not task.elsewhere:
             failure = beside_a_loop(error, failure)
@@ -139,7 +142,7 @@ class Executor:
         return outcome
 
     def _poisoned(self, attempt: Attempt) -> Outcome:
-        """Too many consumers died while it ran. It was taken once more only for its callbacks, and is not run."""
+        """Too much died while it ran. It was taken once more only for its callbacks, and is not run."""
         outcome, line = self._outcomes.poisoned(attempt)
         self._seldom.warn("poison", line)
         return outcome

@@ -67,7 +67,7 @@ class ProgressReporter:
         return found
 
     def _made(self, slot: Slot[Deliveries], queue: str) -> CurrentJob:
-        message, attempts, crashes = decode(slot.entry)
+        message, *begun = decode(slot.entry)
         left = (slot.deadline - time.monotonic_ns()) / SECOND
         head = encode({"consumer": self._consumer, "tag": slot.tag, "task": message.task[:200]})[1:-1]
         told = Told(slot, message.id, queue, head)
@@ -81,7 +81,7 @@ class ProgressReporter:
             id=message.id,
             queue=queue,
             task=message.task,
-            attempt=attempts + crashes + 1,
+            attempt=sum(begun) + 1,
             deadline=time.time() + left if left < FOREVER / 2 else None,
             tell=tell,
         )

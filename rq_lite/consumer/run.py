@@ -54,17 +54,18 @@ class Expired(BaseException):
 
 
 class Attempt(NamedTuple):
-    """One run of a job; `attempts` and `crashes` are those before it."""
+    """One run of a job; `attempts`, `crashes` and `deaths` (of whole workers) are those before it."""
 
     message: Message
     queue: str
     attempts: int
     crashes: int
+    deaths: int = 0
 
     @property
     def number(self) -> int:
         """Which run of the job it is; the first is 1."""
-        return self.attempts + self.crashes + 1
+        return self.attempts + self.crashes + self.deaths + 1
 
 
 def run_once(task: Task[Any, Any], message: Message, current: CurrentJob | None) -> Any:
@@ -193,7 +194,9 @@ class Outcomes:
 
     def raised(self, attempt: Attempt, chances: RetryPolicy, failure: Failure) -> tuple[Retried | Finished, str]:
         """The run has failed: its outcome, and a line for the log."""
-        outcome, line = decide(attempt.message, attempt.attempts, attempt.crashes, chances, failure, self._consumer)
+        outcome, line = decide(
+            attempt.message, attempt.attempts, attempt.crashes, chances, failure, self._consumer, attempt.deaths
+        )
         self.tell("on_failure", attempt, failure)
         if isinstance(outcome, Finished):
             self.tell("on_bury", attempt, failure)
@@ -202,11 +205,12 @@ class Outcomes:
         return outcome, line
 
     def poisoned(self, attempt: Attempt) -> tuple[Finished, str]:
-        """The job has killed too many consumers to be run again: its outcome, and a line for the log."""
-        message, begun = attempt.message, attempt.attempts + attempt.crashes
-        failure = Failure(f"poison: {attempt.crashes} consumers died while it ran")
+        """Too many consumers or workers died while it ran: its outcome, and a line for the log."""
+        message, begun = attempt.message, attempt.number - 1
+        count, died = max((attempt.crashes, "consumers"), (attempt.deaths, "workers"))
+        failure = Failure(f"poison: {count} {died} died while it ran")
         report = Report(message.id, message.task, failure.error, "", begun, attempt.crashes, self._consumer)
-        self.tell("on_bury", attempt._replace(crashes=attempt.crashes - 1), failure)  # the event of its last run
+        self.tell("on_bury", attempt._replace(attempts=attempt.attempts - 1), failure)  # the event of its last run
         outcome = self._buried(attempt, begun, failure, report.buried())
         return outcome, f"job {message.id} {message.task}: {failure.error}; buried"
 

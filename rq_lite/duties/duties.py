@@ -21,7 +21,7 @@ from rq_lite.duties.leases import Leases
 from rq_lite.duties.promote import Promoter
 from rq_lite.duties.reclaim import ConsumerEnd, Reclaimer
 from rq_lite.duties.stuck import StuckJobs, log_stuck
-from rq_lite.errors import RqLiteError
+from rq_lite.errors import BrokerUnavailable, RqLiteError
 from rq_lite.logs import RateLimitedLog, logger
 
 log = logger("rq_lite.worker")
@@ -58,7 +58,8 @@ class Duties:
        caps of the dead set; in burst mode, whether the queues are drained.
     4. Errands (`born`, `died`, `serve`, `say`, an alarm) wake the thread.
     5. If Redis does not answer: all roles wait a second; a failed errand is kept and tried again. The thread sends each
-       request only once (patience 0), so that an outage does not become a storm of requests.
+       request only once (patience 0), so that an outage does not become a storm of requests. Once leases can be renewed
+       again, the log says so, for the whole worker.
     6. Any other error in a role is logged; the others go on.
     7. `stop`: the errands that are left are done, the worker is taken out of the list of workers, the thread ends.
 
@@ -92,7 +93,7 @@ class Duties:
         self._promoting = Role(promote.LOOK, self._promoter.promote)
         self._firing = Role(cron.LOOK, lambda: cron.fire_due(self._broker, self._queues, rarely.warn))
         self._roles = [
-            Role(self._leases.every, self._leases.renew),
+            Role(self._leases.every, self._renew),
             Role(self._leases.every, self._leases.announce),
             self._promoting,
             self._firing,
@@ -106,6 +107,7 @@ class Duties:
         if drained is not None:
             self._roles.append(Role(BURST, self._look_whether_drained))
         self.standstills: Sequence[StuckJobs] = ()
+        self._away = False  # the log says that Redis cannot be reached
 
     # -- called by other threads
 
@@ -194,6 +196,7 @@ class Duties:
             step()
         except RqLiteError as error:
             self._leases.waiting_since = None
+            self._away = self._away or isinstance(error, BrokerUnavailable)
             self._seldom.warn("duties", str(error))
             with contextlib.suppress(RqLiteError, OSError):
                 self._revive()
@@ -214,6 +217,12 @@ class Duties:
             self._alarm.serve(queue)
             self._leases.show({"queues": ",".join(self._queues)})
         self._reclaim_gone()
+
+    def _renew(self) -> None:
+        self._leases.renew()
+        if self._away:
+            self._away = False
+            log.info("Redis answers again")
 
     def _renew_if_due(self) -> None:
         self._leases.renew_if_due()

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from rq_lite.broker import Broker, Death
+from rq_lite.broker import Broker, Death, Named
 from rq_lite.logs import logger, one_line
 from rq_lite.model import completion
 from rq_lite.model.message import Undecodable, decode
 from rq_lite.model.outcome import Retried, cancelled
-from rq_lite.model.retry import POISON, SUSPECT, Failure, RetryPolicy, decide
+from rq_lite.model.retry import SUSPECT, UNLUCKY, Failure, RetryPolicy, decide
 from rq_lite.process.identity import surely_dead
 
 log = logger("rq_lite.worker")
 
 BATCH = 100  # jobs per step: a step keeps Redis busy for less than 1 ms, on a slow machine for less than 5
-LEASE_ENDED = Death("its lease was not renewed: its machine or its supervisor is gone")
-GONE = Death("it is gone, with its supervisor")
+LEASE_ENDED = Death("its lease was not renewed: its machine or its supervisor is gone", worker=True)
+GONE = Death("it is gone, with its supervisor", worker=True)
+
+NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 
 
 class ConsumerEnd(NamedTuple):
@@ -38,10 +39,12 @@ class Reclaimer:
     1. A consumer of this worker has ended: its supervisor knows how, and which job is to blame (`reclaim_dead`).
     2. Jobs that it was killed for are ended first: cancelled, another attempt, or given up.
     3. Its other jobs go back to their queues in steps. One that is charged with the crash runs alone from the second
-       crash on, and is buried at the third.
+       crash on, and is buried with the last that its task allows.
     4. A consumer of another worker is reclaimed when two checks in a row find that its lease has ended, or that its
        process on this machine is gone (`reclaim_expired`).
     5. Consumers of this machine whose processes are gone are reclaimed at once when a worker begins (`reclaim_gone`).
+    6. In both cases the whole worker has died (else its supervisor would reclaim), and nothing points at the jobs: they
+       are charged that apart, run alone from the fifth time on, and are buried with the `max_worker_deaths`th.
 
     `between` is called between two steps: however long reclaiming takes, the leases of the living must be renewed.
     """
@@ -58,21 +61,22 @@ class Reclaimer:
         self.living.discard(end.consumer)
         for name, tag in end.timed_out:
             self._end_job(end, name, tag)
-        if end.death.charged == "all":
-            self._name_culprit(end, queues)
         suspects = 0
+        limits = {name: task.max_crashes for name, task in end.tasks.items() if task.max_crashes is not None}
         for name in queues:
             charged = end.death.charged
             if end.blamed is not None:
                 charged = str(end.blamed[1]) if end.blamed[0] == name else "none"
-            suspects += self._reclaim(name, end.consumer, end.death._replace(charged=charged), certain=True)
+            suspects += self._reclaim(
+                name, end.consumer, end.death._replace(charged=charged), certain=True, limits=limits
+            )
         return suspects
 
     def _end_job(self, end: ConsumerEnd, name: str, tag: int) -> None:
         """End a job that its consumer was killed for: cancelled, another attempt, or given up."""
         for _, entry in self._broker.takes.booked(name, end.consumer, [tag]):
             try:
-                message, attempts, crashes = decode(self._broker.core.opened(name, entry))
+                message, attempts, crashes, deaths = decode(self._broker.core.opened(name, entry))
             except Undecodable:
                 continue  # the consumer that takes it next buries it
             if self._broker.takes.marked(name, [message.id]):
@@ -81,45 +85,28 @@ class Reclaimer:
                 continue
             failure = Failure(f"JobTimeout: {end.death.how}", end.death.where)
             outcome, line = decide(
-                message, attempts, crashes, end.tasks.get(message.task, RetryPolicy(0)), failure, end.consumer
+                message, attempts, crashes, end.tasks.get(message.task, RetryPolicy(0)), failure, end.consumer, deaths
             )
             log.error("%s", one_line(line))
             if isinstance(outcome, Retried):
                 self._broker.takes.retry(name, end.consumer, [(tag, outcome.delay)])
                 continue
             puts = completion.Puts(lambda task: end.tasks.get(task, RetryPolicy(0)).says, self._broker.core.seal)
-            settled = completion.buried(message, name, attempts + crashes + 1, failure, outcome, puts)
+            settled = completion.buried(message, name, attempts + crashes + deaths + 1, failure, outcome, puts)
             self._broker.takes.finish(name, end.consumer, [(tag, settled)])
 
-    def _name_culprit(self, end: ConsumerEnd, queues: Sequence[str]) -> None:
-        """Log which job brought its consumer down: the one that is blamed, or the only one that it had."""
-        suspected = [end.blamed] if end.blamed is not None else [
-            (name, tag) for name in queues for tag in self._broker.takes.inflight(name, end.consumer)
-        ]  # fmt: skip
-        if len(suspected) != 1:
-            return
-        ((name, tag),) = suspected
-        for _, entry in self._broker.takes.booked(name, end.consumer, [tag]):
-            with contextlib.suppress(Undecodable):
-                message, _, crashes = decode(self._broker.core.opened(name, entry))
-                what = (
-                    "buried as poison"
-                    if crashes + 1 >= POISON
-                    else "it runs again, alone"
-                    if crashes + 1 >= SUSPECT
-                    else "it runs again"
-                )
-                line = f"job {message.id} {message.task}: its consumer died while it ran, crash {crashes + 1}; {what}"
-                log.error("%s", one_line(line))
-
-    def _reclaim(self, name: str, consumer: str, death: Death, *, certain: bool) -> int:
+    def _reclaim(
+        self, name: str, consumer: str, death: Death, *, certain: bool, limits: Mapping[str, int] = NO_LIMITS
+    ) -> int:
         """Reclaim step by step. Returns how many of its jobs have become suspects."""
         total = cursor = buried = suspects = 0
         while step := self._broker.tends.reclaim(
-            name, consumer, certain=certain, death=death, most=BATCH, cursor=cursor
+            name, consumer, certain=certain, death=death, most=BATCH, cursor=cursor, limits=limits
         ):
             total, cursor = total + step.moved, step.cursor
             buried, suspects = buried + step.buried, suspects + step.suspects
+            for job in step.named:
+                log.error("%s", one_line(fate(job, death)))
             self._between()
             if not step.left:
                 break
@@ -159,3 +146,13 @@ class Reclaimer:
             for consumer in self._broker.tends.consumers(name)
             if consumer not in self.own and surely_dead(consumer)
         )
+
+
+def fate(job: Named, death: Death) -> str:
+    """What the log says of a job whose consumer died."""
+    died, count = ("its whole worker died", f"worker's death {job.deaths}") if death.worker else (
+        "its consumer died", f"crash {job.crashes}"
+    )  # fmt: skip
+    alone = job.crashes >= SUSPECT or job.deaths >= UNLUCKY
+    what = "buried as poison" if job.buried else f"it runs again{', alone' if alone else ''}"
+    return f"job {job.id} {job.task}: {died} while it ran, {count}; {what}"

@@ -92,9 +92,12 @@ class Attached:
         self.url = "unix://" + quote(str(place.socket))
         self.folder = place.folder
 
-    def revive(self, *, timeout: float = PATIENCE) -> None:
-        """Start the server again if it has gone (the address stays the same). Raises BrokerUnavailable."""
-        ensure_running(self.settings, self.place, timeout)
+    def revive(self, *, timeout: float = PATIENCE, started: Callable[[], None] | None = None) -> None:
+        """Start the server again if it has gone (the address stays the same). Raises BrokerUnavailable.
+
+        `started` is called in the one process that starts it, before it answers.
+        """
+        ensure_running(self.settings, self.place, timeout, started)
 
     def keep_across_exec(self) -> None:
         """Keep the claim when this process executes another program."""
@@ -318,7 +321,9 @@ def count_users(path: Path) -> int | None:
 # Starting
 
 
-def ensure_running(settings: Settings, place: Place, timeout: float) -> dict[str, str]:
+def ensure_running(
+    settings: Settings, place: Place, timeout: float, started: Callable[[], None] | None = None
+) -> dict[str, str]:
     """The server's INFO; it is started if no keeper has one. Raises BrokerUnavailable."""
     deadline = time.monotonic() + timeout
     starts = 0
@@ -330,6 +335,8 @@ def ensure_running(settings: Settings, place: Place, timeout: float) -> dict[str
                     break
                 log_size = start_keeper(settings, place, keeper_lock, deadline)
                 starts += 1
+                if started is not None:
+                    started()
         facts = info(place.socket)
         if facts is not None:
             if facts["loading"] == "0":

@@ -2,8 +2,8 @@
 
 An entry in Redis is that JSON, from the second attempt on with `<attempts>.<crashes>` in front: the scripts change
 these counts, never the JSON. Between the counts and the JSON may be marks, for the scripts, in this order:
-`@<priority>`, `#<id>` (the job is tracked), and those of newer versions. A job with marks that are not known here is
-parked. A signature may follow the JSON (signing.py).
+`@<priority>`, `#<id>` (the job is tracked), `*<workers that died while it ran>`, and those of newer versions. A job
+with marks that are not known here is parked. A signature may follow the JSON (signing.py).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LONGEST_ID = 150  # of a callback's job
 ITEM = "pickle"
 HEAD = re.compile(
     rb"(\d{1,9})\.(\d{1,9})(?:@([0-9a-z.+-]{1,30}))?(?:#([A-Za-z0-9_.:%-]{1,200}))?"
-    rb"([!$&*,;=?^|~][A-Za-z0-9_.:%/!$&*,;=?^|~-]*)?\{"
+    rb"(?:\*(\d{1,9}))?([!$&,;=?^|~][A-Za-z0-9_.:%/!$&*,;=?^|~-]*)?\{"
 )
 SIGILS = re.compile(rb"[!$&*,;=?^|~]")
 SIGNATURE = re.compile(rb"\}([0-9a-f]{64})\Z")
@@ -78,6 +78,7 @@ class Head(NamedTuple):
     id: bytes | None = None  # of a tracked job, as `names.encoded_id` makes it
     priority: bytes | None = None
     unknown: bytes = b""  # marks that are not known here
+    deaths: int = 0  # workers that died while it ran
 
 
 NO_HEAD = Head()
@@ -88,18 +89,19 @@ _decode = msgspec.json.Decoder(Message).decode
 _version = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def decode(entry: bytes) -> tuple[Message, int, int]:
-    """The message, and the counts in its head: attempts, and crashes, which are not among the attempts.
+def decode(entry: bytes) -> tuple[Message, int, int, int]:
+    """The message, and the counts in its head: attempts, crashes and deaths of workers, none among the others.
 
     The signature is not checked here: the broker's `opened` does that. Raises Undecodable.
     """
-    attempts = crashes = 0
+    attempts = crashes = deaths = 0
     text = entry
     if entry[:1] != b"{":
-        if unknown := parsed(entry).unknown:
+        attempts, crashes, at, _, _, unknown, deaths = parsed(entry)
+        if unknown:
             sigils = b" ".join(SIGILS.findall(unknown)).decode()
             raise Newer(f"marks {sigils}", f" ({unknown.decode():.100})")
-        attempts, crashes, text = split(entry)
+        text = unsigned(entry[at:])
     try:
         message = _decode(text)
     except RecursionError:
@@ -114,7 +116,7 @@ def decode(entry: bytes) -> tuple[Message, int, int]:
         word in ENDS and len(to) == 2 and NAME.fullmatch(to[0]) for word, to in message.then.items()
     ):
         raise Undecodable(f"then: {message.then}; it must map {', '.join(ENDS)} to [queue, task]"[:300])
-    return message, attempts, crashes
+    return message, attempts, crashes, deaths
 
 
 def parse(entry: bytes) -> Head | None:
@@ -124,7 +126,7 @@ def parse(entry: bytes) -> Head | None:
     match = HEAD.match(entry)
     if match is None:
         return None
-    return Head(int(match[1]), int(match[2]), match.end() - 1, match[4], match[3], match[5] or b"")
+    return Head(int(match[1]), int(match[2]), match.end() - 1, match[4], match[3], match[6] or b"", int(match[5] or 0))
 
 
 def parsed(entry: bytes) -> Head:

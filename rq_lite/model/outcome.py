@@ -64,6 +64,7 @@ class Crashed(NamedTuple):
 
     how: str
     where: str = ""  # the stack, where it is known
+    most: int = 3  # with which crash it is buried
 
 
 class Finished(NamedTuple):

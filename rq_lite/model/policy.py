@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import msgspec
 
 from rq_lite import checks
-from rq_lite.checks import INFINITE, LONGEST, in_seconds, integer, number
+from rq_lite.checks import INFINITE, LONGEST, MOST_CRASHES, in_seconds, integer, number
 from rq_lite.errors import UsageError
 from rq_lite.model.arguments import signature_of
 from rq_lite.model.option import Check, Declared, Option, declared, use_checked
@@ -52,6 +52,10 @@ def check_run_in(name: str, value: Any) -> Any:
     if value not in RUN_IN:
         raise UsageError(f"{name} must be one of {', '.join(RUN_IN)}, not {value!r}")
     return value
+
+
+def check_max_crashes(name: str, value: Any) -> Any:
+    return None if value is None else integer(name, value, least=1, most=MOST_CRASHES)
 
 
 def check_result_ttl(name: str, value: Any) -> Any:
@@ -133,6 +137,15 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Option("how many more runs a job gets after its first has failed; then it is buried", integer, puts=integer),
     ] = 0
+    max_crashes: Annotated[
+        int | None,
+        Option(
+            "with this many crashes a job is buried as poison: [lifecycle.md](lifecycle.md); 1: a job that may have "
+            "caused a crash is not run again",
+            check_max_crashes,
+            default="the setting `max_crashes`, 3",
+        ),
+    ] = None
     timeout: Annotated[
         float | None,
         Option("a run is ended after this time; None (not for a put): never", check_timeout, puts=check_timeout_of_put),

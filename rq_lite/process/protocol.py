@@ -36,7 +36,7 @@ class ChildEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     event: str
     consumer: str = ""
     queues: dict[str, int] = {}  # with the bound of each; the lanes on the board are numbered in this order
-    tasks: dict[str, RetryPolicy] = {}  # by task: what follows when a job is killed at its hard time limit
+    tasks: dict[str, RetryPolicy] = {}  # by task: what follows when a job's consumer is killed, or dies
     rss: int = 0  # bytes of memory that it uses before its first job; 0: not known
     error: str = ""
     traceback: str = ""

@@ -30,6 +30,7 @@ log = logger("rq_lite.worker")
 
 LATER = 2.0  # seconds until another try if the system could not start a process
 SLOW = 30.0  # a consumer that is not ready after this many seconds is reported
+OLD = 2  # for each consumer, so many that were replaced may still run jobs
 SUSPECTS = 0  # the number of a consumer for suspects
 
 
@@ -48,7 +49,8 @@ class Fleet:
     2. `hear` reads the consumers' reports. Once the first is ready: the duties start, and the others become due.
     3. `start_due` starts those that are due. If the system has no process or file left, it tries again later.
     4. `replace` and `reload`: a successor is started first; once it is ready, the old consumer is told to retire.
-       One at a time, so that the worker keeps its slots.
+       One at a time, so that the worker keeps its slots. While too many old ones still run jobs (`OLD`), the others are
+       put off: however often a reload is asked for, the number of processes is limited.
     5. `start_for_suspects` starts consumers that run only suspects, one at a time.
     6. `reap` collects each process that has ended, and tells the duties how, and which job is to blame.
     7. One that crashed is due again after a pause (RestartBackoff); if too many crash at their start, the worker
@@ -78,6 +80,7 @@ class Fleet:
         self._backoff = RestartBackoff()
         self._outgoing: deque[Child] = deque()  # to be replaced, one after the other
         self._replacing: tuple[Child, Child] | None = None  # the one that goes, and its successor
+        self._waits = False  # the log says that replacements are put off
         self._suspects_at = 0.0  # no consumer for suspects is started before this
         self._suspects_failed = 0
         self._told_to_end = False
@@ -200,6 +203,8 @@ class Fleet:
             if child not in self._outgoing and not child.alone:
                 self._outgoing.append(child)
         while self._replacing is None and self._outgoing:
+            if self._put_off():
+                return
             old = self._outgoing.popleft()
             if old.pid in self._children and not old.retired:
                 successor = self._start_if_possible(old.number)
@@ -207,6 +212,19 @@ class Fleet:
                     self._outgoing.appendleft(old)
                     return
                 self._replacing = old, successor
+
+    def _put_off(self) -> bool:
+        """Whether no more may be replaced before one of those that were has ended; the log says so once."""
+        left = sum(child.retired for child in self._children.values())
+        full = left >= OLD * self._procs
+        if full and not self._waits:
+            log.warning(
+                "replaced consumers that still run jobs: %d; %d more are replaced once one of those has ended",
+                left,
+                len(self._outgoing),
+            )
+        self._waits = full
+        return full
 
     # -- consumers go
 

@@ -340,7 +340,7 @@ def test_a_crash_in_a_thread_is_charged_to_its_job_alone(cpu: Cpu) -> None:
     assert " in poison" in dead.report["traceback"]
     assert cpu.lab.seen("begun").count("segfault") == 3
     assert worker.stop() == 0
-    assert [decode(entry)[1:] for entry in cpu.lab.waiting()] == [(0, 0)] * 5
+    assert [decode(entry)[1:] for entry in cpu.lab.waiting()] == [(0, 0, 0)] * 5
 
 
 def with_an_idle_engine(cpu: Cpu) -> tuple[Worker, int]:
@@ -448,7 +448,7 @@ def test_a_stop_gives_back_what_does_not_end_in_time(cpu: Cpu, kind: str) -> Non
     engines = cpu.engines(worker)
     assert worker.stop() == 0
     assert cpu.lab.arguments() == [1, 2]
-    assert [decode(entry)[1:] for entry in cpu.lab.waiting()] == [(0, 0)] * 2
+    assert [decode(entry)[1:] for entry in cpu.lab.waiting()] == [(0, 0, 0)] * 2
     assert (cpu.lab.state().inflight, cpu.lab.state().reclaimed) == (0, 0)
     assert not any(map(alive, engines))
 

@@ -49,7 +49,7 @@ def test_a_crash_whose_stack_is_known_is_charged_to_its_job_alone(lab: Lab, how:
     (dead,) = lab.dead()
     assert " in poison" in dead.report["traceback"]
     assert worker.stop() == 0
-    assert [decode(entry)[1:] for entry in lab.waiting()] == [(0, 0)] * 5
+    assert [decode(entry)[1:] for entry in lab.waiting()] == [(0, 0, 0)] * 5
 
 
 def test_an_exhausted_recursion_fails_like_any_error(lab: Lab) -> None:

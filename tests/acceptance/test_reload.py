@@ -53,6 +53,27 @@ def test_sighup_replaces_every_consumer_and_interrupts_nothing(lab: Lab) -> None
     assert (lab.state().reclaimed, lab.state().stale) == (0, 0)
 
 
+def test_however_often_sighup_comes_few_old_consumers_live_and_the_last_code_wins(lab: Lab) -> None:
+    worker = lab.work()
+    for count in (1, 2, 3):  # each holds a job: none of the old ones ends
+        until_ready(worker, count)
+        lab.put("hold", count)
+        lab.until_seen("begun", count)
+        worker.signal(signal.SIGHUP)
+    worker.says("replaced consumers that still run jobs: 2; 1 more are replaced once one of those has ended")
+    for _ in range(20):
+        worker.signal(signal.SIGHUP)
+    held = {run.pid for run in lab.runs("begun")}
+    until(lambda: worker.said.count("SIGHUP: ") > 3, "the worker has heard it")
+    assert consumers(worker) == held
+    lab.open_gate()
+    until_ready(worker, 4)
+    until(lambda: len(consumers(worker) - held) == 1 == len(consumers(worker)), "the last is replaced, too")
+    assert worker.said.count("replaced consumers that still run jobs") == 1
+    assert worker.stop() == 0
+    assert sorted(lab.seen("done")) == ["1", "2", "3"]
+
+
 def test_sighup_brings_in_new_code(lab: Lab, version: Path) -> None:
     worker = lab.work(app=VERSIONED)
     until_ready(worker, 1)

@@ -35,7 +35,7 @@ def test_a_stop_finishes_short_jobs_and_gives_back_the_rest(lab: Lab, number: si
     assert sorted(lab.seen("begun")) == ["long", "short"]
     # The one that was given back is at the head, and nothing is charged.
     assert lab.arguments() == ["long", "later", "latest"]
-    assert [decode(entry)[1:] for entry in lab.waiting()] == [(0, 0)] * 3
+    assert [decode(entry)[1:] for entry in lab.waiting()] == [(0, 0, 0)] * 3
     assert (lab.state().inflight, lab.state().consumers) == (0, 0)
 
 

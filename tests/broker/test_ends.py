@@ -61,7 +61,7 @@ def reclaim(broker: Broker, link: Link) -> Any:
 
 
 def crashed(broker: Broker, link: Link) -> Any:
-    return broker.takes.crashed("q", "c", [(1, "how", "where")], link)
+    return broker.takes.crashed("q", "c", [(1, "how", "where", 3)], link)
 
 
 def give_back(broker: Broker, link: Link) -> Any:
@@ -179,7 +179,7 @@ def again(broker: Broker, link: Link) -> None:
     """Whatever may still come for what was delivery 1, and for what may wait."""
     for end in (Finished("done", b'"value":2'), Finished("failed", report=b"{}"), cancelled(ID)):
         assert broker.takes.finish("q", "c", [(1, end)], link) == 1
-    broker.takes.crashed("q", "c", [(1, "how", "where")], link)
+    broker.takes.crashed("q", "c", [(1, "how", "where", 3)], link)
     broker.takes.exchange("c", [Acks("q", [1])], 0, link)
     reclaim(broker, link)
     assert operate.cancel(broker, "q", ID) is Cancelled.UNKNOWN

@@ -47,8 +47,8 @@ def as_lua_reads_it(broker: Broker, raw: bytes) -> list[Any]:
 
 
 READ = scripts.with_library(
-    """local attempts, crashes, at, id, priority, unknown = parse(ARGV[1])
-return {attempts, crashes, at or false, id or false, priority or false, unknown or false}"""
+    """local attempts, crashes, at, id, priority, unknown, deaths = parse(ARGV[1])
+return {attempts, crashes, at or false, id or false, priority or false, unknown or false, deaths}"""
 )
 WORD = st.text("AZaz09_.:%-", max_size=8).map(str.encode)
 NUMBER = st.integers(0, 10**10).map(lambda n: str(n).encode())
@@ -57,6 +57,7 @@ MARKS = st.lists(
     st.one_of(
         st.builds(b"@%s".__mod__, PRIORITY),
         st.builds(b"#%s".__mod__, WORD),
+        st.builds(b"*%s".__mod__, NUMBER),
         st.builds(b"~%s.%s/%s".__mod__, st.tuples(WORD, WORD, NUMBER)),
         st.builds(bytes.__add__, st.sampled_from([b"^", b"!", b"?", b"&", b"+", b" ", b"\n", b"\0", b"\xff"]), WORD),
         st.binary(max_size=3),
@@ -67,6 +68,7 @@ IN_ORDER = st.builds(
     lambda *parts: b"".join(parts),
     st.one_of(st.just(b""), st.builds(b"@%s".__mod__, PRIORITY)),
     st.one_of(st.just(b""), st.builds(b"#%s".__mod__, WORD)),
+    st.one_of(st.just(b""), st.builds(b"*%s".__mod__, NUMBER)),
     st.one_of(st.just(b""), st.builds(b"~%s".__mod__, WORD)),
 )
 LONG = st.sampled_from([b"#" + b"a" * 200, b"#" + b"a" * 201, b"@" + b"1" * 30, b"@" + b"1" * 31, b"~" + b"x" * 500])
@@ -85,14 +87,14 @@ def test_lua_and_python_read_a_head_the_same(broker: Broker, raw: bytes) -> None
     head = parse(raw)
     found = as_lua_reads_it(broker, raw)
     if head is None:
-        assert found == [0, 0, None, None, None, None]
+        assert found == [0, 0, None, None, None, None, 0]
     else:
-        assert found == [head.attempts, head.crashes, head.at + 1, head.id, head.priority, head.unknown]
+        assert found == [head.attempts, head.crashes, head.at + 1, head.id, head.priority, head.unknown, head.deaths]
 
 
 def test_the_protocol_has_the_grammar_that_the_code_reads() -> None:
     text = (scripts.FOLDER.parents[2] / "docs" / "internals" / "protocol.md").read_text()
-    assert "<attempts>.<crashes>[@priority][#id][~flow.node/index][^lane][!unique][?expires_ms]" in text
+    assert "<attempts>.<crashes>[@priority][#id][*deaths][~flow.node/index][^lane][!unique][?expires_ms]" in text
 
 
 @pytest.mark.parametrize("job_id", ["a b", "{x}#1", "ü" * 90, "18c-1"], ids=["space", "marks", "long", "usual"])

@@ -34,6 +34,8 @@ JSON = encode(Message(VERSION, "id-1", "t"))
         (b"0.0@-1.5", Head(at=8, priority=b"-1.5")),
         (b"0.0#a%20b", Head(at=9, id=b"a%20b")),
         (b"10.2@1e+20#id-1", Head(10, 2, 15, b"id-1", b"1e+20")),
+        (b"0.0*12", Head(at=6, deaths=12)),
+        (b"1.2@1#id-1*3~f.n/0", Head(1, 2, 18, b"id-1", b"1", b"~f.n/0", 3)),
         (b"0.0~flow.node/3", Head(at=15, unknown=b"~flow.node/3")),
         (b"1.0@2#id-1~f.n/0^eu!key?1700000000000", Head(1, 0, 37, b"id-1", b"2", b"~f.n/0^eu!key?1700000000000")),
         (b"0.0&new=thing", Head(at=13, unknown=b"&new=thing")),
@@ -47,7 +49,8 @@ def test_a_head_is_read_as_the_grammar_says(text: bytes, head: Head) -> None:
     "text",
     [
         b"x", b"1", b"1.", b"-1.0", b"1.0 ", b"1.0x", b"1.0@", b"1.0#", b"1.0#a@1", b"1.0@1@2", b"1.0#a#b", b"1.0#a b",
-        b"1.0#a\n", b"1234567890.0", b"1.0@" + b"1" * 31, b"1.0#" + b"a" * 201, b"1.0~a#b", b"1.0~\xff",
+        b"1.0#a\n", b"1234567890.0", b"1.0@" + b"1" * 31, b"1.0#" + b"a" * 201, b"1.0~a#b", b"1.0~\xff", b"1.0*",
+        b"1.0*x", b"1.0*1#a", b"1.0*1*2", b"1.0*1234567890",
     ],
 )  # fmt: skip
 def test_what_is_against_the_grammar_is_no_job(text: bytes) -> None:

@@ -27,6 +27,7 @@ from tests.steps import KEY, bury, drop, entry, everything, now_ms, owned, put_b
 
 LATER = 3_600_000  # ms: never due in a test
 SLOTS = 2  # consumers
+DEATHS = 7  # of workers: then a job is buried
 
 
 SETTLING = ("ack", "retry", "bury", "park", "give_back", "crashed", "drop")
@@ -78,14 +79,14 @@ class Model(RuleBasedStateMachine):
 
     def to_head(self, entries: list[bytes]) -> None:
         """They wait again: suspects alone, the others at the head of the queue; the first in the list goes first."""
-        usual = [raw for raw in entries if crashes(raw) < 2]
+        usual = [raw for raw in entries if not lone(raw)]
         if self.order == "priority":
             for raw in reversed(usual):
                 at = sum(score(other) < score(raw) for other in self.pending)
                 self.pending.insert(at, raw)
         else:
             self.pending = usual + self.pending
-        self.suspects = [raw for raw in entries if crashes(raw) >= 2] + self.suspects
+        self.suspects = [raw for raw in entries if lone(raw)] + self.suspects
 
     def arrive(self, entries: list[bytes]) -> None:
         """New ones wait, or such as are due, where the queue's order wants them."""
@@ -245,7 +246,7 @@ class Model(RuleBasedStateMachine):
         """The processes of some jobs die, and the consumer lives to tell."""
         before = dict(self.inflight[self.consumers[slot]])
         name, tags, found = self.settled(slot, data)
-        assert self.broker.takes.crashed("q", name, [(tag, "d", "") for tag in tags], self.link) == len(tags) - len(
+        assert self.broker.takes.crashed("q", name, [(tag, "d", "", 3) for tag in tags], self.link) == len(tags) - len(
             found
         )
         after = {tag: charged(before[tag], 0, 1) for tag in sorted(tags) if tag in before}
@@ -264,18 +265,39 @@ class Model(RuleBasedStateMachine):
         if expected:
             self.inflight[name][tag] = raw
 
-    @rule(slot=st.integers(0, SLOTS - 1), late=st.booleans(), blame=st.sampled_from(["all", "none", "one"]))
-    def crash(self, slot: int, late: bool, blame: str) -> None:
-        """A consumer dies and is reclaimed; what it sent before may still arrive."""
+    @rule(
+        slot=st.integers(0, SLOTS - 1),
+        late=st.booleans(),
+        blame=st.sampled_from(["all", "none", "one", "worker"]),
+        most=st.sampled_from([1, 3, 3, 5]),
+    )
+    def crash(self, slot: int, late: bool, blame: str, most: int) -> None:
+        """A consumer dies, alone or with its worker, and is reclaimed; what it sent before may still arrive."""
         name = self.consumers[slot]
         held = self.inflight.pop(name)
-        blamed = {"all": set(held), "none": set(), "one": set(sorted(held)[:1])}[blame]
-        death = Death("d", blame if blame != "one" else str(min(held, default=0)))
-        after = {tag: charged(raw, 0, 1) if tag in blamed else raw for tag, raw in held.items()}
-        poison = {tag: raw for tag, raw in after.items() if tag in blamed and crashes(raw) >= 3}
-        lone = [tag for tag, raw in after.items() if tag not in poison and crashes(raw) >= 2]
-        step = self.broker.tends.reclaim("q", name, certain=True, death=death)
-        assert step == (len(held), 0, 0, len(lone), len(poison))
+        worker = blame == "worker"
+        blamed = {"none": set(), "one": set(sorted(held)[:1])}.get(blame, set(held))
+        which = {"none": "none", "one": str(min(held, default=0))}.get(blame, "all")
+        bill = (0, 0, 1) if worker else (0, 1)
+        after = {tag: charged(raw, *bill) if tag in blamed else raw for tag, raw in held.items()}
+        count, last = (deaths, DEATHS) if worker else (crashes, most)
+        poison = {tag: raw for tag, raw in after.items() if tag in blamed and count(raw) >= last}
+        suspects = {tag: raw for tag, raw in after.items() if tag not in poison and lone(raw)}
+        death = Death("d", which, worker=worker)
+        step = self.broker.tends.reclaim("q", name, certain=True, death=death, limits={"t": most})
+        assert step is not None
+        assert step[:5] == (len(held), 0, 0, len(suspects), len(poison))
+        named = {int(job.id): job for job in step.named}
+        marked = {tag for tag in blamed if tag in poison or tag in suspects}
+        expected = marked if marked or len(blamed) != 1 else blamed
+        assert len(named) == min(10, len(expected))
+        assert named.keys() <= {int(id_of(after[tag])) for tag in expected}
+        assert all(
+            job.buried == (int(id_of(after[tag])) in named and tag in poison)
+            for tag in expected
+            for job in [named.get(int(id_of(after[tag])))]
+            if job
+        )
         self.dead |= poison
         self.to_head([raw for tag, raw in sorted(after.items()) if tag not in poison])
         self.counters["failed"] += len(poison)
@@ -317,7 +339,7 @@ class Model(RuleBasedStateMachine):
             "park": lambda: self.broker.takes.park("q", name, [(tag, "t") for tag in gone], self.link),
             "give_back": lambda: self.broker.takes.give_back("q", name, gone),
             "drop": lambda: drop(self.broker, "q", name, [(tag, "nobody") for tag in gone], self.link),
-            "crashed": lambda: self.broker.takes.crashed("q", name, [(tag, "d", "") for tag in gone], self.link),
+            "crashed": lambda: self.broker.takes.crashed("q", name, [(tag, "d", "", 3) for tag in gone], self.link),
         }[verb]()
         assert stale == len(gone)
         self.counters["stale"] += stale
@@ -370,7 +392,7 @@ class Model(RuleBasedStateMachine):
                 self.promoted(raw)
 
     def promoted(self, raw: bytes) -> None:
-        if crashes(raw) < 2:
+        if not lone(raw):
             self.arrive([raw])
         else:
             self.suspects.append(raw)
@@ -515,9 +537,11 @@ def id_of(raw: bytes) -> str:
     return decode(raw)[0].id
 
 
-def charged(raw: bytes, attempts: int, crashed: int) -> bytes:
+def charged(raw: bytes, attempts: int, crashed: int, died: int = 0) -> bytes:
     _, *before = decode(raw)
-    return b"%d.%d%s%s" % (before[0] + attempts, before[1] + crashed, marks(raw), raw[raw.index(b"{") :])
+    died += before[2]
+    mark = b"*%d" % died if died else b""
+    return b"%d.%d%s%s%s" % (before[0] + attempts, before[1] + crashed, marks(raw), mark, raw[raw.index(b"{") :])
 
 
 def plain(raw: bytes) -> bytes:
@@ -526,8 +550,10 @@ def plain(raw: bytes) -> bytes:
 
 
 def marks(raw: bytes) -> bytes:
-    at = raw[: raw.index(b"{")].find(b"@")
-    return b"" if at < 0 else raw[at : raw.index(b"{")]
+    """All but the one that counts deaths of workers."""
+    head = raw[: raw.index(b"{")].partition(b"*")[0]
+    at = head.find(b"@")
+    return b"" if at < 0 else head[at:]
 
 
 def score(raw: bytes) -> float:
@@ -536,6 +562,14 @@ def score(raw: bytes) -> float:
 
 def crashes(raw: bytes) -> int:
     return decode(raw)[2]
+
+
+def deaths(raw: bytes) -> int:
+    return decode(raw)[3]
+
+
+def lone(raw: bytes) -> bool:
+    return crashes(raw) >= 2 or deaths(raw) >= 5
 
 
 def scheduled(broker: Broker) -> list[tuple[bytes, int]]:
@@ -549,7 +583,8 @@ def test_the_scripts_do_what_the_model_says(broker: Broker, order: str) -> None:
     class Bound(Model):
         pass
 
-    Bound.broker, Bound.order = broker, order
+    limited = Broker(broker.url, settings=replace(broker.settings, max_worker_deaths=DEATHS))
+    Bound.broker, Bound.order = limited, order
     run_state_machine_as_test(
         Bound,
         settings=settings(

@@ -22,7 +22,7 @@ from tests.steps import KEY, entry, put, took
 PROTOCOL = Path(__file__).parents[2] / "docs" / "internals" / "protocol.md"
 NAMES = scripts.names()
 PARTS = {"purpose", "KEYS", "ARGV", "returns", "oom", "callers"}
-WITHOUT_ARGV = {"resume", "size", "unfinished"}
+WITHOUT_ARGV = {"delete", "resume", "size", "unfinished"}
 
 
 def body(name: str) -> str:
@@ -38,7 +38,7 @@ def listed(name: str) -> list[str]:
 
 
 def test_there_are_scripts() -> None:
-    assert len(NAMES) == 31
+    assert len(NAMES) == 32
     assert "lib" not in NAMES
 
 
@@ -138,7 +138,7 @@ def run_every_script(broker: Broker, link: Link) -> None:
         lambda: broker.takes.retry("q", "c", [(1, 1)], link),
         lambda: broker.takes.park("q", "c", [(1, "t")], link),
         lambda: broker.takes.give_back("q", "c", [1]),
-        lambda: broker.takes.crashed("q", "c", [(1, "how", "where")], link),
+        lambda: broker.takes.crashed("q", "c", [(1, "how", "where", 3)], link),
         lambda: broker.tends.reclaim("q", "c", certain=True),
         lambda: broker.takes.isolate("q", "c", link),
         lambda: broker.takes.finish("q", "c", [(1, Finished("done", b"", 0, b""))], link),
@@ -158,6 +158,7 @@ def run_every_script(broker: Broker, link: Link) -> None:
         lambda: broker.plans.fire(Planned("s", b"{}", 1), "q", [], 2, None),
         lambda: broker.puts.size("q"),
         lambda: operate.shutdown(broker, "q"),
+        lambda: operate.delete(broker, "q"),
         lambda: broker.reads._in_pieces(KEY.inflight("c"), 9, link),
         lambda: list(broker.reads.window(KEY.pending, 0, 1)),
     ]

@@ -50,7 +50,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 def headers(broker: Broker) -> list[tuple[int, int]]:
     """(attempts, crashes) of the jobs in the queue, the next to be taken first."""
-    return [decode(raw)[1:] for raw in reversed(broker.read(("LRANGE", KEY.pending, 0, -1))[0])]
+    return [decode(raw)[1:3] for raw in reversed(broker.read(("LRANGE", KEY.pending, 0, -1))[0])]
 
 
 def members(broker: Broker) -> list[tuple[bytes, int]]:
@@ -282,7 +282,7 @@ def test_what_is_given_back_goes_beyond_the_bound(broker: Broker, link: Link) ->
 def test_a_job_whose_process_died_is_charged_a_crash_and_next_again(broker: Broker, link: Link) -> None:
     put(broker, *range(12))
     take(broker, link, 11)
-    deaths = [(tag, "how", "where") for tag in (11, 2, 9)]  # in whatever order they are named
+    deaths = [(tag, "how", "where", 3) for tag in (11, 2, 9)]  # in whatever order they are named
     assert broker.takes.crashed("q", "c", deaths, link) == 0
     assert waiting(broker) == [1, 8, 10, 11]
     assert headers(broker) == [(0, 1)] * 3 + [(0, 0)]
@@ -295,13 +295,13 @@ def test_a_job_whose_process_died_is_charged_a_crash_and_next_again(broker: Brok
 def test_the_deaths_of_processes_and_consumers_count_together(broker: Broker, link: Link) -> None:
     put(broker, 1)
     take(broker, link, 1)
-    broker.takes.crashed("q", "c", [(1, "was killed by signal 11", "")], link)
+    broker.takes.crashed("q", "c", [(1, "was killed by signal 11", "", 3)], link)
     assert took(broker, link, 1) == [1]
     broker.tends.reclaim("q", "c", certain=True, death=Death("d"))
     broker.takes.register("q", "c", link=link)
     assert (waiting(broker), suspects(broker)) == ([], [(1, (0, 2))])
     _, tag, _ = broker.takes.isolate("q", "c", link)
-    assert broker.takes.crashed("q", "c", [(tag, "ended with exit code 3", "in f")], link) == 0
+    assert broker.takes.crashed("q", "c", [(tag, "ended with exit code 3", "in f", 3)], link) == 0
     assert broker.tends.unfinished("q")[0] == 0
     assert (counter(broker, "failed"), counter(broker, "inflight"), counter(broker, "suspects")) == (1, 0, 0)
     assert length(broker, KEY.drained) == 1
@@ -317,9 +317,9 @@ def test_the_deaths_of_processes_and_consumers_count_together(broker: Broker, li
 def test_a_crash_that_is_told_again_after_a_lost_answer_is_charged_once(broker: Broker, link: Link) -> None:
     put(broker, 1, 2)
     take(broker, link, 1)
-    assert broker.takes.crashed("q", "c", [(1, "how", "")], link) == 0
+    assert broker.takes.crashed("q", "c", [(1, "how", "", 3)], link) == 0
     before = {name: value for name, value in everything(broker).items() if name != KEY.meta.encode()}
-    assert broker.takes.crashed("q", "c", [(1, "how", "")], link) == 1
+    assert broker.takes.crashed("q", "c", [(1, "how", "", 3)], link) == 1
     assert {name: value for name, value in everything(broker).items() if name != KEY.meta.encode()} == before
     assert (counter(broker, "crashed"), counter(broker, "stale")) == (1, 1)
 
@@ -328,14 +328,14 @@ def test_a_crash_that_is_told_after_its_consumer_was_reclaimed_changes_nothing(b
     put(broker, 1)
     take(broker, link, 1)
     broker.tends.reclaim("q", "c", certain=True, death=Death("d", "none"))
-    assert broker.takes.crashed("q", "c", [(1, "how", "")], link) == 1
+    assert broker.takes.crashed("q", "c", [(1, "how", "", 3)], link) == 1
     assert headers(broker) == [(0, 0)]
 
 
 def test_a_crash_keeps_the_marks_of_its_job(broker: Broker, link: Link) -> None:
     broker.puts.put("q", [b"0.0@-1.5#00000001" + entry(1)])
     take(broker, link, 1)
-    broker.takes.crashed("q", "c", [(1, "how", "")], link)
+    broker.takes.crashed("q", "c", [(1, "how", "", 3)], link)
     assert broker.read(("LRANGE", KEY.pending, 0, -1))[0] == [b"0.1@-1.5#00000001" + entry(1)]
 
 
@@ -462,6 +462,65 @@ def test_after_the_third_crash_a_job_is_buried_as_poison(broker: Broker, link: L
         "id": "00000001", "task": "t", "attempts": 3, "crashes": 3, "consumer": "c",
     }  # fmt: skip
     assert report["error"] == "poison: 3 consumers died while it ran; the last: killed by signal 9"
+
+
+def workers_die(broker: Broker, link: Link, times: int) -> list[Reclaimed]:
+    """Job 1 is taken, and its whole worker dies, so many times."""
+    steps = []
+    for _ in range(times):
+        assert broker.takes.isolate("q", "c", link)[2] or took(broker, link, 1) == [1]
+        step = broker.tends.reclaim("q", "c", certain=True, death=Death("it is gone", worker=True))
+        assert step is not None
+        steps.append(step)
+        broker.takes.register("q", "c", link=link)
+    return steps
+
+
+def test_the_death_of_a_whole_worker_is_no_crash_and_isolates_late_and_buries_only_after_many(
+    broker: Broker, link: Link
+) -> None:
+    put(broker, 1)
+    workers_die(broker, link, 4)
+    assert broker.read(("LRANGE", KEY.pending, 0, -1))[0] == [b"0.0*4" + entry(1)]
+    workers_die(broker, link, 5)
+    assert broker.read(("LRANGE", KEY.suspects, 0, -1))[0] == [b"0.0*9" + entry(1)]
+    (step,) = workers_die(broker, link, 1)
+    assert step == (1, 0, 0, 0, 1, [("00000001", "t", 0, 10, True)])
+    (raw,) = broker.read(("HVALS", KEY.dead))[0]
+    report = json.loads(raw.partition(b"\n")[0])
+    assert (report["attempts"], report["crashes"]) == (10, 0)
+    assert report["error"] == "poison: 10 workers died while it ran; the last: it is gone"
+    (tag,) = broker.read(("HKEYS", KEY.dead))[0]
+    assert operate.requeue(broker, "q", [int(tag)]).moved == 1
+    assert broker.read(("LRANGE", KEY.pending, 0, -1))[0] == [entry(1)], "its next life has no past"
+
+
+def test_crashes_and_deaths_of_workers_are_counted_apart(broker: Broker, link: Link) -> None:
+    broker.puts.put("q", [b"0.0@-1.5#00000001" + entry(1)])
+    workers_die(broker, link, 3)
+    crashed(broker, link, 1)
+    assert broker.read(("LRANGE", KEY.pending, 0, -1))[0] == [b"0.1@-1.5#00000001*3" + entry(1)]
+
+
+def test_without_a_limit_no_number_of_dead_workers_buries_a_job(broker: Broker, link: Link) -> None:
+    patient = Broker(broker.url, settings=msgspec.structs.replace(broker.settings, max_worker_deaths=0))
+    broker.puts.put("q", [b"0.0*9999" + entry(1)])
+    workers_die(patient, link, 2)
+    assert broker.read(("LRANGE", KEY.suspects, 0, -1))[0] == [b"0.0*10001" + entry(1)]
+    patient.close()
+
+
+def test_the_setting_says_with_which_crash_a_job_is_buried_unless_its_task_does(broker: Broker, link: Link) -> None:
+    strict = Broker(broker.url, settings=msgspec.structs.replace(broker.settings, max_crashes=1))
+    for limits, buried in (({"t": 2}, 0), ({"other": 9}, 1)):
+        put(broker, 1)
+        assert took(broker, link, 1) == [1]
+        step = strict.tends.reclaim("q", "c", certain=True, death=Death("d"), limits=limits)
+        assert step is not None
+        assert step.buried == buried
+        broker.takes.register("q", "c", link=link)
+        broker.read(("DEL", KEY.pending))
+    strict.close()
 
 
 @pytest.mark.parametrize(

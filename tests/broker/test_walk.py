@@ -83,10 +83,16 @@ def consuming(walk: Walk) -> None:
     walk(takes.park("q", "c", [(four, "some:task"), (99, "t")], link), takes.give_back("q", "c", rest[2:]))
     charged = rest[:2]
     for _ in range(3):  # a suspect after the second time, buried after the third
-        walk(takes.crashed("q", "c", [(tag, "SIGSEGV", 'File "/é.py"\nx') for tag in charged], link), waiting(broker))
+        walk(
+            takes.crashed("q", "c", [(tag, "SIGSEGV", 'File "/é.py"\nx', 3) for tag in charged], link), waiting(broker)
+        )
         charged = list(walk.isolated()) or walk.take(2)
     walk(broker.tends.reclaim("q", "c", certain=False))
     walk(broker.tends.reclaim("q", "c", certain=True, death=Death("SIGKILL", where="in é")), waiting(broker))
+    for death in (Death("gone", worker=True), Death("dead")):
+        takes.register("q", "c")
+        walk.take(1)
+        walk(broker.tends.reclaim("q", "c", certain=True, death=death, limits={"t": 9}), waiting(broker))
     takes.register("q", "c")
     until(lambda: broker.tends.promote("q")[0], "the job that is tried again is due")
     walk.take(0, *walk.take(100))
@@ -130,6 +136,8 @@ def operating(walk: Walk) -> None:
     broker.tends.announce("w", {"host": "h", "pid": 1}, 60)
     walk(len(status.workers(broker)), operate.shutdown(broker, "q"), put(broker, 1), walk.take(1), walk.take(1))
     operate.reopen(broker, "q")
+    broker.puts.declare("unused")
+    walk(operate.delete(broker, "q"), operate.delete(broker, "unused"), status.queues(broker))
     walk(put(broker, 1, 2), operate.purge(broker, "q"), put(broker, 3), operate.shutdown(broker, "q", immediate=True))
 
 

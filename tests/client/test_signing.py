@@ -94,7 +94,7 @@ def test_through_every_transition(broker: Broker, link: Link, tracked: bool) -> 
 
 def check(broker: Broker, entry: bytes, attempts: int, crashes: int) -> None:
     opened = broker.core.opened("q", entry)
-    assert decode(opened) == decode(entry) == (decode(TEXT)[0], attempts, crashes)
+    assert decode(opened) == decode(entry) == (decode(TEXT)[0], attempts, crashes, 0)
     assert opened.endswith(TEXT)
     assert entry[-64:] == broker.core.seal("q", TEXT)[-64:]
 

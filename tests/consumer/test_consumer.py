@@ -426,7 +426,7 @@ def test_when_who_listens_is_cut_off_the_exchange_connects_anew(
             broker.puts.put("q", [b"{job}"])
 
     consumer._session.link.close = told  # type: ignore[method-assign]
-    with caplog.at_level("INFO"):
+    with caplog.at_level("DEBUG", logger="rq_lite.consumer"):
         consumer.run()
     deaf.close()
     assert closed[0]

@@ -15,8 +15,10 @@ from rq_lite.broker import Broker, Death, Link, keys
 from rq_lite.duties.duties import Duties
 from rq_lite.duties.reclaim import ConsumerEnd, Reclaimer
 from rq_lite.model.message import decode
+from rq_lite.model.retry import RetryPolicy
 from rq_lite.process.identity import machine, start_of
 from tests.conftest import until
+from tests.faults.proxy import Proxy
 from tests.steps import KEY, counter, put, take
 
 
@@ -42,7 +44,7 @@ def duties(broker: Broker, link: Link, gone: str) -> Iterator[Duties]:
 def waiting_again(broker: Broker) -> dict[int, int]:
     """The jobs that wait: number to crashes."""
     found = [decode(raw) for raw in broker.read(("LRANGE", KEY.pending, 0, -1))[0]]
-    return {int(message.id): crashes for message, _, crashes in found}
+    return {int(message.id): crashes for message, _, crashes, _ in found}
 
 
 def until_announced(broker: Broker) -> None:
@@ -50,10 +52,26 @@ def until_announced(broker: Broker) -> None:
     until(lambda: broker.read(("EXISTS", keys.worker("w")))[0], "the worker has announced itself")
 
 
-def test_a_strangers_jobs_are_reclaimed_at_once_and_all_charged(broker: Broker, duties: Duties) -> None:
+def test_jobs_of_a_worker_that_is_gone_are_reclaimed_at_once_and_charged_no_crash(
+    broker: Broker, duties: Duties
+) -> None:
     duties.start(["q"])
     until(lambda: counter(broker, "reclaimed") == 2, "both jobs wait again")
-    assert waiting_again(broker) == {1: 1, 2: 1}
+    assert [raw[: raw.index(b"{")] for raw in broker.read(("LRANGE", KEY.pending, 0, -1))[0]] == [b"0.0*1"] * 2
+
+
+def test_a_task_s_own_limit_of_crashes_counts_and_the_log_names_what_is_buried(
+    broker: Broker, duties: Duties, gone: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    duties.born(gone)
+    duties.start(["q"])
+    until_announced(broker)
+    tasks = {"t": RetryPolicy(0, max_crashes=1)}
+    duties.died(ConsumerEnd(gone, Death("was killed by signal 9"), tasks=tasks))
+    until(lambda: counter(broker, "failed") == 2, "both are buried")
+    for number in (1, 2):
+        line = f"job {number:08} t: its consumer died while it ran, crash 1; buried as poison"
+        until(lambda line=line: line in caplog.messages, "it is named")  # type: ignore[misc]
 
 
 def test_an_own_consumer_that_died_is_left_to_whoever_knows_who_is_to_blame(
@@ -66,6 +84,22 @@ def test_an_own_consumer_that_died_is_left_to_whoever_knows_who_is_to_blame(
     duties.died(ConsumerEnd(gone, Death("was killed by signal 11", "all"), ("q", 2)))
     until(lambda: counter(broker, "reclaimed") == 2, "both jobs wait again")
     assert waiting_again(broker) == {1: 0, 2: 1}
+
+
+def test_the_end_of_an_outage_is_said_once(broker: Broker, proxy: Proxy, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    broker.puts.declare("q", 1000, 0)
+    with closing(Broker(proxy.url, settings=broker.settings)) as away:
+        duties = Duties(away, "w", {}, None)
+        duties.start(["q"])
+        until_announced(broker)
+        for outage in (1, 2):
+            with proxy.reset():
+                until(lambda: duties._away, "a duty has failed")
+                assert caplog.messages.count("Redis answers again") == outage - 1
+            until(lambda: not duties._away, "a lease was renewed")
+        duties.stop()
+    assert caplog.messages.count("Redis answers again") == 2
 
 
 def test_between_the_dead_there_is_time_for_the_living(broker: Broker) -> None:

@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -304,8 +305,22 @@ def test_killed_server_is_started_anew(home: Path, settings: Settings) -> None:
         os.kill(server_pid(settings), signal.SIGKILL)
         until_gone(home)
         assert not attached.place.socket.exists()
-        attached.revive()
+        started: list[bool] = []
+        for _ in range(2):
+            attached.revive(started=lambda: started.append(True))
         assert redis(attached, "GET", "name") == "value"
+        assert started == [True], "only what has started it is told so"
+
+
+def test_the_log_says_once_that_the_server_is_started_again(
+    home: Path, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(Broker(settings=settings, quiet=True).open()) as broker:
+        assert "started again" not in caplog.text
+        os.kill(server_pid(settings), signal.SIGKILL)
+        until_gone(home)
+        assert broker.read(("PING",)) == [b"PONG"]
+        assert caplog.text.count("the embedded Redis was gone: it is started again") == 1
 
 
 def test_killing_all_blocks_nobody(home: Path, settings: Settings, start: Start) -> None:

@@ -37,14 +37,16 @@ def test_what_is_encoded_is_decoded_the_same(message: Message) -> None:
     raw = encode(message)
     assert raw.startswith(b"{")
     assert b"\n" not in raw
-    assert decode(raw) == (message, 0, 0)
+    assert decode(raw) == (message, 0, 0, 0)
 
 
 @given(st.integers(0, 10**9 - 1), st.integers(0, 10**8 - 1))
-def test_the_header_holds_attempts_and_crashes(attempts: int, crashes: int) -> None:
+def test_the_header_holds_attempts_crashes_and_deaths_of_workers(attempts: int, crashes: int) -> None:
     message, *header = decode(b"%d.%d%s" % (attempts, crashes, GOOD))
     assert message == decode(GOOD)[0]
-    assert header == [attempts, crashes]
+    assert header == [attempts, crashes, 0]
+    message, *header = decode(b"%d.0#x*%d%s" % (attempts, crashes, GOOD))
+    assert header == [attempts, 0, crashes]
 
 
 @pytest.mark.parametrize(
@@ -113,12 +115,11 @@ def test_a_number_without_end_is_undecodable_or_a_number() -> None:
 def readable(raw: bytes) -> bool:
     """Whether it is a job; any error but Undecodable goes through."""
     try:
-        message, attempts, crashes = decode(raw)
+        message, *counts = decode(raw)
     except Undecodable:
         return False
     assert isinstance(message, Message)
-    assert attempts >= 0
-    assert crashes >= 0
+    assert min(counts) >= 0
     return True
 
 

@@ -223,7 +223,7 @@ def test_a_job_of_a_slot_has_the_same_id_everywhere() -> None:
 
 def test_a_job_says_what_is_asked_for() -> None:
     plain = Schedule(every=1000, queue="q", task="m:f", args=[1], kwargs={"x": 2}).entry("id-1", as_is)
-    message, attempts, _ = decode(plain)
+    message, attempts, *_ = decode(plain)
     assert (message.id, message.task, message.args, message.kwargs, attempts) == ("id-1", "m:f", [1], {"x": 2}, 0)
     assert plain.startswith(b"{")
     tracked = Schedule(every=1000, queue="q", task="m:f", job={"then": {"done": ["q", "m:g"]}}).entry("id-2", as_is)

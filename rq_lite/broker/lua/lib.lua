@@ -29,28 +29,30 @@ local function ring_bell(bell, n)
   redis.call('LPUSH', bell, unpack(tokens))
 end
 
--- The number of crashes from which on a job runs alone, and that at which it is buried.
-local SUSPECT, POISON = 2, 3
+-- From so many crashes, or so many deaths of whole workers, on a job runs alone.
+local SUSPECT, UNLUCKY = 2, 5
 
 -- What stands in front of a job's JSON, parsed here and in model/message.py (a test compares the two), and nowhere
 -- else: nothing, or "<attempts>.<crashes>" and marks, in this order and each at most once: "@<priority>", "#<id>" (the
--- job is tracked), and then those that only a newer version sets ("~flow.node/index", "^lane", "!unique",
--- "?expires_ms", others). Returns attempts, crashes, where the JSON begins, the tracked job's id, the priority, and the
--- marks that are not known here ('': none). For bytes that are no job the beginning of the JSON is nil: such an entry
--- stays as it is, so that it can be buried unchanged.
+-- job is tracked), "*<workers that died while it ran>", and then those that only a newer version sets
+-- ("~flow.node/index", "^lane", "!unique", "?expires_ms", others). Returns attempts, crashes, where the JSON begins, the
+-- tracked job's id, the priority, the marks that are not known here ('': none), and how many workers died. For bytes
+-- that are no job the beginning of the JSON is nil: such an entry stays as it is, so that it can be buried unchanged.
 local function parse(entry)
-  if entry:byte(1) == 123 then return 0, 0, 1, nil, nil, '' end
+  if entry:byte(1) == 123 then return 0, 0, 1, nil, nil, '', 0 end
   local attempts, crashes, marks, at = entry:match('^(%d+)%.(%d+)([^{]*)(){')
-  if not at or #attempts > 9 or #crashes > 9 then return 0, 0 end
-  if marks == '' then return tonumber(attempts), tonumber(crashes), at, nil, nil, '' end
+  if not at or #attempts > 9 or #crashes > 9 then return 0, 0, nil, nil, nil, nil, 0 end
+  if marks == '' then return tonumber(attempts), tonumber(crashes), at, nil, nil, '', 0 end
   local priority = marks:match('^@([0-9a-z.+-]+)')
   local from = priority and #priority + 2 or 1
   local id = marks:match('^#([A-Za-z0-9_.:%%-]+)', from)
   if id then from = from + #id + 1 end
+  local deaths = marks:match('^%*(%d+)', from) or ''
+  if deaths ~= '' then from = from + #deaths + 1 end
   local unknown = marks:sub(from)
-  local fits = unknown == '' or unknown:find('^[!$&*,;=?^|~][A-Za-z0-9_.:%%/!$&*,;=?^|~-]*$')
-  if not fits or #(priority or '') > 30 or #(id or '') > 200 then return 0, 0 end
-  return tonumber(attempts), tonumber(crashes), at, id, priority, unknown
+  local fits = unknown == '' or unknown:find('^[!$&,;=?^|~][A-Za-z0-9_.:%%/!$&*,;=?^|~-]*$')
+  if not fits or #(priority or '') > 30 or #(id or '') > 200 or #deaths > 9 then return 0, 0, nil, nil, nil, nil, 0 end
+  return tonumber(attempts), tonumber(crashes), at, id, priority, unknown, tonumber(deaths) or 0
 end
 
 -- The JSON of a body without the signature that may follow it.
@@ -58,15 +60,26 @@ local function json_of(body)
   return body:match('^(.*})' .. string.rep('%x', 64) .. '$') or body
 end
 
--- The entry from its marks on, without attempts and crashes.
+-- The entry from its marks on, without attempts, crashes and deaths of workers.
 local function uncounted(entry)
-  return entry:byte(1) == 123 and entry or entry:match('^%d+%.%d+(.*)$')
+  if entry:byte(1) == 123 then return entry end
+  local front, rest = entry:match('^%d+%.%d+(@?[0-9a-z.+-]*#?[A-Za-z0-9_.:%%-]*)(.*)$')
+  return front .. rest:gsub('^%*%d+', '')
 end
 
-local function charged(entry, attempts, crashes)
-  local a, c, at = parse(entry)
+-- The entry with so many more attempts, crashes and deaths of workers.
+local function charged(entry, attempts, crashes, deaths)
+  local a, c, at, _, _, _, d = parse(entry)
   if not at then return entry end
-  return string.format('%d.%d', a + attempts, c + crashes) .. uncounted(entry)
+  local front, rest = uncounted(entry):match('^(@?[0-9a-z.+-]*#?[A-Za-z0-9_.:%%-]*)(.*)$')
+  local died = d + deaths > 0 and string.format('*%d', d + deaths) or ''
+  return string.format('%d.%d', a + attempts, c + crashes) .. front .. died .. rest
+end
+
+-- Whether a job is to run alone.
+local function suspected(entry)
+  local _, crashes, _, _, _, _, deaths = parse(entry)
+  return crashes >= SUSPECT or deaths >= UNLUCKY
 end
 
 -- The id of a tracked job; nil for the others. A plain job costs a check of one byte.
@@ -127,8 +140,7 @@ end
 local function wait_again(push, entries, pending, suspects, meta)
   local usual, lone, length = {}, {}, 0
   for _, entry in ipairs(entries) do
-    local _, crashes = parse(entry)
-    if crashes >= SUSPECT then
+    if suspected(entry) then
       lone[#lone + 1] = entry
     else
       usual[#usual + 1] = entry
@@ -354,19 +366,23 @@ end
 
 local function text_of(value) return type(value) == 'string' and value or cjson.null end
 
--- Charge an entry a crash; returns the entry, and a report (JSON, one line) if it is to be buried for that. `died`:
--- what died. A job with callbacks stays a suspect instead: the consumer that takes it puts them, and buries it without
--- running it. So does a job with unknown marks: only the newer version knows what its end has to release.
-local function crash(entry, meta, consumer, died, how, where)
-  entry = charged(entry, 0, 1)
-  local attempts, crashes, _, _, _, unknown = parse(entry)
-  if crashes < POISON or unknown ~= '' then return entry end
+-- Charge an entry with what died while the job ran ('consumers', 'processes', or whole 'workers', which are counted
+-- apart); returns the entry, and a report (JSON, one line) if it is to be buried for that, because it has `most` now.
+-- A job with callbacks waits again instead: the consumer that takes it puts them, and buries it without running it. The
+-- third that is returned is then true.
+-- So does a job with unknown marks: only the newer version knows what its end has to release.
+local function crash(entry, meta, consumer, died, how, where, most)
+  local worker = died == 'workers'
+  entry = charged(entry, 0, worker and 0 or 1, worker and 1 or 0)
+  local attempts, crashes, at, _, _, unknown, deaths = parse(entry)
+  local count = worker and deaths or crashes
+  if not at or count < most or unknown ~= '' then return entry end
   local job = job_of(entry)
-  if tracked(entry) and type(job['then']) == 'table' and next(job['then']) then return entry end
-  local why = string.format('%d %s died while it ran; the last: %s', crashes, died, how)
+  if tracked(entry) and type(job['then']) == 'table' and next(job['then']) then return entry, nil, true end
+  local why = string.format('%d %s died while it ran; the last: %s', count, died, how)
   ended(meta, entry, 'failed', '"error":' .. cjson.encode({type = 'poison', message = why, traceback = where}))
   return entry, cjson.encode({
-    id = text_of(job.id), task = text_of(job.task), attempts = attempts + crashes, crashes = crashes,
-    error = 'poison: ' .. why, traceback = where, consumer = consumer,
+    id = text_of(job.id), task = text_of(job.task), attempts = attempts + crashes + deaths,
+    crashes = crashes, error = 'poison: ' .. why, traceback = where, consumer = consumer,
   })
 end

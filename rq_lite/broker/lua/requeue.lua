@@ -1,5 +1,5 @@
--- requeue: put buried jobs back at the end of their queue, without attempts and crashes, as many as its bound
---          allows; the others stay dead. It stops early after a megabyte or two, so as not to hold up Redis.
+-- requeue: put buried jobs back at the end of their queue, without attempts, crashes and deaths of workers,
+--          as many as its bound allows; the others stay dead. It stops early after a megabyte or two, so as not to hold up Redis.
 --          Marks that cancel these jobs are removed: the operator wants them to run.
 -- KEYS    1 dead  2 dead:index  3 pending  4 scheduled  5 meta  6 bell  7 room  8 cancelled
 -- ARGV    1 woken (1: waited for room)  2… delivery tags, in the order in which they are to wait

@@ -9,7 +9,7 @@ local now, first, moved, stale, soonest = now_ms(), first_due(scheduled), 0, 0, 
 for i = 1, #ARGV, 2 do
   local entry = settled(inflight, ARGV[i])
   if entry then
-    entry = charged(entry, 1, 0)
+    entry = charged(entry, 1, 0, 0)
     local due = now + tonumber(ARGV[i + 1])
     schedule(scheduled, 's', ARGV[i], due, entry)
     soonest = math.min(soonest, due)

@@ -155,7 +155,7 @@ class Engine:
     # -- a job
 
     def _run(self, order: Run, entry: bytes) -> Answer:
-        message, attempts, crashes = decode(entry)
+        message, *begun = decode(entry)
         began = time.monotonic()
         task = registry.tasks.get(message.task)
         if task is None:
@@ -165,7 +165,7 @@ class Engine:
             id=message.id,
             queue=order.queue,
             task=message.task,
-            attempt=attempts + crashes + 1,
+            attempt=sum(begun) + 1,
             deadline=time.time() + order.timeout if order.timeout < FOREVER / 2 else None,
             tell=partial(self._tell, self._taken),
         )
