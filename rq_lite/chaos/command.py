@@ -24,6 +24,7 @@ from rq_lite.chaos.place import OwnRedis, Place, UsersRedis
 from rq_lite.chaos.run import DEMANDS, Sample, run
 from rq_lite.chaos.schedule import KILL, KINDS, RESTART, Choices
 from rq_lite.cli.common import settings_from, url_option
+from rq_lite.cli.text import json_line
 from rq_lite.cli.work import cores
 from rq_lite.errors import BrokerError, UsageError
 from rq_lite.process.background import Interrupted, deferred_signals
@@ -127,7 +128,7 @@ def command(
         ):
             run(choices, place, Path(scratch), history, show, caught)
         report = judged(choices, history)
-    click.echo(msgspec.json.encode(report).decode() if as_json else told(report))
+    click.echo(json_line(report) if as_json else told(report))
     sys.exit(1 if report.violations else 0)
 
 

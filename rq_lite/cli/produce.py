@@ -17,6 +17,7 @@ import msgspec
 from rq_lite.admin import operate
 from rq_lite.cli.common import open_broker, setting_options, settings_from, url_option
 from rq_lite.cli.progress import shown
+from rq_lite.cli.text import json_line
 from rq_lite.client.app import find_task
 from rq_lite.client.defaults import defaults
 from rq_lite.client.put import Progress
@@ -281,7 +282,7 @@ def report(given: Given, outcome: Outcome) -> None:
         error=None if outcome.failure is None else str(outcome.failure),
     )
     if given.as_json:
-        click.echo(msgspec.json.encode(result).decode())
+        click.echo(json_line(result))
     elif given.quiet or (result.error and not result.put):
         return
     elif outcome.before and not result.put + result.skipped:

@@ -8,12 +8,13 @@ import shutil
 from pathlib import Path
 
 import click
-import msgspec
 
 from rq_lite import settings
+from rq_lite.cli.text import json_line
 from rq_lite.embedded import server
 from rq_lite.embedded.program import find_server
 from rq_lite.errors import BrokerUnavailable
+from rq_lite.logs import escaped
 
 
 @click.group("redis")
@@ -28,10 +29,10 @@ def show_status(ctx: click.Context, as_json: bool) -> None:
     """Show whether it runs and where its data is. Exit code 0: it runs, 1: it does not."""
     found = server.status(settings.load_settings())
     if as_json:
-        click.echo(msgspec.json.encode(found))
+        click.echo(json_line(found))
     else:
         for name, value in lines(found):
-            click.echo(f"{name:<12} {value}")
+            click.echo(f"{name:<12} {escaped(value)}")
     ctx.exit(0 if found.running else 1)
 
 

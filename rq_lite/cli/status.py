@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import click
-import msgspec
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -20,7 +19,7 @@ from rq_lite.admin import status
 from rq_lite.admin.status import QueueState, WorkerState
 from rq_lite.broker import Broker
 from rq_lite.cli.common import known_queue, open_broker, plural, settings_from, url_option
-from rq_lite.cli.text import plain, span
+from rq_lite.cli.text import json_line, plain, span
 
 NO_QUEUE = "no queue yet: the first put makes one, try `rq-lite produce --help` or `rq-lite demo`"
 EVERY = 1.0  # seconds between two refreshes of --watch
@@ -62,7 +61,7 @@ def show(broker: Broker, names: tuple[str, ...], *, as_json: bool, watch: bool) 
             seen = look(broker, names)
             warnings = [] if seen.warning is None else [seen.warning]
             facts = {"queues": seen.queues, "workers": seen.workers, "warnings": warnings}
-            click.echo(msgspec.json.encode(facts).decode())
+            click.echo(json_line(facts))
     elif watch and not console.is_terminal:
         for _ in ticks(watch):
             for line in lines(look(broker, names)):

@@ -18,6 +18,7 @@ from rq_lite.errors import FeedMoved, PutRefused, QueueFull, SourceError
 from rq_lite.feeds.folder import is_still, watch
 from rq_lite.feeds.readers import written
 from rq_lite.feeds.sources import Item, Source, fingerprint, same
+from rq_lite.logs import escaped
 from rq_lite.model.message import new_id
 from rq_lite.model.policy import Options
 
@@ -229,6 +230,6 @@ class Feeder:
             except FeedMoved:
                 return self._marks(mark.name)
             else:
-                log.info("put %s", package.name)
+                log.info("put %s", escaped(package.name))
                 return {**marks, mark.field: mark.values[0]}
         return marks

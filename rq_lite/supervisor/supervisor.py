@@ -14,6 +14,7 @@ from collections.abc import Callable
 from rq_lite import events
 from rq_lite.broker import Broker
 from rq_lite.duties.duties import Duties
+from rq_lite.logs import escaped
 from rq_lite.process.identity import mine
 from rq_lite.process.protocol import ConsumerConfig
 from rq_lite.supervisor.fleet import Fleet
@@ -152,7 +153,7 @@ class Supervisor:
             return
         if gave_up.traceback:
             print(gave_up.traceback, end="", file=sys.stderr)
-        print(f"rq-lite: {gave_up.error}", file=sys.stderr)
+        print(f"rq-lite: {escaped(gave_up.error)}", file=sys.stderr)
         self._exit_code = gave_up.exit_code
         self._stops = max(1, self._stops)
 
