@@ -22,7 +22,7 @@ from rq_lite.client.app import find_task
 from rq_lite.client.defaults import defaults
 from rq_lite.client.put import Progress
 from rq_lite.client.task import Task
-from rq_lite.errors import RqLiteError, UsageError
+from rq_lite.errors import RqLiteError, UsageError, counted
 from rq_lite.feeds import encoding
 from rq_lite.feeds.feeder import Feeder
 from rq_lite.feeds.sources import START, Format, OnError, Source, guess, numbers, open_source
@@ -201,7 +201,7 @@ def feed(given: Given, task: Task[Any, Any], outcome: Outcome) -> None:
         finally:
             outcome.skipped = items.rejects.count
             if at and items.read:
-                outcome.before = f"1 {items.unit} was" if items.read == 1 else f"{items.read:,} {items.unit}s were"
+                outcome.before = counted(items.read, items.unit) + (" was" if items.read == 1 else " were")
 
 
 class Interrupted(RqLiteError):
@@ -288,10 +288,9 @@ def report(given: Given, outcome: Outcome) -> None:
     elif outcome.before and not result.put + result.skipped:
         click.echo(f"feed {given.resume!r}: {outcome.before} put before, nothing new", err=True)
     else:
-        jobs = "1 job" if result.put == 1 else f"{result.put:,} jobs"
-        left_out = f", {result.skipped:,} lines skipped" if result.skipped else ""
+        left_out = f", {counted(result.skipped, 'line')} skipped" if result.skipped else ""
         click.echo(
-            f"{jobs} put into {result.queue!r} in {seconds:.1f} s ({result.put_per_second:,.0f}/s), "
-            f"waited {result.waited:.1f} s for room{left_out}",
+            f"{counted(result.put, 'job')} put into {result.queue!r} in {seconds:.1f} s "
+            f"({result.put_per_second:,.0f}/s), waited {result.waited:.1f} s for room{left_out}",
             err=True,
         )

@@ -25,7 +25,7 @@ from rq_lite.client.current import CurrentJob, current_job, given
 from rq_lite.client.middleware import JobEvent, WorkerEvent, emit, registered
 from rq_lite.client.registry import says_of
 from rq_lite.client.task import Task
-from rq_lite.errors import JobTimeout
+from rq_lite.errors import JobTimeout, counted
 from rq_lite.model import completion
 from rq_lite.model.completion import BadResult
 from rq_lite.model.failure import RemoteFailure, describe, is_final, trace
@@ -204,7 +204,7 @@ class Outcomes:
     def poisoned(self, attempt: Attempt) -> tuple[Finished, str]:
         """The job has killed too many consumers to be run again: its outcome, and a line for the log."""
         message, begun = attempt.message, attempt.attempts + attempt.crashes
-        failure = Failure(f"poison: {attempt.crashes} consumers died while it ran")
+        failure = Failure(f"poison: {counted(attempt.crashes, 'consumer')} died while it ran")
         report = Report(message.id, message.task, failure.error, "", begun, attempt.crashes, self._consumer)
         self.tell("on_bury", attempt._replace(crashes=attempt.crashes - 1), failure)  # the event of its last run
         outcome = self._buried(attempt, begun, failure, report.buried())

@@ -14,7 +14,7 @@ from zlib import crc32
 
 import msgspec
 
-from rq_lite.errors import SourceError
+from rq_lite.errors import SourceError, counted
 from rq_lite.feeds.encoding import Encoding
 from rq_lite.model.unreadable import UNREADABLE
 
@@ -320,7 +320,7 @@ def rows(cursor: Cursor, rejects: Rejects, records: Records, names: list[str]) -
     for record in records:
         reason = record.flaw
         if not reason and len(record.row) != len(names):
-            reason = f"{len(record.row)} columns where the header has {len(names)}"
+            reason = f"{counted(len(record.row), 'column')} where the header has {len(names)}"
         if reason:
             rejects.reject(record.line, record.raw, reason, cursor.rest(record.raw))
         else:

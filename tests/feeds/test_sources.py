@@ -204,7 +204,7 @@ def test_formats_by_name(tmp_path: Path) -> None:
         ("a.ndjson", b"1\n\n{oops}\n", r"line 3: not JSON"),
         ("a.ndjson", b'{"x": "\xff"}\n', r"line 1: not UTF-8 \(byte 8 of the line is 0xff\)"),
         ("a.ndjson", b"1\n\xfe\xff[2]\n", r"line 2: not UTF-8 \(byte 1 of the line is 0xfe\)"),
-        ("a.csv", b'a,b\n"1\n",2\n3\n', r"line 4: 1 columns where the header has 2"),
+        ("a.csv", b'a,b\n"1\n",2\n3\n', r"line 4: 1 column where the header has 2"),
         ("a.csv", b'a,b\n1,"2\n3\n', r"line 2: not CSV: unexpected end of data"),
         ("a.csv", b'a,b\n1,"' + b"2\n" * 99, r"line 2: longer than 64 bytes"),
         ("a.csv", b'a,b\n1,"\xff\n2"\n', r"line 2: not UTF-8"),
