@@ -58,6 +58,17 @@ class Encoding:
             )
         return 0
 
+    def ends_with_cr(self, line: bytes) -> bool:
+        """Whether CR alone ends the lines of a source whose first line has no other end; from then on it does."""
+        end, at = "\r".encode(self.name), -1
+        while (at := line.find(end, at + 1)) % self.unit and at >= 0:
+            pass
+        # A CR as its last character may be the first half of an end that is not written yet.
+        if not 0 <= at < len(line) - self.unit:
+            return False
+        self.end, self.ends = end, (end,)
+        return True
+
     def check_text(self, line: bytes, number: int, source: str) -> None:
         """Raise SourceError if one of the first lines shows that the source has another encoding, or is not text."""
         if self.unit == 1 and b"\0" in line:

@@ -114,6 +114,8 @@ class Cursor:
         self._sum = 0
         self._plain = False  # the next line needs no check of the encoding
         self._unended = False  # the previous line has no end: it was the last one when it was read
+        self._begun = False
+        self._first = b""  # the first line, read to learn how lines end, and not yet handed out
         self.cut = False  # the last line was above the limit: `rest` reads more of it
 
     @property
@@ -155,12 +157,31 @@ class Cursor:
 
     def _line(self, most: int) -> bytes:
         """The next line with its end, or its first `most` bytes and the rest of the last character."""
+        if not self._begun:
+            self._begin(most)
+        if self._first:
+            line, self._first = self._first, b""
+            return line
+        return self._whole(self._read(self.stream.readline, most), most)
+
+    def _begin(self, most: int) -> None:
+        """Read the first line, which shows the encoding and how lines end."""
+        self._begun = True
         piece = self._read(self.stream.readline, most)
-        if self.byte == 0 and piece:
-            self.byte = self.encoding.begin(piece, self.name)
-            piece = piece[self.byte :]
-            if self.byte and not piece.endswith(b"\n"):
-                piece += self._read(self.stream.readline, self.byte)
+        if not piece:
+            return
+        self.byte = self.encoding.begin(piece, self.name)
+        piece = piece[self.byte :]
+        if self.byte and not piece.endswith(b"\n"):
+            piece += self._read(self.stream.readline, self.byte)
+        line = self._whole(piece, most)
+        if not line.endswith(self.encoding.end) and self.encoding.ends_with_cr(line):
+            self.stream = LinesWithCR(self.stream, line)
+        else:
+            self._first = line
+
+    def _whole(self, piece: bytes, most: int) -> bytes:
+        """The line that begins with `piece`: a character of several bytes may hold that of a line end."""
         if self.encoding.unit == 1:
             return piece
         line = bytearray(piece)
@@ -191,12 +212,13 @@ class Cursor:
         line, byte, since, checksum = parsed(position)
         if byte <= self.byte:
             return
-        if self.encoding.marked and self.byte == 0:
-            self.byte = self.encoding.begin(self._read(self.stream.read, self.encoding.unit), self.name)
+        if not self._begun:
+            self._begin(self.limit + 1)
         begun = self._sum if self._since == since else 0
         if self.seekable:
             self.byte, begun = byte - self.encoding.unit if since < 0 else since, 0
             self.stream.seek(self.byte)
+            self._first = b""
         elif since > self.byte:
             self._pass_over(since - self.byte)
             self.byte = since
@@ -214,7 +236,10 @@ class Cursor:
         """Read and drop `size` bytes; returns the checksum continued over them, and the last chunk."""
         chunk = b""
         while size > 0:
-            chunk = self._read(self.stream.read, min(size, CHUNK))
+            if self._first:
+                chunk, self._first = self._first[:size], self._first[size:]
+            else:
+                chunk = self._read(self.stream.read, min(size, CHUNK))
             if not chunk:
                 raise shorter(self.name)
             size -= len(chunk)
@@ -226,6 +251,37 @@ class Cursor:
             return method(size)
         except (OSError, EOFError, zlib.error) as error:  # EOFError and zlib.error: a damaged .gz
             raise SourceError(f"{self.name}, after line {self.line}: {error}") from None
+
+
+class LinesWithCR(io.BufferedIOBase):
+    """A stream whose lines end with CR; `begin` was read from it already."""
+
+    def __init__(self, stream: Stream, begin: bytes) -> None:
+        self._stream = stream
+        self._held = begin
+        self._at = 0  # what is before it was handed out
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        most = CHUNK if size is None or size < 0 else size
+        while not (end := self._held.find(b"\r", self._at, self._at + most) + 1) and len(self._held) - self._at < most:
+            more = self._stream.read(CHUNK)
+            if not more:
+                break
+            self._held, self._at = self._held[self._at :] + more, 0
+        return self._take(end - self._at if end else most)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        most = CHUNK if size is None or size < 0 else size
+        return self._take(most) or self._stream.read(most)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._held, self._at = b"", 0
+        return self._stream.seek(offset, whence)
+
+    def _take(self, size: int) -> bytes:
+        taken = self._held[self._at : self._at + size]
+        self._at += len(taken)
+        return taken
 
 
 class Position(NamedTuple):

@@ -532,6 +532,7 @@ def encoded(text: str, encoding: str, marked: bool = False) -> bytes:
         ("cp1252", "cp1252", False),
         ("shift_jis", "shift_jis", False),
         ("utf-8-sig", "utf-8", True),
+        ("utf-8", "utf-8", False),
     ],
 )
 @examples(8)
@@ -543,14 +544,14 @@ def test_a_feed_in_another_encoding_goes_on_exactly_where_it_stopped(
     letters = "abc ਊ਀Ċ०\u0a0d" if wide or bytes_as == "utf-8" else "abc x"
     # In Shift-JIS a byte of a character may be one that means something in ASCII.
     words = data.draw(st.lists(st.text(letters + ("ソ表" if bytes_as == "shift_jis" else ""), max_size=5), max_size=8))
-    end = data.draw(st.sampled_from(["\n", "\r\n"]))
+    end = data.draw(st.sampled_from(["\n", "\r\n", "\r"]))
     texts = {
         "lines": [word + end for word in words],
         "ndjson": [json.dumps(word, ensure_ascii=False) + end for word in words],
         "csv": [f'"{word}{end}{word}","{word}"{end}' for word in words],
         "tsv": [f'"{word}{end}{word}"\t"{word}"{end}' for word in words],
     }[kind]
-    header = {"csv": "a,b\n", "tsv": "a\tb\n"}.get(kind, "")
+    header = {"csv": f"a,b{end}", "tsv": f"a\tb{end}"}.get(kind, "")
     raw = encoded(header + "".join(texts), bytes_as, marked)
     calls: list[object] = [
         ((), {"a": word + end + word, "b": word}) if kind in ("csv", "tsv") else ((word,), {})
@@ -570,6 +571,74 @@ def test_a_feed_in_another_encoding_goes_on_exactly_where_it_stopped(
     assert [call(item) for item in whole] == calls
     for index, item in enumerate(whole):
         assert items(item.position) == whole[index + 1 :]
+
+
+@pytest.mark.parametrize("way", ["file", "gz", "stdin"])
+def test_lines_that_end_with_cr(tmp_path: Path, way: str) -> None:
+    """More than one chunk, some lines above the limit; each line is an item, and a feed goes on after each."""
+    lines = [b"%d" % number * (60 if number % 500 == 7 else 1) + b"\r" for number in range(20_000)]
+    raw = b"".join(lines)
+    file = write(tmp_path, "a.gz" if way == "gz" else "a", raw)
+    skipped = tmp_path / "skipped"
+
+    def items(start: str = START) -> list[Item]:
+        name, stdin = ("-", io.BytesIO(raw)) if way == "stdin" else (file, None)
+        with open_source(
+            name, format="lines", start=start, on_error="skip", rejects=skipped, stdin=stdin, limit=SMALL
+        ) as source:
+            return list(source)
+
+    found = items()
+    good = [(number, line) for number, line in enumerate(lines, 1) if len(line) <= SMALL]
+    assert [(item.line, item.raw, item.args) for item in found] == [
+        (number, line, (line.decode()[:-1],)) for number, line in good
+    ]
+    assert skipped.read_bytes() == b"".join(line for line in lines if len(line) > SMALL)
+    for index in (0, 6, 12_000, len(found) - 1):
+        assert items(found[index].position) == found[index + 1 :]
+
+
+@pytest.mark.parametrize("way", ["file", "stdin"])
+@pytest.mark.parametrize(
+    ("before", "put", "after", "left"),
+    [
+        (b"a\r", ["a"], b"a\r\nb\r\n", ["b"]),  # half of an end was written
+        (b"a\r", ["a"], b"a\rb\r", ["b"]),
+        (b"a\rb", ["a", "b"], b"a\rb\rc\r", ["c"]),
+        (b"a\rb\r", ["a", "b"], b"a\rb\rc", ["c"]),
+        (b"a\rb", ["a", "b"], b"a\rbc\rd\r", None),
+        (b"a\rb\r", ["a", "b"], b"axb\rc\r", None),
+        (b"a\nb\r", ["a", "b"], b"a\nb\r\nc", ["c"]),
+        (b"10 %\r20 %\r\nb", ["10 %\r20 %", "b"], b"10 %\r20 %\r\nb\n", []),  # LF is the end, CR is not
+    ],
+)
+def test_ends_of_lines_in_a_file_that_grows(
+    tmp_path: Path, way: str, before: bytes, put: list[str], after: bytes, left: list[str] | None
+) -> None:
+    file = write(tmp_path, "a.txt", before)
+    with open_source(file) as source:
+        items = list(source)
+        assert [item.args[0] for item in items] == put
+    write(tmp_path, "a.txt", after)
+    name, stdin = (file, None) if way == "file" else ("-", io.BytesIO(after))
+    if left is None:
+        with (
+            pytest.raises(SourceError, match=r"was changed|has grown"),
+            open_source(name, start=items[-1].position, stdin=stdin) as source,
+        ):
+            list(source)
+    else:
+        with open_source(name, start=items[-1].position, stdin=stdin) as source:
+            assert [item.args[0] for item in source] == left
+
+
+@pytest.mark.parametrize("way", ["file", "stdin"])
+def test_a_source_whose_first_line_has_grown_over_the_position_was_changed(tmp_path: Path, way: str) -> None:
+    position = stopped_at(write(tmp_path, "a.txt", b"a\nb\n"), 1)
+    raw = b"a long first line\n"
+    name, stdin = (write(tmp_path, "a.txt", raw), None) if way == "file" else ("-", io.BytesIO(raw))
+    with pytest.raises(SourceError, match="was changed"):
+        open_source(name, start=position, stdin=stdin)
 
 
 @pytest.mark.parametrize("on_error", ["stop", "skip"])
