@@ -36,7 +36,7 @@ HELP = {
     "watch": "Instead of SOURCE: the packages that arrive in a folder, each once.",
     "wait": "Give up (exit 4) after this long without room. Default: never.",
     "resume": "Remember under this name how far SOURCE was put; continue there, and print where that is.",
-    "on_error": "What to do at a bad line; skipped lines are kept in SOURCE.skipped. Default: stop.",
+    "on_error": "What to do at a bad line; skipped lines are kept in SOURCE.skipped, reasons beside it. Default: stop.",
 }
 
 
@@ -124,6 +124,7 @@ class Outcome:
         self.progress = Progress()
         self.began = time.monotonic()
         self.skipped = 0
+        self.skipped_unit = "line"
         self.before = ""  # what earlier runs of a resumed feed have put: `5,000 lines were`
         self.failure: RqLiteError | None = None
 
@@ -199,7 +200,7 @@ def feed(given: Given, task: Task[Any, Any], outcome: Outcome) -> None:
         try:
             feeder.feed(items, resume=given.resume, at=at, typed=given.kind not in ("csv", "tsv"), file=file)
         finally:
-            outcome.skipped = items.rejects.count
+            outcome.skipped, outcome.skipped_unit = items.rejects.count, items.rejects.unit
             if at and items.read:
                 outcome.before = counted(items.read, items.unit) + (" was" if items.read == 1 else " were")
 
@@ -288,7 +289,7 @@ def report(given: Given, outcome: Outcome) -> None:
     elif outcome.before and not result.put + result.skipped:
         click.echo(f"feed {given.resume!r}: {outcome.before} put before, nothing new", err=True)
     else:
-        left_out = f", {counted(result.skipped, 'line')} skipped" if result.skipped else ""
+        left_out = f", {counted(result.skipped, outcome.skipped_unit)} skipped" if result.skipped else ""
         click.echo(
             f"{counted(result.put, 'job')} put into {result.queue!r} in {seconds:.1f} s "
             f"({result.put_per_second:,.0f}/s), waited {result.waited:.1f} s for room{left_out}",

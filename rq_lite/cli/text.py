@@ -21,7 +21,7 @@ def plain(text: str, longest: int = LONGEST) -> str:
 
 def json_line(value: object) -> str:
     """One line of JSON for --json, in ASCII: nothing in it can change a terminal, whatever its encoding."""
-    return json.dumps(msgspec.to_builtins(value)).replace("\x7f", "\\u007f")
+    return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).replace("\x7f", "\\u007f")
 
 
 def span(seconds: float) -> str:

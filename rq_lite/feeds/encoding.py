@@ -32,7 +32,7 @@ class Encoding:
         self.unit = {"utf-16": 2, "utf-32": 4}.get(name[:6], 1)  # bytes; a line ends with a whole unit
         self.marked = name in ("utf-16", "utf-32")  # only a mark tells which of the two it is
         self.end = b"" if self.marked else "\n".encode(name)
-        self.ends = () if self.marked else (self.end, "\r\n".encode(name))
+        self.ends: tuple[bytes, ...] = () if self.marked else (self.end, "\r\n".encode(name))
 
     @property
     def shown(self) -> str:

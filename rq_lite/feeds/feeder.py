@@ -15,8 +15,8 @@ from rq_lite.client.batches import ahead, batches
 from rq_lite.client.put import Progress
 from rq_lite.client.task import Task
 from rq_lite.errors import FeedMoved, PutRefused, QueueFull, SourceError
+from rq_lite.feeds.cursor import written
 from rq_lite.feeds.folder import is_still, watch
-from rq_lite.feeds.readers import written
 from rq_lite.feeds.sources import Item, Source, fingerprint, same
 from rq_lite.logs import escaped
 from rq_lite.model.message import new_id
