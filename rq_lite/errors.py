@@ -55,6 +55,11 @@ __all__ = [
 ]
 
 
+def counted(count: int, noun: str, many: str = "") -> str:
+    """How messages say a number of things: `1 job`, `2,000 jobs`."""
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}"
+
+
 class RqLiteError(Exception):
     """The base of all errors that rq_lite raises on purpose.
 
@@ -135,10 +140,10 @@ class QueueFull(RqLiteError, queue.Full):
     ) -> None:
         seen = "none was ever seen" if last_seen is None else f"last seen {last_seen:.0f} s ago"
         bounds = [f"bound {maxsize:,}"] if maxsize or not maxbytes else []
-        bounds += [f"{bytes:,} bytes, maxbytes {maxbytes:,}"] if maxbytes else []
+        bounds += [f"{counted(bytes, 'byte')}, maxbytes {maxbytes:,}"] if maxbytes else []
         super().__init__(
-            f"queue {queue!r} is full: {size:,} job{'' if size == 1 else 's'} waiting, {', '.join(bounds)}; "
-            f"{consumers} consumer{'' if consumers == 1 else 's'} alive, {seen}{hint}"
+            f"queue {queue!r} is full: {counted(size, 'job')} waiting, {', '.join(bounds)}; "
+            f"{counted(consumers, 'consumer')} alive, {seen}{hint}"
         )
         self.queue = queue
         self.size = size

@@ -1,4 +1,4 @@
-"""The loggers of rq_lite, and lines that may come by the thousand: the first at once, then one now and then."""
+"""The loggers of rq_lite, text from elsewhere made harmless, and lines that may come by the thousand, counted instead."""
 
 from __future__ import annotations
 
@@ -6,12 +6,24 @@ import logging
 import time
 from collections.abc import Callable
 
-UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+# Spaces that only look unusual, such as that of Chinese: `isprintable` is False for them.
+SPACES = frozenset("\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000")
+
+
+def escaped(text: str) -> str:
+    """The text on one line; what could change a terminal or the order of letters is shown as `\\x1b`, `\\u202e`.
+
+    For all text from elsewhere (names, ids, errors) wherever a person reads it: in logs, tables and messages.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in SPACES else c.encode("unicode_escape").decode() for c in text)
 
 
 def one_line(text: str, most: int = 300) -> str:
-    """The text as one harmless line: text from elsewhere may hold line ends and terminal codes."""
-    return text.translate(UNPRINTABLE)[:most]
+    """The text escaped, and cut if it is longer than `most` characters."""
+    shown = escaped(text[: most + 1])
+    return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
 class _Enabled(logging.Logger):

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import stat
 import struct
 import time
@@ -29,16 +28,13 @@ from typing import IO, Any
 
 from rq_lite import Queue
 from workers.folders import Branch, Folder
+from workers.names import PackageError, named
 
 packages = Queue("packages")
 
 RECEIVING = "-downloading"
 CHUNK = 256 * 1024
 BLOCK = 4096  # bytes of disk that a file or folder takes besides its content
-
-
-class PackageError(Exception):
-    """This package is refused and stays where it is. The message names it and the reason."""
 
 
 @dataclass(frozen=True)
@@ -237,8 +233,7 @@ def write(file: Frugal, target: Folder, limits: Limits) -> None:
     quota = Quota(limits, size)
     try:
         with zipfile.ZipFile(file) as source, closing(Branch(target)) as branch:
-            entries = source.infolist()
-            check(entries, limits, size)
+            entries = checked(source.infolist(), limits, size)
             quota.spend(BLOCK * count(entries, limits))
             for entry in entries:
                 write_entry(source, entry, branch, quota)
@@ -291,15 +286,13 @@ class Quota:
 # --- what may be in it --------------------------------------------------------------------------------
 
 
-def check(entries: list[zipfile.ZipInfo], limits: Limits, size: int) -> None:
-    """Check all entries before the first byte is written. Raises PackageError."""
+def checked(entries: list[zipfile.ZipInfo], limits: Limits, size: int) -> list[zipfile.ZipInfo]:
+    """The entries to write, all of them checked before the first byte is written. Raises PackageError."""
     if len(entries) > limits.entries:
         raise PackageError(f"has {len(entries):,} entries, more than {limits.entries:,}")
     seen: set[str] = set()
-    for entry in entries:
-        # Both names: the one in the list, and the one that zipfile reads (cut at a NUL, or from an extra field)
-        check_name(entry.orig_filename)
-        check_name(entry.filename)
+    found = named(entries)
+    for entry in found:
         check_kind(entry)
         name = entry.filename.rstrip("/")
         if name in seen:
@@ -308,6 +301,7 @@ def check(entries: list[zipfile.ZipInfo], limits: Limits, size: int) -> None:
     # This bounds what is read by the size of the file, whatever it unpacks to.
     if sum(entry.compress_size for entry in entries) > size:
         raise PackageError("is broken (its entries share their data: together they are larger than the file)")
+    return found
 
 
 def count(entries: list[zipfile.ZipInfo], limits: Limits) -> int:
@@ -328,18 +322,6 @@ def count(entries: list[zipfile.ZipInfo], limits: Limits) -> int:
 
 def parts_of(entry: zipfile.ZipInfo) -> list[str]:
     return entry.filename.rstrip("/").split("/")
-
-
-FOREIGN = re.compile(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:|^/")
-
-
-def check_name(name: str) -> None:
-    """Refuse all but relative paths of plain names, of a length and depth that any filesystem takes."""
-    parts = name.removesuffix("/").split("/")
-    if FOREIGN.search(name) or any(part in ("", ".", "..") for part in parts):
-        raise PackageError(f"has an entry named {name[:200]!r}, which does not stay inside the package")
-    if len(parts) > 32 or any(len(part.encode()) > 255 for part in parts):
-        raise PackageError(f"has an entry named {name[:200]!r}…, which is too long or too deep")
 
 
 def check_kind(entry: zipfile.ZipInfo) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from rq_lite.broker import Broker, keys
+from rq_lite.errors import counted
 from rq_lite.model.message import id_in, made_at
 from rq_lite.model.names import NAME
 from rq_lite.model.unreadable import UNREADABLE
@@ -315,8 +316,9 @@ def warnings(found: QueueState, *, declared: bool) -> list[str]:
         seen = "" if found.last_seen is None else f"; the last one was seen {found.last_seen:,.0f} s ago"
         lines.append(f"jobs wait and no consumer runs{seen}")
     if found.over_by:
-        over = [f"{found.over:,} jobs"] * bool(found.over) + [f"{found.over_bytes:,} bytes"] * bool(found.over_bytes)
-        tasks = ", ".join(f"{task} ({jobs:,})" for task, jobs in [*found.over_by.items()][:3])
+        jobs, size = counted(found.over, "job"), counted(found.over_bytes, "byte")
+        over = [jobs] * bool(found.over) + [size] * bool(found.over_bytes)
+        tasks = ", ".join(f"{task} ({number:,})" for task, number in [*found.over_by.items()][:3])
         lines.append(
             f"{' and '.join(over)} over its bound: put by running jobs of {tasks}; producers wait until it is below"
         )
@@ -325,7 +327,7 @@ def warnings(found: QueueState, *, declared: bool) -> list[str]:
     if found.suspects:
         lines.append(f"jobs whose consumers died twice wait to run alone: {found.suspects:,}")
     if found.dead and found.dropped:
-        lines.append(f"{found.dropped:,} dead jobs were dropped over the caps (dead_max, dead_age)")
+        lines.append(f"dead jobs that were dropped over the caps (dead_max, dead_age): {found.dropped:,}")
     lines += [
         f"unknown task {unknown.task}: met {unknown.seconds_ago:,.0f} s ago by {unknown.worker}; its jobs are parked"
         for unknown in found.unknown_tasks

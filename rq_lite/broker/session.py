@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 
 from rq_lite.broker import Acks, Broker, Code, Death, Taken
 from rq_lite.broker.deliveries import Deliveries, portions
+from rq_lite.errors import counted
 from rq_lite.logs import RateLimitedLog
 from rq_lite.model.outcome import Crashed, Finished, Parked, Retried
 
@@ -208,7 +209,8 @@ class Session:
             if not lost:
                 self._owner.look(of, owned)
             elif count := self._owner.disown(of, owned):
-                self._log.warn("disowned", f"queue {of.queue!r}: Redis knows nothing of {count} jobs that run here")
+                jobs = counted(count, "job")
+                self._log.warn("disowned", f"queue {of.queue!r}: Redis knows nothing of {jobs} running here")
             strangers = sorted(owned - held - of.finished - of.leaving)
             if strangers:
                 self._adopt(of, strangers)
@@ -221,7 +223,7 @@ class Session:
         of.highest = max(of.highest, tags[-1])  # else a lower tag, after a loss of data, would not be noticed
         found = self._broker.takes.booked(of.queue, self.consumer, tags, self.link)
         self._owner.adopt(of, found)
-        self._log.warn("lost", f"queue {of.queue!r}: an answer was lost; {len(found)} jobs in it begin now")
+        self._log.warn("lost", f"queue {of.queue!r}: an answer with {counted(len(found), 'job')} was lost; begun now")
 
     def _begin(self, taking: bool) -> None:
         """Before each request: register, if it takes jobs; reconcile, if the outcome of the last one is unknown."""
@@ -249,8 +251,8 @@ class Session:
         """A lower tag means that Redis lost its data: running and finished deliveries no longer exist there."""
         of.forget_all_but(set())
         of.leaving.clear()
-        count = self._owner.disown(of, set())
-        self._log.warn("emptied", f"queue {of.queue!r}: Redis has lost its data, including {count} jobs that run here")
+        jobs = counted(self._owner.disown(of, set()), "job")
+        self._log.warn("emptied", f"queue {of.queue!r}: Redis has lost its data, including {jobs} running here")
 
     def _note_stale(self, of: Deliveries, count: int) -> None:
-        self._log.warn("stale", f"queue {of.queue!r}: {count} results came too late, their jobs had been reclaimed")
+        self._log.warn("stale", f"queue {of.queue!r}: {counted(count, 'result')} came too late, after a reclaim")

@@ -16,7 +16,7 @@ import msgspec
 from rq_lite.chaos.invariants import Demands, Finding, judge, recoveries, told
 from rq_lite.chaos.ledger import PUT, SEEN, UNSURE, Ledger
 from rq_lite.chaos.reading import History, moments, open_folder
-from rq_lite.errors import UsageError
+from rq_lite.errors import UsageError, counted
 
 SHOWN = 20  # violations that the program shows
 
@@ -54,9 +54,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         parts = [
             f"{self.put:,} put"
             + (f" and {self.recovered:,} of unknown outcome that were stored" if self.recovered else ""),
-            f"{self.runs:,} runs of {self.distinct:,} jobs ({self.again:,} ran again)",
+            f"{counted(self.runs, 'run')} of {counted(self.distinct, 'job')} ({self.again:,} ran again)",
             f"{self.accepted:,} accepted, {self.stale:,} stale",
-            f"{self.faults:,} faults with {self.inflight:,} in flight",
+            f"{counted(self.faults, 'fault')} with {self.inflight:,} in flight",
             *([] if self.recovery is None else [back_after(self.recovery)]),
             f"{self.jobs_per_second:,.0f} jobs/s",
         ]

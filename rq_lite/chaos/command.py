@@ -24,8 +24,9 @@ from rq_lite.chaos.place import OwnRedis, Place, UsersRedis
 from rq_lite.chaos.run import DEMANDS, Sample, run
 from rq_lite.chaos.schedule import KILL, KINDS, RESTART, Choices
 from rq_lite.cli.common import settings_from, url_option
+from rq_lite.cli.text import json_line
 from rq_lite.cli.work import cores
-from rq_lite.errors import BrokerError, UsageError
+from rq_lite.errors import BrokerError, UsageError, counted
 from rq_lite.process.background import Interrupted, deferred_signals
 
 KILLS, RESTARTS = 20, 5  # the defaults
@@ -127,7 +128,7 @@ def command(
         ):
             run(choices, place, Path(scratch), history, show, caught)
         report = judged(choices, history)
-    click.echo(msgspec.json.encode(report).decode() if as_json else told(report))
+    click.echo(json_line(report) if as_json else told(report))
     sys.exit(1 if report.violations else 0)
 
 
@@ -160,9 +161,9 @@ def history_folder(keep: Path | None, scratch: Path) -> Path:
 
 def ask(place: UsersRedis, choices: Choices, db: int, restart_command: str | None) -> None:
     """Print what will be done, and ask whether to go on. Raises click.Abort."""
-    does = f"put {choices.jobs:,} jobs on a queue {queue.name!r}, run them here, remove what is left"
+    does = f"put {counted(choices.jobs, 'job')} on a queue {queue.name!r}, run them here, remove what is left"
     if choices.restarts:
-        does += f"; restart it {choices.restarts} times by {place.broker.core.veiled(repr(restart_command))}"
+        does += f"; restart it {counted(choices.restarts, 'time')} by {place.broker.core.veiled(repr(restart_command))}"
     text = f"Redis at {place.broker.shown}, database {db} (empty): {does}. Go on?"
     try:
         click.confirm(text, abort=True, err=True)
@@ -229,8 +230,8 @@ def plan(choices: Choices) -> str:
     kinds = [(choices.kills, "kill of a consumer or supervisor"), (choices.restarts, "restart of Redis")]
     chaos = ", ".join(f"{count} × {what}" for count, what in kinds if count)
     return (
-        f"seed {choices.seed}: {choices.jobs:,} jobs on {choices.procs} × {choices.greenlets} greenlets; "
-        f"{chaos or 'no faults'}"
+        f"seed {choices.seed}: {counted(choices.jobs, 'job')} on {choices.procs} × "
+        f"{counted(choices.greenlets, 'greenlet')}; {chaos or 'no faults'}"
     )
 
 
@@ -240,8 +241,8 @@ def line(choices: Choices, sample: Sample) -> str:
     parts = [
         f"{sample.done:,} of {choices.jobs:,} done",
         f"{sample.inflight:,} in flight",
-        f"{sample.consumers} consumers",
-        *([f"{sample.faults} of {total} faults"] if total else []),
+        counted(sample.consumers, "consumer"),
+        *([f"{sample.faults} of {counted(total, 'fault')}"] if total else []),
         *(["judging the history"] if sample.last else []),
     ]
     return f"{sample.elapsed:6.1f} s  {', '.join(parts)}"
@@ -267,7 +268,7 @@ def report_of(choices: Choices, verdict: Verdict) -> Report:
 def told(report: Report) -> str:
     """The report as text."""
     lines = [
-        f"{report.jobs:,} jobs, {report.jobs_per_second:,.0f} jobs/s (with every step logged)",
+        f"{counted(report.jobs, 'job')}, {report.jobs_per_second:,.0f} jobs/s (with every step logged)",
         f"  lost            {report.lost:,}",
         f"  run twice       {report.run_twice:,} (in flight at the faults: {report.run_twice_allowed:,} at most)",
         f"  accepted twice  {report.accepted_twice:,}",

@@ -14,7 +14,7 @@ import msgspec
 
 from rq_lite.broker import Broker, keys
 from rq_lite.embedded import server
-from rq_lite.errors import BrokerUnavailable, RqLiteError, UsageError
+from rq_lite.errors import BrokerUnavailable, RqLiteError, UsageError, counted
 from rq_lite.redis_url import with_database
 from rq_lite.settings import Settings
 
@@ -80,8 +80,8 @@ class UsersRedis:
         if count:
             self.broker.close()
             raise UsageError(
-                f"database {database} of Redis at {self.broker.shown} holds {count:,} keys, and bench needs an empty "
-                "one: say --db N, or name no URL for an embedded Redis of its own"
+                f"database {database} of Redis at {self.broker.shown} holds {counted(count, 'key')}, and bench "
+                "needs an empty one: say --db N, or name no URL for an embedded Redis of its own"
             )
 
     def restart(self, _away: float) -> None:

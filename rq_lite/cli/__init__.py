@@ -13,6 +13,7 @@ import click
 
 from rq_lite import __version__
 from rq_lite.errors import AppFailed, RqLiteError, UsageError
+from rq_lite.logs import escaped
 from rq_lite.process.streams import of_command
 from rq_lite.redis_url import redacted
 
@@ -106,5 +107,6 @@ def main(args: list[str] | None = None) -> Any:
     except RqLiteError as error:
         if isinstance(error, AppFailed) and error.__cause__ is not None:
             click.echo(importlib.import_module("rq_lite.client.app").own_traceback(error.__cause__), nl=False, err=True)
-        click.echo(f"rq-lite: {redacted(str(error))}", err=True)
+        said = "\n".join(map(escaped, redacted(str(error)).split("\n")))  # some errors quote lines of a log
+        click.echo(f"rq-lite: {said}", err=True)
         sys.exit(error.exit_code)

@@ -67,8 +67,3 @@ def known_queue(broker: Broker, name: str) -> str:
     if name not in names:
         raise UsageError(f"unknown queue {name!r}; known queues: {', '.join(names) if names else 'none yet'}")
     return name
-
-
-def plural(count: int) -> str:
-    """The ending of the noun that follows this count."""
-    return "" if count == 1 else "s"

@@ -17,9 +17,9 @@ from rq_lite.admin import dead, status
 from rq_lite.admin.dead import Buried, Filter, Requeue
 from rq_lite.broker import Broker
 from rq_lite.cli import dead_view as view
-from rq_lite.cli.common import duration, known_queue, open_broker, plural, settings_from, url_option
+from rq_lite.cli.common import duration, known_queue, open_broker, settings_from, url_option
 from rq_lite.cli.listing import put_out
-from rq_lite.errors import QueueFull, UsageError
+from rq_lite.errors import QueueFull, UsageError, counted
 
 F = TypeVar("F", bound=Callable[..., Any])
 WHICH = "name job ids, a filter (--id, --task, --error, --older-than, --newer-than), or --all (of -q QUEUE)"
@@ -182,7 +182,7 @@ class Found(NamedTuple):
     @property
     def text(self) -> str:
         """For a question: `3 jobs of 'mails'`, `12 jobs of 2 queues`."""
-        where = repr(next(iter(self.tags))) if len(self.tags) == 1 else f"{len(self.tags)} queues"
+        where = repr(next(iter(self.tags))) if len(self.tags) == 1 else counted(len(self.tags), "queue")
         return f"{jobs_(sum(map(len, self.tags.values())))} of {where}"
 
 
@@ -286,7 +286,7 @@ def end(code: int, *problems: str) -> None:
 
 
 def jobs_(count: int) -> str:
-    return f"{count:,} job{plural(count)}"
+    return counted(count, "job")
 
 
 def now_of(broker: Broker) -> float:

@@ -10,7 +10,7 @@ from rq_lite.broker import Broker
 from rq_lite.cli.common import open_broker, settings_from, url_option
 from rq_lite.cli.text import plain
 from rq_lite.embedded import server
-from rq_lite.errors import BrokerError, RqLiteError
+from rq_lite.errors import BrokerError, RqLiteError, counted
 from rq_lite.process.identity import machine, parse, surely_dead
 from rq_lite.settings import Settings
 
@@ -39,7 +39,7 @@ def command(anywhere: bool, url: str | None) -> None:
         raise Unwell(f"no consumer {where} serves a queue")
     if trouble:
         click.echo(f"at work, but with a problem: {trouble}", err=True)
-    click.echo(f"{count:,} consumer{'' if count == 1 else 's'} {where}")
+    click.echo(f"{counted(count, 'consumer')} {where}")
 
 
 def living(settings: Settings, *, anywhere: bool) -> tuple[int, str]:

@@ -18,7 +18,7 @@ from rq_lite.cli.dead import end, fullness, jobs_, now_of, opened, oversized, qu
 from rq_lite.cli.dead_view import shortened, text_of
 from rq_lite.cli.listing import as_lines, put_out
 from rq_lite.cli.text import plain
-from rq_lite.errors import UsageError
+from rq_lite.errors import UsageError, counted
 from rq_lite.model.states import State
 from rq_lite.model.unreadable import UNREADABLE
 
@@ -179,7 +179,7 @@ def ended(job_id: str, queue: str, result: bytes) -> str:
 
 
 def missing(job_id: str, unseen: int, queues: list[str]) -> str:
-    where = f"queue {queues[0]!r}" if len(queues) == 1 else f"{len(queues)} queues"
+    where = f"queue {queues[0]!r}" if len(queues) == 1 else counted(len(queues), "queue")
     far = f"; {unseen:,} that wait further than {jobs.FAR:,} from both ends were not searched" if unseen else ""
     return f"no job {job_id!r} in {where}: it has ended, or never existed{far}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -13,6 +12,8 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from rq_lite.cli.text import json_line
 
 LEAST = 20  # characters for the last column; with less room there is no table
 T = TypeVar("T")
@@ -39,7 +40,7 @@ def put_out(jobs: Iterable[T], view: View[T], now: float, *, as_json: bool) -> i
     number = 0
     for job in jobs:
         number += 1
-        click.echo(json.dumps(view.facts(job)) if as_json else "\t".join(view.columns(job, now)))
+        click.echo(json_line(view.facts(job)) if as_json else "\t".join(view.columns(job, now)))
     return number
 
 

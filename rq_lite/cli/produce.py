@@ -17,11 +17,12 @@ import msgspec
 from rq_lite.admin import operate
 from rq_lite.cli.common import open_broker, setting_options, settings_from, url_option
 from rq_lite.cli.progress import shown
+from rq_lite.cli.text import json_line
 from rq_lite.client.app import find_task
 from rq_lite.client.defaults import defaults
 from rq_lite.client.put import Progress
 from rq_lite.client.task import Task
-from rq_lite.errors import RqLiteError, UsageError
+from rq_lite.errors import RqLiteError, UsageError, counted
 from rq_lite.feeds import encoding
 from rq_lite.feeds.feeder import Feeder
 from rq_lite.feeds.sources import START, Format, OnError, Source, guess, numbers, open_source
@@ -35,7 +36,7 @@ HELP = {
     "watch": "Instead of SOURCE: the packages that arrive in a folder, each once.",
     "wait": "Give up (exit 4) after this long without room. Default: never.",
     "resume": "Remember under this name how far SOURCE was put; continue there, and print where that is.",
-    "on_error": "What to do at a bad line; skipped lines are kept in SOURCE.skipped. Default: stop.",
+    "on_error": "What to do at a bad line; skipped lines are kept in SOURCE.skipped, reasons beside it. Default: stop.",
 }
 
 
@@ -123,6 +124,7 @@ class Outcome:
         self.progress = Progress()
         self.began = time.monotonic()
         self.skipped = 0
+        self.skipped_unit = "line"
         self.before = ""  # what earlier runs of a resumed feed have put: `5,000 lines were`
         self.failure: RqLiteError | None = None
 
@@ -198,9 +200,9 @@ def feed(given: Given, task: Task[Any, Any], outcome: Outcome) -> None:
         try:
             feeder.feed(items, resume=given.resume, at=at, typed=given.kind not in ("csv", "tsv"), file=file)
         finally:
-            outcome.skipped = items.rejects.count
+            outcome.skipped, outcome.skipped_unit = items.rejects.count, items.rejects.unit
             if at and items.read:
-                outcome.before = f"1 {items.unit} was" if items.read == 1 else f"{items.read:,} {items.unit}s were"
+                outcome.before = counted(items.read, items.unit) + (" was" if items.read == 1 else " were")
 
 
 class Interrupted(RqLiteError):
@@ -281,16 +283,15 @@ def report(given: Given, outcome: Outcome) -> None:
         error=None if outcome.failure is None else str(outcome.failure),
     )
     if given.as_json:
-        click.echo(msgspec.json.encode(result).decode())
+        click.echo(json_line(result))
     elif given.quiet or (result.error and not result.put):
         return
     elif outcome.before and not result.put + result.skipped:
         click.echo(f"feed {given.resume!r}: {outcome.before} put before, nothing new", err=True)
     else:
-        jobs = "1 job" if result.put == 1 else f"{result.put:,} jobs"
-        left_out = f", {result.skipped:,} lines skipped" if result.skipped else ""
+        left_out = f", {counted(result.skipped, outcome.skipped_unit)} skipped" if result.skipped else ""
         click.echo(
-            f"{jobs} put into {result.queue!r} in {seconds:.1f} s ({result.put_per_second:,.0f}/s), "
-            f"waited {result.waited:.1f} s for room{left_out}",
+            f"{counted(result.put, 'job')} put into {result.queue!r} in {seconds:.1f} s "
+            f"({result.put_per_second:,.0f}/s), waited {result.waited:.1f} s for room{left_out}",
             err=True,
         )

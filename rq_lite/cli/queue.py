@@ -11,8 +11,8 @@ import click
 from rq_lite.admin import operate, status
 from rq_lite.broker import Broker
 from rq_lite.checks import MOST
-from rq_lite.cli.common import known_queue, open_broker, plural, settings_from, url_option
-from rq_lite.errors import RqLiteError, UsageError
+from rq_lite.cli.common import known_queue, open_broker, settings_from, url_option
+from rq_lite.errors import RqLiteError, UsageError, counted
 from rq_lite.logs import one_line
 
 WAYS_OUT = (
@@ -58,9 +58,9 @@ def set_bound(name: str, maxsize: int | None, maxbytes: int | None, headroom: st
     with opened(name, url) as broker:
         operate.configure(broker, name, maxsize, maxbytes, beyond)
         now = status.states(broker, [name])[name]
-    jobs = f"{now.maxsize:,} jobs" if now.maxsize else "no bound in jobs"
-    size = f"{now.maxbytes:,} bytes" if now.maxbytes else "no bound in bytes"
-    beyond_it = "" if now.headroom is None else f", {now.headroom:,} jobs of headroom"
+    jobs = counted(now.maxsize, "job") if now.maxsize else "no bound in jobs"
+    size = counted(now.maxbytes, "byte") if now.maxbytes else "no bound in bytes"
+    beyond_it = "" if now.headroom is None else f", {counted(now.headroom, 'job')} of headroom"
     click.echo(f"queue {name!r}: {jobs}, {size}{beyond_it}; {waiting(now.pending + now.scheduled)}")
 
 
@@ -101,7 +101,7 @@ def shutdown(name: str, immediate: bool, yes: bool, url: str | None) -> None:
             ask("shutdown --immediate", broker, name, yes)
         count = operate.shutdown(broker, name, immediate=immediate)
         left = broker.puts.size(name)[0]
-    outcome = f"{count:,} job{plural(count)} dropped" if immediate else waiting(left)
+    outcome = f"{counted(count, 'job')} dropped" if immediate else waiting(left)
     click.echo(f"queue {name!r} is shut down; {outcome}")
 
 
@@ -122,7 +122,7 @@ def purge(name: str, yes: bool, url: str | None) -> None:
     with opened(name, url) as broker:
         ask("purge", broker, name, yes)
         count = operate.purge(broker, name)
-    click.echo(f"queue {name!r}: {count:,} job{plural(count)} dropped")
+    click.echo(f"queue {name!r}: {counted(count, 'job')} dropped")
 
 
 @command.command(short_help="Forget it, if nothing is in it.")
@@ -156,8 +156,8 @@ def ask(what: str, broker: Broker, name: str, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise UsageError(f"{what} asks before it drops jobs, and there is no terminal to ask on: say --yes")
     count = broker.puts.size(name)[0]
-    click.confirm(f"queue {name!r}: drop {count:,} job{plural(count)} for good?", abort=True, err=True)
+    click.confirm(f"queue {name!r}: drop {counted(count, 'job')} for good?", abort=True, err=True)
 
 
 def waiting(count: int) -> str:
-    return f"{count:,} job{plural(count)} waiting"
+    return f"{counted(count, 'job')} waiting"

@@ -8,12 +8,13 @@ import shutil
 from pathlib import Path
 
 import click
-import msgspec
 
 from rq_lite import settings
+from rq_lite.cli.text import json_line
 from rq_lite.embedded import server
 from rq_lite.embedded.program import find_server
-from rq_lite.errors import BrokerUnavailable
+from rq_lite.errors import BrokerUnavailable, counted
+from rq_lite.logs import escaped
 
 
 @click.group("redis")
@@ -28,10 +29,10 @@ def show_status(ctx: click.Context, as_json: bool) -> None:
     """Show whether it runs and where its data is. Exit code 0: it runs, 1: it does not."""
     found = server.status(settings.load_settings())
     if as_json:
-        click.echo(msgspec.json.encode(found))
+        click.echo(json_line(found))
     else:
         for name, value in lines(found):
-            click.echo(f"{name:<12} {value}")
+            click.echo(f"{name:<12} {escaped(value)}")
     ctx.exit(0 if found.running else 1)
 
 
@@ -53,7 +54,7 @@ def lines(found: server.Status) -> list[tuple[str, str]]:
 
 
 def size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count:,} bytes"
+    return f"{count / 1e6:,.1f} MB" if count >= 100_000 else counted(count, "byte")
 
 
 @command.command("stop", short_help="Stop it cleanly.")
@@ -64,7 +65,7 @@ def stop_server() -> None:
         click.echo("the embedded Redis was not running")
         return
     count = before.connections if before.users is None else before.users
-    used = f"; it was in use ({count} process{'' if count == 1 else 'es'})" if count else ""
+    used = f"; it was in use ({counted(count, 'process', 'processes')})" if count else ""
     pid = "" if before.pid is None else f" (pid {before.pid})"
     click.echo(f"stopped the embedded Redis{pid}, data stay in {before.folder}{used}")
 

@@ -18,6 +18,7 @@ from rq_lite.admin import status
 from rq_lite.broker import Broker
 from rq_lite.broker.scheduling import Planned
 from rq_lite.cli.common import duration, known_queue, open_broker, settings_from, url_option
+from rq_lite.cli.text import json_line
 from rq_lite.client import schedules
 from rq_lite.client.app import find_task
 from rq_lite.client.defaults import defaults
@@ -70,7 +71,7 @@ def list_schedules(as_json: bool, url: str | None) -> None:
         ]
     if as_json:
         for planned, schedule in known:
-            click.echo(json.dumps(facts(planned, schedule)))
+            click.echo(json_line(facts(planned, schedule)))
         return
     if not known:
         click.echo("no schedules", err=True)

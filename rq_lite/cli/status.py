@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import click
-import msgspec
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,8 +18,9 @@ from rich.text import Text
 from rq_lite.admin import status
 from rq_lite.admin.status import QueueState, WorkerState
 from rq_lite.broker import Broker
-from rq_lite.cli.common import known_queue, open_broker, plural, settings_from, url_option
-from rq_lite.cli.text import plain, span
+from rq_lite.cli.common import known_queue, open_broker, settings_from, url_option
+from rq_lite.cli.text import json_line, plain, span
+from rq_lite.errors import counted
 
 NO_QUEUE = "no queue yet: the first put makes one, try `rq-lite produce --help` or `rq-lite demo`"
 EVERY = 1.0  # seconds between two refreshes of --watch
@@ -62,7 +62,7 @@ def show(broker: Broker, names: tuple[str, ...], *, as_json: bool, watch: bool) 
             seen = look(broker, names)
             warnings = [] if seen.warning is None else [seen.warning]
             facts = {"queues": seen.queues, "workers": seen.workers, "warnings": warnings}
-            click.echo(msgspec.json.encode(facts).decode())
+            click.echo(json_line(facts))
     elif watch and not console.is_terminal:
         for _ in ticks(watch):
             for line in lines(look(broker, names)):
@@ -172,7 +172,7 @@ def amount(done: float, total: float | None) -> str:
 
 
 def bound(state: QueueState) -> str:
-    bounds = [f"{state.maxsize:,}"] * bool(state.maxsize) + [f"{state.maxbytes:,} bytes"] * bool(state.maxbytes)
+    bounds = [f"{state.maxsize:,}"] * bool(state.maxsize) + [counted(state.maxbytes, "byte")] * bool(state.maxbytes)
     return ", ".join(bounds) or "none"
 
 
@@ -223,5 +223,5 @@ def sentence(name: str, state: QueueState) -> str:
         f"{plain(name)}: {state.pending:,} pending, {state.scheduled:,} scheduled{parked}, "
         f"{state.inflight:,} in flight, {state.dead:,} dead, bound {bound(state)}{full}, "
         f"{state.done:,} done, {state.failed:,} failed, {state.jobs_per_second:,.0f} jobs/s, "
-        f"{state.consumers:,} consumer{plural(state.consumers)}{oldest}"
+        f"{counted(state.consumers, 'consumer')}{oldest}"
     )

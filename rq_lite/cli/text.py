@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
+
+import msgspec
+
+from rq_lite.logs import one_line
+
 LONGEST = 60  # characters of a name that are shown
 
 
 def plain(text: str, longest: int = LONGEST) -> str:
-    """Foreign text made safe for a terminal: one line, without control characters, not too long.
+    """Text from elsewhere for a table: escaped, and not too long.
 
     Each such text is put into a rich Text, in which rich reads no markup.
     """
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return shown if len(shown) <= longest else shown[: longest - 3] + "..."
+    return one_line(text, longest)
+
+
+def json_line(value: object) -> str:
+    """One line of JSON for --json, in ASCII: nothing in it can change a terminal, whatever its encoding."""
+    return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).replace("\x7f", "\\u007f")
 
 
 def span(seconds: float) -> str:

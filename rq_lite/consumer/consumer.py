@@ -306,7 +306,7 @@ class Consumer:
         """Redis could not be told of these results in time: their jobs are reclaimed and run again."""
         count = self._session.unsettled
         if count:
-            log.warning("Redis could not be told of %d jobs that are done: they will run again", count)
+            log.warning("jobs that are done and run again, because Redis could not be told of their end: %d", count)
         for of in self._deliveries.values():
             of.forget_all_but(set())
 

@@ -15,7 +15,7 @@ from rq_lite.consumer.offload.pools import Pools
 from rq_lite.consumer.offload.processes import Died
 from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, runner
 from rq_lite.consumer.slots import Slot, Stopped
-from rq_lite.logs import RateLimitedLog, logger
+from rq_lite.logs import RateLimitedLog, logger, one_line
 from rq_lite.model.failure import beside_a_loop, error_text
 from rq_lite.model.message import Newer, Undecodable, as_is, decode, is_tracked
 from rq_lite.model.outcome import Crashed, Finished, Outcome, Parked, Retried, cancelled
@@ -96,7 +96,7 @@ class Executor:
             attempt = Attempt(message, queue_of(slot), attempts, crashes, deaths)
             return self._raised(slot, attempt, task, error, timeout, seconds)
         if self._verbose:
-            log.info("done %s %s in %.3f s", message.id, message.task, (time.monotonic_ns() - began) / SECOND)
+            log.info("done %s %s in %.3f s", one_line(message.id), message.task, (time.monotonic_ns() - began) / SECOND)
         # The last line, and the only one that means "done": a run that was cut short anywhere does not get here.
         return ended
 

@@ -25,7 +25,7 @@ from rq_lite.client.current import CurrentJob, current_job, given
 from rq_lite.client.middleware import JobEvent, WorkerEvent, emit, registered
 from rq_lite.client.registry import says_of
 from rq_lite.client.task import Task
-from rq_lite.errors import JobTimeout
+from rq_lite.errors import JobTimeout, counted
 from rq_lite.model import completion
 from rq_lite.model.completion import BadResult
 from rq_lite.model.failure import RemoteFailure, describe, is_final, trace
@@ -207,8 +207,8 @@ class Outcomes:
     def poisoned(self, attempt: Attempt) -> tuple[Finished, str]:
         """Too many consumers or workers died while it ran: its outcome, and a line for the log."""
         message, begun = attempt.message, attempt.number - 1
-        count, died = max((attempt.crashes, "consumers"), (attempt.deaths, "workers"))
-        failure = Failure(f"poison: {count} {died} died while it ran")
+        count, died = max((attempt.crashes, "consumer"), (attempt.deaths, "worker"))
+        failure = Failure(f"poison: {counted(count, died)} died while it ran")
         report = Report(message.id, message.task, failure.error, "", begun, attempt.crashes, self._consumer)
         self.tell("on_bury", attempt._replace(attempts=attempt.attempts - 1), failure)  # the event of its last run
         outcome = self._buried(attempt, begun, failure, report.buried())

@@ -7,10 +7,10 @@ import sys
 from shutil import which
 
 import click
-import msgspec
 from rich.console import Console
 
 from rq_lite.cli.common import settings_from
+from rq_lite.cli.text import json_line
 from rq_lite.demo.facts import Choices
 from rq_lite.demo.run import run
 from rq_lite.demo.view import shown, told
@@ -53,7 +53,7 @@ def command(
     with shown(choices, console, plain=plain, quiet=as_json) as show:
         summary = run(choices, settings, show)
     if as_json:
-        click.echo(msgspec.json.encode(summary).decode())
+        click.echo(json_line(summary))
     else:
         click.echo("\n" + told(summary))
         if not summary.problems:

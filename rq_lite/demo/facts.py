@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from rq_lite.errors import counted
 from rq_lite.redis_url import redact
 
 
@@ -67,5 +68,5 @@ def problems_of(choices: Choices, *, done: int, lost: int, twice: int, deepest: 
     if twice:
         found.append(f"pages requested more than once: {twice:,}")
     if deepest > choices.maxsize:
-        found.append(f"the queue held {deepest:,} jobs, but its bound is {choices.maxsize:,}")
+        found.append(f"the queue held {counted(deepest, 'job')}, but its bound is {choices.maxsize:,}")
     return found

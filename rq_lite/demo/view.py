@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rq_lite.demo.facts import Choices, Sample, Summary
+from rq_lite.errors import counted
 
 Show = Callable[[Sample], None]
 REFRESH = 0.1  # seconds between two refreshes
@@ -25,7 +26,7 @@ def shown(choices: Choices, console: Console, *, plain: bool, quiet: bool) -> It
     if quiet:
         yield lambda _: None
         return
-    title = f"{choices.jobs:,} pages through a queue that holds {choices.maxsize:,} jobs"
+    title = f"{counted(choices.jobs, 'page')} through a queue that holds {counted(choices.maxsize, 'job')}"
     console.print(title, highlight=False)
     if plain:
         yield seldom(EVERY, lambda sample: click.echo(line(sample)))
@@ -103,8 +104,8 @@ def crew(sample: Sample, choices: Choices) -> str:
 def told(summary: Summary) -> str:
     """The summary as text."""
     lines = [
-        f"{summary.done:,} jobs in {summary.seconds:.1f} s ({summary.jobs_per_second:,.0f}/s)",
-        f"  queue     at most {summary.deepest:,} jobs, bound {summary.maxsize:,} "
+        f"{counted(summary.done, 'job')} in {summary.seconds:.1f} s ({summary.jobs_per_second:,.0f}/s)",
+        f"  queue     at most {counted(summary.deepest, 'job')}, bound {summary.maxsize:,} "
         f"(by every put and {summary.looks:,} samples from outside)",
         f"  producer  waited {summary.waited:.1f} s for room",
         f"  pages     lost {summary.lost}, twice {summary.twice}: the website counted its requests",

@@ -114,7 +114,7 @@ class Reclaimer:
             log.warning(
                 "queue %r: jobs of dead consumer %s that wait again: %d%s%s",
                 name,
-                consumer,
+                one_line(consumer),
                 total - buried,
                 f", {suspects} of them alone" if suspects else "",
                 f"; buried as poison: {buried}" if buried else "",

@@ -32,7 +32,7 @@ class Encoding:
         self.unit = {"utf-16": 2, "utf-32": 4}.get(name[:6], 1)  # bytes; a line ends with a whole unit
         self.marked = name in ("utf-16", "utf-32")  # only a mark tells which of the two it is
         self.end = b"" if self.marked else "\n".encode(name)
-        self.ends = () if self.marked else (self.end, "\r\n".encode(name))
+        self.ends: tuple[bytes, ...] = () if self.marked else (self.end, "\r\n".encode(name))
 
     @property
     def shown(self) -> str:
@@ -57,6 +57,17 @@ class Encoding:
                 f"Windows writes it) or {self.name}-be"
             )
         return 0
+
+    def ends_with_cr(self, line: bytes) -> bool:
+        """Whether CR alone ends the lines of a source whose first line has no other end; from then on it does."""
+        end, at = "\r".encode(self.name), -1
+        while (at := line.find(end, at + 1)) % self.unit and at >= 0:
+            pass
+        # A CR as its last character may be the first half of an end that is not written yet.
+        if not 0 <= at < len(line) - self.unit:
+            return False
+        self.end, self.ends = end, (end,)
+        return True
 
     def check_text(self, line: bytes, number: int, source: str) -> None:
         """Raise SourceError if one of the first lines shows that the source has another encoding, or is not text."""

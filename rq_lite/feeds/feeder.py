@@ -14,10 +14,10 @@ from rq_lite.client.batches import ahead, batches
 from rq_lite.client.put import Progress
 from rq_lite.client.task import Task
 from rq_lite.errors import FeedMoved, PutRefused, QueueFull, SourceError
+from rq_lite.feeds.cursor import written
 from rq_lite.feeds.folder import is_still, watch
-from rq_lite.feeds.readers import written
 from rq_lite.feeds.sources import Item, Source, fingerprint, same
-from rq_lite.logs import logger
+from rq_lite.logs import escaped, logger
 from rq_lite.model.message import new_id
 from rq_lite.model.policy import Options
 
@@ -229,6 +229,6 @@ class Feeder:
             except FeedMoved:
                 return self._marks(mark.name)
             else:
-                log.info("put %s", package.name)
+                log.info("put %s", escaped(package.name))
                 return {**marks, mark.field: mark.values[0]}
         return marks

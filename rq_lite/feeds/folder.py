@@ -16,7 +16,7 @@ from pathlib import Path
 import watchfiles
 
 from rq_lite.errors import SourceError
-from rq_lite.logs import logger
+from rq_lite.logs import escaped, logger
 
 UNFINISHED = "-downloading"
 
@@ -51,7 +51,7 @@ def look(folder: Path, warned: set[str] | None = None) -> dict[str, str]:
             packages[name] = identity(file)
         except (FileNotFoundError, NotADirectoryError):
             if (folder / name).is_dir():  # otherwise it has just vanished
-                wrong[name] = f"it has no {file.name}"
+                wrong[name] = f"it has no {escaped(file.name)}"
         except (OSError, ValueError) as error:
             wrong[name] = str(error)
     told = set() if warned is None else warned
@@ -80,7 +80,7 @@ def identity(file: Path) -> str:
     file.name.encode()  # a name that is not UTF-8 could not be put
     state = file.lstat()
     if not stat.S_ISREG(state.st_mode):
-        raise ValueError(f"{file.name} is not a file")
+        raise ValueError(f"{escaped(file.name)} is not a file")
     return f"{state.st_ino}-{state.st_mtime_ns}-{state.st_size}"
 
 

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import csv
-import io
-import logging
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, TypeAlias
-from zlib import crc32
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from rq_lite.errors import SourceError
+from rq_lite.errors import SourceError, counted
+from rq_lite.feeds.cursor import START, Cursor, written
 from rq_lite.feeds.encoding import Encoding
-from rq_lite.logs import logger
+from rq_lite.feeds.rejects import Rejects
 from rq_lite.model.unreadable import UNREADABLE
 
 Format: TypeAlias = Literal["lines", "ndjson", "csv", "tsv"]
-OnError: TypeAlias = Literal["stop", "skip"]
-Stream: TypeAlias = BinaryIO | io.BufferedIOBase
 Arguments: TypeAlias = Callable[[bytes], tuple[tuple[object, ...], dict[str, object]]]
 
-START = "0:0"
-LIMIT = 16 * 1024 * 1024  # bytes of a line with its end, and of a csv row with all its lines
-CHUNK = 64 * 1024  # bytes that are in memory at a time when a part of the source is passed over
-WINDOW = 64 * 1024  # the checksum of a position is of at most this many bytes before it, and one line
-WITH_CHECKSUM = "%d:%d:%d-%x"  # a position; faster than an f-string, and each line of a feed needs one
+LONGER = "longer than"
+QUOTE = re.compile('""|"')  # within quotes two are one that does not close them
 NOT_TEXT = "it has NUL bytes, which text does not have"
-
-log = logger(__name__)
 
 
 class Item(NamedTuple):
@@ -46,217 +36,6 @@ class Item(NamedTuple):
     @property
     def position(self) -> str:
         return written(self.place)
-
-
-class Rejects:
-    """Handles bad lines: they end the feed, or are appended to a file of skipped lines.
-
-    The file is opened for the first bad line and written without a buffer, so that it has all lines that a killed
-    feed has skipped. A feed killed between skipping a line and storing a later position reads that line
-    again when it is resumed, and writes it a second time.
-    """
-
-    def __init__(self, source: str, on_error: OnError, path: Path, encoding: Encoding) -> None:
-        self.source = source
-        self.encoding = encoding
-        self.on_error = on_error
-        self.path = path
-        self.header = b""  # begins a new file, so that skipped csv rows, once repaired, can be fed
-        self.count = 0
-        self._file: io.FileIO | None = None
-
-    def reject(self, line: int, raw: bytes, reason: str, rest: Iterable[bytes] = ()) -> None:
-        """Raise SourceError, or append `raw` and then `rest` (of a line too long for memory)."""
-        place = f"{self.source}, line {line}: {reason}"
-        if self.on_error == "stop":
-            raise SourceError(f"{place}; --on-error skip passes over such lines")
-        log.log(logging.INFO if self.count else logging.WARNING, "%s (skipped, see %s)", place, self.path)
-        self.count += 1
-        last = self._write(raw)
-        for chunk in rest:
-            last = self._write(chunk)
-        if not last.endswith(self.encoding.end):
-            self._write(self.encoding.end)
-
-    def _write(self, data: bytes) -> bytes:
-        try:
-            if self._file is None:
-                self._file = self._open()
-            left = memoryview(data)
-            while left:  # an unbuffered write may write only a part
-                left = left[self._file.write(left) or 0 :]
-        except OSError as error:
-            raise SourceError(f"{self.path}, for skipped lines: {error.strerror}") from None
-        return data
-
-    def _open(self) -> io.FileIO:
-        file = self.path.open("ab", buffering=0)
-        if file.tell() == 0:
-            file.write(self.encoding.mark + self.header)
-        return file
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
-class Cursor:
-    """The physical lines of a stream, and how far it has been read."""
-
-    def __init__(self, stream: Stream, name: str, encoding: Encoding, *, seekable: bool, limit: int = LIMIT) -> None:
-        self.stream = stream
-        self.name = name
-        self.encoding = encoding
-        self.seekable = seekable
-        self.limit = limit
-        self.line = 0
-        self.byte = 0
-        self._since = -1  # where the checksum's bytes begin; -1: with the next line
-        self._sum = 0
-        self._plain = False  # the next line needs no check of the encoding
-        self._unended = False  # the previous line has no end: it was the last one when it was read
-        self.cut = False  # the last line was above the limit: `rest` reads more of it
-
-    @property
-    def place(self) -> tuple[int, int, int, int]:
-        return self.line, self.byte, self._since, self._sum
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self.readline, b"")
-
-    def readline(self) -> bytes:
-        """The next line with its end, cut when it is above the limit; b"" after the last."""
-        most = self.limit + 1
-        raw = self._read(self.stream.readline, most) if self._plain else self._line(most)
-        if self._unended and raw:
-            raw = self._ended(raw)
-        self.cut = len(raw) >= most
-        if raw:
-            if self._since < 0 or self.byte - self._since > WINDOW:  # `_pass` inlined: a call for each line is slow
-                self._since, self._sum = self.byte, 0
-            self._sum = crc32(raw, self._sum)
-            self.byte += len(raw)
-            self.line += 1
-            if not self._plain:
-                if self.line <= 2:  # the first may be blank, which shows nothing
-                    self.encoding.check_text(raw, self.line, self.name)
-                self._plain = self.encoding.unit == 1 and self.line >= 2
-        return raw
-
-    def _ended(self, raw: bytes) -> bytes:
-        """The next line, after `raw`, which must be the missing end of the previous line; else raises SourceError."""
-        if raw not in self.encoding.ends:
-            raise SourceError(
-                f"{self.name}: line {self.line} has grown since it was put as the last line, without a line end. "
-                "Use another --resume name, and append only whole lines, each with its line end"
-            )
-        self._unended = False
-        self._pass(raw)
-        return self._line(self.limit + 1)
-
-    def _line(self, most: int) -> bytes:
-        """The next line with its end, or its first `most` bytes and the rest of the last character."""
-        piece = self._read(self.stream.readline, most)
-        if self.byte == 0 and piece:
-            self.byte = self.encoding.begin(piece, self.name)
-            piece = piece[self.byte :]
-            if self.byte and not piece.endswith(b"\n"):
-                piece += self._read(self.stream.readline, self.byte)
-        if self.encoding.unit == 1:
-            return piece
-        line = bytearray(piece)
-        while piece:  # it ends with a byte 0x0a, of a line end or of another character
-            line += self._read(self.stream.read, -len(line) % self.encoding.unit)
-            if line.endswith(self.encoding.end) or len(line) >= most:
-                break
-            piece = self._read(self.stream.readline, most - len(line))
-            line += piece
-        return bytes(line)
-
-    def _pass(self, raw: bytes) -> None:
-        """Add bytes that were read to the position and its checksum."""
-        if self._since < 0 or self.byte - self._since > WINDOW:
-            self._since, self._sum = self.byte, 0
-        self._sum = crc32(raw, self._sum)
-        self.byte += len(raw)
-
-    def rest(self, raw: bytes) -> Iterator[bytes]:
-        """The rest of a line whose beginning `raw` was read, in chunks."""
-        while raw and not raw.endswith(self.encoding.end):
-            raw = self._line(CHUNK)
-            self._pass(raw)
-            yield raw
-
-    def go_on_at(self, position: str) -> None:
-        """Pass over what an earlier run has read; this run may already have read a part of it. Raises SourceError."""
-        line, byte, since, checksum = parsed(position)
-        if byte <= self.byte:
-            return
-        if self.encoding.marked and self.byte == 0:
-            self.byte = self.encoding.begin(self._read(self.stream.read, self.encoding.unit), self.name)
-        begun = self._sum if self._since == since else 0
-        if self.seekable:
-            self.byte, begun = byte - self.encoding.unit if since < 0 else since, 0
-            self.stream.seek(self.byte)
-        elif since > self.byte:
-            self._pass_over(since - self.byte)
-            self.byte = since
-        comparable = since >= 0 and since in (self.byte, self._since)
-        found, last = self._pass_over(byte - self.byte, begun)
-        if comparable and found != checksum:
-            raise SourceError(
-                f"{self.name} was changed before the place where the feed stopped, after line {line:,}: the lines "
-                "put last are no longer there. To put everything from the beginning, use another --resume name"
-            )
-        self.line, self.byte, self._since, self._sum = line, byte, since, checksum
-        self._unended = not last.endswith(self.encoding.end)
-
-    def _pass_over(self, size: int, checksum: int = 0) -> tuple[int, bytes]:
-        """Read and drop `size` bytes; returns the checksum continued over them, and the last chunk."""
-        chunk = b""
-        while size > 0:
-            chunk = self._read(self.stream.read, min(size, CHUNK))
-            if not chunk:
-                raise shorter(self.name)
-            size -= len(chunk)
-            checksum = crc32(chunk, checksum)
-        return checksum, chunk
-
-    def _read(self, method: Callable[[int], bytes], size: int) -> bytes:
-        try:
-            return method(size)
-        except (OSError, EOFError, zlib.error) as error:  # EOFError and zlib.error: a damaged .gz
-            raise SourceError(f"{self.name}, after line {self.line}: {error}") from None
-
-
-class Position(NamedTuple):
-    """How many lines and bytes are before it, and the checksum of the bytes from `since` on (-1: no checksum)."""
-
-    line: int
-    byte: int
-    since: int = -1
-    checksum: int = 0
-
-
-def written(place: tuple[int, int, int, int]) -> str:
-    """The position as it is stored: `<line>:<byte>:<since>-<checksum>`, without the last two if it has no checksum."""
-    return WITH_CHECKSUM % place if place[2] >= 0 else f"{place[0]}:{place[1]}"
-
-
-def parsed(position: str) -> Position:
-    line, _, rest = position.partition(":")
-    byte, _, tail = rest.partition(":")
-    since, _, checksum = tail.partition("-")
-    try:
-        return Position(int(line), int(byte), int(since), int(checksum, 16)) if tail else Position(int(line), int(byte))
-    except ValueError:
-        raise SourceError(f"{position!r} is not a position in a source; one looks like 17:4096") from None
-
-
-def shorter(name: str) -> SourceError:
-    return SourceError(
-        f"{name} ends before the place where the feed stopped: it was cut off, or is another source under this name"
-    )
 
 
 def read_each(cursor: Cursor, rejects: Rejects, start: str, *, arguments: Arguments) -> Iterator[Item]:
@@ -304,6 +83,35 @@ def from_json(raw: bytes) -> tuple[tuple[object, ...], dict[str, object]]:
     return (tuple(value) if isinstance(value, list) else (value,)), {}
 
 
+def read_json_file(cursor: Cursor, rejects: Rejects, start: str) -> Iterator[Item]:
+    """The lines of a file that is named .json. Raises SourceError if its first one shows that it is one document."""
+    begun = start != START
+
+    def arguments(raw: bytes) -> tuple[tuple[object, ...], dict[str, object]]:
+        nonlocal begun
+        if not begun:
+            check_not_one_document(raw, cursor.name)
+            begun = True
+        return from_json(raw)
+
+    return read_each(cursor, rejects, start, arguments=arguments)
+
+
+def check_not_one_document(line: bytes, source: str) -> None:
+    try:
+        value = msgspec.json.decode(line)
+    except UNREADABLE as error:
+        if "truncated" not in str(error):  # a bad line as any other
+            return
+        value = []
+    if isinstance(value, list):
+        raise SourceError(
+            f"{source} begins as one JSON document, and a .json file is read as NDJSON, one value per line. To put a "
+            f"job for each element of an array: jq -c '.[]' {source} | rq-lite produce - --format ndjson. If its lines "
+            "are arrays of arguments: say --format ndjson"
+        )
+
+
 def read_csv(cursor: Cursor, rejects: Rejects, start: str, *, delimiter: str) -> Iterator[Item]:
     """A row is keyword arguments, named by the header, which is read again wherever the feed continues."""
     records = Records(cursor, delimiter)
@@ -314,6 +122,7 @@ def read_csv(cursor: Cursor, rejects: Rejects, start: str, *, delimiter: str) ->
     names = header_names(cursor.name, header)
     end = cursor.encoding.end
     rejects.header = header.raw if header.raw.endswith(end) else header.raw + end
+    rejects.unit = "row"
     return rows(cursor, rejects, records, names)
 
 
@@ -321,7 +130,7 @@ def rows(cursor: Cursor, rejects: Rejects, records: Records, names: list[str]) -
     for record in records:
         reason = record.flaw
         if not reason and len(record.row) != len(names):
-            reason = f"{len(record.row)} columns where the header has {len(names)}"
+            reason = f"{counted(len(record.row), 'column')} where the header has {len(names)}"
         if reason:
             rejects.reject(record.line, record.raw, reason, cursor.rest(record.raw))
         else:
@@ -361,6 +170,7 @@ class Records:
         # The module's own limit, one per process, would refuse fields above 128 KB.
         csv.field_size_limit(max(cursor.limit, csv.field_size_limit()))
         self.cursor = cursor
+        self.opening = re.compile(f'(?:^|{re.escape(delimiter)})"')
         self.rows = csv.reader(iter(self.next_line, ""), delimiter=delimiter, strict=True)
         self.lines: list[bytes] = []
         self.size = 0
@@ -376,9 +186,37 @@ class Records:
             except StopIteration:
                 return
             except csv.Error as error:
-                self.flaw = self.flaw or f"not CSV: {error}"
+                self.flaw = self._flaw_of(line, str(error))
             if row or self.flaw:
                 yield Record(line, b"".join(self.lines), row, self.flaw)
+
+    def _flaw_of(self, first: int, said: str) -> str:
+        """Why the row that begins in line `first` cannot be read; a quote that is never closed makes it a long one."""
+        last = self.cursor.line
+        if said == "unexpected end of data":
+            way = f"the rest of the source, up to line {last:,}, is part of this row"
+            return f"the quote that opens in line {self._opened_in(first):,} is not closed: {way}"
+        if self.flaw.startswith(LONGER) and last > first:
+            return (
+                f"{self.flaw}: the quote that opens in line {self._opened_in(first):,} is not closed by line {last:,}"
+            )
+        if self.flaw:
+            return self.flaw
+        if "new-line" in said:
+            return "a CR within the row, and not in quotes: the lines of one source must all end in the same way"
+        return f"not CSV: {said}" + (f" (the row is in lines {first:,} to {last:,})" if last > first else "")
+
+    def _opened_in(self, first: int) -> int:
+        """The line in which the quote opens that is still open at the end of the row."""
+        found, is_open = first, False
+        for number, raw in enumerate(self.lines, first):
+            text, at = self.cursor.encoding.text(raw, "replace"), 0
+            while match := (QUOTE if is_open else self.opening).search(text, at):
+                at = match.end()
+                if not is_open:
+                    found = number
+                is_open = not is_open or match[0] == '""'
+        return found
 
     def next_line(self) -> str:
         """For csv.reader: the next line as text, "" after the last."""
@@ -401,7 +239,7 @@ class Records:
 
 
 def too_long(limit: int) -> str:
-    return f"longer than {limit:,} bytes"
+    return f"{LONGER} {limit:,} bytes"
 
 
 def undecodable(encoding: Encoding, error: UnicodeDecodeError) -> str:

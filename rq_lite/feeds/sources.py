@@ -19,26 +19,15 @@ from pathlib import Path
 from types import TracebackType
 
 from rq_lite.errors import SourceError
+from rq_lite.feeds.cursor import LIMIT, START, Cursor, Stream, parsed, shorter, written
 from rq_lite.feeds.encoding import Encoding
-from rq_lite.feeds.readers import (
-    LIMIT,
-    READERS,
-    START,
-    Cursor,
-    Format,
-    Item,
-    OnError,
-    Rejects,
-    Stream,
-    parsed,
-    shorter,
-    written,
-)
+from rq_lite.feeds.readers import READERS, Format, Item, read_json_file
+from rq_lite.feeds.rejects import OnError, Rejects
 
 __all__ = ["START", "Format", "Item", "OnError", "Source", "fingerprint", "numbers", "open_source", "same"]
 
 HEAD = 4096  # bytes that tell one file from another
-FORMATS: dict[str, Format] = {".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".tsv": "tsv"}
+FORMATS: dict[str, Format] = {".ndjson": "ndjson", ".json": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".tsv": "tsv"}
 
 
 class Source:
@@ -124,10 +113,10 @@ def open_source(
 ) -> Source:
     """A file, or standard input for `-`, from `start` on.
 
-    `format` None: guessed from the name. `rejects` is the file for skipped lines, `<name>.skipped` in the
-    current folder when None; it gets them byte for byte. Raises SourceError when the source cannot be read, is
-    shorter than `start`, or has changed before it. A last line without an end is used as it is: an appending
-    writer should finish its lines.
+    `format` None: guessed from the name. `rejects` is the file for skipped lines, `<name>.skipped` in the current
+    folder when None. It gets them byte for byte; the file beside it, with `.reasons` behind its name, gets a line for
+    each with the reason. Raises SourceError when the source cannot be read, is shorter than `start`, or has changed
+    before it. A last line without an end is used as it is: an appending writer should finish its lines.
     """
     shown = "stdin" if name == "-" else name
     compressed = name.lower().endswith(".gz")
@@ -149,8 +138,9 @@ def open_source(
             raise shorter(shown)
         written_in = Encoding(encoding)
         cursor = Cursor(stream, shown, written_in, seekable=seekable, limit=limit)
-        bad = Rejects(shown, on_error, skipped, written_in)
-        items = READERS[format or guess(name)](cursor, bad, start)
+        bad = Rejects(shown, on_error, skipped, written_in, resumed=start != START)
+        reader = read_json_file if format is None and ending(name) == ".json" else READERS[format or guess(name)]
+        items = reader(cursor, bad, start)
         return Source(cursor, items, bad, size=size, packed=packed, live=size is None, resources=resources.pop_all())
 
 
@@ -158,7 +148,8 @@ def numbers(count: int, *, start: str = START, on_error: OnError = "stop", rejec
     """The numbers 0 to count - 1, each the only argument of a job, for trying things out."""
     cursor = Cursor(io.BytesIO(), f"numbers below {count:,}", Encoding(), seekable=False)
     cursor.line = cursor.byte = parsed(start).line
-    bad = Rejects(cursor.name, on_error, rejects or Path("numbers.skipped"), cursor.encoding)
+    skipped = rejects or Path("numbers.skipped")
+    bad = Rejects(cursor.name, on_error, skipped, cursor.encoding, resumed=start != START, unit="number")
     return Source(cursor, count_up(cursor, count), bad, size=count, unit="number", first=0)
 
 
@@ -187,11 +178,16 @@ def open_file(name: str) -> tuple[io.BufferedReader, int | None]:
 
 
 def guess(name: str) -> Format:
-    """The format by the name's ending, without `.gz` and `.skipped`."""
+    """The format by the name's ending."""
+    return FORMATS.get(ending(name), "lines")
+
+
+def ending(name: str) -> str:
+    """The name's ending, without `.gz`, `.skipped` and `.old`."""
     path = Path(name)
-    while path.suffix.lower() in (".gz", ".skipped"):
+    while path.suffix.lower() in (".gz", ".skipped", ".old"):
         path = path.with_suffix("")
-    return FORMATS.get(path.suffix.lower(), "lines")
+    return path.suffix.lower()
 
 
 def fingerprint(path: str | Path) -> str:

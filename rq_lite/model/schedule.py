@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from rq_lite.checks import in_seconds
-from rq_lite.errors import UsageError
+from rq_lite.errors import UsageError, counted
 from rq_lite.model.message import VERSION, Message, Seal, entry_of, unsigned
 from rq_lite.model.unreadable import UNREADABLE
 
@@ -156,7 +156,7 @@ def trouble(cron: str, said: str) -> str:
     """What is wrong with a line, from CronSim's message about it."""
     fields = cron.split()
     if len(fields) not in (5, 6):
-        return f" has {len(fields)} field{'' if len(fields) == 1 else 's'} instead of five: {LAYOUT}"
+        return f" has {counted(len(fields), 'field')} instead of five: {LAYOUT}"
     name = said.removeprefix("Bad ")
     if name not in FIELD_NAMES:
         return f" cannot be read; write five fields: {LAYOUT}"

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from rq_lite import events
 from rq_lite.broker import Broker
 from rq_lite.duties.duties import Duties
-from rq_lite.logs import logger
+from rq_lite.errors import counted
+from rq_lite.logs import escaped, logger
 from rq_lite.process.identity import mine
 from rq_lite.process.protocol import ConsumerConfig
 from rq_lite.supervisor.fleet import Fleet
@@ -161,7 +162,7 @@ class Supervisor:
             return
         if gave_up.traceback:
             print(gave_up.traceback, end="", file=sys.stderr)
-        print(f"rq-lite: {gave_up.error}", file=sys.stderr)
+        print(f"rq-lite: {escaped(gave_up.error)}", file=sys.stderr)
         self._exit_code = gave_up.exit_code
         self._stops = max(1, self._stops)
 
@@ -178,7 +179,8 @@ class Supervisor:
             self._kill_at = min(self._kill_at, time.monotonic() + MARGIN)
             self._fleet.signal_all(signal.SIGTERM)
         if time.monotonic() >= self._kill_at and self._fleet:
-            log.error("killing %d consumers that did not end in time; their jobs will be reclaimed", len(self._fleet))
+            slow = counted(len(self._fleet), "consumer")
+            log.error("killing %s that did not end in time; the jobs there will be reclaimed", slow)
             self._fleet.signal_all(signal.SIGKILL)
             self._kill_at = time.monotonic() + MARGIN
 
@@ -190,7 +192,8 @@ class Supervisor:
         print(
             f"rq-lite {self._version} worker, pid {os.getpid()}\n"
             f"  queues     {bounds}\n"
-            f"  consumers  {self._procs} processes × {slots} greenlets = {self._procs * slots:,} slots\n"
+            f"  consumers  {counted(self._procs, 'process', 'processes')} × {counted(slots, 'greenlet')} = "
+            f"{counted(self._procs * slots, 'slot')}\n"
             f"  redis      {self._broker.shown} (version {'.'.join(map(str, self._broker.core.version))})\n"
             f"  stop       Ctrl-C or SIGTERM; running jobs have {self._grace:g} s",
             file=sys.stderr,

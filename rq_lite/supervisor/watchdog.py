@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from rq_lite.duties.duties import Duties
 from rq_lite.duties.stuck import StuckJobs
+from rq_lite.errors import counted
 from rq_lite.logs import logger
 from rq_lite.process.board import ROOM, TAKEN, TOOK, TURNED, Board, Running
 from rq_lite.process.protocol import SHORTEST_GRACE
@@ -66,7 +67,7 @@ def worn_out(board: Board, limits: Limits, rss: int) -> str:
     """Why it should be replaced; empty if it should not."""
     taken = board.words[TAKEN]
     if limits.max_jobs and taken >= limits.max_jobs:
-        return f"has taken {taken:,} jobs"
+        return f"has taken {counted(taken, 'job')}"
     if limits.max_rss and rss >= limits.max_rss:
         return f"uses {rss / 1e6:,.0f} MB"
     return ""

@@ -15,6 +15,7 @@ from rq_lite.client.put import Sender
 from rq_lite.client.queue import Queue
 from rq_lite.client.registry import registry
 from rq_lite.client.task import Task
+from rq_lite.errors import counted
 from rq_lite.model.message import Message, Undecodable, decode, parse
 
 SHOWN = 20  # jobs in a message
@@ -65,7 +66,7 @@ def assert_put(task: Task[..., Any], *args: Any, times: int | None = None, **kwa
     found = sum(bound(task, job.args, job.kwargs) == wanted for job in jobs)
     if found == times or (times is None and found):
         return
-    expected = "was not put" if times is None else f"was put {found} times, not {times}"
+    expected = "was not put" if times is None else f"was put {counted(found, 'time')}, not {times}"
     there = [f"\n  {job}" for job in jobs[:SHOWN]]
     if len(jobs) > SHOWN:
         there.append(f"\n  and {len(jobs) - SHOWN} more")

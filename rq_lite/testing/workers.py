@@ -15,7 +15,7 @@ from rq_lite.admin.dead import Buried
 from rq_lite.broker import Broker
 from rq_lite.client.defaults import defaults
 from rq_lite.client.registry import registry
-from rq_lite.errors import RqLiteError
+from rq_lite.errors import RqLiteError, counted
 from rq_lite.process.background import BackgroundProcess
 from rq_lite.testing.folders import temporary_folder
 from rq_lite.testing.puts import entries, is_job
@@ -75,7 +75,7 @@ def check_served(app: str, broker: Broker, names: Sequence[str]) -> None:
             left = sum(is_job(broker, name, entry) for entry in (*pending, *(entry for entry, _ in scheduled)))
             if left:
                 raise RqLiteError(
-                    f"app {app!r} does not serve queue {name!r}, where {left} jobs wait; "
+                    f"app {app!r} does not serve queue {name!r}, which holds {counted(left, 'job')}; "
                     f"name the queues to drain: drain({app!r}, queues=[{name!r}, …])"
                 )
 

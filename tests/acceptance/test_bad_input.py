@@ -262,7 +262,7 @@ def test_a_task_that_is_none(lab: Lab, task: str, reason: str) -> None:
 
 def test_a_source_that_is_not_there(lab: Lab) -> None:
     put = ("produce", "--task", f"{lab.app}:do")
-    assert said(lab, 2, *put, "nowhere.txt") == "nowhere.txt: No such file or directory"
+    assert said(lab, 2, *put, "no\x1b[31m\u202e.txt") == r"no\x1b[31m\u202e.txt: No such file or directory"
     assert said(lab, 2, *put, ".") == ". is a folder, not a file; --watch feeds the packages in a folder"
     (lab.folder / "bad.ndjson").write_text("{")
     assert said(lab, 1, *put, "bad.ndjson").startswith("bad.ndjson, line 1: not JSON")

@@ -102,8 +102,8 @@ def test_an_error_of_any_text_is_buried_and_shown(lab: Lab) -> None:
     lab.put("end_badly", "surrogate")  # as the name of a file may be that is no UTF-8
     lab.drain()
     assert {job.report["error"] for job in lab.dead()} == {
-        "ValueError: cannot do [red]\\x1b[2J\\x9b2J\u202e\\x0d\\x0afake\\x00",
-        "FileNotFoundError: ?",
+        "ValueError: cannot do [red]\\x1b[2J\\x9b2J\\u202e\\r\\nfake\\x00",
+        "FileNotFoundError: \\udc80",
     }
     assert len(listed(lab)) == 2
 

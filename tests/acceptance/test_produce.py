@@ -245,6 +245,11 @@ def test_bad_lines_are_skipped_counted_and_kept(lab: Lab) -> None:
     result = json.loads(made.stdout)
     assert (result["put"], result["skipped"]) == (2, 2)
     assert (lab.folder / "things.csv.skipped").read_text() == "name,size\nb,many\nc\n"
+    reasons = (lab.folder / "things.csv.skipped.reasons").read_text().splitlines()
+    assert [reason.split(": ")[0] for reason in reasons] == ["line 3", "line 4"]
+    assert reasons[1] == "line 4: 1 column where the header has 2"
+    made = lab.produce("row", "things.csv", "--on-error", "skip")
+    assert made.stderr.endswith(", 2 rows skipped\n")
 
 
 def test_a_blocked_producer_goes_on_with_a_worker_and_never_beyond_the_bound(lab: Lab) -> None:

@@ -175,7 +175,7 @@ def test_only_the_named_queues_and_their_workers(commands: Commands, broker: Bro
 
 def test_names_of_others_cannot_write_on_the_terminal(commands: Commands, broker: Broker) -> None:
     broker.puts.declare("q")
-    evil = "[red]\x1b[2J\u202e\r\nfake"
+    evil = "[red]\x1b[2J\u202e\r\nfake\x9b\u2028"
     broker.read(("HSET", keys.of("q").meta, f"unknown:{evil}", "1 [bold]w\x07", "parked", 1))
     # A name that was cut in the middle of a character, as the script does with long ones.
     broker.read(("HSET", keys.of("q").meta, b"unknown:\xc3", "1 w"))
@@ -185,10 +185,13 @@ def test_names_of_others_cannot_write_on_the_terminal(commands: Commands, broker
         shown = commands.run(*arguments)
         assert (shown.returncode, shown.stderr) == (0, "")
         assert "[red]" in shown.stdout
-        assert r"\x1b[2J\u202e\r\nfake" in shown.stdout
+        assert r"\x1b[2J\u202e\r\nfake\x9b\u2028" in shown.stdout
         assert "[bold]w" in shown.stdout
-        assert not {"\x1b", "\x07", "\r", "\u202e"} & set(shown.stdout)
+        assert not {"\x1b", "\x07", "\r", "\u202e", "\x9b", "\u2028"} & set(shown.stdout)
         assert "no {queue}" not in shown.stdout
+    as_json = commands.run("status", "--json").stdout
+    assert as_json.isascii()
+    assert as_json.removesuffix("\n").isprintable()
     tasks = [found["task"] for found in state_of(commands)["unknown_tasks"]]
     assert sorted(tasks) == [evil, "\ufffd"]
 

@@ -90,7 +90,7 @@ def test_the_start_is_announced_without_the_password(lab: Lab, private: Callable
     shown_by_ps = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (worker.pid, *children(worker.pid))]
     assert worker.stop() == 0
     assert "work (bound 10,000)" in worker.said
-    assert "1 processes × 7 greenlets = 7 slots" in worker.said
+    assert "1 process × 7 greenlets = 7 slots" in worker.said
     assert "s3cret" not in worker.said
     assert "***" in worker.said
     assert not any(b"s3cret" in line for line in shown_by_ps)

@@ -360,7 +360,7 @@ def test_the_caps_hold_although_nothing_is_buried(server: Server, broker: Broker
     assert found(broker) == tags[5:]
     assert counter(broker, "dropped") == 5
     (warning,) = status.states(broker, ["q"])["q"].warnings
-    assert warning.startswith("5 dead jobs were dropped over the caps")
+    assert warning == "dead jobs that were dropped over the caps (dead_max, dead_age): 5"
 
 
 def test_two_queues_with_the_same_tags_and_ids_do_not_mix(broker: Broker, link: Link) -> None:

@@ -218,7 +218,7 @@ def test_a_result_after_the_lease_is_refused_and_counted(
     driver.end(1)
     assert exchange(driver, 1) == (0, False), "there is no lease"
     assert settled(broker) == (0, 0, 1)
-    assert "queue 'q': 1 results came too late" in caplog.text
+    assert "queue 'q': 1 result came too late, after a reclaim" in caplog.text
     assert exchange(driver, 1) == (1, True), "it has a new one"
     assert driver.session.audit_due, "what has not begun is looked at soon"
     driver.session.reconcile()
@@ -245,7 +245,7 @@ def test_after_redis_has_lost_its_data_the_queue_is_known_again(
     put(broker, 7)
     assert exchange(driver, 1)[0] == 1
     assert driver.here() == [1], "the deliveries from before are void: their tags are given again"
-    assert "Redis has lost its data, including 2 jobs that run here" in caplog.text
+    assert "Redis has lost its data, including 2 jobs running here" in caplog.text
     driver.end(1)
     exchange(driver, 0)
     assert settled(broker) == (1, 0, 0)
@@ -260,7 +260,7 @@ def test_what_redis_has_forgotten_in_a_failover_is_told_to_nobody(
     driver.session.unsure = True
     exchange(driver, 0)
     assert (driver.here(), settled(broker)[0], settled(broker)[2]) == ([], 0, 0)
-    assert "Redis knows nothing of 1 jobs that run here" in caplog.text
+    assert "Redis knows nothing of 1 job running here" in caplog.text
 
 
 def test_a_delayed_take_is_found_without_an_error(driver: Driver, broker: Broker) -> None:

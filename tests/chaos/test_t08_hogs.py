@@ -94,7 +94,7 @@ def test_a_worker_that_stood_still_is_fenced_off(lab: Lab, long: bool, tell: Tel
 
 def late_results(lab: Lab, sleeper: Worker, wanted: int) -> None:
     until(lambda: lab.state().stale == wanted, "its results came too late")
-    sleeper.says("results came too late")
+    sleeper.says("came too late, after a reclaim")
 
 
 def tell_all(pids: list[int], number: int) -> None:

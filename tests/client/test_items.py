@@ -451,7 +451,7 @@ def test_an_item_whose_lease_was_lost_is_no_error(
     assert broker.tends.reclaim("q", mine, certain=True)
     assert len(others(5)) == 1
     queue.task_done()
-    assert "1 results came too late, their jobs had been reclaimed" in caplog.text
+    assert "1 result came too late, after a reclaim" in caplog.text
     queue.put("b")
     assert queue.get() == "b"  # it registers anew
     queue.task_done()

@@ -13,6 +13,7 @@ from rq_lite import Executor, PriorityQueue, Queue, UsageError
 from rq_lite.broker import Broker
 from rq_lite.checks import MOST, integer, number, shown
 from rq_lite.client.registry import registry
+from rq_lite.errors import counted
 from rq_lite.settings import Settings
 
 NAN, INF = float("nan"), float("inf")
@@ -163,3 +164,8 @@ def test_executors(ranked: PriorityQueue) -> None:
 def test_settings(values: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"^{next(iter(values))} must be at"):
         Settings(**values)
+
+
+def test_a_number_of_things_has_the_right_form() -> None:
+    assert [counted(number, "job") for number in (0, 1, 2, 1000)] == ["0 jobs", "1 job", "2 jobs", "1,000 jobs"]
+    assert [counted(number, "process", "processes") for number in (1, 2)] == ["1 process", "2 processes"]

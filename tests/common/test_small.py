@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import logging
 import os
 import pickle
 import random
 import subprocess
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,9 +26,10 @@ from redis.exceptions import MasterDownError, ReadOnlyError
 from rq_lite.broker import is_transient
 from rq_lite.broker.address import Address
 from rq_lite.cli import dead_view, jobs_view
+from rq_lite.cli.text import json_line
 from rq_lite.consumer.consumer import Order
 from rq_lite.errors import BrokerUnavailable, JobFailed, JobTimeout, QueueFull, RqLiteError, UsageError
-from rq_lite.logs import RateLimitedLog, one_line
+from rq_lite.logs import RateLimitedLog, escaped, one_line
 from rq_lite.model.backoff import full_jitter
 from rq_lite.model.names import NAME
 from rq_lite.model.states import EDGES, State
@@ -232,7 +235,27 @@ def test_keys_of_others_do_not_fill_the_memory(log: tuple[logging.Logger, list[s
 def test_a_line_is_one_harmless_line(text: str) -> None:
     line = one_line(text, 50)
     assert len(line) <= 50
-    assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in line)
+    assert not {unicodedata.category(char) for char in line} & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def test_what_is_escaped_and_what_is_not() -> None:
+    assert escaped("put x\x1b[31m\r\n \x7f \x9b \u202e \u2028 \ufeff \udce9 \U000e0001") == (
+        r"put x\x1b[31m\r\n \x7f \x9b \u202e \u2028 \ufeff \udce9 \U000e0001"
+    )
+    plain = "caf\u00e9, \u6771\u3000\u4eac, 5\u202f000\u00a0kg, \U0001f40d, a\\x1bb"
+    assert escaped(plain) == plain
+    assert one_line("\x1b" * 4, 16) == r"\x1b\x1b\x1b\x1b"
+    assert one_line("\x1b" * 5, 16) == r"\x1b\x1b\x1b\..."
+
+
+@given(
+    st.recursive(st.text() | st.integers() | st.none(), lambda some: st.lists(some) | st.dictionaries(st.text(), some))
+)
+def test_a_line_of_json_is_harmless_and_says_the_same(value: object) -> None:
+    line = json_line(value)
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line) == value
 
 
 # -- back-off

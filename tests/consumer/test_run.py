@@ -146,7 +146,7 @@ def comparable(outcome: Outcome) -> Any:
         ("tomorrow", ["2026-12-31"], None),
         ("tomorrow", ["no day"], "ValidationError: argument 'day': Invalid RFC3339 encoded date"),
         ("double", [1, 2], "TypeError: double() takes 1 positional argument but 2 were given"),
-        ("fail", ["this"], "ValueError: cannot do this\\x0aat all"),
+        ("fail", ["this"], "ValueError: cannot do this\\nat all"),
         ("again", [], "Retry: not yet"),
         ("hopeless", [], "Bury: it cannot be helped"),
         ("picky", [], "KeyError: 'no retry'"),

@@ -90,6 +90,20 @@ def test_a_package_that_comes_again_between_two_looks_of_another_producer_is_put
     assert watched.put == ["p", "p"]
 
 
+def test_a_name_of_a_package_cannot_write_on_the_terminal(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    evil = "x\x1b[31m\n\u202efake"
+    watched.other(lambda: watched.deliver(evil))
+    assert watched.put == [evil]
+    (watched.path / evil / f"{evil}.zip").unlink()
+    watched.other(watched.look)
+    shown = r"x\x1b[31m\n\u202efake"
+    assert caplog.messages == [
+        f"put {shown}",
+        f"'{shown}' in {watched.path} is not a package: it has no {shown}.zip",
+    ]
+
+
 def test_a_package_that_another_producer_has_put_and_seen_go_is_not_put_again(watched: Watched) -> None:
     def looks() -> Iterator[dict[str, str]]:
         present = watched.deliver("p")

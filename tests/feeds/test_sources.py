@@ -5,18 +5,19 @@ import gzip
 import io
 import json
 import os
+import re
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rq_lite.errors import SourceError, UsageError
+from rq_lite.feeds.cursor import LIMIT, WINDOW, parsed
 from rq_lite.feeds.encoding import Encoding
-from rq_lite.feeds.readers import LIMIT, WINDOW, parsed
 from rq_lite.feeds.sources import START, Format, Item, Source, fingerprint, guess, numbers, open_source, same
 from tests.conftest import examples
 
@@ -175,6 +176,7 @@ def read(folder: Path, name: str, data: bytes, **options: object) -> list[tuple[
         ("a.csv", "csv"),
         ("a.tsv.gz", "tsv"),
         ("a.csv.skipped", "csv"),
+        ("a.json", "ndjson"),
     ],
 )
 def test_the_name_tells_the_format(name: str, kind: str) -> None:
@@ -204,8 +206,8 @@ def test_formats_by_name(tmp_path: Path) -> None:
         ("a.ndjson", b"1\n\n{oops}\n", r"line 3: not JSON"),
         ("a.ndjson", b'{"x": "\xff"}\n', r"line 1: not UTF-8 \(byte 8 of the line is 0xff\)"),
         ("a.ndjson", b"1\n\xfe\xff[2]\n", r"line 2: not UTF-8 \(byte 1 of the line is 0xfe\)"),
-        ("a.csv", b'a,b\n"1\n",2\n3\n', r"line 4: 1 columns where the header has 2"),
-        ("a.csv", b'a,b\n1,"2\n3\n', r"line 2: not CSV: unexpected end of data"),
+        ("a.csv", b'a,b\n"1\n",2\n3\n', r"line 4: 1 column where the header has 2"),
+        ("a.csv", b'a,b\n1,"2\n3\n', r"line 2: the quote that opens in line 2 is not closed: .* up to line 3, is p"),
         ("a.csv", b'a,b\n1,"' + b"2\n" * 99, r"line 2: longer than 64 bytes"),
         ("a.csv", b'a,b\n1,"\xff\n2"\n', r"line 2: not UTF-8"),
     ],
@@ -239,22 +241,116 @@ def test_the_consumer_rejects_in_the_same_way(tmp_path: Path) -> None:
         assert source.rejects.count == 3
         # Already on file: the process may be killed now.
         assert skipped.read_bytes() == b'a,b\n1,"x\ny"\n\xff,2\n3,4\n'
-    with open_source(name, on_error="skip", rejects=skipped) as source:
-        source.reject(next(iter(source)), "again")
-    assert skipped.read_bytes() == b'a,b\n1,"x\ny"\n\xff,2\n3,4\n1,"x\ny"\n'
+    with open_source(name, on_error="skip", rejects=skipped, start=item.position) as source:
+        source.reject(item, "again")
+    assert skipped.read_bytes() == b'a,b\n1,"x\ny"\n\xff,2\n3,4\n3,4\n'
     with open_source(name) as source, pytest.raises(SourceError, match=r"line 2: no such argument; --on-error"):
         source.reject(next(iter(source)), "no such argument")
 
 
-def test_skipped_lines_are_appended_beside_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skipped_lines_and_their_reasons_are_beside_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a feed and its resumed runs; a new feed begins new files, and puts the former ones aside."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    name = write(tmp_path / "data", "a.txt.gz", b"\xff\nfine\n")
-    for _ in range(2):
-        with open_source(name, on_error="skip") as source:
-            assert [item.args for item in source] == [("fine",)]
-    assert Path("a.txt.skipped").read_bytes() == b"\xff\n\xff\n"
-    assert sorted(os.fspath(path) for path in Path().iterdir()) == ["a.txt.skipped", "data"]
+
+    def feed(data: bytes, start: str = START) -> tuple[str, dict[str, bytes]]:
+        with open_source(write(tmp_path / "data", "a.txt.gz", data), on_error="skip", start=start) as source:
+            position = [item.position for item in source][-1]
+        return position, {path.name: path.read_bytes() for path in Path().iterdir() if path.is_file()}
+
+    reason = b"line %d: not UTF-8 (byte 1 of the line is 0x%x)\n"
+    position, found = feed(b"\xfe\nfine\n")
+    assert found == {"a.txt.skipped": b"\xfe\n", "a.txt.skipped.reasons": reason % (1, 0xFE)}
+    _, found = feed(b"\xfe\nfine\n\xff\nfine", position)
+    both = {"a.txt.skipped": b"\xfe\n\xff\n", "a.txt.skipped.reasons": reason % (1, 0xFE) + reason % (3, 0xFF)}
+    assert found == both
+    _, found = feed(b"fine")
+    assert found == {f"{name}.old": content for name, content in both.items()}
+    assert guess("a.csv.skipped.old") == "csv"
+    _, found = feed(b"\xf0\nfine\n\xf1\n")
+    assert (found["a.txt.skipped"], len(found)) == (b"\xf0\n\xf1\n", 4)
+    with open_source("data/a.txt.gz"):  # it stops at a bad line: these files are not its own
+        assert Path("a.txt.skipped").exists()
+
+
+def test_skipped_lines_are_logged_once_for_each_kind_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The names and values of one line do not make a kind of their own, and cannot write on the terminal."""
+    lines = [b'"caf\xe9"\n', b"{\n", b"1\n", b"\xff\n", b'{"a":1\n', b"\xfe\n"]
+    name = write(tmp_path, "a.ndjson", b"".join(lines))
+    skipped = tmp_path / "bad"
+    with open_source(name, on_error="skip", rejects=skipped) as source:
+        for item in source:
+            for word in "ab":
+                source.reject(item, f"task t: got an unexpected keyword argument '{word}\x1b'")
+    shown, see = f"{name}, line ", f" (skipped, see {skipped})"
+    assert caplog.messages == [
+        f"{shown}1: not UTF-8 (byte 5 of the line is 0xe9){see}",
+        f"{shown}2: not JSON: Input data was truncated{see}",
+        f"{shown}3: task t: got an unexpected keyword argument 'a\\x1b'{see}",
+        f"{name}: not UTF-8 (byte … of the line is …): 2 more like it",
+        f"{name}: not JSON: Input data was truncated: 1 more like it",
+        f"{name}: task t: got an unexpected keyword argument …: 1 more like it",
+    ]
+    assert "argument 'a\\x1b'\n" in (tmp_path / "bad.reasons").read_text()
+
+
+OPENS = "the quote that opens in line"
+
+
+@pytest.mark.parametrize(
+    ("rows", "line", "flaw"),
+    [
+        ('1,"2\n3,4\n5,6\n', 2, f"{OPENS} 2 is not closed: the rest of the source, up to line 4, is part of this row"),
+        (
+            '1,2\n"3\n","4\n5,6',
+            3,
+            f"{OPENS} 4 is not closed: the rest of the source, up to line 5, is part of this row",
+        ),
+        ('"a ""b"" \n""c","d\n', 2, f"{OPENS} 3 is not closed: "),
+        ('5" x,"d\n', 2, f"{OPENS} 2 is not closed: "),
+        ('1,"2\n3,"4\n', 2, r"not CSV: .* expected after .* \(the row is in lines 2 to 3\)"),
+        (
+            "1,2\r3,4\n",
+            2,
+            "a CR within the row, and not in quotes: the lines of one source must all end in the same way",
+        ),
+        ('1,"' + "2\n" * 50, 2, rf"longer than 64 bytes: {OPENS} 2 is not closed by line \d\d"),
+        ("1," + "2" * 99, 2, "longer than 64 bytes$"),
+    ],
+)
+def test_a_row_that_cannot_be_read_names_the_line_where_its_quote_opens(
+    tmp_path: Path, rows: str, line: int, flaw: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = write(tmp_path, "a.csv", f"a,b\n{rows}".encode())
+    with open_source(name, on_error="skip", rejects=tmp_path / "bad", limit=SMALL) as source:
+        list(source)
+        assert source.rejects.unit == "row"
+    reason = (tmp_path / "bad.reasons").read_text().splitlines()[0]
+    assert re.fullmatch(rf"line {line}: {flaw}.*", reason), reason
+    assert caplog.messages[0].startswith(f"{name}, {reason} (skipped, see ")
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+@pytest.mark.parametrize("text", ["[\n 1,\n 2]", '{\n "a": 1\n}\n', '[{"a":1},{"a":2}]', "[]\n[]\n"])
+def test_a_json_file_that_is_one_document_is_refused_with_its_way_out(
+    tmp_path: Path, text: str, on_error: Literal["stop", "skip"]
+) -> None:
+    with pytest.raises(SourceError, match=r"as one JSON document, .* jq -c '\.\[\]' .*a\.json \| rq-lite produce - "):
+        read(tmp_path, "a.json", text.encode(), on_error=on_error, rejects=tmp_path / "bad")
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_json_file_with_a_value_per_line_is_ndjson(tmp_path: Path) -> None:
+    calls = [((), {"a": 1}), ((1, 2), {}), (("x",), {})]
+    for name in ("a.json", "a.JSON.gz", "a.json.skipped"):
+        assert read(tmp_path, name, b'{"a":1}\n\n[1,2]\n"x"\n') == calls
+    file = write(tmp_path, "a.json", b'{"a":1}\n[1,2]\n"x"\n')
+    with open_source(file, start=stopped_at(file, 1)) as source:
+        assert [call(item) for item in source] == calls[1:]
+    assert read(tmp_path, "a.json", b"[1,2]\n", format="ndjson") == [((1, 2), {})]
+    assert read(tmp_path, "a.json", b"{oops}\n1\n", on_error="skip", rejects=tmp_path / "bad") == [((1,), {})]
 
 
 def test_skipped_lines_cannot_go_to_the_source_or_nowhere(tmp_path: Path) -> None:
@@ -532,6 +628,7 @@ def encoded(text: str, encoding: str, marked: bool = False) -> bytes:
         ("cp1252", "cp1252", False),
         ("shift_jis", "shift_jis", False),
         ("utf-8-sig", "utf-8", True),
+        ("utf-8", "utf-8", False),
     ],
 )
 @examples(8)
@@ -543,14 +640,14 @@ def test_a_feed_in_another_encoding_goes_on_exactly_where_it_stopped(
     letters = "abc ਊ਀Ċ०\u0a0d" if wide or bytes_as == "utf-8" else "abc x"
     # In Shift-JIS a byte of a character may be one that means something in ASCII.
     words = data.draw(st.lists(st.text(letters + ("ソ表" if bytes_as == "shift_jis" else ""), max_size=5), max_size=8))
-    end = data.draw(st.sampled_from(["\n", "\r\n"]))
+    end = data.draw(st.sampled_from(["\n", "\r\n", "\r"]))
     texts = {
         "lines": [word + end for word in words],
         "ndjson": [json.dumps(word, ensure_ascii=False) + end for word in words],
         "csv": [f'"{word}{end}{word}","{word}"{end}' for word in words],
         "tsv": [f'"{word}{end}{word}"\t"{word}"{end}' for word in words],
     }[kind]
-    header = {"csv": "a,b\n", "tsv": "a\tb\n"}.get(kind, "")
+    header = {"csv": f"a,b{end}", "tsv": f"a\tb{end}"}.get(kind, "")
     raw = encoded(header + "".join(texts), bytes_as, marked)
     calls: list[object] = [
         ((), {"a": word + end + word, "b": word}) if kind in ("csv", "tsv") else ((word,), {})
@@ -570,6 +667,74 @@ def test_a_feed_in_another_encoding_goes_on_exactly_where_it_stopped(
     assert [call(item) for item in whole] == calls
     for index, item in enumerate(whole):
         assert items(item.position) == whole[index + 1 :]
+
+
+@pytest.mark.parametrize("way", ["file", "gz", "stdin"])
+def test_lines_that_end_with_cr(tmp_path: Path, way: str) -> None:
+    """More than one chunk, some lines above the limit; each line is an item, and a feed goes on after each."""
+    lines = [b"%d" % number * (60 if number % 500 == 7 else 1) + b"\r" for number in range(20_000)]
+    raw = b"".join(lines)
+    file = write(tmp_path, "a.gz" if way == "gz" else "a", raw)
+    skipped = tmp_path / "skipped"
+
+    def items(start: str = START) -> list[Item]:
+        name, stdin = ("-", io.BytesIO(raw)) if way == "stdin" else (file, None)
+        with open_source(
+            name, format="lines", start=start, on_error="skip", rejects=skipped, stdin=stdin, limit=SMALL
+        ) as source:
+            return list(source)
+
+    found = items()
+    good = [(number, line) for number, line in enumerate(lines, 1) if len(line) <= SMALL]
+    assert [(item.line, item.raw, item.args) for item in found] == [
+        (number, line, (line.decode()[:-1],)) for number, line in good
+    ]
+    assert skipped.read_bytes() == b"".join(line for line in lines if len(line) > SMALL)
+    for index in (0, 6, 12_000, len(found) - 1):
+        assert items(found[index].position) == found[index + 1 :]
+
+
+@pytest.mark.parametrize("way", ["file", "stdin"])
+@pytest.mark.parametrize(
+    ("before", "put", "after", "left"),
+    [
+        (b"a\r", ["a"], b"a\r\nb\r\n", ["b"]),  # half of an end was written
+        (b"a\r", ["a"], b"a\rb\r", ["b"]),
+        (b"a\rb", ["a", "b"], b"a\rb\rc\r", ["c"]),
+        (b"a\rb\r", ["a", "b"], b"a\rb\rc", ["c"]),
+        (b"a\rb", ["a", "b"], b"a\rbc\rd\r", None),
+        (b"a\rb\r", ["a", "b"], b"axb\rc\r", None),
+        (b"a\nb\r", ["a", "b"], b"a\nb\r\nc", ["c"]),
+        (b"10 %\r20 %\r\nb", ["10 %\r20 %", "b"], b"10 %\r20 %\r\nb\n", []),  # LF is the end, CR is not
+    ],
+)
+def test_ends_of_lines_in_a_file_that_grows(
+    tmp_path: Path, way: str, before: bytes, put: list[str], after: bytes, left: list[str] | None
+) -> None:
+    file = write(tmp_path, "a.txt", before)
+    with open_source(file) as source:
+        items = list(source)
+        assert [item.args[0] for item in items] == put
+    write(tmp_path, "a.txt", after)
+    name, stdin = (file, None) if way == "file" else ("-", io.BytesIO(after))
+    if left is None:
+        with (
+            pytest.raises(SourceError, match=r"was changed|has grown"),
+            open_source(name, start=items[-1].position, stdin=stdin) as source,
+        ):
+            list(source)
+    else:
+        with open_source(name, start=items[-1].position, stdin=stdin) as source:
+            assert [item.args[0] for item in source] == left
+
+
+@pytest.mark.parametrize("way", ["file", "stdin"])
+def test_a_source_whose_first_line_has_grown_over_the_position_was_changed(tmp_path: Path, way: str) -> None:
+    position = stopped_at(write(tmp_path, "a.txt", b"a\nb\n"), 1)
+    raw = b"a long first line\n"
+    name, stdin = (write(tmp_path, "a.txt", raw), None) if way == "file" else ("-", io.BytesIO(raw))
+    with pytest.raises(SourceError, match="was changed"):
+        open_source(name, start=position, stdin=stdin)
 
 
 @pytest.mark.parametrize("on_error", ["stop", "skip"])

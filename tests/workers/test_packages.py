@@ -86,6 +86,7 @@ def archived(data: bytes, entries: dict[str, bytes] = CONTENT) -> dict[str, byte
 @pytest.fixture(autouse=True)
 def no_archive_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RQ_LITE_ARCHIVE", raising=False)
+    monkeypatch.delenv("RQ_LITE_ZIP_ENCODING", raising=False)
 
 
 # --- what it is for
@@ -149,23 +150,104 @@ def test_modes_are_not_taken_over(tmp_path: Path) -> None:
     assert stat.S_IMODE(tool.stat().st_mode) & 0o7111 == 0
 
 
+@pytest.mark.parametrize("first", ["./", "././", ""])
+def test_names_may_begin_with_the_package_itself(tmp_path: Path, first: str) -> None:
+    data = zipped({**({first: b""} if first else {}), f"{first}a.txt": b"1", f"{first}d/": b"", f"{first}d/b": b"2"})
+    done = Path(packages.unpack(str(deliver(tmp_path, data))))
+    assert tree(done) == archived(data, {"a.txt": b"1", "d/b": b"2"})
+
+
+def unmarked(*names: bytes) -> bytes:
+    """A ZIP of files with these names, without the mark of UTF-8."""
+    letters = [chr(ord("A") + number) * len(name) for number, name in enumerate(names)]
+    data = zipped(dict.fromkeys(letters, b"data"))
+    for letter, name in zip(letters, names, strict=True):
+        data = data.replace(letter.encode(), name)
+    return data
+
+
+GERMAN = "d\u00e9/Gr\u00f6\u00dfe.txt"
+CHINESE = "\u62a5\u544a/\u8a97\u7e17.txt"
+assert b"\\" in CHINESE.encode("gbk")
+
+
+@pytest.mark.parametrize(
+    ("setting", "names", "found"),
+    [
+        (None, [GERMAN.encode(), b"plain"], {GERMAN, "plain"}),
+        (None, [CHINESE.encode()], {CHINESE}),
+        ("gbk", [GERMAN.encode()], {GERMAN}),  # valid UTF-8 is UTF-8
+        ("gbk", [CHINESE.encode("gbk")], {CHINESE}),
+        ("gbk", [b"\xc4\xa3", CHINESE.encode("gbk")], {"\u6a21", CHINESE}),  # the first is valid UTF-8, too
+        ("cp437", [GERMAN.encode("cp437")], {GERMAN}),
+        ("shift_jis", ["\u8868/\u30bd.txt".encode("shift_jis")], {"\u8868/\u30bd.txt"}),
+    ],
+)
+def test_names_without_the_mark_of_utf8(
+    tmp_path: Path, setting: str | None, names: list[bytes], found: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if setting:
+        monkeypatch.setenv("RQ_LITE_ZIP_ENCODING", setting)
+    data = unmarked(*names)
+    done = Path(packages.unpack(str(deliver(tmp_path, data))))
+    assert tree(done) == archived(data, dict.fromkeys(found, b"data"))
+
+
+def test_a_name_with_the_mark_needs_no_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RQ_LITE_ZIP_ENCODING", "gbk")
+    data = zipped({GERMAN: b"x"})
+    assert tree(Path(packages.unpack(str(deliver(tmp_path, data))))) == archived(data, {GERMAN: b"x"})
+
+
+@pytest.mark.parametrize(
+    ("setting", "name", "reason"),
+    [
+        (None, CHINESE.encode("gbk"), r"named b'.*', which is not UTF-8, .*: set RQ_LITE_ZIP_ENCODING .*gbk"),
+        (None, GERMAN.encode("cp437"), "which is not UTF-8, .*: set RQ_LITE_ZIP_ENCODING "),
+        ("ascii", b"\xff", "which is not ascii, the RQ_LITE_ZIP_ENCODING of this worker"),
+        ("klingon", b"\xff", "RQ_LITE_ZIP_ENCODING is 'klingon', which is not an encoding"),
+        ("base64", b"\xff", "RQ_LITE_ZIP_ENCODING is 'base64', which is not an encoding"),
+        ("gbk", b"../" + CHINESE.encode("gbk"), "leaves the package by its .."),
+        ("utf-7", b"\xff+AC4ALgAv-evil", "which is not utf-7"),
+        ("unicode_escape", rb"\x2e\x2e\x2fevil" + b"\xff", "leaves the package by its .."),
+        ("unicode_escape", rb"a\x5cevil" + b"\xff", "has a backslash"),
+    ],
+)
+def test_names_in_an_unknown_encoding_are_refused_with_the_way_out(
+    tmp_path: Path, setting: str | None, name: bytes, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if setting:
+        monkeypatch.setenv("RQ_LITE_ZIP_ENCODING", setting)
+    package = deliver(tmp_path, data := unmarked(name))
+    with pytest.raises(packages.PackageError, match=reason) as failure:
+        packages.unpack(str(package))
+    assert str(package / "abc.zip") in str(failure.value)
+    assert tree(tmp_path) == {"incoming/abc/abc.zip": data}
+
+
 # --- what is refused
 
 BIG = zipped({"zeros": bytes(20_000_000)})
 PLAIN = zipped({"name": b"some data that is here"}, zipfile.ZIP_STORED)
 ATTACKS: dict[str, tuple[bytes, str]] = {
-    "up": (zipped({"../evil": b"x"}), "does not stay inside"),
-    "up and down": (zipped({"a/../../evil": b"x"}), "does not stay inside"),
-    "up at the end": (zipped({"a/..": b"x"}), "does not stay inside"),
-    "absolute": (zipped({"/tmp/evil": b"x"}), "does not stay inside"),
-    "double slash": (zipped({"a//b": b"x"}), "does not stay inside"),
-    "dot": (zipped({"./a": b"x"}), "does not stay inside"),
-    "no name": (zipped({"": b"x"}), "does not stay inside"),
-    "backslashes": (zipped({"..\\..\\evil": b"x"}), "does not stay inside"),
-    "drive": (zipped({"C:evil": b"x"}), "does not stay inside"),
-    "NUL": (zipped({"good\0/../evil": b"x"}), "does not stay inside"),
-    "newline": (zipped({"a\nb": b"x"}), "does not stay inside"),
-    "second is bad": (zipped({"good": b"x", "../evil": b"x"}), "does not stay inside"),
+    "up": (zipped({"../evil": b"x"}), "leaves the package by its .."),
+    "up and down": (zipped({"a/../../evil": b"x"}), "leaves the package by its .."),
+    "up at the end": (zipped({"a/..": b"x"}), "leaves the package by its .."),
+    "absolute": (zipped({"/tmp/evil": b"x"}), "absolute path"),
+    "double slash": (zipped({"a//b": b"x"}), "without a name in its path"),
+    "dot": (zipped({".": b"x"}), "folder named . in its path"),
+    "dot between": (zipped({"a/./b": b"x"}), "folder named . in its path"),
+    "dot at the end": (zipped({"a/.": b"x"}), "folder named . in its path"),
+    "dot and up": (zipped({"./../evil": b"x"}), "leaves the package by its .."),
+    "dot and absolute": (zipped({".//evil": b"x"}), "absolute path"),
+    "dot and drive": (zipped({"./C:evil": b"x"}), "names a drive"),
+    "same name with and without a dot": (zipped({"./a": b"x", "a": b"y"}), "twice"),
+    "no name": (zipped({"": b"x"}), "without a name"),
+    "backslashes": (zipped({"..\\..\\evil": b"x"}), "has a backslash"),
+    "drive": (zipped({"C:evil": b"x"}), "names a drive"),
+    "NUL": (zipped({"good\0/../evil": b"x"}), "has a control character"),
+    "newline": (zipped({"a\nb": b"x"}), "has a control character"),
+    "second is bad": (zipped({"good": b"x", "../evil": b"x"}), "leaves the package by its .."),
     "long name": (zipped({"n" * 256: b"x"}), "too long or too deep"),
     "long name in two-byte letters": (zipped({"ü" * 128: b"x"}), "too long or too deep"),
     "deep": (zipped({"d/" * 32 + "x": b"x"}), "too long or too deep"),
