@@ -73,6 +73,7 @@ def made(url: str, **options: Any) -> redis.ConnectionPool:
     `options` and ours come before the URL's.
     """
     where, _, query = url.partition("?")
+    parsed: dict[str, Any] = parse_url(where)  # type: ignore[no-untyped-call]
     usual = {"socket_timeout": ANSWER, "socket_connect_timeout": CONNECT}
     ours = {
         "protocol": 2,
@@ -80,6 +81,6 @@ def made(url: str, **options: Any) -> redis.ConnectionPool:
         "driver_info": None,
         "max_connections": 2**31,  # redis-py's limit would be 100; `Links` sets ours
     }
-    pool = redis.ConnectionPool(**usual | parse_url(where) | url_options.read(query) | ours | options)
+    pool = redis.ConnectionPool(**usual | parsed | url_options.read(query) | ours | options)
     pool.connection_class = tcp.OURS.get(pool.connection_class, pool.connection_class)
     return pool
