@@ -197,7 +197,9 @@ class LifoQueue(Queue):
 class PriorityQueue(Queue):
     """A queue from which the lowest priority is taken first, the oldest among equals, by `get` and by workers.
 
-    Items get one with `put(item, priority=…)`, jobs with `task.using(priority=…)`: any number, by default 0.
+    An item that is a number, or a tuple or list that begins with one, has that priority, unless `put(item, priority=…)`
+    gives another; of tuples and lists nothing else is compared. Jobs get theirs with `task.using(priority=…)`: any
+    number. Whatever has none counts as 0.
     """
 
     order = "priority"
