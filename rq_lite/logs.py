@@ -1,4 +1,4 @@
-"""The loggers of rq_lite, text from elsewhere made harmless, and lines that may come by the thousand, counted instead."""
+"""The loggers of rq_lite, text from elsewhere made harmless, and lines that may come by the thousand, counted."""
 
 from __future__ import annotations
 

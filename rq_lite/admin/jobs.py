@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -13,12 +14,26 @@ from rq_lite.admin.status import ms_of
 from rq_lite.broker import Broker, keys
 from rq_lite.model.message import Undecodable, decode, id_in
 from rq_lite.model.names import encoded_id
+from rq_lite.model.outcome import stated
 from rq_lite.model.states import State
+from rq_lite.model.unreadable import UNREADABLE
 
 STEP = 100  # jobs that are read at once
 LOOKS = 3  # searches for a job that is not found at once
 FAR = 10_000  # jobs at each end of a place that a search reads
 PLACES = (State.INFLIGHT, State.PENDING, State.SCHEDULED, State.SUSPECT, State.DEAD)
+
+
+# What `Job.state` says of a job in each place, of one that has ended, and of one of which nothing is found.
+WORDS = {
+    State.PENDING: "waiting",
+    State.SUSPECT: "waiting",
+    State.SCHEDULED: "scheduled",
+    State.INFLIGHT: "running",
+    State.DEAD: "failed",
+}
+ENDED = ("done", "failed", "cancelled")
+UNKNOWN = "unknown"
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,6 +178,25 @@ def look(broker: Broker, queue: str, job_id: str) -> Search:
     for report in dead.buried(broker, queue, dead.Filter(ids=frozenset([job_id]))):
         return Search(of_dead(report), 0)
     return Search(None, unseen)
+
+
+def word(broker: Broker, queue: str, job_id: str) -> str:
+    """How it is with this job, in the words of `Job.state`, as far as Redis knows."""
+    if (said := ended(broker, queue, job_id)) is not None:
+        return said
+    if (found := find(broker, queue, job_id).job) is not None:
+        return WORDS[found.state]
+    return ended(broker, queue, job_id) or UNKNOWN  # it may have ended during the search
+
+
+def ended(broker: Broker, queue: str, job_id: str) -> str | None:
+    """How it has ended, if its result is kept."""
+    result = broker.puts.result(queue, job_id)
+    if result is None:
+        return None
+    with contextlib.suppress(*UNREADABLE):
+        return state if (state := stated(result).state) in ENDED else UNKNOWN
+    return UNKNOWN
 
 
 def hasten(broker: Broker, job: Found) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.retry import Retry
 
-from rq_lite.broker import tcp
+from rq_lite.broker import tcp, url_options
 from rq_lite.broker.sentinel import Sentinels
 from rq_lite.errors import UsageError
 from rq_lite.redis_url import SENTINEL_SCHEMES, flaw, redact, secrets_of
@@ -19,6 +19,7 @@ ANSWER = 5.0
 
 
 CONNECT = 5.0
+UNUSABLE = "the installed redis-py makes no connection of it"
 
 
 class Address:
@@ -30,7 +31,7 @@ class Address:
         self._secrets = secrets_of(url)
         self._sentinels: Sentinels | None = None
         # Raised outside any `except`: an error of redis-py or the standard library may hold the password, as a context.
-        reason = flaw(url) or self._prepare()
+        reason = flaw(url) or url_options.trouble_with(url) or self._prepare()
         if reason is not None:
             raise UsageError(f"Redis URL {self.shown!r}: {reason}")
 
@@ -43,10 +44,9 @@ class Address:
             if self.url.partition("://")[0] in SENTINEL_SCHEMES:
                 self._sentinels = Sentinels(self.url, made)
             self._factory = made(self.url) if self._sentinels is None else self._sentinels.primaries
-            # Query options of the URL are not checked before; making the first connection raises for a wrong one.
             self._factory.make_connection()
-        except (ValueError, TypeError, redis.RedisError) as error:
-            return wrong_option(self.url, error)
+        except (ValueError, TypeError, redis.RedisError):
+            return UNUSABLE
         return None
 
     def veiled(self, text: str) -> str:
@@ -68,25 +68,19 @@ class Address:
 
 
 def made(url: str, **options: Any) -> redis.ConnectionPool:
-    """A pool of redis-py, used only to make connections; they send nothing twice by themselves."""
-    usual = {
+    """A pool of redis-py, used only to make connections; they send nothing twice by themselves.
+
+    `options` and ours come before the URL's.
+    """
+    where, _, query = url.partition("?")
+    parsed: dict[str, Any] = parse_url(where)  # type: ignore[no-untyped-call]
+    usual = {"socket_timeout": ANSWER, "socket_connect_timeout": CONNECT}
+    ours = {
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": ANSWER,
-        "socket_connect_timeout": CONNECT,
         "driver_info": None,
         "max_connections": 2**31,  # redis-py's limit would be 100; `Links` sets ours
     }
-    pool = redis.ConnectionPool.from_url(url, **usual | options)
+    pool = redis.ConnectionPool(**usual | parsed | url_options.read(query) | ours | options)
     pool.connection_class = tcp.OURS.get(pool.connection_class, pool.connection_class)
     return pool
-
-
-def wrong_option(url: str, error: Exception) -> str:
-    """Name the option that redis-py refuses, unless the name may be a piece of an unescaped password."""
-    found = re.search(r"(unexpected keyword argument|Invalid value for) '([a-z_]+)'", str(error))
-    if found is None or "password=" in url:
-        return "an option in it is unknown, or has a wrong value"
-    if found[1].startswith("Invalid"):
-        return f"option {found[2]!r} has a wrong value"
-    return f"unknown option {found[2]!r}" + ("; TLS is rediss://" if found[2].startswith("ssl") else "")

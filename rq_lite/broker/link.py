@@ -107,6 +107,15 @@ class Link:
     def close(self) -> None:
         self._connection.disconnect()
 
+    def abandon(self) -> None:
+        """Close it without the loop that it belongs to, which has ended with its thread; for a link that is not used.
+
+        So not gevent's `close`, which would have that loop cancel waits, but the one of the socket within.
+        """
+        sock, self._connection._sock = getattr(self._connection, "_sock", None), None
+        if sock is not None:
+            getattr(sock, "_sock", sock).close()
+
     def drop(self) -> None:
         """Cut the connection from another thread; the user of this link gets an error from its command."""
         sock = getattr(self._connection, "_sock", None)
@@ -147,6 +156,12 @@ class Pool:
         self.free: deque[Link | None] = deque([None] * most)
         self.waiting: deque[threading.Lock] = deque()  # one for each caller that waits, held until that is woken
 
+    def __del__(self) -> None:
+        """Close what is free: the thread whose pool it was has ended, or the broker is used no more."""
+        for link in self.free:
+            if link is not None:
+                link.abandon()
+
     def wait(self, seconds: float | None) -> Link | None:
         """A link that another caller gives back. Raises queue.Empty."""
         until = None if seconds is None else time.monotonic() + seconds
@@ -177,7 +192,8 @@ class Links:
 
     A free one is reused; there are as many as callers at the same time, at most `most`; further callers wait.
     After a fork the child begins with none: the parent's sockets are not its own. A socket that gevent has patched
-    belongs to the loop of the thread that opened it: in a patched process each thread has links of its own.
+    belongs to the loop of the thread that opened it: in a patched process each thread has links of its own, which are
+    closed when it ends. (By a real thread-local: the number of a thread that has ended is used again.)
 
     A signal handler, or a `__del__`, may put while its thread is within any line of these methods. So each step is one
     operation on a deque, which is done or not, and no caller holds a lock here that another would wait for.
@@ -192,13 +208,17 @@ class Links:
 
     def _fresh(self) -> None:
         self._pid = os.getpid()
-        self._pools: dict[int, Pool] = {}  # by thread; 0: those of all threads
+        self._shared = Pool(self._most)
+        # Not `threading.local`, of which gevent makes one for each greenlet.
+        self._own = None if self._gevent is None else tcp.thread_local()
 
     @property
     def _pool(self) -> Pool:
-        thread = 0 if self._gevent is None else threading.get_native_id()
-        pool = self._pools.get(thread)
-        return self._pools.setdefault(thread, Pool(self._most)) if pool is None else pool
+        if self._own is None:
+            return self._shared
+        mine = vars(self._own)
+        pool: Pool | None = mine.get("pool")
+        return mine.setdefault("pool", Pool(self._most)) if pool is None else pool
 
     def borrow(self, until: float | None = None) -> Link:
         """A link for the caller alone, until `give_back`. Raises BrokerUnavailable if none is free until patience ends.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import _socket
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -64,6 +65,11 @@ class Asked:
 def is_patched() -> bool:
     """Whether gevent has patched this process: sockets, and waits for them, then belong to the loop of one thread."""
     return socket.socket.__module__.startswith("gevent")
+
+
+def thread_local() -> Any:
+    """A namespace of each thread of the system, in a process that gevent has patched."""
+    return sys.modules["gevent.monkey"].get_original("_thread", "_local")()
 
 
 def look_up(host: str, port: int, within: float | None) -> Found:

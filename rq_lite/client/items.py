@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import pickle
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -18,7 +19,7 @@ from rq_lite.client.put import Sender
 from rq_lite.client.shelf import Delivery
 from rq_lite.errors import BadArgument, PayloadTooLarge, UsageError
 from rq_lite.model.arguments import json_trouble, mended
-from rq_lite.model.message import ITEM, VERSION, Message, entry_of, new_id
+from rq_lite.model.message import ITEM, TUPLE, VERSION, Message, entry_of, new_id
 from rq_lite.model.policy import Options
 
 NO_OPTIONS = Options()
@@ -45,13 +46,17 @@ class Items:
     def encoded(self, item: Any, priority: float | None) -> bytes:
         """The item as bytes. Raises BadArgument, PayloadTooLarge, UsageError."""
         sender = self.sender
+        ranked = sender.order == "priority"
         if self.pickled:
             check_secret(sender)
             message = Message(VERSION, new_id(), "", [], {ITEM: base64.b64encode(dumped(sender, item)).decode()})
         else:
-            if type(item) not in PLAIN and (trouble := trouble_with(item)):
+            is_tuple = ranked and type(item) is tuple
+            if type(item) not in PLAIN and (trouble := trouble_with([*item] if is_tuple else item)):
                 raise BadArgument(f"queue {sender.name!r}: this item cannot be put: {trouble}")
-            message = Message(VERSION, new_id(), "", [item])
+            message = Message(VERSION, new_id(), "", [item], {TUPLE: True} if is_tuple else {})
+        if ranked and priority is None:
+            priority = own_priority(item)
         if priority is not None:
             priority = checks.priority(priority) or None  # without a priority it counts as 0
         seal, most = sender.seal, sender.settings.max_payload
@@ -114,6 +119,17 @@ def seconds(block: bool, timeout: float | None) -> float | None:
     return None if timeout is None else number("'timeout'", timeout, "a non-negative number of seconds")
 
 
+def own_priority(item: Any) -> float | None:
+    """The priority of an item that is a number, or a tuple or list that begins with one, as in the standard library."""
+    first = item[0] if isinstance(item, (tuple, list)) and item else item
+    if not isinstance(first, (int, float)) or first != first:  # NaN
+        return None
+    try:
+        return float(first)
+    except OverflowError:
+        return math.inf if first > 0 else -math.inf
+
+
 def dumped(sender: Sender, item: Any) -> bytes:
     try:
         return pickle.dumps(item)
@@ -136,7 +152,7 @@ def value(sender: Sender, message: Message, *, pickled: bool) -> Any:
     if message.task:
         return Job(id=message.id, queue=sender.name, task=message.task, args=tuple(message.args), kwargs=message.kwargs)
     if message.args:
-        return message.args[0]
+        return tuple(message.args[0]) if TUPLE in message.kwargs else message.args[0]
     if not pickled:
         raise UsageError(f"queue {sender.name!r}: its next item is pickled; Queue(..., pickle=True) reads such items")
     check_secret(sender)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 import msgspec
 
-from rq_lite.admin import operate
+from rq_lite.admin import jobs, operate
 from rq_lite.broker import Broker, Cancelled
 from rq_lite.client.current import Progress
 from rq_lite.client.defaults import defaults
@@ -43,6 +43,7 @@ class Result(msgspec.Struct):
 decode = msgspec.json.Decoder(Result).decode
 as_progress = msgspec.json.Decoder(Progress).decode
 CANCELLED = b'{"state":"cancelled"}'
+EXPIRED, UNKNOWN_STATE = NOT_AN_END = ("Expired", "UnknownState")  # errors that do not say how it has ended
 SETTLING = 1.0  # seconds that the reader's thread may take to settle a future after it has heard of its end
 SHOWN = 200  # bytes of an unreadable result that its error shows
 
@@ -166,8 +167,8 @@ class Job(Future[Any]):
         if found.state == "failed":
             return JobFailed(found.error.type, found.error.message, found.error.traceback, job_id=self.id)
         if found.state == "expired":
-            return JobFailed("Expired", "its result had expired before it was asked for", job_id=self.id)
-        return JobFailed("UnknownState", f"a newer worker may know what this means: {text_of(result)}", job_id=self.id)
+            return JobFailed(EXPIRED, "its result had expired before it was asked for", job_id=self.id)
+        return JobFailed(UNKNOWN_STATE, f"a newer worker may know what this means: {text_of(result)}", job_id=self.id)
 
     def result(self, timeout: float | None = None) -> Any:
         """What it returned; waits for it. Raises TimeoutError, JobFailed, or CancelledError (concurrent.futures)."""
@@ -185,8 +186,34 @@ class Job(Future[Any]):
         return super().done()
 
     def running(self) -> bool:
-        """Whether a consumer has it just now."""
+        """Whether a consumer has it just now: it runs, or waits there for a thread or process (`run_in`)."""
         return not self.done() and self.broker.puts.is_running(self.queue, self.id)
+
+    def state(self) -> str:
+        """`waiting`, `scheduled`, `running`, `done`, `failed`, `cancelled`, or `unknown`: nothing of it is found.
+
+        For a job with and without a result; Redis is asked each time. That costs one read if its result is kept, a few
+        if a consumer has it, else a search of up to 10,000 jobs from each end of each place (three times, if nothing is
+        found). So `unknown` means: it was never put; or it has ended, and no result is kept (any more); or more than
+        20,000 jobs wait, and it is in the middle.
+        """
+        if defaults.instead is None:
+            found = jobs.word(self.broker, self.queue, self.id)
+            if found != jobs.UNKNOWN or "_heard" not in self.__dict__:
+                return found
+        elif not self.done():
+            return "waiting"
+        try:
+            error = super().exception(SETTLING)
+        except CancelledError:
+            return "cancelled"
+        if isinstance(error, JobFailed) and error.type in NOT_AN_END:
+            return jobs.UNKNOWN
+        return "done" if error is None else "failed"
+
+    def exists(self) -> bool:
+        """Whether anything of it is found, or was heard by this process: its state is not `unknown`."""
+        return self.state() != jobs.UNKNOWN
 
     def cancelled(self) -> bool:
         """Whether it was cancelled."""

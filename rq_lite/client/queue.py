@@ -15,7 +15,7 @@ from rq_lite.client.defaults import defaults
 from rq_lite.client.items import Items, seconds
 from rq_lite.client.job import Job
 from rq_lite.client.put import Bounds, Sender
-from rq_lite.client.registry import name_of, registry
+from rq_lite.client.registry import name_of, registry, runnable
 from rq_lite.client.shared_queue import SharedQueue, checked_bound
 from rq_lite.client.task import Task, TaskOptions
 from rq_lite.model.arguments import Arguments
@@ -94,9 +94,11 @@ class Queue(SharedQueue):
         name, repeated = definition.name, definition.again
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
+            function = runnable(function)
+            called = name or name_of(function)
             if repeated is not None:
-                Arguments(name or name_of(function), function).check(repeated.args, repeated.kwargs)
-            task: Task[..., Any] = Task(function, self, name or name_of(function), policy, repeated)
+                Arguments(called, function).check(repeated.args, repeated.kwargs)
+            task: Task[..., Any] = Task(function, self, called, policy, repeated)
             registry.add(task)
             return task
 
@@ -195,7 +197,9 @@ class LifoQueue(Queue):
 class PriorityQueue(Queue):
     """A queue from which the lowest priority is taken first, the oldest among equals, by `get` and by workers.
 
-    Items get one with `put(item, priority=…)`, jobs with `task.using(priority=…)`: any number, by default 0.
+    An item that is a number, or a tuple or list that begins with one, has that priority, unless `put(item, priority=…)`
+    gives another; of tuples and lists nothing else is compared. Jobs get theirs with `task.using(priority=…)`: any
+    number. Whatever has none counts as 0.
     """
 
     order = "priority"

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from rq_lite.errors import UsageError
+from rq_lite.model.arguments import innermost
 
 if TYPE_CHECKING:
     from rq_lite.client.queue import Queue
     from rq_lite.client.task import Task
+
+
+INSTEAD = "make it a @staticmethod, or a function outside of the class"
 
 
 class Registry:
@@ -48,13 +54,38 @@ def says_of(tasks: Mapping[str, Task[Any, Any]]) -> Callable[[str], dict[str, An
     return says
 
 
-def where(function: Callable[..., object]) -> str:
+def where(function: Any) -> str:
+    """Where a function is defined: the same again after a second import of its module."""
     code = getattr(function, "__code__", None)
-    return f"{code.co_filename}:{code.co_qualname}" if code else repr(function)
+    if code:
+        return f"{code.co_filename}:{code.co_qualname}"
+    if isinstance(function, functools.partial):
+        return f"{where(function.func)} with {function.args!r} and {function.keywords!r}"
+    return repr(function) if hasattr(function, "__qualname__") else f"an object of {type(function).__qualname__}"
 
 
-def name_of(function: Callable[..., object]) -> str:
+def runnable(function: Any) -> Callable[..., Any]:
+    """What a task calls. Raises UsageError for what no job could call, and for what needs an object that it has not."""
+    if isinstance(function, staticmethod):
+        return runnable(function.__func__)
+    if isinstance(function, classmethod):
+        raise UsageError(f"task {name_of(function)}: a job has no class to call it on: {INSTEAD}")
+    if not callable(function):
+        raise UsageError(f"@queue.task needs a function, not {function!r}")
+    called: Callable[..., Any] = function
+    inner = innermost(function)
+    within, _, _ = getattr(inner, "__qualname__", "").rpartition(".")
+    if isinstance(inner, FunctionType) and not isinstance(function, MethodType):
+        first = inner.__code__.co_varnames[: inner.__code__.co_argcount][:1]
+        if within and not within.endswith("<locals>") and first in (("self",), ("cls",)):
+            raise UsageError(f"task {name_of(inner)}: a job has no {first[0]!r} to call it on: {INSTEAD}")
+    return called
+
+
+def name_of(function: Any) -> str:
     """`module:function`; for a program started as a script with the module's name as others import it."""
+    if not hasattr(function, "__qualname__"):
+        raise UsageError(f'{function!r} has no name of its own: give it one, as in queue.task(name="…")(…)')
     module = function.__module__
     if module == "__main__":
         main = sys.modules["__main__"]

@@ -26,6 +26,7 @@ from rq_lite.client.defaults import defaults
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable, RqLiteError
 from rq_lite.logs import RateLimitedLog, logger
 from rq_lite.model.names import encoded_id
+from rq_lite.model.outcome import stated
 from rq_lite.model.unreadable import UNREADABLE
 
 log = logger("rq_lite.results")
@@ -41,15 +42,6 @@ DRAIN = 50  # results that are then read at once, of 10,000 bytes at most
 PASSING, LASTING = b'{"state":"progress"', b'{"state":"'
 
 Key = tuple[str, str]  # queue, id
-
-
-class Stated(msgspec.Struct):
-    """The field that every result has."""
-
-    state: str
-
-
-stated = msgspec.json.Decoder(Stated).decode
 
 
 def is_passing(result: bytes) -> bool:

@@ -16,7 +16,7 @@ from rq_lite.client.job import Job
 from rq_lite.client.registry import registry
 from rq_lite.errors import PayloadTooLarge, UsageError
 from rq_lite.logs import logger
-from rq_lite.model.arguments import IMPORT, Arguments
+from rq_lite.model.arguments import IMPORT, Arguments, innermost
 from rq_lite.model.message import VERSION, Message, entry_of, new_id
 from rq_lite.model.option import documented
 from rq_lite.model.policy import (
@@ -113,7 +113,8 @@ class Task(AnyTask, Generic[P, R]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """By name, as functions are pickled, with the options that `using` gave it."""
-        return _unpickled, (self.__module__, self.function.__qualname__, self.name, self._options)
+        path = getattr(self.function, "__qualname__", "")
+        return _unpickled, (innermost(self.function).__module__, path, self.name, self._options)
 
     @functools.cached_property
     def arguments(self) -> Arguments:

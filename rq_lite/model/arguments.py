@@ -20,9 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from rq_lite.errors import BadArgument
-
-if sys.version_info >= (3, 14):
-    from annotationlib import Format
+from rq_lite.model.signature import signature_of
 
 IMPORT = "import the types it names outside `if TYPE_CHECKING:`"
 # The end of the message about a value that JSON has no word for; `mended` replaces it by a better one.
@@ -139,16 +137,6 @@ class Hint(NamedTuple):
     way_out: str = ANNOTATE  # the end of the message about a value that JSON has no word for
     unread: str = ""  # why it cannot be resolved; then it is ignored
     unfit: str = ""  # why it cannot restore anything
-
-
-def signature_of(function: Callable[..., object]) -> inspect.Signature:
-    try:
-        if sys.version_info >= (3, 14):  # which by default evaluates annotations here
-            return inspect.signature(function, annotation_format=Format.FORWARDREF)
-        return inspect.signature(function)
-    except ValueError:  # some functions written in C have none
-        kinds = {"args": inspect.Parameter.VAR_POSITIONAL, "kwargs": inspect.Parameter.VAR_KEYWORD}
-        return inspect.Signature([inspect.Parameter(name, kind) for name, kind in kinds.items()])
 
 
 def in_words(signature: inspect.Signature) -> str:

@@ -27,6 +27,7 @@ ENDS = ("success", "failure", "done")  # when a callback is put
 LONGEST_ID = 150  # of a callback's job
 # The message of an item has no task: its one argument is the item, or this keyword holds it as base64 of a pickle.
 ITEM = "pickle"
+TUPLE = "tuple"  # of an item that was put as a tuple, and is a list in JSON
 HEAD = re.compile(
     rb"(\d{1,9})\.(\d{1,9})(?:@([0-9a-z.+-]{1,30}))?(?:#([A-Za-z0-9_.:%-]{1,200}))?"
     rb"(?:\*(\d{1,9}))?([!$&,;=?^|~][A-Za-z0-9_.:%/!$&*,;=?^|~-]*)?\{"

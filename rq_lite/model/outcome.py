@@ -84,3 +84,12 @@ def cancelled(job_id: str) -> Finished:
 
 
 Outcome: TypeAlias = Retried | Parked | Crashed | Finished | None
+
+
+class Stated(msgspec.Struct):
+    """The field that every result has."""
+
+    state: str
+
+
+stated = msgspec.json.Decoder(Stated).decode

@@ -16,9 +16,9 @@ import msgspec
 from rq_lite import checks
 from rq_lite.checks import INFINITE, LONGEST, MOST_CRASHES, in_seconds, integer, number
 from rq_lite.errors import UsageError
-from rq_lite.model.arguments import signature_of
 from rq_lite.model.option import Check, Declared, Option, declared, use_checked
 from rq_lite.model.schedule import Recurrence, recurring
+from rq_lite.model.signature import signature_of
 
 UNSET: Any = msgspec.UNSET
 
@@ -359,7 +359,7 @@ def extras_of(policy: Policy, options: Options) -> Extras:
 def check_plain(name: str, function: Callable[..., Any]) -> None:
     """Raises UsageError for a function that would not run when it is called."""
     for kind, is_one, instead in NOT_PLAIN:
-        if is_one(function):
+        if is_one(function) or is_one(getattr(function, "__call__", None)):  # noqa: B004
             raise UsageError(f"task {name}: {kind}; jobs are plain functions: write `def`, with {instead}")
 
 

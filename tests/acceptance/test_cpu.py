@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from rq_lite.admin import operate
+from rq_lite.admin import jobs, operate
 from rq_lite.client.current import Progress
 from rq_lite.client.job import Job
 from rq_lite.model.message import VERSION, Message, decode, encode, marked, new_id
+from rq_lite.model.states import State
 from tests.acceptance.conftest import Lab, Worker, alive, children, command
 from tests.conftest import until
 
@@ -189,6 +190,8 @@ def test_there_are_no_more_at_once_than_the_setting_says(cpu: Cpu, kind: str) ->
     cpu.lab.until_seen("done", 1)  # greenlets go on
     assert len(cpu.lab.seen("begun")) == 2
     assert cpu.lab.state().inflight >= 6  # they wait in their slots
+    held = jobs.page(cpu.lab.broker, "work", State.INFLIGHT, 0, 10)
+    assert {jobs.word(cpu.lab.broker, "work", str(job.id)) for job in held} == {"running"}
     cpu.lab.open_gate()
     cpu.lab.until_seen("done", 7)
     assert len(cpu.engines(worker)) == (2 if kind == "process" else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import collections
 import contextlib
 import pickle
 import queue as stdlib
@@ -23,6 +24,8 @@ from rq_lite.client.job import Job
 from tests.conftest import Server, until
 from tests.faults.proxy import Proxy
 from tests.steps import KEY, counter, length, script_digest, started_waiting, threads
+
+stdlib_pair = collections.namedtuple("stdlib_pair", "priority item")
 
 
 @pytest.fixture
@@ -754,11 +757,59 @@ def test_the_lowest_priority_comes_first(queue: Queue, broker: Broker) -> None:
     ranked = PriorityQueue("ranked")
     numbers: list[Any] = [3, float("inf"), None, -1.5, 3, float("-inf"), 1e300, 0, True, 2**70]
     for i, number in enumerate(numbers):
-        ranked.put([i], priority=number)
+        ranked.put([str(i)], priority=number)
     assert (ranked.qsize(), ranked.full(), broker.puts.size("ranked")) == (10, False, (10, False))
-    assert [ranked.get()[0] for _ in numbers] == [5, 3, 2, 7, 8, 0, 4, 9, 6, 1]
+    assert [int(ranked.get()[0]) for _ in numbers] == [5, 3, 2, 7, 8, 0, 4, 9, 6, 1]
     leases.leave()
-    assert ranked.get() == [5]
+    assert ranked.get() == ["5"]
+
+
+def test_an_item_that_is_or_begins_with_a_number_has_it_as_its_priority(queue: Queue) -> None:
+    """As in the standard library, except that equals come as they were put."""
+    ranked = PriorityQueue("ranked")
+    items: list[Any] = [
+        3,
+        (2, "b"),
+        [2, "a"],
+        "text",
+        (-1.5, None),
+        (),
+        True,
+        10**400,
+        ("x", -9),
+        {"n": -5},
+        [[-7]],
+        -(10**400),
+    ]
+    for item in items:
+        ranked.put(item)
+    found = [ranked.get() for _ in items]
+    assert found == [
+        -(10**400), (-1.5, None), "text", (), ("x", -9), {"n": -5}, [[-7]], True, (2, "b"), [2, "a"], 3, 10**400
+    ]  # fmt: skip
+    assert [type(item) for item in found[1:10]] == [tuple, str, tuple, tuple, dict, list, bool, tuple, list]
+
+
+def test_a_priority_that_is_given_counts_instead_of_the_item_s_own(queue: Queue) -> None:
+    ranked = PriorityQueue("ranked")
+    ranked.put(1, priority=3)
+    ranked.put_nowait((3, "x"), priority=0)
+    assert ranked.put_many([2, (-1, "y"), "z"]) == 3
+    assert [ranked.get() for _ in range(5)] == [(-1, "y"), (3, "x"), "z", 2, 1]
+
+
+@pytest.mark.parametrize("item", [(1, (2, 3)), (1, b"x"), stdlib_pair(1, 2)])
+def test_what_a_tuple_holds_must_fit_into_json(queue: Queue, item: Any) -> None:
+    with pytest.raises(BadArgument, match="JSON has no word for"):
+        PriorityQueue("ranked").put(item)
+
+
+def test_only_a_priority_queue_takes_tuples_and_ranks(queue: Queue) -> None:
+    for i in (3, 1, 2):
+        queue.put([i])
+    assert [queue.get() for _ in range(3)] == [[3], [1], [2]]
+    with pytest.raises(BadArgument, match="JSON has no word for tuple; put a list"):
+        queue.put((1, "x"))
 
 
 def test_what_goes_back_comes_before_its_equals(queue: Queue) -> None:

@@ -28,6 +28,7 @@ from rq_lite.client import results
 from rq_lite.client.task import Task
 from rq_lite.model.message import decode
 from rq_lite.model.outcome import Finished
+from rq_lite.testing import inline
 from tests.conftest import DEADLINE, until
 from tests.steps import KEY, take
 
@@ -153,6 +154,50 @@ def test_running_is_what_a_consumer_has(double: Any, hand: Hand) -> None:
     assert job.running()
     hand.end([tag])
     assert not job.running()
+
+
+def test_every_state_of_a_job_has_a_word(queue: Queue, double: Any, hand: Hand, broker: Broker) -> None:
+    @queue.task(name="plain")
+    def plain() -> None: ...
+
+    for task in (double, plain):
+        args = () if task is plain else (1,)
+        job, later = task.put(*args), task.using(delay=60).put(*args)
+        assert [(one.state(), one.exists()) for one in (job, later)] == [("waiting", True), ("scheduled", True)]
+        ((tag, _),) = hand.take()
+        assert job.state() == "running"
+        hand.end([tag], "failed", '"error":{}')
+        assert job.state() == "failed"
+        assert later.cancel()
+        assert later.state() == ("cancelled" if task is double else "unknown")
+
+
+def test_a_job_that_is_done_is_known_as_long_as_its_result_is_kept(double: Any, hand: Hand, broker: Broker) -> None:
+    job, stranger = double.put(1), double.job("0" * 11 + "-stranger")
+    assert (stranger.state(), stranger.exists(), stranger.running()) == ("unknown", False, False)
+    hand.work()
+    assert (job.state(), double.job(job.id).state()) == ("done", "done")
+    assert job.result(30) == 2
+    broker.read(("DEL", KEY.result(job.id)))
+    assert (job.state(), job.exists(), double.job(job.id).exists()) == ("done", True, False)
+
+
+def test_what_is_no_result_leaves_the_state_unknown(double: Any, broker: Broker) -> None:
+    for text in (b"no json", b'{"state":"frozen"}'):
+        job = double.put(1)
+        operate.purge(broker, "q")
+        broker.read(("SET", KEY.result(job.id), text, "EX", 60))
+        assert job.state() == "unknown"
+        with pytest.raises(JobFailed):
+            job.result(30)
+        assert job.state() == ("unknown" if b"frozen" in text else "failed")
+
+
+def test_inline_a_job_has_ended(double: Any) -> None:
+    with inline():
+        assert (double.put(1).state(), double.put(1).exists()) == ("done", True)
+        with pytest.raises(UsageError, match="was not put within this block"):
+            double.job("stranger").state()
 
 
 def test_a_job_without_a_result_says_how_to_ask_for_one(queue: Queue) -> None:
@@ -464,7 +509,7 @@ def test_what_is_no_result_ends_its_job_and_no_other(
         client = results.readers.of(broker).client
         broker.read(("LPUSH", KEY.inbox(client), job.id.encode() + b"\n" + text.replace(b"\n", b"")))
     else:
-        broker.read(("SET", KEY.result(job.id), text))
+        broker.read(("SET", KEY.result(job.id), text, "EX", 60))
     if way == "large":
         results.readers.of(broker).watch([job])
         results.readers.of(broker)._tell("q", job.id, b"")

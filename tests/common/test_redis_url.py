@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
+import ssl
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 import redis
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from redis.connection import URL_QUERY_ARGUMENT_PARSERS
 
 from rq_lite import Broker, Queue, Settings
+from rq_lite.broker import url_options
 from rq_lite.broker.address import Address
 from rq_lite.broker.transient import explained
 from rq_lite.cli import main
@@ -27,6 +32,9 @@ from rq_lite.settings import load_settings
 
 OPTION = "unknown option 'ssl'; TLS is rediss://"
 DATABASE = "a database is a number, as in redis://localhost:6379/0"
+TIMES = "has a wrong value: it takes 3 to 3600 seconds"
+REQUIRED = "option 'ssl_cert_reqs' has a wrong value: it takes none, optional or required"
+FILE = "has a wrong value: it takes the name of a file that can be read"
 SERVICE = "name the sentinels and the service, as in redis+sentinel://host1,host2,host3/mymaster"
 ESCAPE = "it cannot be read; escape what is special in the password (/ as %2F, @ as %40)"
 BEGIN = "begin it with redis://, rediss://, unix:// or redis+sentinel://"
@@ -44,9 +52,23 @@ BEGIN = "begin it with redis://, rediss://, unix:// or redis+sentinel://"
         ("redis://localhost?ssl=true", OPTION),
         ("rediss://:key@localhost/0?ssl=true", OPTION),
         ("redis://localhost?colour=red", "unknown option 'colour'"),
-        ("redis://localhost?socket_timeout=long", "option 'socket_timeout' has a wrong value"),
-        ("redis://localhost?password=key&colour=red", "an option in it is unknown, or has a wrong value"),
-        ("rediss://localhost?ssl_cert_reqs=often", "an option in it is unknown, or has a wrong value"),
+        ("redis://localhost?socket_timeout=long", f"option 'socket_timeout' {TIMES}"),
+        ("redis://localhost?socket_timeout=1", f"option 'socket_timeout' {TIMES}"),
+        ("redis+sentinel://one/s?socket_timeout=inf", f"option 'socket_timeout' {TIMES}"),
+        ("unix:///s?db=-1", "option 'db' has a wrong value: it takes the number of a database"),
+        ("unix:///s?socket_keepalive=yes", "unknown option 'socket_keepalive'"),
+        ("redis://localhost?password=key&colour=red", "an option in it is unknown"),
+        ("redis://localhost?sentinel_username=u", "unknown option 'sentinel_username'"),
+        ("rediss://localhost?ssl_cert_reqs=often", REQUIRED),
+        ("rediss+sentinel://one/s?ssl_cert_reqs=often", REQUIRED),
+        (
+            "rediss://localhost?ssl_min_version=3",
+            "option 'ssl_min_version' has a wrong value: it takes 771 (TLS 1.2) or 772 (TLS 1.3)",
+        ),
+        ("rediss://localhost?ssl_ca_certs=/no/such.pem", f"option 'ssl_ca_certs' {FILE}"),
+        (f"rediss://localhost?ssl_keyfile={__file__}", "option 'ssl_keyfile' needs ssl_certfile"),
+        ("redis://localhost?host=other", "option 'host': write it in front of the ?"),
+        ("redis://localhost?retry=3", "option 'retry': it takes a Python object, which no URL can carry: leave it out"),
         ("redis-sentinel://:key@h/0", BEGIN),
         ("REDIS://h", BEGIN),
         ("redis:/h", BEGIN),
@@ -81,7 +103,7 @@ def test_what_is_wrong_with_a_url_is_said(url: str, reason: str) -> None:
         ("redis://:k y@host", "redis://:***@host"),
         ("redis://:key@[fe80::1%25eth0]:1/0", "redis://:***@[fe80::1%25eth0]:1/0"),
         ("rediss://host:6380/1/", "rediss://host:6380/1/"),
-        ("redis://host/0?password=k@y&db=3&socket_timeout=1", "redis://host/0?password=***&db=3&***"),
+        ("redis://host/0?password=k@y&db=3&socket_timeout=9", "redis://host/0?password=***&db=3&***"),
         ("unix:///run/redis.sock?db=15", "unix:///run/redis.sock?db=15"),
         ("unix://:key@/run/redis.sock", "unix://:***@/run/redis.sock"),
         ("unix:///run/redis@main/redis.sock?password=key@", "unix:///***@main/redis.sock?password=***"),
@@ -111,6 +133,75 @@ def test_of_a_url_with_a_flaw_hardly_anything_is_shown(url: str, shown: str) -> 
     assert redact(url) == shown
 
 
+# -- options
+
+
+def known_to_redis_py() -> set[str]:
+    """All names that redis-py may take from a URL's query: they become arguments of the pool and its connections."""
+    kinds = (redis.ConnectionPool, redis.BlockingConnectionPool, redis.SSLConnection, redis.UnixDomainSocketConnection)
+    classes = {base for kind in kinds for base in kind.__mro__ if "__init__" in vars(base) and base is not object}
+    found = {p for base in classes for p in inspect.signature(vars(base)["__init__"]).parameters}
+    return (found | {*URL_QUERY_ARGUMENT_PARSERS}) - {"self", "args", "kwargs", "connection_kwargs"}
+
+
+def test_each_option_of_redis_py_is_allowed_ignored_or_refused() -> None:
+    ours = [*url_options.ALLOWED, *url_options.IGNORED, *url_options.REFUSED]
+    assert known_to_redis_py() - {*ours} == set()
+    assert len(ours) == len({*ours})
+
+
+VALUES = {"db": "3", "ssl_min_version": "772", "ssl_cert_reqs": "none", "ssl_ca_certs": __file__,
+          "ssl_certfile": __file__, "ssl_keyfile": f"{__file__}&ssl_certfile={__file__}", "ssl_check_hostname": "no",
+          "ssl_include_verify_flags": "VERIFY_X509_STRICT", "ssl_exclude_verify_flags": "[VERIFY_X509_STRICT]",
+          "socket_keepalive": "False", "socket_timeout": "7", "socket_connect_timeout": "0.5"}  # fmt: skip
+URLS = ("redis://h", "rediss://h", "unix:///s", "redis+sentinel://one/m", "rediss+sentinel://one/m")
+
+
+@pytest.mark.parametrize("name", [*url_options.ALLOWED])
+@pytest.mark.parametrize("url", URLS)
+def test_an_option_that_may_be_given_counts_for_every_kind_of_url(url: str, name: str) -> None:
+    value = VALUES.get(name, "text")
+    if (url[:4] == "unix" and name == "socket_keepalive") or (name[:3] == "ssl" and url[:6] != "rediss"):
+        with pytest.raises(UsageError, match=f"unknown option '{name}'"):
+            Address(f"{url}?{name}={value}")
+        return
+    first = value.partition("&")[0]
+    made = Address(f"{url}?{name}={value}").connection()
+    attribute = {"ssl_password": "certificate_password"}.get(name, name)
+    kept = getattr(made, attribute) if hasattr(made, attribute) else getattr(made, attribute.removeprefix("ssl_"))
+    assert kept == (ssl.CERT_NONE if name == "ssl_cert_reqs" else url_options.ALLOWED[name].read(first))
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_an_option_that_rq_lite_decides_changes_no_connection(url: str) -> None:
+    def shown(connection: Any) -> dict[str, str]:
+        return {name: re.sub("0x[0-9a-f]+", "", str(value)) for name, value in vars(connection).items()}
+
+    options = "&".join(f"{name}=3" for name in sorted(url_options.IGNORED))
+    assert shown(Address(f"{url}?{options}").connection()) == shown(Address(url).connection())
+
+
+def test_a_url_that_other_clients_share_works(broker: Broker) -> None:
+    options = "decode_responses=True&protocol=3&encoding=latin-1&max_connections=1&health_check_interval=1&timeout=1"
+    queue = Queue("q", broker=Broker(f"{broker.url}?{options}"))
+    queue.put("é")
+    assert (queue.get(), queue.qsize()) == ("é", 0)
+
+
+def test_sentinels_are_asked_within_a_second_whatever_the_url_says() -> None:
+    address = Address("redis+sentinel://one/m?socket_timeout=60&socket_connect_timeout=60")
+    assert address._sentinels is not None
+    (asked,) = [pool.make_connection() for pool in address._sentinels._sentinels]
+    assert (asked.socket_timeout, asked.socket_connect_timeout) == (1.0, 1.0)
+    assert (address.connection().socket_timeout, address.connection().socket_connect_timeout) == (60.0, 60.0)
+
+
+@pytest.mark.parametrize("name", [*url_options.ALLOWED, *url_options.OF_SENTINELS])
+def test_the_options_that_count_are_documented(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert f"`{name}`" in page
+
+
 # -- passwords
 
 HEAD, TAIL = "S3c", "r3t"  # of every password; neither may be seen, either
@@ -120,7 +211,7 @@ FORMS = (
     # good ones, at least where the password is escaped
     "redis://:{}@H", "redis://{}@H", "redis://u:{}@H/0", "redis://{}:@H", "rediss://:{}@H/0", "redis://:{}@[::1]:1/0",
     "unix://:{}@/tmp/nowhere.sock", "unix://{}@/tmp/nowhere.sock", "unix:///tmp/nowhere.sock?password={}",
-    "redis://H/0?password={}", "redis://H?db=1&password={}&socket_timeout=1", "redis://H/0?username=u&password={}",
+    "redis://H/0?password={}", "redis://H?db=1&password={}&socket_timeout=9", "redis://H/0?username=u&password={}",
     "redis+sentinel://:{}@H,H/m", "redis+sentinel://H/m?sentinel_password={}", "rediss+sentinel://u:{}@H/m/1",
     # schemes
     "redis-sentinel://:{}@H/0", "REDIS://:{}@H", "Rediss://u:{}@H", "UNIX://:{}@/tmp/x", "valkey://:{}@H", "://:{}@H",
