@@ -29,8 +29,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     entry: bytes
     id: str | None  # None: the entry is not a job
     task: str | None
-    attempts: int  # that have failed
-    crashes: int
+    attempts: int  # runs that failed or crashed
+    crashes: int  # of these
     member: bytes = b""  # in `scheduled`
     due: float | None = None  # seconds since 1970, by Redis' clock
     parked: bool = False
@@ -48,12 +48,12 @@ class Search(NamedTuple):
 
 def made(queue: str, state: State, entry: bytes, **facts: Any) -> Found:
     try:
-        message, attempts, crashes = decode(entry)
+        message, failed, crashes = decode(entry)
         job_id, task = message.id, message.task
     except Undecodable:
-        job_id, task, attempts, crashes = None, None, 0, 0
+        job_id, task, failed, crashes = None, None, 0, 0
     return Found(
-        queue=queue, state=state, entry=entry, id=job_id, task=task, attempts=attempts, crashes=crashes, **facts
+        queue=queue, state=state, entry=entry, id=job_id, task=task, attempts=failed + crashes, crashes=crashes, **facts
     )
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 LONGEST = 60  # characters of a name that are shown
 
 
-def plain(text: str, longest: int = LONGEST) -> str:
-    """Foreign text made safe for a terminal: one line, without control characters, not too long.
+def escaped(text: str) -> str:
+    """Foreign text made safe for a terminal: one line, without control characters.
 
     Each such text is put into a rich Text, in which rich reads no markup.
     """
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def plain(text: str, longest: int = LONGEST) -> str:
+    """`escaped`, and not too long."""
+    shown = escaped(text)
     return shown if len(shown) <= longest else shown[: longest - 3] + "..."
 
 
@@ -20,3 +25,11 @@ def span(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds // length:,.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def runs(attempts: int, crashes: int) -> str:
+    """A job's attempts, crashes among them, in words: `3: 2 failed, 1 crashed (the process died)`."""
+    failed = [f"{attempts - crashes:,} failed"] * (attempts > crashes)
+    crashed = [f"{crashes:,} crashed (the process died)"] * (crashes > 0)
+    count = f"{attempts:,}: " if failed and crashed else ""
+    return count + (", ".join(failed + crashed) or "none has failed or crashed")
