@@ -17,14 +17,13 @@ from rq_lite.admin.status import QueueState, WorkerState
 from rq_lite.broker import Broker
 from rq_lite.cli.common import known_queue, open_broker, plural, settings_from, url_option
 from rq_lite.cli.screen import Screen
-from rq_lite.cli.table import Column, console_of, table
+from rq_lite.cli.table import Column, bar, console_of, table
 from rq_lite.cli.text import escaped, plain, span
 
 NO_QUEUE = "no queue yet: the first put makes one, try `rq-lite produce --help` or `rq-lite demo`"
 EVERY = 1.0  # seconds between two looks of --watch
 STALLED = 3.0  # seconds without an answer after which --watch says so
 WIDE = 10_000  # cells where no terminal sets them
-BAR = 10  # cells of a bar
 
 
 def if_some(style: str) -> Callable[[str], str]:
@@ -176,7 +175,7 @@ def queue_table(states: dict[str, QueueState], room: int | None) -> Table:
             f"{state.dead:,}",
             bound(state),
             "" if state.full is None else Text(f"{state.full:.0%}", colour(state.full)),
-            "" if state.full is None else bar(state.full),
+            "" if state.full is None else bar(state.full, colour(state.full)),
             f"{state.done:,}",
             f"{state.failed:,}",
             f"{state.jobs_per_second:,.0f}",
@@ -215,13 +214,8 @@ def bound(state: QueueState) -> str:
 
 
 def colour(full: float) -> str:
+    """Of fullness; over 100 % is possible, because running jobs may put beyond the bound."""
     return "red" if full >= 1 else "yellow" if full >= 0.8 else "green"
-
-
-def bar(full: float) -> Text:
-    """A bar; over 100 % is possible, because running jobs may put beyond the bound."""
-    done = round(BAR * min(1.0, full))
-    return Text("━" * done, colour(full)).append("─" * (BAR - done), "dim")
 
 
 def worker_table(workers: list[WorkerState], names: tuple[str, ...], room: int | None) -> RenderableType:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 GAP = 2  # cells between two columns
 CUT = "…"
+BAR = 10  # cells of a bar
 
 
 def unstyled(_text: str) -> str:
@@ -35,6 +36,11 @@ def console_of(*, stderr: bool = False) -> Console:
     """The console of standard output. On a pipe it writes no codes, whatever FORCE_COLOR says."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, highlight=False, force_terminal=stream.isatty())
+
+
+def bar(share: float, style: str) -> Text:
+    done = round(BAR * min(1.0, share))
+    return Text("━" * done, style).append("─" * (BAR - done), "dim")
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], room: int | None) -> Table:
