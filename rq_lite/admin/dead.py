@@ -32,8 +32,8 @@ class Buried(msgspec.Struct, frozen=True, kw_only=True):
     task: str | None
     error: str
     traceback: str
-    attempts: int
-    crashes: int
+    attempts: int  # runs that failed or crashed
+    crashes: int  # of these
     consumer: str
     seconds: float  # that the last run took
     buried_at: float  # seconds since 1970, by Redis' clock

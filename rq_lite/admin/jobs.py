@@ -44,9 +44,9 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     entry: bytes
     id: str | None  # None: the entry is not a job
     task: str | None
-    attempts: int  # that have failed
-    crashes: int
-    worker_deaths: int = 0  # whole workers that died while it ran
+    attempts: int  # runs that failed, crashed, or ended with their whole worker
+    crashes: int  # of these, crashes
+    worker_deaths: int = 0  # of these, ends of whole workers
     member: bytes = b""  # in `scheduled`
     due: float | None = None  # seconds since 1970, by Redis' clock
     parked: bool = False
@@ -64,13 +64,13 @@ class Search(NamedTuple):
 
 def made(queue: str, state: State, entry: bytes, **facts: Any) -> Found:
     try:
-        message, attempts, crashes, deaths = decode(entry)
+        message, failed, crashes, deaths = decode(entry)
         job_id, task = message.id, message.task
     except Undecodable:
-        job_id, task, attempts, crashes, deaths = None, None, 0, 0, 0
+        job_id, task, failed, crashes, deaths = None, None, 0, 0, 0
     return Found(
-        queue=queue, state=state, entry=entry, id=job_id, task=task, attempts=attempts, crashes=crashes,
-        worker_deaths=deaths, **facts,
+        queue=queue, state=state, entry=entry, id=job_id, task=task, attempts=failed + crashes + deaths,
+        crashes=crashes, worker_deaths=deaths, **facts,
     )  # fmt: skip
 
 

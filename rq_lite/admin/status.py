@@ -1,4 +1,7 @@
-"""Reads the state of queues and workers, for commands and producers; never costs more for a longer queue."""
+"""Reads the state of queues and workers, for commands and producers; never costs more for a longer queue.
+
+A killed process leaves its lease behind until that ends. On its own host it is seen to be gone, and does not count.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from rq_lite.errors import counted
 from rq_lite.model.message import id_in, made_at
 from rq_lite.model.names import NAME
 from rq_lite.model.unreadable import UNREADABLE
+from rq_lite.process.identity import surely_dead
 
 
 class UnknownTask(msgspec.Struct, frozen=True):
@@ -105,12 +109,17 @@ def workers(broker: Broker, part: str = "") -> list[WorkerState]:
     """The living workers whose ids (see rq_lite/process/identity.py) contain `part`, by host and pid."""
     clock, pairs = broker.read(("TIME",), ("ZRANGE", keys.WORKERS, 0, -1, "WITHSCORES"))
     now = ms_of(clock)
-    listed = [name.decode(errors="replace") for name, end in zip(*[iter(pairs)] * 2, strict=True) if real(end) > now]
-    found = [name for name in listed if part in name]
+    found = [name for name in alive(pairs, now) if part in name]
     hashes = broker.read(*(("HGETALL", keys.worker(name)) for name in found)) if found else []
     # The hash of a worker that has left since then is empty.
     living = [worker_state(now / 1000, flat) for flat in hashes if flat]
     return sorted(living, key=lambda worker: (worker.host, worker.pid))
+
+
+def alive(leases: list[bytes], now: int) -> list[str]:
+    """Whose lease holds (names, each with the end of its lease in ms), unless the process is seen to be gone."""
+    held = [name.decode(errors="replace") for name, end in zip(*[iter(leases)] * 2, strict=True) if real(end) > now]
+    return [name for name in held if not surely_dead(name)]
 
 
 def worker_state(now: float, flat: list[bytes]) -> WorkerState:
@@ -155,10 +164,15 @@ def orders(broker: Broker, names: list[str]) -> dict[str, str]:
 
 def signs_of_life(broker: Broker, queue: str) -> tuple[int, float | None]:
     """How many consumers live, and how many seconds ago one last showed a sign of life (None: never)."""
-    key = keys.of(queue)
-    leases = broker.tends.consumers(queue)
-    clock, seen = broker.read(("TIME",), ("HGET", key.meta, "seen"))
-    return sum(left > 0 for left in leases.values()), age(clock, seen)
+    living = consumers(broker, queue)
+    clock, seen = broker.read(("TIME",), ("HGET", keys.of(queue).meta, "seen"))
+    return len(living), age(clock, seen)
+
+
+def consumers(broker: Broker, queue: str) -> list[str]:
+    """The living consumers of a queue."""
+    clock, leases = broker.read(("TIME",), ("ZRANGE", keys.of(queue).consumers, 0, -1, "WITHSCORES"))
+    return alive(leases, ms_of(clock))
 
 
 def is_paused(broker: Broker, queue: str) -> bool:
@@ -282,7 +296,7 @@ def state(
         stale=number("stale"),
         parked=number("parked"),
         unknown_tasks=unknown if number("parked") else [],
-        consumers=sum(float(leases[i + 1]) > now for i in range(0, len(leases), 2)),
+        consumers=len(alive(leases, now)),
         last_seen=age(clock, meta.get("seen")),
         jobs_per_second=real(meta.get("rate", b"0")) if rate_age is not None and rate_age < 15 else 0.0,
         order=meta.get("order", b"fifo").decode(errors="replace"),

@@ -141,6 +141,11 @@ class Core:
         self.open()
         return self.address.url
 
+    def announce(self) -> None:
+        """Say that an embedded Redis is used, and which, unless that was said when it was opened."""
+        if self._attached is not None and not self._attached.first:
+            announce(self._attached.line)
+
     @property
     def shown(self) -> str:
         """The URL for people."""

@@ -10,12 +10,21 @@ import msgspec
 
 from rq_lite.admin.dead import Buried
 from rq_lite.cli.listing import View, as_lines
-from rq_lite.cli.text import plain, span
+from rq_lite.cli.table import Column
+from rq_lite.cli.text import plain, runs, span
+from rq_lite.logs import escaped
 from rq_lite.model.message import Undecodable, decode, split
 from rq_lite.process.identity import parse
 
-HEADINGS = ("id", "queue", "task", "buried", "attempts", "crashes", "error")
-ERROR = 300  # characters of an error in a row
+COLUMNS = (
+    Column("id", 0),
+    Column("queue", 4, least=10, middle=True),
+    Column("task", 2, least=12, middle=True),
+    Column("buried", 3, right=True),
+    Column("runs", 5, right=True),
+    Column("crashed", 6, right=True),
+    Column("error", 1, least=18),
+)
 PAYLOAD = 10_000  # characters of the arguments, of the error, and of a line of a traceback
 
 
@@ -35,23 +44,17 @@ def called(job: Named) -> str:
     return str(job.id) if usual else f"tag:{job.tag}"
 
 
-def columns(job: Buried, now: float) -> list[str]:
-    """A row in the order of HEADINGS; `now` is Redis' time in s since 1970."""
+def row(job: Buried, now: float) -> list[str]:
+    """A row in the order of COLUMNS; `now` is Redis' time in s since 1970."""
     return [
         called(job),
-        plain(job.queue),
-        plain(job.task or "?"),
+        escaped(job.queue),
+        escaped(job.task or "?"),
         f"{span(max(0.0, now - job.buried_at))} ago",
         str(job.attempts),
         str(job.crashes),
-        plain(job.error, ERROR),
+        escaped(job.error),
     ]
-
-
-def lines(row: list[str], width: int) -> str:
-    """A row as two lines, for a narrow terminal."""
-    *names, ago, attempts, crashes, error = row
-    return f"{' '.join(names)}, {ago}, attempts {attempts}, crashes {crashes}\n  {plain(error, width - 2)}"
 
 
 def facts(job: Buried) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def facts(job: Buried) -> dict[str, Any]:
     return known
 
 
-VIEW = View(HEADINGS, columns, lines, facts)
+VIEW = View(COLUMNS, row, facts)
 
 
 def page(job: Buried, now: float) -> str:
@@ -73,8 +76,7 @@ def page(job: Buried, now: float) -> str:
         ("queue", plain(job.queue)),
         ("task", plain(job.task, PAYLOAD) if job.task is not None else "unknown"),
         ("error", plain(job.error, PAYLOAD)),
-        ("attempts", f"{job.attempts:,}"),
-        ("crashes", f"{job.crashes:,}"),
+        ("runs", runs(job.attempts, job.crashes)),
         ("buried", f"{when:%Y-%m-%d %H:%M:%S} UTC, {span(max(0.0, now - job.buried_at))} ago"),
         ("ran for", ran_for(job.seconds)),
         ("ran on", "unknown" if who is None else f"{who.host}, pid {who.pid}"),

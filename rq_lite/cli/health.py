@@ -11,7 +11,7 @@ from rq_lite.cli.common import open_broker, settings_from, url_option
 from rq_lite.cli.text import plain
 from rq_lite.embedded import server
 from rq_lite.errors import BrokerError, RqLiteError, counted
-from rq_lite.process.identity import machine, parse, surely_dead
+from rq_lite.process.identity import machine, parse
 from rq_lite.settings import Settings
 
 PATIENCE = 2.0  # seconds; a healthcheck is repeated anyway
@@ -60,12 +60,7 @@ def living(settings: Settings, *, anywhere: bool) -> tuple[int, str]:
 
 def consumers(broker: Broker, host: str | None) -> set[str]:
     """The live consumers of one machine (see `identity.machine`) or, with None, of all machines."""
-    found = {
-        consumer
-        for queue in status.queues(broker)
-        for consumer, left in broker.tends.consumers(queue).items()
-        if left > 0 and not surely_dead(consumer)  # a killed consumer leaves its lease behind
-    }
+    found = {consumer for queue in status.queues(broker) for consumer in status.consumers(broker, queue)}
     if host is None:
         return found
     return {consumer for consumer in found if (who := parse(consumer)) is not None and who.machine == host}

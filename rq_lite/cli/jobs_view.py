@@ -12,42 +12,45 @@ from rq_lite.cli import dead_view
 from rq_lite.cli.dead_view import PAYLOAD, called, payload, shortened, text_of
 from rq_lite.cli.listing import View, as_lines
 from rq_lite.cli.status import amount
-from rq_lite.cli.text import plain, span
+from rq_lite.cli.table import Column
+from rq_lite.cli.text import plain, runs, span
+from rq_lite.logs import escaped
 from rq_lite.model.message import made_at
 from rq_lite.model.states import State
 from rq_lite.model.unreadable import UNREADABLE
 from rq_lite.process.identity import parse
 
-HEADINGS = ("id", "queue", "task", "state", "age", "attempts", "crashes", "about")
-NOTE = 300  # characters of the column "about"
+COLUMNS = (
+    Column("id", 0),
+    Column("queue", 4, least=10, middle=True),
+    Column("task", 2, least=12, middle=True),
+    Column("state", 1, style=lambda state: "red" if state == State.DEAD.value else ""),
+    Column("age", 5, right=True),
+    Column("runs", 6, right=True),
+    Column("crashed", 7, right=True),
+    Column("about", 3, least=16),
+)
+NOTE = 300  # characters of what a page says about a job's state
 
 
-def columns(job: Found, now: float) -> list[str]:
-    """A row in the order of HEADINGS; `now` is Redis' time in s since 1970."""
+def row(job: Found, now: float) -> list[str]:
+    """A row in the order of COLUMNS; `now` is Redis' time in s since 1970."""
     born = None if job.id is None else made_at(job.id)
     return [
         name(job),
-        plain(job.queue),
-        "(item)" if job.task == "" else plain(job.task or "?"),
+        escaped(job.queue),
+        "(item)" if job.task == "" else escaped(job.task or "?"),
         state(job),
         "" if born is None else span(max(0.0, now - born)),
         str(job.attempts),
         str(job.crashes),
-        plain(about(job, now), NOTE),
+        escaped(about(job, now)),
     ]
 
 
 def name(job: Found) -> str:
     """The name to type for a job."""
-    return called(job) if job.buried is not None else plain(job.id or "?", 200)
-
-
-def lines(row: list[str], width: int) -> str:
-    """A row as one or two lines, for a narrow terminal."""
-    job_id, queue, task, where, age, attempts, crashes, told = row
-    old = f", {age} old" if age else ""
-    text = f"{job_id} {queue} {task} {where}{old}, attempts {attempts}, crashes {crashes}"
-    return f"{text}\n  {plain(told, width - 2)}" if told else text
+    return called(job) if job.buried is not None else escaped(job.id or "?")
 
 
 def state(job: Found) -> str:
@@ -78,7 +81,7 @@ def facts(job: Found) -> dict[str, Any]:
     return known if buried is None else {**known, "error": buried.error, "buried_at": buried.buried_at}
 
 
-VIEW = View(HEADINGS, columns, lines, facts)
+VIEW = View(COLUMNS, row, facts)
 
 
 def page(job: Found, now: float, told: list[tuple[str, str]]) -> str:
@@ -92,8 +95,7 @@ def page(job: Found, now: float, told: list[tuple[str, str]]) -> str:
         ("queue", plain(job.queue)),
         ("task", "unknown" if job.task is None else plain(job.task, PAYLOAD)),
         ("state", ", ".join(filter(None, (state(job), plain(about(job, now), NOTE))))),
-        ("attempts", f"{job.attempts:,}" + (" have failed" if job.attempts else "")),
-        ("crashes", f"{job.crashes:,}"),
+        ("runs", runs(job.attempts, job.crashes)),
     ]
     if job.worker_deaths:
         known.append(("workers", f"{job.worker_deaths:,} died while it ran"))

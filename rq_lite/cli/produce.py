@@ -173,7 +173,10 @@ def ready_task(given: Given, settings: Settings) -> Task[Any, Any]:
     """The task; its queue is declared in Redis and has the bound of the options."""
     defaults.use(settings)
     task = find_task(settings.task or "")
-    defaults.use(settings, open_broker(settings, quiet=given.quiet))
+    broker = open_broker(settings, quiet=given.quiet)
+    if not given.quiet:
+        broker.core.announce()
+    defaults.use(settings, broker)
     task.queue.declare()
     if given.maxsize is not None:
         operate.configure(task.queue.broker, task.queue.name, maxsize=given.maxsize)

@@ -8,17 +8,27 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
-from rich.console import Console
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
+from rq_lite.cli.table import BAR, bar, console_of, shortened
 from rq_lite.client.put import Progress
 from rq_lite.feeds.sources import Source
 
 EVERY = 5.0  # seconds between two plain lines
+NAME = 20  # cells that a queue's name has at most, if the line is too long
+
+
+class Part(NamedTuple):
+    """A figure. If a terminal has not room for all, the one with the highest rank is left out first."""
+
+    rank: int
+    text: str
+
+
+BAR_RANK = 5
 
 
 class Meter:
@@ -49,53 +59,65 @@ class Meter:
         then, put = self._window[0]
         return (self.progress.put - put) / (now - then) if now > then else 0.0
 
-    def fill(self) -> float | None:
-        return self.progress.size / self.progress.maxsize if self.progress.maxsize else None
+    def share(self) -> float | None:
+        """How much of the source has been put, of 1; None if its size is not known."""
+        if self._source is None or not self._source.size:
+            return None
+        return min(1.0, self._done() / self._source.size)
 
-    def queue_parts(self) -> list[str]:
+    def _done(self) -> int:
+        return max(self._skip, self.progress.offset)
+
+    def left(self, rate: float) -> list[Part]:
+        """How much of the source is put and, if jobs are being put, how long the rest takes at the pace so far."""
+        share = self.share()
+        if share is None or self._source is None or self._source.size is None:
+            return []
+        part, fed = Part(0, f"{100 * share:.0f} %"), self._done() - self._skip
+        if rate == 0 or fed == 0:
+            return [part]
+        rest = max(0, self._source.size - self._done())
+        return [part, Part(2, f"{duration((self._clock() - self._began) * rest / fed)} left")]
+
+    def fullness(self) -> list[Part]:
         """How full the queue is; empty before Redis' first answer."""
         size, maxsize = self.progress.size, self.progress.maxsize
         if not size and not maxsize:
             return []
-        return [f"queue {size:,}/{maxsize:,}" if maxsize else f"queue {size:,} (unbounded)"]
+        return [Part(3, f"queue {size:,}/{maxsize:,}" if maxsize else f"queue {size:,} (unbounded)")]
 
-    def left(self, rate: float) -> list[str]:
-        """How much of the source is left and, if jobs are being put, how long that takes at the average pace so far."""
-        if self._source is None or not self._source.size:
-            return []
-        total, done = self._source.size, max(self._skip, self.progress.offset)
-        rest, fed = max(0, total - done), done - self._skip
-        part = f"{100 * rest / total:.0f} % left"
-        if rate == 0 or fed == 0:
-            return [part]
-        return [f"{part}, {duration((self._clock() - self._began) * rest / fed)}"]
-
-    def parts(self) -> list[str]:
+    def parts(self) -> list[Part]:
         progress, rate = self.progress, self.rate()
-        parts = [
-            f"{progress.put:,} put",
-            f"{rate:,.0f}/s" if rate >= 1 or not rate else f"{rate:.1g}/s",
-            *self.queue_parts(),
-            f"waited {progress.waited:.1f} s",
+        return [
             *self.left(rate),
+            Part(4, f"{progress.put:,} put"),
+            Part(6, f"{rate:,.0f}/s" if rate >= 1 or not rate else f"{rate:.1g}/s"),
+            *self.fullness(),
+            Part(7, f"waited {progress.waited:.1f} s"),
+            *[Part(1, "waiting for room")] * progress.waiting,
         ]
-        if progress.waiting:
-            parts.append("waiting for room")
-        return parts
 
     def line(self) -> str:
-        return f"{self.queue}: " + ", ".join(self.parts())
+        return f"{self.queue}: " + ", ".join(part.text for part in self.parts())
 
-    def view(self) -> Table:
-        """One line with a bar that shows how full the queue is."""
-        grid = Table.grid(padding=(0, 1))
-        fill = self.fill()
-        color = "yellow" if self.progress.waiting else "green"
-        bar = ProgressBar(
-            total=1.0, completed=min(1.0, fill or 0.0), width=20, complete_style=color, finished_style=color
-        )
-        grid.add_row(Text(self.queue, style="bold"), bar, Text(" · ".join(self.parts())))
-        return grid
+    def view(self, room: int) -> Text:
+        """One line: how much of the source is put, as a bar if its size is known, and the figures that fit."""
+        parts, share = self.parts(), self.share()
+        if share is not None:
+            parts.insert(0, Part(BAR_RANK, " " * BAR))
+        name = Text(self.queue, "bold")
+        while name.cell_len + sum(len(part.text) + 3 for part in parts) > room:
+            if name.cell_len > NAME:
+                name = shortened(name, NAME, middle=True)
+            elif len(parts) > 1:
+                parts.remove(max(parts))
+            else:
+                break
+        line = Text.assemble(name, " ")
+        if share is not None and parts[0].rank == BAR_RANK:
+            line.append(bar(share, "yellow" if self.progress.waiting else "green")).append(" ")
+            del parts[0]
+        return line.append(" · ".join(part.text for part in parts))
 
 
 @contextmanager
@@ -105,9 +127,11 @@ def shown(queue: str, progress: Progress, source: Source | None, *, quiet: bool)
         yield
         return
     meter = Meter(queue, progress, source)
-    console = Console(stderr=True)
-    if console.is_terminal:
-        live = Live(get_renderable=meter.view, console=console, refresh_per_second=8, transient=True)
+    console = console_of(stderr=True)
+    if console.is_terminal and not console.is_dumb_terminal:
+        live = Live(
+            get_renderable=lambda: meter.view(console.width - 1), console=console, refresh_per_second=8, transient=True
+        )
         with live, logged_above():
             yield
         return

@@ -10,28 +10,35 @@ from typing import Any, TypeVar
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from rq_lite.admin import status
 from rq_lite.broker import Broker
 from rq_lite.broker.scheduling import Planned
 from rq_lite.cli.common import duration, known_queue, open_broker, settings_from, url_option
-from rq_lite.cli.text import json_line
+from rq_lite.cli.listing import View, put_out
+from rq_lite.cli.table import Column
 from rq_lite.client import schedules
 from rq_lite.client.app import find_task
 from rq_lite.client.defaults import defaults
 from rq_lite.client.queue import Queue
 from rq_lite.errors import PutRefused, UsageError
-from rq_lite.logs import one_line
+from rq_lite.logs import escaped, one_line
 from rq_lite.model.arguments import json_trouble
 from rq_lite.model.message import as_is, new_id
 from rq_lite.model.policy import Options
 from rq_lite.model.schedule import MISSED, Recurrence, Schedule, checked_name, defined, from_json, recurring, zone
 
 F = TypeVar("F", bound=Callable[..., Any])
-HEADINGS = ("name", "when", "task", "queue", "missed", "from", "last", "next")
+COLUMNS = (
+    Column("name", 0, least=14, middle=True),
+    Column("when", 2, least=15),
+    Column("task", 3, least=16, middle=True),
+    Column("queue", 4, least=10, middle=True),
+    Column("missed", 6),
+    Column("from", 7),
+    Column("last", 5),
+    Column("next", 1),
+)
 
 
 @click.group()
@@ -69,32 +76,16 @@ def list_schedules(as_json: bool, url: str | None) -> None:
             (planned, from_json(planned.name, planned.definition, broker.core.opened))
             for planned in broker.plans.all_planned()
         ]
-    if as_json:
-        for planned, schedule in known:
-            click.echo(json_line(facts(planned, schedule)))
-        return
-    if not known:
+    if not put_out(known, VIEW, 0.0, as_json=as_json) and not as_json:
         click.echo("no schedules", err=True)
-        return
-    rows = [columns(planned, schedule) for planned, schedule in known]
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        for row in rows:
-            click.echo("\t".join(row))
-        return
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in HEADINGS:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console.print(table)
 
 
-def columns(planned: Planned, schedule: Schedule | None) -> list[str]:
+def row(pair: tuple[Planned, Schedule | None], _now: float) -> list[str]:
+    planned, schedule = pair
     if schedule is None:
-        return [one_line(planned.name), f"({trouble(planned)})", *"-" * (len(HEADINGS) - 2)]
+        return [escaped(planned.name), f"({trouble(planned)})", *"-" * (len(COLUMNS) - 2)]
     texts = (planned.name, schedule.shown, schedule.task, schedule.queue, schedule.missed, schedule.origin)
-    return [*map(one_line, texts), shown(planned.last, schedule), shown(planned.slot, schedule)]
+    return [*map(escaped, texts), shown(planned.last, schedule), shown(planned.slot, schedule)]
 
 
 def unsigned(planned: Planned) -> bool:
@@ -115,8 +106,9 @@ def moment(slot: int, schedule: Schedule) -> datetime:
     return datetime.fromtimestamp(slot / 1000, zone(schedule.tz))
 
 
-def facts(planned: Planned, schedule: Schedule | None) -> dict[str, Any]:
+def facts(pair: tuple[Planned, Schedule | None]) -> dict[str, Any]:
     """For JSON; times are ISO 8601 in the schedule's zone."""
+    planned, schedule = pair
     if schedule is None:
         signed = {"signed": False} if unsigned(planned) else {}
         return {"name": planned.name, "definition": planned.definition.decode(errors="replace"), **signed}
@@ -129,6 +121,9 @@ def facts(planned: Planned, schedule: Schedule | None) -> dict[str, Any]:
         "last": None if planned.last is None else moment(planned.last, schedule).isoformat(),
         "next": moment(planned.slot, schedule).isoformat(),
     }
+
+
+VIEW = View(COLUMNS, row, facts)
 
 
 # -- changing

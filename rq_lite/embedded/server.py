@@ -32,7 +32,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from rq_lite.embedded.program import find_server, wheel_server
+from rq_lite.embedded.program import ANOTHER, find_server, wheel_server
 from rq_lite.errors import BrokerUnavailable, BrokerUnsuitable, UsageError
 from rq_lite.settings import Settings
 
@@ -48,7 +48,7 @@ LONGEST_LOG = 1_000_000  # bytes; a longer log is emptied before the next start
 MANIFEST = (7, 0)  # since then the append-only file is a folder, which older servers do not see
 OWN_FORMAT = (9, 0)  # since then Valkey writes a format of its own, which no Redis reads
 
-WAY_OUT = "set RQ_LITE_URL to a Redis of your own, or RQ_LITE_HOME to another data folder"
+WAY_OUT = f"{ANOTHER}, or RQ_LITE_HOME to another data folder"
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -84,13 +84,19 @@ class Attached:
     A forked child shares the claim: it ends when both have closed it or ended.
     """
 
-    def __init__(self, settings: Settings, place: Place, claim: int, facts: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, place: Place, claim: int, facts: Mapping[str, str], *, first: bool) -> None:
         self.settings = settings
+        self.first = first  # the data folder had no data
         self.place = place
         self.claim: int | None = claim
         self.product, self.version = product_of(facts)
         self.url = "unix://" + quote(str(place.socket))
         self.folder = place.folder
+
+    @property
+    def line(self) -> str:
+        """What is used, and how to use another, for people."""
+        return f"embedded {self.product} {self.version}, data in {self.folder}; set RQ_LITE_URL to use another"
 
     def revive(self, *, timeout: float = PATIENCE, started: Callable[[], None] | None = None) -> None:
         """Start the server again if it has gone (the address stays the same). Raises BrokerUnavailable.
@@ -126,7 +132,7 @@ def announce(line: str) -> None:
 
 
 def attach(settings: Settings, *, say: Callable[[str], None] | None = announce, timeout: float = PATIENCE) -> Attached:
-    """Use the embedded Redis of these settings, started if need be.
+    """Use the embedded Redis of these settings, started if need be. Its first use of a data folder is told with `say`.
 
     `timeout` is how many seconds may go by without a sign of life; loading a large data set is one.
     Raises BrokerUnavailable, BrokerUnsuitable (data of a newer Redis) or UsageError (home, redis_server).
@@ -134,14 +140,14 @@ def attach(settings: Settings, *, say: Callable[[str], None] | None = announce, 
     place = place_of(settings)
     prepare(place.folder, owners={0, os.getuid()} if os.getuid() else None)
     claim = claim_use(place, timeout)
+    first = not data_size(place.folder)
     try:
-        attached = Attached(settings, place, claim, ensure_running(settings, place, timeout))
+        attached = Attached(settings, place, claim, ensure_running(settings, place, timeout), first=first)
     except BaseException:
         os.close(claim)
         raise
-    if say is not None:
-        name = f"{attached.product} {attached.version}"
-        say(f"embedded {name}, data in {place.folder}; set RQ_LITE_URL to use another")
+    if first and say is not None:
+        say(attached.line)
     return attached
 
 

@@ -1,4 +1,4 @@
-"""The id of a consumer: it is never used again, and its own host can tell by it that the process is gone."""
+"""The id of a consumer or worker: it is never used again, and its own host can tell by it that the process is gone."""
 
 from __future__ import annotations
 

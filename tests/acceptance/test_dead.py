@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_what_a_worker_gave_up_is_seen_and_runs_again(lab: Lab) -> None:
     assert line.split("\t")[4:] == ["2", "0", "ValueError: cannot do one"]
     shown = dead(lab, "show", job_id)
     facts = dict(line.split(maxsplit=1) for line in shown.partition("traceback")[0].splitlines())
-    assert (facts["id"], facts["error"], facts["attempts"]) == (job_id, "ValueError: cannot do one", "2")
+    assert (facts["id"], facts["error"], facts["runs"].strip()) == (job_id, "ValueError: cannot do one", "2 failed")
     assert (facts["arguments"], facts["retries"]) == ('["one"]', "1")
     assert f"ran on     {os.uname().nodename}, pid {lab.runs('begun')[-1].pid}\n" in shown
     assert 'raise ValueError(f"cannot do {what}")\n' in shown.partition("traceback\n")[2]
@@ -174,14 +175,20 @@ def test_an_age_that_is_none(text: str) -> None:
         duration(CONTEXT, OLDER, text)
 
 
-def test_a_terminal_gets_a_table_and_a_narrow_one_uncut_ids(lab: Lab) -> None:
-    bury(lab, "0123456789a-0123456789abcdef", error="ValueError: " + "no " * 99)
-    for columns in (200, 60):
-        with terminal(lab.commands, "dead", "list", columns=columns) as shown:
-            assert shown.end() == 0
-            assert "0123456789a-0123456789abcdef" in shown.seen
-            assert "ValueError: no no" in shown.seen
-            assert ("────" in shown.seen) == (columns == 200)
+@pytest.mark.parametrize("columns", [200, 80, 40])
+def test_a_terminal_gets_a_table_and_a_pipe_lines_in_full(lab: Lab, columns: int) -> None:
+    job_id, task, error = "0123456789a-0123456789abcdef", "shop.mails:" + "x" * 90, "ValueError: " + "no " * 120
+    bury(lab, job_id, error=error.strip(), task=task, attempts=3, crashes=1)
+    with terminal(lab.commands, "dead", "list", columns=columns) as shown:
+        assert shown.end() == 0
+    heading, rule, row = re.sub(r"\x1b\[[0-9;]*m", "", shown.seen).splitlines()
+    assert all(len(line) <= columns for line in (heading, rule, row))
+    assert set(rule) == {"─"}
+    assert row.startswith(job_id + "  ")
+    assert row.rstrip().endswith("…")
+    assert ("crashed" in heading, "task" in heading) == (columns == 200, columns > 40)
+    assert dead(lab, "list").rstrip("\n").split("\t")[2:] == [task, "24 h ago", "3", "1", error.strip()]
+    assert "runs       3: 2 failed, 1 crashed (the process died)\n" in dead(lab, "show", job_id)
 
 
 # -- what is in them

@@ -118,6 +118,15 @@ def test_without_a_terminal_it_says_plain_lines_and_the_summary(demo: Demo) -> N
     assert out.endswith(command_line.NEXT.partition("{first}")[2] + "\n")
 
 
+def test_the_way_out_without_a_server_is_its_own_option(demo: Demo) -> None:
+    demo.environ["RQ_LITE_REDIS_SERVER"] = str(demo.temporary / "none")
+    code, out, err = demo.run(*SMALL, "--json")
+    assert (code, out) == (2, "")
+    assert err.endswith(", or give the demo one of your own: --url URL (not RQ_LITE_URL)\n")
+    assert "set RQ_LITE_URL" not in err
+    assert demo.leftovers() == []
+
+
 @pytest.mark.parametrize(
     ("number", "group", "code"),
     [(signal.SIGINT, False, 130), (signal.SIGINT, True, 130), (signal.SIGTERM, False, 143)],

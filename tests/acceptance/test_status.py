@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
@@ -32,6 +33,8 @@ from rq_lite.client.task import Task
 from rq_lite.process.identity import mine, start_of
 from tests.conftest import Commands, until
 
+# What a terminal understands: another screen, and back; the cursor to its top, and visible again.
+ENTER, LEAVE, HOME, SHOW_CURSOR = "\x1b[?1049h", "\x1b[?1049l", "\x1b[H", "\x1b[?25h"
 OTHER_HOST = "elsewhere.0123456789ab:1:1:0123456789abcdef"
 
 APP = """
@@ -87,6 +90,9 @@ class Terminal:
 
     def wait_for(self, text: str) -> None:
         until(lambda: text in self.seen, f"{text!r} on the terminal")
+
+    def resize(self, columns: int, lines: int) -> None:
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def type(self, text: str) -> None:
         os.write(self._ours, text.encode())
@@ -196,19 +202,65 @@ def test_names_of_others_cannot_write_on_the_terminal(commands: Commands, broker
     assert sorted(tasks) == [evil, "\ufffd"]
 
 
-def test_a_narrow_terminal_cuts_no_number(broker: Broker, task: Task[[int], int]) -> None:
+def drawn(seen: status.Look, room: int | None, **options: Any) -> str:
+    console = Console(width=room or 500, file=io.StringIO(), **options)
+    console.print(status.view(seen, room))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.fixture
+def seen(broker: Broker, task: Task[[int], int]) -> status.Look:
+    """One queue with large numbers, and a worker."""
     task.put_many(range(3))
-    state = msgspec.structs.replace(inspection.states(broker, ["q"])["q"], done=1_234_567_890, parked=2)
-    narrow = Console(width=60, file=io.StringIO())
-    narrow.print(status.view(status.Look({"q": state}, []), narrow))
-    assert isinstance(narrow.file, io.StringIO)
-    words = narrow.file.getvalue().split()
-    assert "1,234,567,890" in words
-    assert "parked)," in words
-    wide = Console(width=160, file=io.StringIO())
-    wide.print(status.view(status.Look({"q": state}, []), wide))
-    assert isinstance(wide.file, io.StringIO)
-    assert "jobs/s" in wide.file.getvalue().splitlines()[1]
+    state = msgspec.structs.replace(
+        inspection.states(broker, ["q"])["q"], done=1_234_567_890, parked=2, dead=7, failed=9, oldest_waiting=42.0
+    )
+    worker = inspection.worker_state(100.0, [b"host", b"box", b"pid", b"77", b"queues", b"q", b"since", b"58"])
+    return status.Look({"q": state}, [worker])
+
+
+@pytest.mark.parametrize(
+    ("room", "headings"),
+    [
+        (None, "queue pending scheduled parked in flight dead bound full done failed jobs/s consumers oldest"),
+        (80, "queue pending scheduled parked in flight dead full failed jobs/s"),
+        (36, "queue pending in flight dead"),
+    ],
+)
+def test_a_narrow_terminal_gets_a_table_of_fewer_columns(seen: status.Look, room: int | None, headings: str) -> None:
+    heading, rule, row, *_ = drawn(seen, room).splitlines()
+    assert heading.split() == headings.split()
+    assert set(rule.strip()) == {"─"}
+    assert len(rule) <= (room or 500)
+    assert ("1,234,567,890" in row.split()) == ("done" in headings)
+    assert row.split()[:2] == ["q", "3"]
+
+
+def test_parked_jobs_have_a_column_if_there_are_any(seen: status.Look) -> None:
+    state = msgspec.structs.replace(seen.queues["q"], parked=0)
+    assert "parked" not in drawn(status.Look({"q": state}, []), None)
+
+
+def test_dead_and_failed_are_red_unless_there_are_none_or_no_color_is_wanted(
+    seen: status.Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"force_terminal": True, "color_system": "standard"}
+    red = "\x1b[31m"
+    assert re.findall(r"\x1b\[31m *(\S+)\x1b", drawn(seen, 200, **options)) == ["7", "9"]
+    healthy = status.Look({"q": msgspec.structs.replace(seen.queues["q"], dead=0, failed=0, parked=0)}, [])
+    assert red not in drawn(healthy, 200, **options)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert red not in drawn(seen, 200, **options)
+
+
+def test_ages_go_on_between_two_looks(seen: status.Look) -> None:
+    progress = [inspection.Underway("id", "t", 1, 2, "", 5.0)]
+    look = seen._replace(queues={"q": msgspec.structs.replace(seen.queues["q"], progress=progress)})
+    shown = drawn(status.aged(look, 2.0), 200)
+    assert ("44 s" in shown, "(7 s ago)" in shown) == (True, True)
+    assert "has not answered" not in shown
+    assert "! redis has not answered for 9 s" in drawn(status.aged(look, 9.0), 200)
 
 
 def test_watch_on_a_pipe_is_a_line_a_second_until_ctrl_c(commands: Commands, task: Task[[int], int]) -> None:
@@ -222,16 +274,51 @@ def test_watch_on_a_pipe_is_a_line_a_second_until_ctrl_c(commands: Commands, tas
     assert (process.returncode, err) == (0, "")
 
 
-def test_watch_on_a_terminal_goes_on_in_place_until_ctrl_c(commands: Commands, task: Task[[int], int]) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_watch_fills_another_screen_and_gives_the_old_one_back(
+    commands: Commands, task: Task[[int], int], number: signal.Signals, code: int
+) -> None:
     with terminal(commands, "status", "--watch") as shown:
         shown.wait_for("jobs/s")
         task.put_many(range(7))
         shown.wait_for("70%")
-        shown.process.send_signal(signal.SIGINT)  # the terminal is not the one that controls it
-        assert shown.end() == 0
-        assert "\x1b[1A" in shown.seen  # up again, instead of one table below the other
-        assert shown.seen.rstrip().endswith("\x1b[?25h")  # and the cursor is back
+        shown.process.send_signal(number)  # the terminal is not the one that controls it
+        assert shown.end() == code
+        assert shown.seen.startswith(ENTER)
+        assert shown.seen.rstrip().endswith(SHOW_CURSOR + LEAVE)
+        assert (shown.seen.count(ENTER), shown.seen.count(LEAVE)) == (1, 1)
         assert "Traceback" not in shown.seen
+
+
+def test_watch_fills_a_terminal_of_another_size_from_its_top(commands: Commands, task: Task[[int], int]) -> None:
+    task.put_many(range(3))
+    with terminal(commands, "status", "--watch", columns=150) as shown:
+        shown.wait_for("consumers")
+        shown.resize(40, 6)
+        until(lambda: len(picture(shown.seen)) == 6, "the view has as many lines as the terminal")
+        assert picture(shown.seen)[0].split() == ["queue", "pending", "in", "flight", "dead", "full"]
+        assert all(len(line) <= 40 for line in picture(shown.seen))
+        assert "more lines" in picture(shown.seen)[-1]
+        shown.process.send_signal(signal.SIGINT)
+        assert shown.end() == 0
+
+
+def test_watch_that_is_stopped_gives_the_old_screen_back_meanwhile(commands: Commands, queue: Queue) -> None:
+    with terminal(commands, "status", "--watch") as shown:
+        shown.wait_for("jobs/s")
+        shown.process.send_signal(signal.SIGTSTP)
+        shown.wait_for(LEAVE)
+        shown.process.send_signal(signal.SIGCONT)
+        until(lambda: shown.seen.count(ENTER) == 2, "it goes on")
+        shown.process.send_signal(signal.SIGINT)
+        assert shown.end() == 0
+    assert queue.name == "q"
+
+
+def picture(seen: str) -> list[str]:
+    """The lines of the last whole view, without codes."""
+    *_, last, _ = seen.split(HOME)
+    return [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip("\r") for line in last.split("\n")]
 
 
 def test_watch_with_json_is_an_object_a_line(commands: Commands, queue: Queue) -> None:
@@ -380,13 +467,28 @@ def test_a_lease_that_ended_is_no_health(commands: Commands, broker: Broker, que
     assert commands.run("health", "--any").returncode == 1
 
 
-def test_who_was_killed_is_no_health_though_the_lease_goes_on(commands: Commands, broker: Broker, queue: Queue) -> None:
+def test_what_was_killed_here_counts_as_dead_though_its_lease_goes_on(
+    commands: Commands, broker: Broker, queue: Queue
+) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     alive = str(mine()._replace(pid=child.pid, start=start_of(child.pid) or ""))
     broker.takes.register("q", alive)
+    # It knows of a trouble that would make its host unhealthy.
+    facts: dict[str, str | int] = {"host": "here", "pid": child.pid, "queues": "q", "idle": 1, "trouble": "it idles"}
+    broker.tends.announce(alive, {**facts, "idle": 0}, 60)
     assert commands.run("health").returncode == 0
+    assert inspection.signs_of_life(broker, "q")[0] == state_of(commands)["consumers"] == 1
+    broker.tends.announce(alive, facts, 60)
     child.communicate()
-    assert commands.run("health", "--any").returncode == 1
+    assert commands.run("health", "--any").stderr == "rq-lite: no consumer on any host serves a queue\n"
+    assert inspection.workers(broker) == []
+    assert inspection.signs_of_life(broker, "q")[0] == state_of(commands)["consumers"] == 0
+    successor = str(mine())
+    broker.takes.register("q", successor)
+    broker.tends.announce(successor, {**facts, "pid": os.getpid(), "idle": 0, "trouble": ""}, 60)
+    assert [worker.pid for worker in inspection.workers(broker)] == [str(os.getpid())]
+    assert commands.run("health").stdout == "1 consumer on this host\n"
+    broker.tends.unannounce(alive)
     broker.tends.reclaim("q", alive, certain=True)
 
 

@@ -9,7 +9,7 @@ import pytest
 from rq_lite.admin import jobs
 from rq_lite.broker import Broker, Link
 from rq_lite.model.states import State
-from tests.steps import put, take
+from tests.steps import entry, put, take
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +38,9 @@ def test_a_job_that_is_taken_while_one_looks_for_it_is_found(
 def test_a_job_that_never_was_is_not_found(broker: Broker) -> None:
     put(broker, 1)
     assert jobs.find(broker, "q", "00000002") == (None, 0)
+
+
+def test_crashes_are_among_the_attempts_wherever_a_job_is(broker: Broker) -> None:
+    broker.puts.put("q", [b"2.1" + entry(1)])
+    (waiting,) = jobs.page(broker, "q", State.PENDING, 0, 1)
+    assert (waiting.attempts, waiting.crashes) == (3, 1)

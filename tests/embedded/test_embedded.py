@@ -160,17 +160,31 @@ def test_server_keeps_data_and_others_out(home: Path, program: str) -> None:
         assert all(file.stat().st_mode & 0o077 == 0 for file in home.iterdir())
 
 
-def test_one_line_says_what_is_used(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    with embedded.attach(settings):
+def test_one_line_says_what_is_used_when_there_are_no_data_yet(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with embedded.attach(settings) as attached:
         out, err = capsys.readouterr()
     assert out == ""
-    assert err.count("\n") == 1
+    assert err == f"rq-lite: {attached.line}\n"
     assert f"data in {settings.home}; set RQ_LITE_URL to use another" in err
-    lines: list[str] = []
-    with embedded.attach(settings, say=lines.append):
-        assert len(lines) == 1
+    with embedded.attach(settings) as again:  # started again, on the same data
+        assert (again.line, capsys.readouterr()) == (attached.line, ("", ""))
+
+
+def test_what_must_not_speak_does_not(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     with embedded.attach(settings, say=None):
         assert capsys.readouterr() == ("", "")
+
+
+def test_what_puts_or_takes_jobs_can_say_it_each_time_but_once(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        broker = Broker(settings=settings).open()
+        broker.core.announce()
+        assert capsys.readouterr().err.count("set RQ_LITE_URL to use another") == 1
+        broker.close()
 
 
 def test_the_last_one_to_leave_stops_it(home: Path, settings: Settings, start: Start) -> None:
