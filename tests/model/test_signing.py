@@ -177,6 +177,6 @@ def test_it_comes_from_the_environment_or_an_argument_and_from_no_file(tmp_path:
 
 
 def test_one_of_the_wrong_kind_is_not_shown() -> None:
-    with pytest.raises(UsageError, match=r"secret = '\*\*\*': Expected `str") as caught:
+    with pytest.raises(UsageError, match=r"secret must be text, not '\*\*\*'") as caught:
         load_settings({"secret": 1234567890123456}, environ={})
     assert "1234567890123456" not in str(caught.value)
