@@ -207,8 +207,8 @@ class Outcomes:
     def poisoned(self, attempt: Attempt) -> tuple[Finished, str]:
         """Too many consumers or workers died while it ran: its outcome, and a line for the log."""
         message, begun = attempt.message, attempt.number - 1
-        count, died = max((attempt.crashes, "consumers"), (attempt.deaths, "workers"))
-        failure = Failure(f"poison: {count} {died} died while it ran")
+        count, died = max((attempt.crashes, "consumer"), (attempt.deaths, "worker"))
+        failure = Failure(f"poison: {count} {died}{'' if count == 1 else 's'} died while it ran")
         report = Report(message.id, message.task, failure.error, "", begun, attempt.crashes, self._consumer)
         self.tell("on_bury", attempt._replace(attempts=attempt.attempts - 1), failure)  # the event of its last run
         outcome = self._buried(attempt, begun, failure, report.buried())
