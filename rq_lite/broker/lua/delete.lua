@@ -15,8 +15,6 @@ local found = {
 for _, count in ipairs(found) do
   if count > 0 then return {OK, 0, unpack(found)} end
 end
-redis.call(
-  'UNLINK', pending, scheduled, meta, consumers, suspects, dead, index, bell, room, drained, alarm, cancelled,
-  progress, over, blocked
-)
+-- Of the places of jobs no key is left: Redis removes an empty list, hash or sorted set.
+redis.call('UNLINK', meta, consumers, index, bell, room, drained, alarm, cancelled, progress, over, blocked)
 return {OK, 1, unpack(found)}
