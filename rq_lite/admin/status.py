@@ -44,7 +44,7 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     pending: int
     scheduled: int
     inflight: int
-    suspects: int  # wait to run alone: their consumers died twice
+    suspects: int  # wait to run alone: their consumers or workers died repeatedly
     dead: int
     maxsize: int  # 0: unbounded
     maxbytes: int  # 0: no bound
@@ -339,7 +339,7 @@ def warnings(found: QueueState, *, declared: bool) -> list[str]:
     if found.blocked_jobs:
         lines.append(f"running jobs of other workers that wait for room here: {found.blocked_jobs:,}")
     if found.suspects:
-        lines.append(f"jobs whose consumers died twice wait to run alone: {found.suspects:,}")
+        lines.append(f"jobs whose consumers or workers died repeatedly wait to run alone: {found.suspects:,}")
     if found.dead and found.dropped:
         lines.append(f"dead jobs that were dropped over the caps (dead_max, dead_age): {found.dropped:,}")
     lines += [

@@ -16,7 +16,7 @@ from rq_lite.errors import RqLiteError, UsageError, counted
 from rq_lite.logs import one_line
 
 WAYS_OUT = (
-    "Stop what uses it; `rq-lite queue purge {0}` and `rq-lite dead purge --queue {0}` drop jobs, "
+    "Stop what uses it; `rq-lite queue purge {0}` and `rq-lite dead purge --all -q {0}` drop jobs, "
     "`rq-lite schedule remove` a schedule"
 )
 

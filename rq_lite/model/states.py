@@ -11,7 +11,7 @@ class State(enum.Enum):
     PENDING = "pending"  # waits in the queue
     SCHEDULED = "scheduled"  # is due later: a delay, a retry, or parked
     INFLIGHT = "inflight"  # taken, owned by one consumer
-    SUSPECT = "suspects"  # its consumers died twice: waits to run alone
+    SUSPECT = "suspects"  # its consumers or workers died repeatedly: waits to run alone
     DEAD = "dead"  # buried, with its error
     GONE = "gone"  # acked, cancelled, purged, forgotten or trimmed
 

@@ -323,11 +323,11 @@ def end_of(child: Child, code: int, hard_limit: str, *, told: bool) -> ConsumerE
     if child.left or child.unwanted or told:
         return ConsumerEnd(child.consumer, Death(how, "none"))  # it was told to: no job is to blame
     if code == -signal.SIGKILL:  # SIGKILL leaves no stack of the end
-        return ConsumerEnd(child.consumer, Death(how, "all"))
+        return ConsumerEnd(child.consumer, Death(how, "all"), tasks=tasks)
     stack = child.last_stack()
     if code >= 0:  # a stack without the mark is older, from when the consumer was stuck
         stack = stack.rpartition(EXITING)[2] if EXITING in stack else ""
-    return ConsumerEnd(child.consumer, Death(how, "all", stack), named(child, child.culprit(stack)))
+    return ConsumerEnd(child.consumer, Death(how, "all", stack), named(child, child.culprit(stack)), tasks=tasks)
 
 
 def named(child: Child, job: Running | None) -> tuple[str, int] | None:

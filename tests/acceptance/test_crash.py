@@ -228,6 +228,15 @@ def test_who_brings_a_consumer_down_is_named(lab: Lab) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("how", ["kill", "segfault"])
+def test_a_task_says_itself_with_which_crash_its_jobs_are_buried(lab: Lab, how: str) -> None:
+    lab.put("poison_once", how)
+    said = lab.drain().said
+    (dead,) = lab.dead()
+    assert (lab.seen("begun"), dead.report["crashes"]) == ([how], 1)
+    assert "its consumer died while it ran, crash 1; buried as poison" in said
+
+
 @pytest.mark.parametrize("how", ["retry", "syntax", "mute"])
 def test_an_error_that_cannot_be_put_into_words_is_one_like_others(lab: Lab, how: str) -> None:
     lab.put("fail_strangely", how)

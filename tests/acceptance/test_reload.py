@@ -54,8 +54,8 @@ def test_sighup_replaces_every_consumer_and_interrupts_nothing(lab: Lab) -> None
 
 
 def test_however_often_sighup_comes_few_old_consumers_live_and_the_last_code_wins(lab: Lab) -> None:
-    worker = lab.work()
-    for count in (1, 2, 3):  # each holds a job: none of the old ones ends
+    worker = lab.work("--greenlets", "1")
+    for count in (1, 2, 3):  # each holds a job in its one slot: none of the old ones ends
         until_ready(worker, count)
         lab.put("hold", count)
         lab.until_seen("begun", count)

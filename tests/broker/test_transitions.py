@@ -518,6 +518,9 @@ def test_the_setting_says_with_which_crash_a_job_is_buried_unless_its_task_does(
         step = strict.tends.reclaim("q", "c", certain=True, death=Death("d"), limits=limits)
         assert step is not None
         assert step.buried == buried
+        if buried:
+            (raw,) = broker.read(("HVALS", KEY.dead))[0]
+            assert "poison: 1 consumer died while it ran; the last: d" in raw.decode()
         broker.takes.register("q", "c", link=link)
         broker.read(("DEL", KEY.pending))
     strict.close()

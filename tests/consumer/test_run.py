@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -23,11 +24,11 @@ from rq_lite.consumer.executor import Executor
 from rq_lite.consumer.offload.channel import Answer, Channel, Run, Setup
 from rq_lite.consumer.offload.engine import encode as encoded
 from rq_lite.consumer.offload.pools import Pools
-from rq_lite.consumer.offload.processes import result_of
+from rq_lite.consumer.offload.processes import Died, result_of
 from rq_lite.consumer.slots import Slot
 from rq_lite.model.failure import RemoteFailure
 from rq_lite.model.message import VERSION, Message, encode
-from rq_lite.model.outcome import Outcome, Parked, Retried
+from rq_lite.model.outcome import Crashed, Finished, Outcome, Parked, Retried
 from rq_lite.model.retry import Report
 from rq_lite.process.board import SECOND, Board, new_file, size
 from rq_lite.process.subprocesses import Stacks
@@ -176,6 +177,45 @@ def test_every_way_to_run_a_job_ends_it_alike(
         assert (found and found[1]["state"]) == ("done" if fields else None)
     else:
         assert found[1]["report"].error.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("of_task", "head", "error"),
+    [
+        (None, b"0.2", ""),
+        (None, b"0.3", "poison: 3 consumers died while it ran"),
+        (5, b"0.4", ""),
+        (1, b"0.1", "poison: 1 consumer died while it ran"),
+        (None, b"0.0#id*9", ""),
+        (9, b"0.2#id*10", "poison: 10 workers died while it ran"),
+    ],
+)
+def test_a_job_with_callbacks_is_not_run_once_too_much_has_died_while_it_ran(
+    of_task: int | None, head: bytes, error: str
+) -> None:
+    known = moved(TASKS[f"{runs.__name__}:double"], "greenlet")
+    known.policy = msgspec.structs.replace(known.policy, max_crashes=of_task)
+    executor = Executor({known.name: known}, "c", None, max_result=1000)  # type: ignore[arg-type]
+    outcome = executor.run(slot(), head + encode(Message(VERSION, "id", known.name, [21], then=THEN)))
+    assert isinstance(outcome, Finished)
+    assert outcome.state == ("failed" if error else "done")
+    if error:
+        report = msgspec.json.decode(outcome.report, type=Report)
+        assert (report.error, report.attempts) == (error, sum(map(int, re.findall(rb"\d+", head))))
+        assert len(outcome.puts) == 2, "its callbacks are put"
+
+
+@pytest.mark.parametrize(("of_task", "most"), [(None, 3), (1, 1)])
+def test_a_task_says_itself_with_which_crash_of_an_engine_its_jobs_are_buried(of_task: int | None, most: int) -> None:
+    class Engines:
+        def run(self, *_: object) -> None:
+            raise Died("ended with exit code 3", "in f")
+
+    known = moved(TASKS[f"{runs.__name__}:double"], "process")
+    known.policy = msgspec.structs.replace(known.policy, max_crashes=of_task)
+    executor = Executor({known.name: known}, "c", Engines())  # type: ignore[arg-type]
+    entry = encode(Message(VERSION, "id", known.name, [21]))
+    assert executor.run(slot(), entry) == Crashed("ended with exit code 3", "in f", most)
 
 
 def test_a_task_that_is_not_known_is_parked_for_another_worker_and_said_to_a_test(engine: Away) -> None:

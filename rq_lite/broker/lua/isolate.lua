@@ -1,4 +1,5 @@
--- isolate: take one suspect, a job whose consumers have died twice, for a consumer that runs nothing else.
+-- isolate: take one suspect, a job whose consumers or workers died repeatedly, for a consumer that runs
+--          nothing else.
 -- KEYS    1 meta  2 consumers  3 suspects  4 inflight:<consumer>
 -- ARGV    1 consumer  2 bytes of the job at most
 -- returns {OK | NOLEASE | NEWER, tag (0: no suspect), job (nil: it is larger, `piece` reads it)}

@@ -379,7 +379,8 @@ local function crash(entry, meta, consumer, died, how, where, most)
   if not at or count < most or unknown ~= '' then return entry end
   local job = job_of(entry)
   if tracked(entry) and type(job['then']) == 'table' and next(job['then']) then return entry, nil, true end
-  local why = string.format('%d %s died while it ran; the last: %s', count, died, how)
+  local what = count == 1 and died:match('^(.-)e?s$') or died
+  local why = string.format('%d %s died while it ran; the last: %s', count, what, how)
   ended(meta, entry, 'failed', '"error":' .. cjson.encode({type = 'poison', message = why, traceback = where}))
   return entry, cjson.encode({
     id = text_of(job.id), task = text_of(job.task), attempts = attempts + crashes + deaths,

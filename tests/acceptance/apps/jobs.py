@@ -149,6 +149,11 @@ def spread(n: int) -> None:
     note("done", n)
 
 
+@work.task(max_crashes=1)
+def poison_once(how: str) -> None:
+    poison(how)
+
+
 @work.task
 def poison(how: str) -> None:
     """Every run brings its consumer down, in one of several ways."""
