@@ -28,7 +28,7 @@ class Part(NamedTuple):
     text: str
 
 
-BAR_RANK = 5
+BAR_RANK = 4
 
 
 class Meter:
@@ -90,7 +90,7 @@ class Meter:
         progress, rate = self.progress, self.rate()
         return [
             *self.left(rate),
-            Part(4, f"{progress.put:,} put"),
+            Part(5, f"{progress.put:,} put"),
             Part(6, f"{rate:,.0f}/s" if rate >= 1 or not rate else f"{rate:.1g}/s"),
             *self.fullness(),
             Part(7, f"waited {progress.waited:.1f} s"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -41,6 +42,7 @@ class Screen(Generic[T]):
     def __enter__(self) -> Screen[T]:
         signal.signal(signal.SIGTERM, end)
         signal.signal(signal.SIGTSTP, self._pause)
+        logging.disable(logging.WARNING)  # a log line would shift the view, which itself says what is wrong
         self._live.start()
         return self
 
@@ -48,6 +50,7 @@ class Screen(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.stop()
+        logging.disable(logging.NOTSET)
 
     def show(self, thing: T) -> None:
         self._shown = thing, time.monotonic()

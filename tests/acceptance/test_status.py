@@ -32,6 +32,7 @@ from rq_lite.client.queue import Queue
 from rq_lite.client.task import Task
 from rq_lite.process.identity import mine, start_of
 from tests.conftest import Commands, until
+from tests.faults.proxy import Proxy
 
 # What a terminal understands: another screen, and back; the cursor to its top, and visible again.
 ENTER, LEAVE, HOME, SHOW_CURSOR = "\x1b[?1049h", "\x1b[?1049l", "\x1b[H", "\x1b[?25h"
@@ -301,6 +302,21 @@ def test_watch_fills_a_terminal_of_another_size_from_its_top(commands: Commands,
         assert "more lines" in picture(shown.seen)[-1]
         shown.process.send_signal(signal.SIGINT)
         assert shown.end() == 0
+
+
+def test_watch_says_that_redis_does_not_answer_and_nothing_shifts_the_view(
+    commands: Commands, proxy: Proxy, queue: Queue
+) -> None:
+    commands.environment["RQ_LITE_URL"] = proxy.url
+    with terminal(commands, "status", "--watch") as shown:
+        shown.wait_for("jobs/s")
+        with proxy.freeze():
+            shown.wait_for("! redis has not answered for 7 s")
+            assert "cannot be reached" not in shown.seen
+        until(lambda: "has not answered" not in picture(shown.seen)[-1], "it goes on")
+        shown.process.send_signal(signal.SIGINT)
+        assert shown.end() == 0
+    assert queue.name == "q"
 
 
 def test_watch_that_is_stopped_gives_the_old_screen_back_meanwhile(commands: Commands, queue: Queue) -> None:
