@@ -94,7 +94,7 @@ def delete(broker: Broker, queue: str) -> list[str]:
     if planned:
         return [f"the schedule {planned[0]}" + (f" and {len(planned) - 1:,} more" if planned[1:] else "")]
     names = (
-        key.pending, key.scheduled, key.meta, key.consumers, key.suspects, key.dead, key.bell, key.room,
+        key.pending, key.scheduled, key.meta, key.consumers, key.suspects, key.dead, key.dead_index, key.bell, key.room,
         key.drained, key.alarm, key.cancelled, key.progress, key.over, key.blocked,
     )  # fmt: skip
     _, deleted, *counts = done(queue, broker.core.run("delete", names))
