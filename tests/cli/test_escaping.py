@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from rq_lite.broker import Broker, keys
 from rq_lite.cli import cli
+from rq_lite.cli.text import json_line
 from rq_lite.model.message import VERSION, Message, encode
 
 EVIL = "E[red]\x1b[31m\x7f\x9b\u061c\u200f\u202e\u2028\ufeff\nx"
@@ -73,3 +74,7 @@ def test_json_has_the_same_text_in_ascii(broker: Broker, command: tuple[str, ...
     lines = text.splitlines()
     assert all(line.isascii() and line.isprintable() for line in lines)
     assert json.dumps(EVIL)[1:-1] in json.dumps([json.loads(line) for line in lines])
+
+
+def test_json_may_name_a_file_that_is_not_utf8() -> None:
+    assert json_line({"error": "caf\udce9.txt: No such file"}) == r'{"error":"caf\udce9.txt: No such file"}'
