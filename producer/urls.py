@@ -8,27 +8,16 @@ nothing is read.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from pathlib import Path
 
+from rq_lite import SourceError, read_lines
 from workers.crawl import fetch
-
-
-def urls(lines: Iterable[str]) -> Iterator[str]:
-    """The lines, stripped; empty ones are left out. Raises UnicodeError for a line with NUL bytes."""
-    for line in lines:
-        if "\0" in line:
-            raise UnicodeError("a line has NUL bytes")
-        if line := line.strip():
-            yield line
 
 
 def main(name: str) -> None:
     try:
-        with sys.stdin if name == "-" else Path(name).open(encoding="utf-8-sig") as lines:
-            fetch.put_many(urls(lines))
-    except UnicodeError as error:
-        sys.exit(f"{name}: {error}; `rq-lite produce --encoding` reads text that is not UTF-8")
+        fetch.put_many(read_lines(name))
+    except SourceError as error:
+        sys.exit(f"{error} (options of `rq-lite produce`, which reads the same lines)")
 
 
 if __name__ == "__main__":

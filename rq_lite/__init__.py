@@ -32,8 +32,10 @@ if TYPE_CHECKING:
         QueueFull,
         RqLiteError,
         ShutDown,
+        SourceError,
         UsageError,
     )
+    from rq_lite.feeds.sources import read_lines
     from rq_lite.model.outcome import Bury, Ended, Retry
     from rq_lite.settings import Settings, load_settings
 
@@ -65,6 +67,7 @@ __all__ = [
     "RqLiteError",
     "Settings",
     "ShutDown",
+    "SourceError",
     "Task",
     "UsageError",
     "WorkerEvent",
@@ -74,6 +77,7 @@ __all__ = [
     "gather",
     "load_settings",
     "middleware",
+    "read_lines",
     "wait",
 ]
 
@@ -98,6 +102,7 @@ _HOMES = {
     "gather": "client.wait",
     "load_settings": "settings",
     "middleware": "client.middleware",
+    "read_lines": "feeds.sources",
     "wait": "client.wait",
 }
 

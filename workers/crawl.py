@@ -91,7 +91,7 @@ def fetch(url: str) -> dict[str, Any]:
 def get(url: str, limits: Limits = LIMITS, look_up: LookUp | None = None) -> Page:
     """Fetch `url`, following redirects by hand so that each of them is checked. Raises FetchError."""
     deadline = time.monotonic() + limits.total
-    here = url
+    here = url.strip()  # a list of URLs may have blanks around them
     for _ in range(limits.redirects + 1):
         try:
             response = connect(checked(here), limits, deadline, look_up or shared_look_up)

@@ -56,7 +56,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     run_twice_allowed: int  # jobs that may have been in flight at the faults
     accepted_twice: int
     buried: int  # jobs that three consumers had when they were killed
-    recover_seconds: list[float]  # after each fault at which jobs waited; null: never
+    recover_seconds: list[float | None]  # after each fault at which jobs waited; None: never
     kills: int
     restarts: int
     seed: int
@@ -257,7 +257,7 @@ def report_of(choices: Choices, verdict: Verdict) -> Report:
         run_twice_allowed=verdict.inflight,
         accepted_twice=verdict.accepted_twice,
         buried=verdict.buried,
-        recover_seconds=[round(gap, 3) for gap in verdict.gaps],
+        recover_seconds=[None if math.isinf(gap) else round(gap, 3) for gap in verdict.gaps],
         kills=choices.kills,
         restarts=choices.restarts,
         seed=choices.seed,
@@ -286,6 +286,7 @@ def told(report: Report) -> str:
     return "\n".join(lines)
 
 
-def recovered(gaps: list[float]) -> str:
-    longest = "never after at least one fault" if math.isinf(max(gaps)) else f"{max(gaps):.2f} s (longest)"
+def recovered(seconds: list[float | None]) -> str:
+    gaps = [math.inf if each is None else each for each in seconds]
+    longest = "never after at least one fault" if None in seconds else f"{max(gaps):.2f} s (longest)"
     return f"{statistics.median(gaps):.2f} s (median), {longest}"

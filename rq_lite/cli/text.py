@@ -20,7 +20,10 @@ def plain(text: str, longest: int = LONGEST) -> str:
 
 
 def json_line(value: object) -> str:
-    """One line of JSON for --json, in ASCII: nothing in it can change a terminal, whatever its encoding."""
+    """One line of JSON for --json, in ASCII: nothing in it can change a terminal, whatever its encoding.
+
+    Not msgspec's, which refuses the name of a file that is not UTF-8.
+    """
     return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).replace("\x7f", "\\u007f")
 
 

@@ -158,7 +158,7 @@ def emit_between_jobs(name: str, event: JobEvent | WorkerEvent) -> None:
     except Stopped:
         raise
     except BaseException as error:
-        log.warning("hooks %s: cut short by %s", name, error_text(error) or type(error).__name__)
+        log.warning("hooks %s: cut short by %s", name, one_line(error_text(error)) or type(error).__name__)
 
 
 def watched(

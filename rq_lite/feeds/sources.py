@@ -24,7 +24,18 @@ from rq_lite.feeds.encoding import Encoding
 from rq_lite.feeds.readers import READERS, Format, Item, read_json_file
 from rq_lite.feeds.rejects import OnError, Rejects
 
-__all__ = ["START", "Format", "Item", "OnError", "Source", "fingerprint", "numbers", "open_source", "same"]
+__all__ = [
+    "START",
+    "Format",
+    "Item",
+    "OnError",
+    "Source",
+    "fingerprint",
+    "numbers",
+    "open_source",
+    "read_lines",
+    "same",
+]
 
 HEAD = 4096  # bytes that tell one file from another
 FORMATS: dict[str, Format] = {".ndjson": "ndjson", ".json": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".tsv": "tsv"}
@@ -142,6 +153,17 @@ def open_source(
         reader = read_json_file if format is None and ending(name) == ".json" else READERS[format or guess(name)]
         items = reader(cursor, bad, start)
         return Source(cursor, items, bad, size=size, packed=packed, live=size is None, resources=resources.pop_all())
+
+
+def read_lines(source: str | Path, *, encoding: str = "utf-8") -> Iterator[str]:
+    """The lines of a text file, or of standard input for `-`, as `rq-lite produce` reads them; for `put_many`.
+
+    They are read when they are asked for, and come without line ends and byte order mark; blank ones are left out.
+    Raises SourceError for a source or a line that cannot be read, UsageError for an unknown encoding.
+    """
+    with open_source(str(source), format="lines", encoding=encoding) as opened:
+        for item in opened:
+            yield str(item.args[0])
 
 
 def numbers(count: int, *, start: str = START, on_error: OnError = "stop", rejects: Path | None = None) -> Source:

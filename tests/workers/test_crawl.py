@@ -17,7 +17,11 @@ from typing import Any
 
 import pytest
 
-from rq_lite.testing import inline
+from producer import urls
+from rq_lite import read_lines
+from rq_lite.feeds import sources
+from rq_lite.feeds.sources import open_source
+from rq_lite.testing import inline, recorded
 from tests.conftest import until
 from workers import crawl
 
@@ -573,6 +577,37 @@ def test_two_hundred_greenlets_and_the_demo_site(monkeypatch: pytest.MonkeyPatch
         finally:
             server.terminate()
     assert server.returncode == 0
+
+
+def test_urls_are_read_as_the_command_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "\ufeffhttp://a/ \r\n\n \nhttp://b/\u00f6\n"
+    found = ["http://a/ ", "http://b/\u00f6"]
+    for file, data in (("a.txt", text.encode()), ("cr.txt", text.replace("\r", "").replace("\n", "\r").encode())):
+        (tmp_path / file).write_bytes(data)
+        with recorded() as put, open_source(str(tmp_path / file)) as source:
+            urls.main(str(tmp_path / file))
+            assert [job.args[0] for job in put] == [item.args[0] for item in source] == found
+    assert list(read_lines(tmp_path / "a.txt")) == found
+    with (tmp_path / "a.txt").open("rb") as stdin:
+        monkeypatch.setattr(sources, "standard_input", lambda: stdin)
+        assert list(read_lines("-")) == found
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b"http://a/\nb\xff\n", "line 2: not UTF-8"), ("http://a/\n".encode("utf-16"), "say --encoding utf-16")],
+)
+def test_urls_that_cannot_be_read_end_it_with_the_reason(tmp_path: Path, data: bytes, said: str) -> None:
+    (tmp_path / "a.txt").write_bytes(data)
+    with recorded(), pytest.raises(SystemExit, match=said):
+        urls.main(str(tmp_path / "a.txt"))
+    with recorded(), pytest.raises(SystemExit, match="nowhere: No such file"):
+        urls.main("nowhere")
+
+
+def test_blanks_around_a_url_are_not_part_of_it(site: Site) -> None:
+    url = site.say("/hello")
+    assert crawl.get(f" {url} \t", OPEN)["url"] == url
 
 
 def test_the_list_of_urls_fits_the_site() -> None:
