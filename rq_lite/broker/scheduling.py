@@ -81,7 +81,7 @@ class Scheduling:
         fired = dict(zip(last[::2], last[1::2], strict=True))
         known = self._reads.values(keys.SCHEDULES, due[::2])
         return [
-            Planned(name.decode(), definition, int(slot), int(fired[name]) if name in fired else None)
+            Planned(name.decode(errors="replace"), definition, int(slot), int(fired[name]) if name in fired else None)
             for name, slot, definition in zip(due[::2], due[1::2], known, strict=True)
             if definition is not None
         ]
@@ -93,7 +93,10 @@ class Scheduling:
         found = [(name, int(slot)) for name, slot in zip(flat[::2], flat[1::2], strict=True)]
         names = [name for name, slot in found if slot <= now]
         known = self._reads.values(keys.SCHEDULES, names)
-        due = [Planned(name.decode(), text or b"", at) for (name, at), text in zip(found, known, strict=False)]
+        due = [
+            Planned(name.decode(errors="replace"), text or b"", at)
+            for (name, at), text in zip(found, known, strict=False)
+        ]
         return now, due, next((slot for _, slot in found[len(names) :]), None)
 
     # -- the alarm

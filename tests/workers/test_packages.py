@@ -23,6 +23,7 @@ from producer import folder
 from rq_lite.testing import inline
 from workers import packages
 from workers.folders import Folder
+from workers.names import PackageError
 
 ROOT = Path(__file__).parents[2]
 CONTENT = {"readme.txt": b"hello", "deep/er/data.bin": bytes(range(256)) * 4000, "empty": b""}
@@ -116,7 +117,7 @@ def test_jobs_of_two_packages_one_of_them_broken(tmp_path: Path) -> None:
         packages.unpack.put_many([str(bad), str(good), str(good)])
     archive = str(tmp_path / "archive" / "abc")
     assert [job.value for job in ran] == [None, archive, archive]
-    assert isinstance(ran[0].error, packages.PackageError)
+    assert isinstance(ran[0].error, PackageError)
 
 
 def test_the_archive_can_be_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +140,7 @@ def test_an_archive_on_another_filesystem_is_refused(tmp_path: Path) -> None:
     if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("no second filesystem here")
     package = deliver(tmp_path, zipped(CONTENT))
-    with pytest.raises(packages.PackageError, match="RQ_LITE_ARCHIVE"):
+    with pytest.raises(PackageError, match="RQ_LITE_ARCHIVE"):
         packages.archive(package, other)
     assert package.is_dir()
 
@@ -219,7 +220,7 @@ def test_names_in_an_unknown_encoding_are_refused_with_the_way_out(
     if setting:
         monkeypatch.setenv("RQ_LITE_ZIP_ENCODING", setting)
     package = deliver(tmp_path, data := unmarked(name))
-    with pytest.raises(packages.PackageError, match=reason) as failure:
+    with pytest.raises(PackageError, match=reason) as failure:
         packages.unpack(str(package))
     assert str(package / "abc.zip") in str(failure.value)
     assert tree(tmp_path) == {"incoming/abc/abc.zip": data}
@@ -286,7 +287,7 @@ def test_attacks(tmp_path: Path, name: str) -> None:
     data, reason = ATTACKS[name]
     package = deliver(tmp_path, data)
     for _ in range(2):
-        with pytest.raises(packages.PackageError, match=reason) as failure:
+        with pytest.raises(PackageError, match=reason) as failure:
             packages.unpack(str(package))
         assert str(package / "abc.zip") in str(failure.value)
         assert tree(tmp_path) == {"incoming/abc/abc.zip": data}
@@ -307,7 +308,7 @@ def test_attacks(tmp_path: Path, name: str) -> None:
 def test_limits(tmp_path: Path, limits: packages.Limits, reason: str) -> None:
     data = zipped(CONTENT)
     package = deliver(tmp_path, data)
-    with pytest.raises(packages.PackageError, match=reason):
+    with pytest.raises(PackageError, match=reason):
         packages.archive(package, tmp_path / "archive", limits)
     assert tree(tmp_path) == {"incoming/abc/abc.zip": data}
 
@@ -325,7 +326,7 @@ def test_entries_that_share_their_data_count_each_time(tmp_path: Path) -> None:
     tail[8:12] = (20).to_bytes(2, "little") * 2
     tail[12:16] = (20 * len(entry)).to_bytes(4, "little")
     package = deliver(tmp_path, data[:start] + entry * 20 + bytes(tail))
-    with pytest.raises(packages.PackageError):
+    with pytest.raises(PackageError):
         packages.unpack(str(package))
     assert [path.name for path in package.iterdir()] == ["abc.zip"]
 
@@ -339,7 +340,7 @@ def test_a_second_name_in_an_extra_field_is_checked_too(tmp_path: Path) -> None:
         info.extra = b"up" + len(extra).to_bytes(2, "little") + extra
         target.writestr(info, b"data")
     package = deliver(tmp_path, file.getvalue())
-    with suppress(packages.PackageError):
+    with suppress(PackageError):
         packages.unpack(str(package))
     left = {"incoming/abc/abc.zip"}, {"archive/abc/abc.zip", "archive/abc/content/good"}
     assert set(tree(tmp_path)) in left
@@ -393,7 +394,7 @@ def make_file(package: Path) -> None:
 def test_what_is_no_package(tmp_path: Path, spoil: Callable[[Path], None], reason: str) -> None:
     package = deliver(tmp_path, zipped(CONTENT))
     spoil(package)
-    with pytest.raises(packages.PackageError, match=reason):
+    with pytest.raises(PackageError, match=reason):
         packages.unpack(str(package))
 
 
@@ -403,7 +404,7 @@ def test_what_is_no_package(tmp_path: Path, spoil: Callable[[Path], None], reaso
 )
 def test_names_that_are_no_package(tmp_path: Path, name: str, reason: str) -> None:
     deliver(tmp_path, zipped(CONTENT), "abc-downloading")
-    with pytest.raises(packages.PackageError, match=reason):
+    with pytest.raises(PackageError, match=reason):
         packages.unpack(str(tmp_path / "incoming" / name))
 
 
@@ -411,7 +412,7 @@ def test_another_package_of_an_archived_name_stays(tmp_path: Path) -> None:
     data = zipped(CONTENT)
     packages.unpack(str(deliver(tmp_path, data)))
     second = deliver(tmp_path, PLAIN)
-    with pytest.raises(packages.PackageError, match="already holds"):
+    with pytest.raises(PackageError, match="already holds"):
         packages.unpack(str(second))
     assert tree(second) == {"abc.zip": PLAIN}
     assert tree(tmp_path / "archive" / "abc") == archived(data)
@@ -504,7 +505,7 @@ def test_nothing_is_written_outside_whatever_is_swapped_meanwhile(
     if reason is None:
         assert tree(Path(packages.unpack(str(package)))) == archived(data)
     else:
-        with pytest.raises(packages.PackageError, match=reason):
+        with pytest.raises(PackageError, match=reason):
             packages.unpack(str(package))
         assert any(found.startswith(data) for found in tree(tmp_path).values())  # nothing is lost
     assert written == 3
@@ -587,7 +588,7 @@ def test_what_a_killed_run_has_left_is_unpacked_afresh(tmp_path: Path, moved: bo
 def test_what_a_killed_run_has_left_goes_though_its_package_was_withdrawn(tmp_path: Path) -> None:
     (tmp_path / "incoming").mkdir()
     (tmp_path / "archive" / ".abc" / "content" / "half").mkdir(parents=True)
-    with pytest.raises(packages.PackageError, match="no such package"):
+    with pytest.raises(PackageError, match="no such package"):
         packages.unpack(str(tmp_path / "incoming" / "abc"))
     assert list((tmp_path / "archive").iterdir()) == []
 
