@@ -33,7 +33,7 @@ NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]{1,200}")
 FIELD_NAMES = ("second", "minute", "hour", "day-of-month", "month", "day-of-week")
 NEVER = " never fires: there is no such day"
 LAYOUT = 'minute hour day month weekday, as in "*/5 * * * *" (a sixth in front: seconds)'
-ONE_DAY, DAY = timedelta(days=1), 86_400  # seconds
+DAY = 86_400  # seconds
 FIRST = 1_704_067_200_000  # 2024-01-01: where the search for a first slot begins
 
 
@@ -143,11 +143,11 @@ def ticks(cron: str, second: int, where: tzinfo) -> Iterator[int]:
 
     Raises UsageError if it is no cron line.
     """
-    begin = datetime.fromtimestamp(second, where)
-    # How far the clock will go back within a day: times that it has shown come again.
-    back = begin.replace(tzinfo=None) - (datetime.fromtimestamp(second + DAY, where).replace(tzinfo=None) - ONE_DAY)
+    back = goes_back(second, DAY, where)
+    if back:  # times that come again count only from a moment on that is as close to the change
+        back = goes_back(second, back, where)
     try:
-        found = simulated(cron, begin.replace(tzinfo=None) - max(timedelta(), back))
+        found = simulated(cron, shows(second, where) - timedelta(seconds=back))
     except Exception as error:  # for some odd lines CronSim raises AssertionError or TypeError
         raise UsageError(f"cron {cron!r}{trouble(cron, str(error))}") from None
     if where is UTC:
@@ -190,6 +190,12 @@ def seconds_of(wall: datetime, where: tzinfo) -> int:
 def shows(second: int, where: tzinfo) -> datetime:
     """What a clock shows."""
     return datetime.fromtimestamp(second, where).replace(tzinfo=None, fold=0)
+
+
+def goes_back(second: int, within: int, where: tzinfo) -> int:
+    """By how many seconds the clock is set back within this time: times that it has shown come again then."""
+    passed = shows(second + within, where) - shows(second, where)
+    return max(0, within - int(passed.total_seconds()))
 
 
 def jump(wall: datetime, where: tzinfo) -> int:
