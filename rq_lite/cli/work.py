@@ -42,6 +42,9 @@ def command(
 ) -> None:
     """Run the jobs of APP, a module that registers tasks (default: the setting `app`).
 
+    Name it as producers import it: the module's name is part of its tasks' names. In a src layout src.shop.tasks and
+    src/shop/tasks.py are taken for shop.tasks.
+
     SIGTERM and Ctrl-C: take no more, wait up to --grace for running jobs, give back the rest, exit 0. Again: at once.
     SIGHUP: replace the consumers one by one by new ones, which import APP again. A closed terminal is like SIGTERM.
     """

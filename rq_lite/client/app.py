@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
+import tomllib
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +31,9 @@ OURS = frozenset({"click", "cronsim", "gevent", "greenlet", "hiredis", "msgspec"
 def import_app(app: str, *, embedded: bool = False) -> None:
     """Import a module (`package.module`, or `file.py` in the current folder) that registers tasks.
 
+    `src.shop.tasks`, or `src/shop/tasks.py`, is imported as `shop.tasks` where the project has a src layout.
     `embedded`: no Redis was named, and the embedded one was chosen before the app could name one.
+
     Raises UsageError; AppFailed, with the cause, when the module itself raised.
     """
     import_module(app.partition(":")[0], embedded=embedded)
@@ -64,17 +68,18 @@ def is_machinery(file: str) -> bool:
 
 
 def import_module(name: str, *, embedded: bool) -> Any:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    module = name.removesuffix(".py").strip("./").replace("/", ".") if name.endswith(".py") else name
+    here = Path.cwd()
+    on_path(here)
+    module = name
+    if name.endswith(".py"):
+        module = name.removesuffix(".py").strip("./").replace("/", ".").removesuffix(".__init__")
     if "" in module.split("."):
         raise UsageError(f"{name!r} is no module: say one that can be imported from here, as in tasks or shop.tasks")
     before = os.environ.get(URL)
     try:
-        imported = importlib.import_module(module)
+        imported = importlib.import_module(as_installed(module, here))
     except (Exception, SystemExit) as error:
-        hints = "".join(look_alikes(Path.cwd()))
+        hints = "".join(look_alikes(here))
         raise AppFailed(f"{name!r} cannot be imported: {type(error).__name__}: {error}{hints}") from error
     check_url(name, before, embedded=embedded)
     return imported
@@ -102,3 +107,52 @@ def check_url(name: str, before: str | None, *, embedded: bool) -> None:
             f"in `set -a; . ./.env; set +a`, or name the Redis with --url or in [tool.rq-lite]"
         )
     log.warning("%s; this command uses %s, which was named to it", said, redact(defaults.settings.url or ""))
+
+
+def as_installed(module: str, project: Path) -> str:
+    """`shop.tasks` for `src.shop.tasks` in a project with a src layout: so producers import it, and name its tasks.
+
+    Such a project has a package in `src` that can be imported, or says that it can be built. In any other one `src` is
+    a package like others.
+    """
+    root, _, inside = module.partition(".")
+    top = inside.partition(".")[0]
+    source = project / root
+    if root != "src" or not inside or (source / "__init__.py").exists():
+        return module
+    if not ((source / top).is_dir() or (source / f"{top}.py").is_file()):
+        return module
+    if source.resolve() in places_of(top):
+        return inside
+    if not is_built(project):
+        return module
+    on_path(source)
+    return inside
+
+
+def places_of(package: str) -> set[Path]:
+    """The folders in which this package, or module, is found."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return set()
+    if spec is None:
+        return set()
+    found = list(spec.submodule_search_locations or ()) or [spec.origin or ""]
+    return {Path(place).resolve().parent for place in found}
+
+
+def is_built(project: Path) -> bool:
+    """Whether packages are built of it."""
+    if (project / "setup.py").is_file() or (project / "setup.cfg").is_file():
+        return True
+    try:
+        with (project / "pyproject.toml").open("rb") as file:
+            return "build-system" in tomllib.load(file)
+    except (OSError, ValueError):
+        return False
+
+
+def on_path(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,18 @@ def says_of(tasks: Mapping[str, Task[Any, Any]]) -> Callable[[str], dict[str, An
         return {} if task is None else task.says
 
     return says
+
+
+def near_miss(name: str, known: Iterable[str]) -> str | None:
+    """A known task of the same function in a module of another name; best, one whose name ends as the other's does."""
+    module, _, function = name.partition(":")
+    near = [one for one in known if function and one.partition(":")[2] == function]
+
+    def ends_alike(one: str) -> bool:
+        other = f".{one.partition(':')[0]}"
+        return other.endswith(f".{module}") or f".{module}".endswith(other)
+
+    return min(near, key=lambda one: (not ends_alike(one), one), default=None)
 
 
 def where(function: Any) -> str:

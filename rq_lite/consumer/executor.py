@@ -10,6 +10,7 @@ from rq_lite import events
 from rq_lite.broker.deliveries import Deliveries
 from rq_lite.broker.events import id_of
 from rq_lite.client.middleware import JobEvent, WorkerEvent, emit
+from rq_lite.client.registry import near_miss
 from rq_lite.client.task import Task
 from rq_lite.consumer.offload.pools import Pools
 from rq_lite.consumer.offload.processes import Died
@@ -104,7 +105,9 @@ class Executor:
         if not task:
             self._seldom.warn("item", f"parked: an item, which is for Queue.get, not for a worker ({self._consumer})")
             return Parked("(an item, for Queue.get)")
-        self._seldom.warn(task, f"parked: task {task!r} is not known to this worker ({self._consumer})")
+        near = near_miss(task, self._tasks)
+        reason = f"; it knows {near!r}, which may be the same: name APP as the producers import it" if near else ""
+        self._seldom.warn(task, f"parked: task {task!r} is not known to this worker ({self._consumer}){reason}")
         return Parked(task)
 
     def _unread(self, error: Undecodable) -> Outcome:

@@ -33,6 +33,7 @@ NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]{1,200}")
 FIELD_NAMES = ("second", "minute", "hour", "day-of-month", "month", "day-of-week")
 NEVER = " never fires: there is no such day"
 LAYOUT = 'minute hour day month weekday, as in "*/5 * * * *" (a sixth in front: seconds)'
+DAY = 86_400  # seconds
 FIRST = 1_704_067_200_000  # 2024-01-01: where the search for a first slot begins
 
 
@@ -66,7 +67,7 @@ class Recurrence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         assert self.cron is not None
         last = moment
         for at in ticks(self.cron, moment // 1000, zone(self.tz)):
-            # When clocks go back, the search begins at a local time that comes twice, and may find a past slot.
+            # A time that comes twice, or several that the clock jumps over.
             if at * 1000 > last:
                 last = at * 1000
                 yield last
@@ -138,16 +139,84 @@ def from_json(name: str, definition: bytes, opened: Seal) -> Schedule | None:
 
 
 def ticks(cron: str, second: int, where: tzinfo) -> Iterator[int]:
-    """Seconds since 1970 after this one at which the line is due; raises UsageError if it is no cron line."""
+    """Seconds since 1970 at which the line is due, those after this one and perhaps a few before; they rise.
+
+    Raises UsageError if it is no cron line.
+    """
+    back = goes_back(second, DAY, where)
+    if back:  # times that come again count only from a moment on that is as close to the change
+        back = goes_back(second, back, where)
     try:
-        found = simulated(cron, datetime.fromtimestamp(second, where))
+        found = simulated(cron, shows(second, where) - timedelta(seconds=back))
     except Exception as error:  # for some odd lines CronSim raises AssertionError or TypeError
         raise UsageError(f"cron {cron!r}{trouble(cron, str(error))}") from None
-    return (int(at.timestamp()) for at in found)
+    if where is UTC:
+        return (seconds_of(wall, UTC) for wall in found)
+    return once(found, where) if names_times(cron) else each(found, where)
+
+
+def names_times(cron: str) -> bool:
+    """Whether the line names its minute and its hour. As in Debian's cron such a line is due once for each time."""
+    fields = cron.split()
+    return len(fields) == 5 and not any(field.startswith("*") for field in fields[:2])
+
+
+def once(walls: Iterator[datetime], where: tzinfo) -> Iterator[int]:
+    """For each time on the wall the first at which a clock shows it; if none does, that to which the clock jumps."""
+    for wall in walls:
+        second = seconds_of(wall, where)
+        yield second if shows(second, where) == wall else jump(wall, where)
+
+
+def each(walls: Iterator[datetime], where: tzinfo) -> Iterator[int]:
+    """Every time at which a clock shows one of these times on the wall."""
+    again: deque[int] = deque()  # those that come twice, the second time
+    for wall in walls:
+        second = seconds_of(wall, where)
+        if shows(second, where) != wall:
+            continue
+        while again and again[0] <= second:
+            yield again.popleft()
+        yield second
+        if (second_time := seconds_of(wall.replace(fold=1), where)) > second:
+            again.append(second_time)
+    yield from again
+
+
+def seconds_of(wall: datetime, where: tzinfo) -> int:
+    return int(wall.replace(tzinfo=where).timestamp())
+
+
+def shows(second: int, where: tzinfo) -> datetime:
+    """What a clock shows."""
+    return datetime.fromtimestamp(second, where).replace(tzinfo=None, fold=0)
+
+
+def goes_back(second: int, within: int, where: tzinfo) -> int:
+    """By how many seconds the clock is set back within this time: times that it has shown come again then."""
+    passed = shows(second + within, where) - shows(second, where)
+    return max(0, within - int(passed.total_seconds()))
+
+
+def jump(wall: datetime, where: tzinfo) -> int:
+    """When the clock jumps over this time."""
+    before, after = seconds_of(wall.replace(fold=1), where), seconds_of(wall, where)
+    offset = datetime.fromtimestamp(before, where).utcoffset()
+    while after - before > 1:
+        middle = (before + after) // 2
+        if datetime.fromtimestamp(middle, where).utcoffset() == offset:
+            before = middle
+        else:
+            after = middle
+    return after
 
 
 def simulated(cron: str, begin: datetime) -> Iterator[datetime]:
-    """The times of a cron line. The library is loaded with the first line: most processes never need it."""
+    """The times of a cron line on a clock that never changes.
+
+    CronSim's own way through a zone skips slots where the clock changes by another time than an hour. The library is
+    loaded with the first line: most processes never need it.
+    """
     moments: Iterator[datetime] = importlib.import_module("cronsim").CronSim(cron, begin)
     return moments
 
@@ -167,7 +236,7 @@ def trouble(cron: str, said: str) -> str:
 
 def readable(fields: list[str]) -> bool:
     try:
-        return bool(simulated(" ".join(fields), datetime.fromtimestamp(0, UTC)))
+        return bool(simulated(" ".join(fields), datetime(1970, 1, 1)))
     except Exception:
         return False
 

@@ -221,6 +221,9 @@ def test_a_job_of_an_unknown_task_is_parked_until_a_worker_knows_it(lab: Lab) ->
     (unknown,) = lab.state().unknown_tasks
     assert unknown.task == "tests.acceptance.apps.other:do"
     ignorant.says("task 'tests.acceptance.apps.other:do' is not known to this worker")
+    ignorant.says(
+        "it knows 'tests.acceptance.apps.jobs:do', which may be the same: name APP as the producers import it"
+    )
     assert unknown.worker in ignorant.said
     assert lab.seen("done") == []
     assert ignorant.stop() == 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
-from typing import Any
-from zoneinfo import ZoneInfo
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from hypothesis import given
@@ -100,6 +101,118 @@ def test_slots_rise_and_do_not_depend_on_where_one_began(cron: str, tz: str, sta
     assert slots == sorted(set(slots))
     for one, following in pairwise(slots):
         assert when.after(one) == following
+
+
+# -- compared with every minute of the days around each odd change of a clock
+
+
+class Change(NamedTuple):
+    """A clock's change: when (s since 1970), and what it shows beside UTC before and after (s)."""
+
+    at: int
+    before: int
+    after: int
+
+
+def offset(second: int, where: ZoneInfo) -> int:
+    return round(datetime.fromtimestamp(second, where).utcoffset().total_seconds())  # type: ignore[union-attr]
+
+
+def changes(where: ZoneInfo, first: int, last: int) -> Iterator[Change]:
+    step = 7 * DAY // 1000
+    for second in range(first, last, step):
+        low, high = second, second + step
+        if offset(low, where) != offset(high, where):
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if offset(middle, where) == offset(low, where) else (low, middle)
+            yield Change(high, offset(low, where), offset(high, where))
+
+
+def is_odd(change: Change) -> bool:
+    """Not by one hour, or at or over midnight."""
+    walls = (change.at + change.before, change.at + change.after)
+    over = len({wall // (DAY // 1000) for wall in walls}) > 1 or any(wall % (DAY // 1000) == 0 for wall in walls)
+    return abs(change.after - change.before) != HOUR // 1000 or over
+
+
+# Minutes, hours, whether both are named.
+PATTERNS = [
+    ("* * * * *", range(60), range(24), False),
+    ("*/20 2 * * *", range(0, 60, 20), [2], False),
+    ("*/20 1 * * *", range(0, 60, 20), [1], False),
+    ("*/7 0 * * *", range(0, 60, 7), [0], False),
+    ("15,45 * * * *", [15, 45], range(24), False),
+    ("0 */3 * * *", [0], range(0, 24, 3), False),
+    ("0 2 * * *", [0], [2], True),
+    ("45 1 * * *", [45], [1], True),
+    ("0,10,40 1-2 * * *", [0, 10, 40], [1, 2], True),
+    ("0 0 * * *", [0], [0], True),
+    ("30 0,23 * * *", [30], [0, 23], True),
+    ("0 12 * * *", [0], [12], True),
+]
+
+
+AROUND = 100_800  # s before and after a change
+
+
+def due(change: Change, clocks: Mapping[int, datetime], minutes: Any, hours: Any, named: bool) -> list[int]:
+    """All slots around the change, found by looking at a clock each minute."""
+    found, shown = [], set()
+    for second, clock in clocks.items():
+        fits = clock.minute in minutes and clock.hour in hours
+        if named and second == change.at and change.after > change.before:  # what the clock jumps over
+            jumped = range(second + change.before, second + change.after, 60)
+            fits |= any(one % 3600 // 60 in minutes and one % 86_400 // 3600 in hours for one in jumped)
+        if fits and not (named and clock in shown):
+            found.append(second * 1000)
+            shown.add(clock)
+    return found
+
+
+def odd_changes(names: Iterable[str], first: str, last: str) -> dict[Change, str]:
+    """With one zone for each."""
+    return {
+        change: name
+        for name in sorted(names)
+        for change in changes(ZoneInfo(name), ms(first) // 1000, ms(last) // 1000)
+        if is_odd(change) and change.at % 60 == 0
+    }
+
+
+def compare(odd: Mapping[Change, str]) -> None:
+    for change, name in odd.items():
+        begin, end = change.at - AROUND, change.at + AROUND
+        clocks = {
+            second: datetime.fromtimestamp(second, ZoneInfo(name)).replace(tzinfo=None, fold=0)
+            for second in range(begin + 60, end, 60)
+        }
+        for cron, minutes, hours, named in PATTERNS:
+            expected = due(change, clocks, minutes, hours, named)
+            when = Recurrence(cron=cron, tz=name)
+            found = [*islice(when.slots(begin * 1000), len(expected) + 1)]
+            assert found[:-1] == expected, (name, cron, clocks[change.at])
+            assert found[-1] >= end * 1000
+            for one in (change.at - 1800, change.at - 60, change.at, change.at + 900, change.at + 4000):
+                assert when.after(one * 1000) == next(slot for slot in found if slot > one * 1000)
+
+
+# Half an hour, at midnight, over it; a country that crosses the date line; others that choose another zone.
+ODD = ["Africa/Cairo", "America/Caracas", "America/Nuuk", "Antarctica/Troll", "Asia/Gaza", "Asia/Pyongyang",
+       "Atlantic/Azores", "Australia/Lord_Howe", "Pacific/Apia", "Pacific/Norfolk"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_no_slot_is_missed_where_a_clock_changes_in_an_odd_way(name: str) -> None:
+    odd = odd_changes([name], "2010-01-01T00:00+00:00", "2030-01-01T00:00+00:00")
+    assert odd
+    compare(dict([*odd.items()][:: max(1, len(odd) // 2)]))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_nor_in_any_zone_within_twenty_years() -> None:
+    compare(odd_changes(available_timezones(), "2010-01-01T00:00+00:00", "2030-01-01T00:00+00:00"))
 
 
 def test_every_counts_from_1970() -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers import packages
+from workers.names import PackageError
 from workers.folders import Folder
 
 LIMITS = packages.Limits(entries=12, directory=4096, written=200_000, ratio=20, ratio_from=100_000)
@@ -98,7 +99,7 @@ def test_whatever_the_zip_it_is_refused_or_archived_and_within_its_limits(
         disk = Disk(patched)
         try:
             packages.archive(base / "incoming" / "abc", base / "archive", LIMITS)
-        except packages.PackageError:
+        except PackageError:
             assert everything(base) == {
                 "incoming": None, "incoming/abc": None, "incoming/abc/abc.zip": data, "archive": None,
             }  # fmt: skip
