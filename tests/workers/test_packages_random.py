@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers import packages
-from workers.names import PackageError
 from workers.folders import Folder
+from workers.names import PackageError
 
 LIMITS = packages.Limits(entries=12, directory=4096, written=200_000, ratio=20, ratio_from=100_000)
 PLAIN = ["a", "b", "C", "content", ".abc", "ü" * 100]
