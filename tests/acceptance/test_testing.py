@@ -184,7 +184,7 @@ def test_drain_says_which_queue_the_app_does_not_work_on(
     plain.put("an item is for whoever gets it")
     tell.using(delay=1).put(str(file), "a")
     tell.put(str(file), "b")
-    with pytest.raises(RqLiteError, match=rf"app '{app}' does not serve queue '{rq_queue.name}', where 2 jobs wait"):
+    with pytest.raises(RqLiteError, match=rf"app '{app}' does not serve queue '{rq_queue.name}', which holds 2 jobs"):
         drain(app)
     assert rq_queue.qsize() == 2
     assert drain(app, queues=[rq_queue.name]) == []
