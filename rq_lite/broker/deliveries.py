@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from rq_lite.model.outcome import Crashed, Finished, Parked, Retried
 
 PORTION = 250  # jobs with results or callbacks that end in one step,
-HEAVY = 500_000  # or their bytes
+HEAVY = 500_000  # or their bytes,
+PUTS = 1000  # or the jobs that are put with them
 
 
 class Deliveries:
@@ -37,14 +38,15 @@ class Deliveries:
 
 
 def portions(ends: list[tuple[int, Finished]]) -> Iterator[list[tuple[int, Finished]]]:
-    """Split into parts so small that none holds Redis up."""
+    """Split into parts so small that none holds Redis up; what one job brings along stays together."""
     some: list[tuple[int, Finished]] = []
-    size = 0
+    size = puts = 0
     for tag, end in ends:
         some.append((tag, end))
+        puts += len(end.puts)
         size += len(end.detail) + len(end.report) + sum(len(entry) for _, entry in end.puts)
-        if len(some) == PORTION or size > HEAVY:
+        if len(some) == PORTION or size > HEAVY or puts >= PUTS:
             yield some
-            some, size = [], 0
+            some, size, puts = [], 0, 0
     if some:
         yield some

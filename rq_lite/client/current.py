@@ -1,4 +1,4 @@
-"""The job that runs here: what it can learn about itself, and how it reports progress.
+"""The job that runs here: what it can learn about itself, how it reports progress, and what is to follow it.
 
 A job that does not ask pays nothing for this: its identity is looked up when it asks.
 """
@@ -6,13 +6,19 @@ A job that does not ask pays nothing for this: its identity is looked up when it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from rq_lite.errors import UsageError
 
+if TYPE_CHECKING:
+    from rq_lite.client.job import Job
+    from rq_lite.client.signature import Signature
+
+MOST_FOLLOW_UPS = 1000  # of one run
 MOST = 1e15  # exact in every language
 LONGEST = 200  # characters of a note that are kept
 
@@ -33,7 +39,7 @@ class CurrentJob:
     that the job starts: in them `current_job` finds no job.
     """
 
-    __slots__ = ("_tell", "attempt", "deadline", "id", "queue", "task")
+    __slots__ = ("_follow_ups", "_room", "_tell", "attempt", "deadline", "id", "queue", "task")
 
     def __init__(
         self,
@@ -51,6 +57,8 @@ class CurrentJob:
         self.attempt = attempt
         self.deadline = deadline
         self._tell = tell
+        self._follow_ups: list[tuple[str, bytes]] | None = []  # queue and entry; None: the run has ended
+        self._room: int | None = None  # bytes that further follow-ups may have; None: none was given yet
 
     def __repr__(self) -> str:
         return f"<job {self.id} of {self.task}, attempt {self.attempt}>"
@@ -72,6 +80,48 @@ class CurrentJob:
                 raise UsageError(f"progress: {name} must be a number from 0 to {MOST:,.0f}, not {number!r}")
         note = str(note)[:LONGEST].encode(errors="replace").decode()
         self._tell(Progress(plain(done), None if total is None else plain(total), note))
+
+    def then(self, signature: Signature) -> Job:
+        """Let a job follow this run: it is put in the step in which Redis accepts that this run has succeeded.
+
+        It is not put if the run fails, is cancelled or given back, or if its result comes too late; the next run of the
+        job says again what follows. It is put beyond any bound, as callbacks are. A run may have 1,000 follow-ups, of
+        `max_payload` bytes together. Returns the job that will be put.
+
+        Raises UsageError above that, for a signature with `delay` or `at`, and after the run has ended; BadArgument,
+        PayloadTooLarge.
+        """
+        job, entry, most = signature.follow_up()
+        if self._follow_ups is None:
+            raise UsageError(f"then: this run of job {self.id} has ended, nothing can follow it any more")
+        if len(self._follow_ups) == MOST_FOLLOW_UPS:
+            raise UsageError(
+                f"then: a run may have {MOST_FOLLOW_UPS:,} follow-ups; let one of them put more, or put jobs directly"
+            )
+        room = (most if self._room is None else self._room) - len(entry)
+        if room < 0:
+            raise UsageError(
+                f"then: the follow-ups of a run may have {most:,} bytes together (max_payload); let one of them put "
+                "more, or put jobs directly"
+            )
+        self._room = room
+        self._follow_ups.append((job.queue, entry))
+        return job
+
+    def take_follow_ups(self) -> Sequence[tuple[str, bytes]]:
+        """What is to be put: queue and entry. The run has ended."""
+        taken, self._follow_ups = self._follow_ups or [], None
+        return taken
+
+
+class Brought:
+    """The follow-ups of a run in another process."""
+
+    def __init__(self, follow_ups: Sequence[tuple[str, bytes]]) -> None:
+        self._follow_ups = follow_ups
+
+    def take_follow_ups(self) -> Sequence[tuple[str, bytes]]:
+        return self._follow_ups
 
 
 class _Here:

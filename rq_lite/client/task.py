@@ -14,6 +14,7 @@ from rq_lite.client.batches import each_of
 from rq_lite.client.defaults import defaults
 from rq_lite.client.job import Job
 from rq_lite.client.registry import registry
+from rq_lite.client.signature import Signature
 from rq_lite.errors import PayloadTooLarge, UsageError
 from rq_lite.logs import logger
 from rq_lite.model.arguments import IMPORT, Arguments, innermost
@@ -173,6 +174,19 @@ class Task(AnyTask, Generic[P, R]):
         BrokerError when Redis does not answer.
         """
         return self._put_one(args, kwargs, self._options.wait)
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature:
+        """The task with arguments, to be put later: `current_job().then(task.s(…))`."""
+        return Signature(self, args, kwargs, takes_input=True)
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature:
+        """Like `s`, for a job that takes nothing from the step before it."""
+        return Signature(self, args, kwargs, takes_input=False)
+
+    @property
+    def put_options(self) -> Options:
+        """The options of its puts."""
+        return self._options
 
     def put_nowait(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """Put a job, or raise QueueFull at once."""

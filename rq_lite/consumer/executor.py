@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rq_lite import events
@@ -85,9 +85,11 @@ class Executor:
                 result = run_once(task, message, None)
             slot.deadline = NEVER
             ended = None
-            if message.result_ttl is not None or message.then is not None:
+            follow_ups = () if slot.current is None else follow_ups_of(slot)
+            if message.result_ttl is not None or message.then is not None or follow_ups:
                 attempt = Attempt(message, queue_of(slot), attempts, crashes, deaths)
-                ended = self._outcomes.returned(attempt, task, result, is_json=task.policy.run_in == "process")
+                is_json = task.policy.run_in == "process"
+                ended = self._outcomes.returned(attempt, task, result, is_json=is_json, follow_ups=follow_ups)
         except Stopped:
             slot.deadline = NEVER
             raise
@@ -182,6 +184,12 @@ def watched(
         return outcome
 
     return told
+
+
+def follow_ups_of(slot: Slot[Any]) -> Sequence[tuple[str, bytes]]:
+    """What is to be put if Redis accepts the run of this slot, which has ended: queue and entry."""
+    (tag, current), slot.current = slot.current, None
+    return current.take_follow_ups() if tag == slot.tag else ()
 
 
 def queue_of(slot: Slot[Any]) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NamedTuple
@@ -180,17 +180,24 @@ class Outcomes:
         self._puts = completion.Puts(says_of(tasks), seal)
 
     def returned(
-        self, attempt: Attempt, task: Task[Any, Any], result: Any, *, is_json: bool = False
+        self,
+        attempt: Attempt,
+        task: Task[Any, Any],
+        result: Any,
+        *,
+        is_json: bool = False,
+        follow_ups: Sequence[tuple[str, bytes]] = (),
     ) -> Finished | None:
-        """The function has returned: the outcome; None unless the job is tracked. Raises BadResult.
+        """The function has returned: the outcome; None if an ack will do: not tracked, no follow-ups. Raises BadResult.
 
         `is_json`: the result comes from an engine, as JSON.
         """
         message = attempt.message
         if not is_tracked(message):
-            return None
+            return Finished("done", puts=follow_ups) if follow_ups else None
         text = bytes(result) if is_json else completion.encoded(message, result, task.arguments, self._max_result)
-        return completion.done(message, attempt.queue, attempt.number, text, self._puts)
+        ended = completion.done(message, attempt.queue, attempt.number, text, self._puts)
+        return ended._replace(puts=[*ended.puts, *follow_ups]) if follow_ups else ended
 
     def raised(self, attempt: Attempt, chances: RetryPolicy, failure: Failure) -> tuple[Retried | Finished, str]:
         """The run has failed: its outcome, and a line for the log."""

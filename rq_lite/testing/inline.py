@@ -172,8 +172,9 @@ def run(job: PutJob, queue: Sender, entry: bytes) -> tuple[Ran, Outcome]:
         timeout = task.policy.timeout if message.timeout is None else message.timeout
         error, value, began = None, None, time.monotonic()
         try:
-            value = runner()(task, message, current(attempt, timeout, said))
-            outcome: Outcome = outcomes.returned(attempt, task, value)
+            here = current(attempt, timeout, said)
+            value = runner()(task, message, here)
+            outcome: Outcome = outcomes.returned(attempt, task, value, follow_ups=here.take_follow_ups())
         except FAILURES as raised:
             error = raised
             failure = failed(error, timeout or FOREVER, time.monotonic() - began)

@@ -44,6 +44,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     event: str
     result: msgspec.Raw = msgspec.Raw(b"null")  # of a tracked job that is done
+    puts: list[tuple[str, bytes]] = []  # its follow-ups: queue and entry
     progress: Progress | None = None
     error: str = ""  # one line
     message: str | None = None  # the error's whole text

@@ -187,7 +187,8 @@ class Engine:
                 final=chances(task.policy, error).final,
                 leaving=self._worn_out(),
             )
-        return Answer(event="done", result=msgspec.Raw(result), leaving=self._worn_out())
+        puts = [*current.take_follow_ups()]
+        return Answer(event="done", result=msgspec.Raw(result), puts=puts, leaving=self._worn_out())
 
     def _interruptible(self, task: Task[Any, Any], message: Message, current: CurrentJob) -> Any:
         """Run the job; only here its consumer may interrupt it."""

@@ -20,7 +20,7 @@ import gevent
 import msgspec
 from gevent.lock import Semaphore
 
-from rq_lite.client.current import current_job
+from rq_lite.client.current import Brought, current_job
 from rq_lite.consumer.offload.channel import Answer, Channel, Run, Setup
 from rq_lite.consumer.offload.engine import INTERRUPT, encode
 from rq_lite.consumer.run import Expired
@@ -158,6 +158,8 @@ class ProcessPool:
                 self._idle.append(engine)
         if answer.event == "interrupted" and thrown is not None:
             raise Expired(where=answer.traceback) if isinstance(thrown, Expired) else thrown
+        if answer.puts:
+            slot.current = slot.tag, Brought(answer.puts)
         return result_of(answer)
 
     def _given(self, slot: Slot[Any], entry: bytes, timeout: int) -> Engine:
