@@ -144,7 +144,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cpu_procs: Annotated[
         int,
         Setting(
-            "processes, and as many threads, that each consumer has for jobs with `run_in` ([cpu.md](cpu.md)); 0: "
+            "engines, and as many threads, that each consumer has for jobs with `run_in` ([cpu.md](cpu.md)); 0: "
             "cores / `procs`, at least 1",
             least=0,
             help="Processes, and threads, of each for jobs with run_in. Default: cores / procs, at least 1.",
@@ -153,7 +153,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace: Annotated[  # Kubernetes kills after 30
         float,
         Setting(
-            "how long a stop waits for running jobs; a job that still runs this long after its timeout is ended, with "
+            "how long a stop waits for running jobs; a job that still runs this long after its timeout is killed with "
             "its consumer",
             least=0,
             help="Time for running jobs at a stop, and for a job after its timeout. Default: {default:g}.",
@@ -179,8 +179,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_jobs: Annotated[
         int,
         Setting(
-            "a consumer that has taken this many jobs (or up to 15 % fewer) is replaced; the count is checked now and "
-            "then, so fast jobs go beyond it; 0: never",
+            "a consumer that has taken this many jobs (or up to 15 % fewer) is replaced; the count is checked "
+            "periodically, so fast jobs go beyond it; 0: never",
             least=0,
             help="Replace a consumer after about this many jobs.",
             metavar="N",
@@ -195,7 +195,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             metavar="MB",
         ),
     ] = 0
-    park: Annotated[float, Setting("how long a job of an unknown task is put aside", least=0)] = 15.0
+    park: Annotated[
+        float,
+        Setting("how long a job waits that was parked, because its worker does not know its task or format", least=0),
+    ] = 15.0
     max_crashes: Annotated[
         int,
         Setting(
