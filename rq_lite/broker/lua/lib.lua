@@ -43,6 +43,12 @@ local function parse(entry)
   local attempts, crashes, marks, at = entry:match('^(%d+)%.(%d+)([^{]*)(){')
   if not at or #attempts > 9 or #crashes > 9 then return 0, 0, nil, nil, nil, nil, 0 end
   if marks == '' then return tonumber(attempts), tonumber(crashes), at, nil, nil, '', 0 end
+  if marks:byte(1) == 42 then -- '*': most that come back after the death of a worker have no other mark
+    local deaths = marks:match('^%*(%d+)$')
+    if deaths and #deaths <= 9 then
+      return tonumber(attempts), tonumber(crashes), at, nil, nil, '', tonumber(deaths)
+    end
+  end
   local priority = marks:match('^@([0-9a-z.+-]+)')
   local from = priority and #priority + 2 or 1
   local id = marks:match('^#([A-Za-z0-9_.:%%-]+)', from)
@@ -67,19 +73,26 @@ local function uncounted(entry)
   return front .. rest:gsub('^%*%d+', '')
 end
 
--- The entry with so many more attempts, crashes and deaths of workers.
+-- The entry with so many more attempts, crashes and deaths of workers. Returns also these three as they are now, and the
+-- marks that are not known here; for bytes that are no job only the entry.
 local function charged(entry, attempts, crashes, deaths)
-  local a, c, at, _, _, _, d = parse(entry)
+  local a, c, at, _, _, unknown, d = parse(entry)
   if not at then return entry end
-  local front, rest = uncounted(entry):match('^(@?[0-9a-z.+-]*#?[A-Za-z0-9_.:%%-]*)(.*)$')
-  local died = d + deaths > 0 and string.format('*%d', d + deaths) or ''
-  return string.format('%d.%d', a + attempts, c + crashes) .. front .. died .. rest
+  local front, rest = '', entry
+  if at > 1 then front, rest = uncounted(entry):match('^(@?[0-9a-z.+-]*#?[A-Za-z0-9_.:%%-]*)(.*)$') end
+  a, c, d = a + attempts, c + crashes, d + deaths
+  return a .. '.' .. c .. front .. (d > 0 and '*' .. d or '') .. rest, a, c, d, unknown
 end
 
 -- Whether a job is to run alone.
 local function suspected(entry)
-  local _, crashes, _, _, _, _, deaths = parse(entry)
-  return crashes >= SUSPECT or deaths >= UNLUCKY
+  if entry:byte(1) == 123 then return false end
+  local crashes, deaths = entry:match('^%d+%.(%d%d?)%*?(%d?%d?){')
+  if not crashes then
+    local parts = {parse(entry)}
+    crashes, deaths = parts[2], parts[7]
+  end
+  return tonumber(crashes) >= SUSPECT or (tonumber(deaths) or 0) >= UNLUCKY
 end
 
 -- The id of a tracked job; nil for the others. A plain job costs a check of one byte.
@@ -369,16 +382,17 @@ local function text_of(value) return type(value) == 'string' and value or cjson.
 -- Charge an entry with what died while the job ran ('consumers', 'processes', or whole 'workers', which are counted
 -- apart); returns the entry, and a report (JSON, one line) if it is to be buried for that, because it has `most` now.
 -- A job with callbacks waits again instead: the consumer that takes it puts them, and buries it without running it. The
--- third that is returned is then true.
--- So does a job with unknown marks: only the newer version knows what its end has to release.
+-- third that is returned is then true. So does a job with unknown marks: only the newer version knows what its end has to
+-- release. The fourth: whether the job is to run alone.
 local function crash(entry, meta, consumer, died, how, where, most)
   local worker = died == 'workers'
-  entry = charged(entry, 0, worker and 0 or 1, worker and 1 or 0)
-  local attempts, crashes, at, _, _, unknown, deaths = parse(entry)
-  local count = worker and deaths or crashes
-  if not at or count < most or unknown ~= '' then return entry end
+  local attempts, crashes, deaths, unknown
+  entry, attempts, crashes, deaths, unknown = charged(entry, 0, worker and 0 or 1, worker and 1 or 0)
+  if not attempts then return entry end
+  local count, alone = worker and deaths or crashes, crashes >= SUSPECT or deaths >= UNLUCKY
+  if count < most or unknown ~= '' then return entry, nil, nil, alone end
   local job = job_of(entry)
-  if tracked(entry) and type(job['then']) == 'table' and next(job['then']) then return entry, nil, true end
+  if tracked(entry) and type(job['then']) == 'table' and next(job['then']) then return entry, nil, true, alone end
   local what = count == 1 and died:match('^(.-)e?s$') or died
   local why = string.format('%d %s died while it ran; the last: %s', count, what, how)
   ended(meta, entry, 'failed', '"error":' .. cjson.encode({type = 'poison', message = why, traceback = where}))

@@ -57,10 +57,10 @@ for _, tag in ipairs(tags) do
   local entry = found[tag]
   released(inflight, entry)
   if blamed == 'all' or blamed == tag then
-    local report, late
-    entry, report, late = crash(entry, meta, consumer, died, ARGV[5], ARGV[6], most_of(entry))
+    local report, late, alone
+    entry, report, late, alone = crash(entry, meta, consumer, died, ARGV[5], ARGV[6], most_of(entry))
     bills, only = bills + 1, entry
-    if #named < 10 and (report or suspected(entry)) then name(entry, report or late) end
+    if #named < 10 and (report or alone) then name(entry, report or late) end
     if report then
       local n = #buried
       buried[n + 1], buried[n + 2], buried[n + 3] = tag, report, entry
