@@ -113,11 +113,13 @@ def test_a_reload_follows_the_link_through_which_the_folder_was_named(lab: Lab, 
 
 
 def test_a_command_in_a_folder_that_was_removed_says_so(lab: Lab) -> None:
-    (lab.folder / "removed").mkdir()
-    command = f"cd {lab.folder}/removed && rmdir {lab.folder}/removed && exec {sys.executable} -m rq_lite status"
+    removed = lab.folder / "removed"
+    removed.mkdir()
     done = subprocess.run(
-        ["/bin/sh", "-c", command], env=lab.environment, capture_output=True, text=True, timeout=60, check=False
-    )
+        [sys.executable, "-m", "rq_lite", "status"],
+        cwd=removed, preexec_fn=removed.rmdir, env=lab.environment,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr == "rq-lite: the current folder was removed: cd to another one, or to the same name again\n"
 

@@ -444,12 +444,16 @@ def test_numbers() -> None:
 
 
 def peak(work: Callable[[], object]) -> int:
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    """The lower one of two runs: a thread that another test has left behind may allocate meanwhile."""
+    found = []
+    for _ in range(2):
+        tracemalloc.start()
+        try:
+            work()
+            found.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    return min(found)
 
 
 def drain(source: Source) -> None:
@@ -477,9 +481,14 @@ def test_a_line_of_any_length_is_passed_over_in_little_memory(tmp_path: Path) ->
 
 def test_a_quote_left_open_does_not_swallow_the_file(tmp_path: Path) -> None:
     file = write(tmp_path, "a.csv", b'a,b\n1,"\n' + b"2,3\n" * 40_000)
-    source = open_source(file, on_error="skip", rejects=tmp_path / "bad", limit=1000)
-    assert peak(lambda: drain(source)) < 100_000
-    assert source.rejects.count == 1
+    sources: list[Source] = []
+
+    def work() -> None:
+        sources.append(open_source(file, on_error="skip", rejects=tmp_path / "bad", limit=1000))
+        drain(sources[-1])
+
+    assert peak(work) < 100_000
+    assert [source.rejects.count for source in sources] == [1, 1]
     assert (tmp_path / "bad").stat().st_size < 1100
 
 
