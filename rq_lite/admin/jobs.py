@@ -52,6 +52,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     parked: bool = False
     consumer: str = ""  # the one that has it
     tag: int = 0
+    held: bool = False  # it waits in the consumer for a thread or an engine (`run_in`)
     buried: Buried | None = None
 
 
@@ -131,9 +132,10 @@ def owned(broker: Broker, queue: str) -> list[tuple[str, int]]:
 
 def inflight(broker: Broker, queue: str, tags: list[tuple[str, int]]) -> list[Found]:
     found = []
+    held = {name: broker.takes.held(queue, name) for name in {name for name, _ in tags}}
     for name, tag in tags:
         found += [
-            made(queue, State.INFLIGHT, entry, consumer=name, tag=tag)
+            made(queue, State.INFLIGHT, entry, consumer=name, tag=tag, held=tag in held[name])
             for tag, entry in broker.takes.booked(queue, name, [tag])
         ]
     return found
@@ -185,7 +187,7 @@ def word(broker: Broker, queue: str, job_id: str) -> str:
     if (said := ended(broker, queue, job_id)) is not None:
         return said
     if (found := find(broker, queue, job_id).job) is not None:
-        return WORDS[found.state]
+        return WORDS[State.PENDING if found.held else found.state]
     return ended(broker, queue, job_id) or UNKNOWN  # it may have ended during the search
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -203,6 +203,19 @@ class Consuming:
         mark = encoded_id(job_id)
         names = (key.inflight(consumer), key.progress, key.job(mark), key.meta)
         self._core.run("progress", names, mark, tag, head, detail, link=link)
+
+    def hold(self, queue: str, consumer: str, tags: Collection[int], lifetime: int, link: Link) -> None:
+        """Tell which deliveries wait in this consumer for a thread or an engine; `lifetime` in ms."""
+        key = keys.of(queue).held(consumer)
+        if tags:
+            link.call("SET", key, " ".join(map(str, tags)), "PX", lifetime)
+        else:
+            link.call("DEL", key)
+
+    def held(self, queue: str, consumer: str) -> set[int]:
+        """The tags that `hold` was told."""
+        (told,) = self._core.read(("GET", keys.of(queue).held(consumer)))
+        return set(map(int, (told or b"").split()))
 
     def marked(self, queue: str, ids: Sequence[str], link: Link | None = None) -> set[str]:
         """Which of these jobs were cancelled and are to be dropped."""

@@ -57,6 +57,7 @@ CATALOGUE = (
     Key("rq:{<queue>}:feed:<name>", "hash", False),
     Key("rq:{<queue>}:cancelled", "zset", False),
     Key("rq:{<queue>}:calls:<consumer>", "list", True),
+    Key("rq:{<queue>}:held:<consumer>", "string", True),
     Key("rq:{<queue>}:progress", "hash", True),
     Key("rq:{<queue>}:over", "hash", True),
     Key("rq:{<queue>}:blocked", "hash", True),
@@ -97,6 +98,10 @@ class QueueKeys:
     def calls(self, consumer: str) -> str:
         """List with a TTL: ids of jobs that this consumer is to interrupt, if it runs them."""
         return f"{self.prefix}calls:{consumer}"
+
+    def held(self, consumer: str) -> str:
+        """String with a TTL: delivery tags of jobs that wait in this consumer for a thread or an engine."""
+        return f"{self.prefix}held:{consumer}"
 
     def producer(self, producer: str) -> str:
         """String with a TTL: "<sequence number>:<accepted>" of this producer's last put."""

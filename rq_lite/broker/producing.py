@@ -201,12 +201,14 @@ class Producing:
         return found
 
     def is_running(self, queue: str, job_id: str) -> bool:
-        """Whether a consumer has this tracked job just now."""
+        """Whether a consumer has this tracked job just now, and it does not wait there for a thread or an engine."""
         key = keys.of(queue)
         consumer, tag = self._core.read(("HMGET", key.job(encoded_id(job_id)), "consumer", "tag"))[0]
         if consumer is None or tag is None:
             return False
-        return bool(self._core.read(("HEXISTS", key.inflight(consumer.decode()), tag))[0])
+        name = consumer.decode()
+        owned, held = self._core.read(("HEXISTS", key.inflight(name), tag), ("GET", key.held(name)))
+        return bool(owned) and tag not in (held or b"").split()
 
     def size(self, queue: str) -> tuple[int, bool]:
         """How many jobs wait (pending and scheduled), and whether a put would have to wait for room."""

@@ -63,7 +63,9 @@ def about(job: Found, now: float) -> str:
         return job.buried.error
     if job.due is not None:
         return f"due in {span(job.due - now)}" if job.due > now else "due now"
-    return who(job.consumer) if job.state is State.INFLIGHT else ""
+    if job.state is not State.INFLIGHT:
+        return ""
+    return f"{who(job.consumer)}, waits there for its thread or process" if job.held else who(job.consumer)
 
 
 def who(consumer: str) -> str:

@@ -186,7 +186,10 @@ class Job(Future[Any]):
         return super().done()
 
     def running(self) -> bool:
-        """Whether a consumer has it just now: it runs, or waits there for a thread or process (`run_in`)."""
+        """Whether it runs just now. A job that waits in its consumer for a thread or process (`run_in`) does not.
+
+        What Redis knows of that is a few tenths of a second old.
+        """
         return not self.done() and self.broker.puts.is_running(self.queue, self.id)
 
     def state(self) -> str:

@@ -56,6 +56,7 @@ from rq_lite.consumer.consumer import Consumer, Order, SuspectConsumer
 from rq_lite.consumer.executor import Executor, emit_between_jobs, watched
 from rq_lite.consumer.exit import critical, hard_exit
 from rq_lite.consumer.offload.channel import Setup
+from rq_lite.consumer.offload.held import HeldJobs
 from rq_lite.consumer.offload.pools import Pools
 from rq_lite.consumer.progress import ProgressReporter
 from rq_lite.consumer.run import Expired, chances
@@ -134,7 +135,8 @@ def prepare(plan: ConsumerConfig, reports: int, board: Board, signals: Signals, 
     patiently(plan, lambda: check_queues(plan, broker, weights))
     bounds = patiently(plan, lambda: {queue: declare(queue, broker) for queue in weights})
     patiently(plan, lambda: declare_schedules(weights, broker))
-    elsewhere = Pools(Setup(settings=plan.settings, app=plan.app, number=plan.number, queues=list(weights)))
+    hire = Setup(settings=plan.settings, app=plan.app, number=plan.number, queues=list(weights))
+    elsewhere = Pools(hire, HeldJobs(broker, name))
     executor = Executor(
         registry.tasks, name, elsewhere, verbose=plan.verbose, signer=broker.core.signer,
         max_result=plan.settings.max_result, seldom=seldom,

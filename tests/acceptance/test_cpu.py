@@ -409,6 +409,27 @@ def test_an_engine_whose_job_forks_and_returns_twice_answers_once(cpu: Cpu) -> N
 
 
 @each_kind
+def test_a_job_that_waits_in_its_slot_for_a_place_does_not_run(cpu: Cpu, kind: str) -> None:
+    worker = cpu.work("--cpu-procs", "1")
+    task = f"{APP}:hold_{kind}"
+    first, second = (
+        Job(id=cpu.tracked(f"hold_{kind}", n), queue="work", task=task, result_ttl=60, broker=cpu.lab.broker)
+        for n in (1, 2)
+    )
+    until(lambda: cpu.lab.state().inflight == 2, "both are in a slot")
+    until(lambda: second.state() == "waiting" and first.state() == "running", "one waits for its place")
+    assert (first.running(), second.running()) == (True, False)
+    (shown,) = [job for job in jobs.listed(cpu.lab.broker, "work", State.INFLIGHT) if job.held]
+    assert shown.id == second.id
+    (key,) = cpu.lab.broker.read(("KEYS", "rq:{work}:held:*"))[0]
+    assert 0 < cpu.lab.broker.read(("PTTL", key))[0] <= 60_000
+    cpu.lab.open_gate()
+    cpu.lab.until_seen("done", 2)
+    until(lambda: not cpu.lab.broker.read(("EXISTS", key))[0], "nothing waits any more")
+    assert worker.stop() == 0
+
+
+@each_kind
 def test_a_job_that_is_cancelled_ends_and_its_place_goes_on(cpu: Cpu, kind: str) -> None:
     worker = cpu.work("--cpu-procs", "1")
     running, waiting = cpu.tracked(f"compute_long_{kind}", 1), cpu.tracked(f"compute_long_{kind}", 2)

@@ -156,7 +156,8 @@ def test_a_closed_terminal_ends_a_worker_unless_it_was_started_with_nohup(lab: L
         if ignored:
             until(lambda: log.read_text().count("SIGHUP: the consumers") == 2, "the second SIGHUP is a reload, too")
             os.kill(shell, signal.SIGTERM)
-        _, status = os.waitpid(shell, 0)
+        ended, status = until(lambda: (found := os.waitpid(shell, os.WNOHANG))[0] and found, "the worker ends")
+        assert ended == shell
         shell = 0
     finally:
         if shell:

@@ -23,6 +23,7 @@ from rq_lite.client.task import Task
 from rq_lite.consumer.executor import Executor
 from rq_lite.consumer.offload.channel import Answer, Channel, Run, Setup
 from rq_lite.consumer.offload.engine import encode as encoded
+from rq_lite.consumer.offload.held import HeldJobs
 from rq_lite.consumer.offload.pools import Pools
 from rq_lite.consumer.offload.processes import Died, result_of
 from rq_lite.consumer.slots import Slot
@@ -166,7 +167,7 @@ def test_every_way_to_run_a_job_ends_it_alike(
     entry = encode(Message(VERSION, "id", f"{runs.__name__}:{task}", args, **fields))
     ways = {
         "greenlet": in_consumer("greenlet", None),
-        "thread": in_consumer("thread", Pools(SETUP)),
+        "thread": in_consumer("thread", Pools(SETUP, HeldJobs(Broker(settings=DEAD), "inline"))),
         "process": in_consumer("process", engine),
         "inline": inline,
     }

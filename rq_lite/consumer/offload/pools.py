@@ -8,6 +8,7 @@ from typing import Any
 
 from rq_lite.client.task import Task
 from rq_lite.consumer.offload.channel import Setup
+from rq_lite.consumer.offload.held import HeldJobs
 from rq_lite.consumer.offload.processes import ProcessPool
 from rq_lite.consumer.offload.threads import Threads
 from rq_lite.consumer.slots import Slot
@@ -18,8 +19,9 @@ from rq_lite.process.board import ELSEWHERE
 class Pools:
     """The two pools of a consumer; each is made when the first job needs it."""
 
-    def __init__(self, hire: Setup) -> None:
+    def __init__(self, hire: Setup, held: HeldJobs) -> None:
         self._hire = hire
+        self._held = held
         self._folder = Path.cwd()  # before any job can change it
         self._most = max(1, hire.settings.cpu_procs)
 
@@ -38,6 +40,7 @@ class Pools:
         function raises, or RemoteFailure; Died if the engine dies.
         """
         slot.deadline = slot.words[slot.due] = ELSEWHERE  # not NEVER: the job may be cancelled while it waits
+        self._held.add(slot)
         if task.policy.run_in == "process":
             return self._engines.run(slot, entry, timeout)
         return self._threads.run(slot, task, message, timeout)
