@@ -10,9 +10,12 @@ RqLiteError                     1
  ├─ QueueEmpty (queue.Empty)    1   nothing to get within the time the caller was ready to wait
  ├─ ShutDown (queue.ShutDown)   1   the queue was shut down: puts are refused, or nothing is left to get
  ├─ JobFailed                   1   the job whose result was asked for was buried
+ │   ├─ JobExpired              1   it was not begun in time (`using(expires=…)`)
+ │   └─ JobDropped              1   its queue was full, and drops jobs then
  ├─ PutRefused                  1   this job can never be put as it stands
  │   ├─ BadArgument (TypeError) 1   an argument that JSON cannot carry, or that the task does not take
  │   └─ PayloadTooLarge         1   encoded, it is larger than max_payload or the queue's maxbytes
+ ├─ Duplicate                   1   a put was kept out by a job with the same key or id
  ├─ JobTimeout (TimeoutError)   1   a job that was not done within its time; for retry_on=
  ├─ SourceError                 1   a line of a source that cannot be read
  └─ FeedMoved                   1   another producer has moved the same named feed
@@ -39,9 +42,12 @@ __all__ = [
     "BrokerOutOfMemory",
     "BrokerUnavailable",
     "BrokerUnsuitable",
+    "Duplicate",
     "Empty",
     "FeedMoved",
     "Full",
+    "JobDropped",
+    "JobExpired",
     "JobFailed",
     "JobTimeout",
     "PayloadTooLarge",
@@ -179,6 +185,22 @@ class JobFailed(RqLiteError):
         self.message = message
         self.traceback = traceback
         self.job_id = job_id
+
+
+class JobExpired(JobFailed):
+    """The job had not begun by the time that `using(expires=…)` gave it, or did not begin again by then."""
+
+
+class JobDropped(JobFailed):
+    """The queue of the job was full, and its policy is to drop jobs then: `Queue(…, full="drop-new")`."""
+
+
+class Duplicate(RqLiteError):
+    """A put was kept out: `job` has the same key or id. None if it is not known (`until="forever"`)."""
+
+    def __init__(self, message: str, *, job: Any = None) -> None:
+        super().__init__(message)
+        self.job = job
 
 
 class PutRefused(RqLiteError):

@@ -168,6 +168,8 @@ class Requeue:
         self.moved = 0
         self.missing = 0  # jobs that were not dead any more
         self.oversized = 0  # jobs that stay dead: larger than the queue's maxbytes
+        self.expired = 0  # they stay dead, too
+        self.taken = 0  # and these, whose key another job has
         self.last = Requeued(Code.OK)
 
     def run(self, broker: Broker, wait: float = 0.0) -> None:
@@ -193,7 +195,14 @@ class Requeue:
         del self.left[: step.seen]
         self.moved += step.moved
         self.oversized += step.oversized
-        self.missing += step.seen - step.moved - step.oversized
+        self.expired += step.expired
+        self.taken += step.taken
+        self.missing += step.seen - step.moved - step.oversized - step.expired - step.taken
+
+    @property
+    def stay(self) -> int:
+        """How many of those that were seen stay dead."""
+        return self.oversized + self.expired + self.taken
 
 
 def forget(broker: Broker, queue: str, tags: Sequence[int]) -> int:

@@ -32,7 +32,7 @@ WORDS = {
     State.INFLIGHT: "running",
     State.DEAD: "failed",
 }
-ENDED = ("done", "failed", "cancelled")
+ENDED = ("done", "failed", "cancelled", "expired", "dropped")
 UNKNOWN = "unknown"
 
 

@@ -224,13 +224,13 @@ def requeue(chosen: Chosen, wait: float) -> None:
         if not steps and not found.unknown:
             click.echo("no job requeued: no buried job matches")
         full = [f"{fullness(broker, step)} (--wait SECONDS waits for room)" for step in steps if step.left]
-        large = [oversized(step) for step in steps if step.oversized]
-        end(4 if full else 1, *full, *large, *missing(found.unknown, asked))
+        why = [line for step in steps for line in reasons(step)]
+        end(4 if full else 1, *full, *why, *missing(found.unknown, asked))
 
 
 def tell(steps: list[Requeue]) -> None:
     for step in steps:
-        left = len(step.left) + step.oversized
+        left = len(step.left) + step.stay
         stay = f", {left:,} left" if left else ""
         gone = f", {step.missing:,} not dead any more" if step.missing else ""
         click.echo(f"queue {step.queue!r}: {jobs_(step.moved)} requeued{stay}{gone}")
@@ -245,9 +245,15 @@ def fullness(broker: Broker, step: Requeue) -> str:
     return f"{why}{size}; {jobs_(len(step.left))} left in the dead set"
 
 
-def oversized(step: Requeue) -> str:
-    number = jobs_(step.oversized)
-    return f"queue {step.queue!r}: {number} left in the dead set: larger than its maxbytes, {step.last.maxbytes:,}"
+def reasons(step: Requeue) -> Iterator[str]:
+    """Why jobs stay in the dead set though there is room, a sentence each."""
+    for count, why in (
+        (step.oversized, f"larger than its maxbytes, {step.last.maxbytes:,}"),
+        (step.expired, "expired"),
+        (step.taken, "another job with the same key is there"),
+    ):
+        if count:
+            yield f"queue {step.queue!r}: {jobs_(count)} left in the dead set: {why}"
 
 
 @command.command()

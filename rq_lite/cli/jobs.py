@@ -14,11 +14,12 @@ from rq_lite.admin.jobs import Found, Search
 from rq_lite.broker import Broker, Cancelled
 from rq_lite.cli import jobs_view as view
 from rq_lite.cli.common import url_option
-from rq_lite.cli.dead import end, fullness, jobs_, now_of, opened, oversized, queue_option
+from rq_lite.cli.dead import end, fullness, jobs_, now_of, opened, queue_option, reasons
 from rq_lite.cli.dead_view import shortened, text_of
 from rq_lite.cli.listing import as_lines, put_out
-from rq_lite.cli.text import plain
+from rq_lite.cli.text import plain, span
 from rq_lite.errors import UsageError, counted
+from rq_lite.model.message import parse
 from rq_lite.model.states import State
 from rq_lite.model.unreadable import UNREADABLE
 
@@ -158,7 +159,7 @@ def look(broker: Broker, queues: list[str], job_id: str) -> Look:
 
 def told(broker: Broker, job: Found, now: float) -> list[tuple[str, str]]:
     """What Redis knows about a job beside its entry."""
-    lines = []
+    lines = [*claims(broker, job, now)]
     if job.id is not None:
         if (said := broker.puts.progress_of(job.queue, job.id)) is not None:
             lines.append(("progress", view.progress(said, now)))
@@ -167,6 +168,19 @@ def told(broker: Broker, job: Found, now: float) -> list[tuple[str, str]]:
         if (result := broker.puts.result(job.queue, job.id)) is not None:
             lines.append(("result", shortened(text_of(result))))
     return lines
+
+
+def claims(broker: Broker, job: Found, now: float) -> Iterator[tuple[str, str]]:
+    """What its marks say: the lock of a unique job, and when it expires."""
+    head = parse(job.entry)
+    if head is not None and head.unique is not None and head.id is not None:
+        mode, _, name = head.unique.decode().partition(":")
+        until = "its end" if mode == "e" else "its start"
+        held = broker.puts.holder(job.queue, name) == head.id.decode()
+        yield "unique", f"{name}, until {until}; it {'holds' if held else 'does not hold'} the lock"
+    if head is not None and head.expires:
+        left = head.expires / 1000 - now
+        yield "expires", f"in {span(left)}" if left > 0 else "has expired: it ends when its turn comes"
 
 
 def ended(job_id: str, queue: str, result: bytes) -> str:
@@ -263,4 +277,4 @@ def requeued(broker: Broker, job: Found, problems: list[str], full: list[str]) -
         way_out = f"`rq-lite dead requeue {view.name(job)} -q {job.queue} --wait SECONDS` waits for room"
         full.append(f"{fullness(broker, step)} ({way_out})")
     else:
-        problems.append(oversized(step) if step.oversized else f"job {view.name(job)} is not dead any more")
+        problems += [*reasons(step)] or [f"job {view.name(job)} is not dead any more"]

@@ -19,7 +19,7 @@ from rq_lite.client.registry import name_of
 from rq_lite.errors import RqLiteError, UsageError
 from rq_lite.logs import RateLimitedLog, logger
 from rq_lite.model.failure import error_text
-from rq_lite.model.message import decode
+from rq_lite.model.message import bare, decode
 from rq_lite.model.policy import NOT_PLAIN
 
 log = logger("rq_lite")
@@ -191,7 +191,7 @@ def put_with_hooks(queue: str, entries: Sequence[bytes], put: Callable[[], int],
 
 def put_event(queue: str, entry: bytes) -> JobEvent | None:
     """None for a plain item: hooks are for jobs."""
-    message = decode(entry)[0]
+    message = decode(bare(entry))[0]
     if not message.task:
         return None
     return JobEvent(id=message.id, queue=queue, task=message.task, args=message.args, kwargs=message.kwargs)

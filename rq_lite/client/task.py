@@ -13,9 +13,11 @@ import msgspec
 from rq_lite.client.batches import each_of
 from rq_lite.client.defaults import defaults
 from rq_lite.client.job import Job
+from rq_lite.client.put import Verdicts
 from rq_lite.client.registry import registry
 from rq_lite.client.signature import Signature
-from rq_lite.errors import PayloadTooLarge, UsageError
+from rq_lite.client.unique import claims_of
+from rq_lite.errors import Duplicate, PayloadTooLarge, UsageError, counted
 from rq_lite.logs import logger
 from rq_lite.model.arguments import IMPORT, Arguments, innermost
 from rq_lite.model.message import VERSION, Message, entry_of, new_id
@@ -33,6 +35,7 @@ from rq_lite.model.policy import (
     options_of_put,
 )
 from rq_lite.model.schedule import Recurrence, Schedule, defined, job_id
+from rq_lite.model.unique import digest, name_of_key
 
 if TYPE_CHECKING:
     from rq_lite.client.queue import Queue
@@ -48,6 +51,9 @@ class EitherOptions(TypedDict, total=False):
 
     retries: int
     result_ttl: float | None
+    unique: str | None
+    until: str | float | timedelta
+    on_conflict: str
     on_success: Task[Any, Any] | None
     on_failure: Task[Any, Any] | None
     on_done: Task[Any, Any] | None
@@ -80,6 +86,8 @@ class PutOptions(EitherOptions, total=False):
     at: datetime | None
     wait: float | None
     priority: float
+    id: str | None
+    expires: float | timedelta | datetime | None
 
 
 class Task(AnyTask, Generic[P, R]):
@@ -100,6 +108,7 @@ class Task(AnyTask, Generic[P, R]):
         self._read: list[Arguments] = []  # filled on first use, shared with the tasks that `using` makes of this one
         self._options = Options()
         self._extras = extras_of(policy, self._options)
+        self._claims = claims_of(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
@@ -140,7 +149,10 @@ class Task(AnyTask, Generic[P, R]):
         """A schedule that puts this task with these arguments; raises as `put` does."""
         self.arguments.check(args, kwargs)
         self.encoded(tuple(args), dict(kwargs), job_id(self.name, 0))  # refused here, not each time it is due
-        return defined(when, self.queue.name, self.name, args, kwargs, job=self._extras.fields)
+        job = self._extras.fields
+        if self._claims is not None:
+            job = {**job, **self._claims.of_schedule(tuple(args), dict(kwargs))}
+        return defined(when, self.queue.name, self.name, args, kwargs, job=job)
 
     # -- producing
 
@@ -156,6 +168,7 @@ class Task(AnyTask, Generic[P, R]):
         task.__dict__.update(self.__dict__)
         task._options = options
         task._extras = extras_of(self.policy, options)
+        task._claims = claims_of(task)
         return task
 
     def onto(self, queue: Queue, result_ttl: float | None) -> Task[P, R]:
@@ -199,25 +212,59 @@ class Task(AnyTask, Generic[P, R]):
         file come without their line ends. Raises as `put` does (the error's `put` is how many were put before), and
         UsageError for a str or bytes.
         """
-        return self.queue.sender.put_all(self._entries(each_of(items)), self._options)
+        verdicts = Verdicts()
+        count = self.queue.sender.put_all(self._entries(each_of(items)), self._options, verdicts)
+        if verdicts.kept_out and self._claims is not None and self._claims.on_conflict == "raise":
+            holder = next(iter(verdicts.kept_out.values()))
+            error = Duplicate(
+                f"{counted(len(verdicts.kept_out), 'job')} of task {self.name} were there already; the others were put",
+                job=self.job(holder) if holder else None,
+            )
+            error.put = count
+            raise error
+        return count - len(verdicts.kept_out)
+
+    def forget(self, key: str) -> bool:
+        """Let a job with this key be put again, though `until` is "forever" or seconds; False if none was remembered.
+
+        A key is what the template of `unique` makes of the arguments.
+        """
+        name = name_of_key(self.name, key)
+        return self.queue.broker.puts.forget(self.queue.name, name, digest(name))
 
     def put_jobs(self, items: Iterable[tuple[Any, ...]]) -> list[Job]:
         """Put a job for each tuple of arguments, in batches, waiting for room. Raises as `put` does."""
-        jobs, entries = [], []
+        jobs, entries, verdicts = [], [], Verdicts()
         for args in items:
             job_id = new_id()
             self.arguments.check(args, {})
             entries.append(self.encoded(args, {}, job_id))
             jobs.append(self.job(job_id, args))
-        self.queue.sender.put_all(entries, self._options)
-        return jobs
+        self.queue.sender.put_all(entries, self._options, verdicts)
+        return [self._judged(job, number, verdicts) for number, job in enumerate(jobs)]
 
     def _put_one(self, args: tuple[Any, ...], kwargs: dict[str, Any], wait: Any) -> Job:
-        job_id = new_id()
+        job_id = self._options.id or new_id()
         self.arguments.check(args, kwargs)
         entry = self.encoded(args, kwargs, job_id)
-        self.queue.sender.put_entries([entry], self._options, wait=wait)
-        return self.job(job_id, args, kwargs)
+        verdicts = Verdicts()
+        self.queue.sender.put_entries([entry], self._options, wait=wait, verdicts=verdicts)
+        return self._judged(self.job(job_id, args, kwargs), 0, verdicts)
+
+    def _judged(self, job: Job, number: int, verdicts: Verdicts) -> Job:
+        """The job that was put, or the one that kept it out. Raises Duplicate, if that was asked for."""
+        if number in verdicts.dropped:
+            job.was_dropped = True
+        holder = verdicts.kept_out.get(number)
+        if holder is None:
+            return job
+        assert self._claims is not None
+        there = self.job(holder) if holder else None
+        if self._claims.on_conflict == "raise":
+            raise Duplicate(f"{self._claims.said()} is there already", job=there)
+        found = there or job
+        found.duplicate = True
+        return found
 
     def job(self, job_id: str, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Job:
         """A handle for a job of this task, also for one that another process has put."""
@@ -243,6 +290,10 @@ class Task(AnyTask, Generic[P, R]):
         """The job as bytes; arguments must have been checked. Raises BadArgument, PayloadTooLarge."""
         fields, priority, tracked = self._extras
         sender = self.queue.sender
+        guard = b""
+        if self._claims is not None:
+            more, guard = self._claims.of(args, kwargs, job_id)
+            fields, tracked = {**fields, **more}, tracked or bool(more)
         seal, most = sender.seal, sender.settings.max_payload  # outside the `try`: no fault of the arguments
         if fields:
             message = Message(VERSION, job_id, self.name, list(args), kwargs, **fields)
@@ -256,6 +307,8 @@ class Task(AnyTask, Generic[P, R]):
             raise self.arguments.blame(args, kwargs, error) from None
         if tracked and defaults.instead is None:
             sender.broker.puts.expect_tracked(sender.name)
+        if guard and defaults.instead is None:
+            return guard + entry
         return entry
 
 

@@ -18,7 +18,7 @@ from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, runner
 from rq_lite.consumer.slots import Slot, Stopped
 from rq_lite.logs import RateLimitedLog, logger, one_line
 from rq_lite.model.failure import beside_a_loop, error_text
-from rq_lite.model.message import Newer, Undecodable, as_is, decode, is_tracked
+from rq_lite.model.message import Newer, Undecodable, as_is, decode, has_expired, is_tracked
 from rq_lite.model.outcome import Crashed, Finished, Outcome, Parked, Retried, cancelled
 from rq_lite.model.policy import nanoseconds
 from rq_lite.model.retry import Failure, Limits, Report
@@ -27,7 +27,7 @@ from rq_lite.process.board import NEVER, SECOND
 
 log = logger("rq_lite.consumer")
 ENDED: dict[type, str] = {type(None): "done", Retried: "retry", Parked: "park", Crashed: "crash"}
-FINISHED = {"done": "done", "failed": "bury", "cancelled": "drop"}  # by the state
+FINISHED = {"done": "done", "failed": "bury", "cancelled": "drop", "expired": "expire"}  # by the state
 
 
 class Executor:
@@ -73,6 +73,8 @@ class Executor:
             of_task = None if task is None else task.policy.max_crashes
             if self._limits.reached(of_task, crashes, deaths):
                 return self._poisoned(Attempt(message, queue_of(slot), attempts, crashes, deaths))
+        if message.expires is not None and has_expired(entry):
+            return self._outcomes.expired(Attempt(message, queue_of(slot), attempts, crashes, deaths))
         if task is None:
             return self._parked(message.task)
         timeout = task.timeout_ns if message.timeout is None else nanoseconds(message.timeout)
@@ -86,7 +88,13 @@ class Executor:
             slot.deadline = NEVER
             ended = None
             follow_ups = () if slot.current is None else follow_ups_of(slot)
-            if message.result_ttl is not None or message.then is not None or follow_ups:
+            if (
+                message.result_ttl is not None
+                or message.then is not None
+                or follow_ups
+                or message.unique is not None
+                or message.expires is not None
+            ):
                 attempt = Attempt(message, queue_of(slot), attempts, crashes, deaths)
                 is_json = task.policy.run_in == "process"
                 ended = self._outcomes.returned(attempt, task, result, is_json=is_json, follow_ups=follow_ups)

@@ -221,6 +221,10 @@ class Outcomes:
         outcome = self._buried(attempt, begun, failure, report.buried())
         return outcome, f"job {message.id} {message.task}: {failure.error}; buried"
 
+    def expired(self, attempt: Attempt) -> Finished:
+        """Redis has found that the job had expired, and left it to this consumer to put its callbacks."""
+        return completion.expired(attempt.message, attempt.queue, attempt.number - 1, self._puts)
+
     def tell(self, name: str, attempt: Attempt, failure: Failure, delay: float | None = None) -> None:
         """Call the hooks of this name, if there are any."""
         if not registered.hooks[name]:

@@ -43,6 +43,13 @@ def given_up(message: Message, queue: str, attempts: int, failure: Failure, repo
     return Finished("failed", detail, ttl(message), report, callbacks(message, ended, puts))
 
 
+def expired(message: Message, queue: str, begun: int, puts: Puts) -> Finished:
+    """A job has expired before its run number `begun` + 1."""
+    error = "JobExpired: it was not begun in time"
+    ended = ended_of(message, queue, begun, "expired", result=None, error=error, traceback="")
+    return Finished("expired", b"", ttl(message), b"", callbacks(message, ended, puts))
+
+
 def buried(message: Message, queue: str, attempts: int, failure: Failure, outcome: Finished, puts: Puts) -> Finished:
     """The outcome of a failed job: `outcome`, its burial, with result and callbacks if the job is tracked."""
     if not is_tracked(message):

@@ -19,6 +19,7 @@ from rq_lite.errors import UsageError
 from rq_lite.model.option import Check, Declared, Option, declared, use_checked
 from rq_lite.model.schedule import Recurrence, recurring
 from rq_lite.model.signature import signature_of
+from rq_lite.model.unique import check_id, check_on_conflict, check_unique, check_until
 
 UNSET: Any = msgspec.UNSET
 
@@ -126,6 +127,12 @@ def check_at(name: str, value: Any) -> Any:
     return value
 
 
+def check_expires(name: str, value: Any) -> Any:
+    if value is None or isinstance(value, datetime):
+        return check_at(name, value)
+    return number(name, in_seconds(value), "above 0 seconds, up to 100 years", most=LONGEST, above=True)
+
+
 def check_priority(_name: str, value: Any) -> Any:
     return checks.priority(value)
 
@@ -207,6 +214,36 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             then="done",
         ),
     ] = None
+    unique: Annotated[
+        str | None,
+        Option(
+            'a put is kept out while a job with the same key is there, such as `"{user_id}"`: [unique.md](unique.md)',
+            check_unique,
+            puts=check_unique,
+            of_put_alone=True,
+            default="None: any number",
+        ),
+    ] = None
+    until: Annotated[
+        Any,
+        Option(
+            'how long it keeps others out: `"end"`, `"start"` (until it is first taken), `"forever"`, or seconds',
+            check_until,
+            puts=check_until,
+            of_put_alone=True,
+            default='`"end"`',
+        ),
+    ] = "end"
+    on_conflict: Annotated[
+        str,
+        Option(
+            'what a put that is kept out does: `"skip"` returns the job that is there, `"raise"` raises `Duplicate`',
+            check_on_conflict,
+            puts=check_on_conflict,
+            of_put_alone=True,
+            default='`"skip"`',
+        ),
+    ] = "skip"
     run_in: Annotated[
         str,
         Option(
@@ -283,20 +320,62 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         Option("how long the put waits for room; None: for ever", check_wait, default="the setting `wait`, 600 s"),
     ] = UNSET
     priority: Annotated[Any, Option("the lowest goes first, on a `PriorityQueue`", check_priority, default="0")] = UNSET
+    id: Annotated[
+        str | None,
+        Option("the job's id; a put is kept out while a job with it is there: [unique.md](unique.md)", check_id),
+    ] = None
+    expires: Annotated[
+        Any,
+        Option(
+            "a job that has not begun by then ends as expired: seconds (or a timedelta) after the put, or a datetime "
+            "with its zone: [unique.md](unique.md)",
+            check_expires,
+            default="never",
+        ),
+    ] = None
     policy: dict[str, Any] = {}  # by the names of Policy's fields
 
     def __post_init__(self) -> None:
         use_checked(self, PUT)
+        self._check_expires()
         if self.at is not None and self.delay:
             raise UsageError("a put has either delay= or at=, not both")
         if self.policy:
             meant = {name: PUTS[name](name, value) for name, value in self.policy.items()}
             msgspec.structs.force_setattr(self, "policy", meant)
 
+    def _check_expires(self) -> None:
+        """Raises UsageError if the job would expire before it is due."""
+        if self.expires is None:
+            return
+        now = datetime.now(UTC)
+        due = self.at or now + timedelta(seconds=self.delay)
+        if isinstance(self.expires, datetime):
+            if self.expires <= now:
+                raise UsageError(f"expires={self.expires} is in the past: its jobs would never be run")
+            late = self.expires <= due
+        else:
+            late = self.expires <= (due - now).total_seconds()
+        if late:
+            raise UsageError(f"expires={self.expires}: its jobs would expire before they are due")
+
+    def expires_at(self, now: Callable[[], int]) -> int | None:
+        """When a job that is put now expires, ms since 1970; `now`: Redis' clock."""
+        if self.expires is None:
+            return None
+        if isinstance(self.expires, datetime):
+            return in_ms(self.expires)
+        return now() + max(1, round(float(self.expires) * 1000))
+
     @property
     def due(self) -> int | None:
         """The time in `at`, ms since 1970, rounded up so as not to be early; None without `at`."""
-        return None if self.at is None else max(0, -((EPOCH - self.at) // MILLISECOND))
+        return None if self.at is None else in_ms(self.at)
+
+
+def in_ms(moment: datetime) -> int:
+    """A time in ms since 1970, rounded up; of one before that: 0."""
+    return max(0, -((EPOCH - moment) // MILLISECOND))
 
 
 POLICY, DEFINITION, PUT = declared(Policy), declared(Definition), declared(Options)
@@ -343,6 +422,8 @@ def extras_of(policy: Policy, options: Options) -> Extras:
     then: dict[str, list[str]] = {}
     for name in PUTS:
         option = POLICY[name].option
+        if option.of_put_alone:
+            continue
         value = options.policy.get(name, getattr(policy, name) if option.always else None)
         if value is None:
             continue

@@ -140,7 +140,7 @@ def test_a_worker_says_once_that_a_queue_has_a_newer_format(broker: Broker, capl
     for name in ("newer", "q"):
         broker.puts.declare(name, 1000, 0)
         broker.puts.put(name, [b"{}"])
-    broker.read(("HSET", "rq:{newer}:meta", "format", 2), ("LPUSH", "rq:{newer}:suspects", "{}"))
+    broker.read(("HSET", "rq:{newer}:meta", "format", 3), ("LPUSH", "rq:{newer}:suspects", "{}"))
     duties = Duties(broker, "w", {}, None)
     duties._queues[:] = ["newer", "q"]
     with caplog.at_level(logging.INFO):
@@ -160,7 +160,7 @@ def test_a_queue_of_a_newer_format_does_not_keep_a_burst_from_its_end(broker: Br
     duties._queues[:] = ["newer"]
     duties._look_whether_drained()
     assert not ended
-    broker.read(("HSET", "rq:{newer}:meta", "format", 2))
+    broker.read(("HSET", "rq:{newer}:meta", "format", 3))
     duties._leases.renew()
     duties._look_whether_drained()
     assert ended
