@@ -55,6 +55,7 @@ class Job(Future[Any]):
     this process. Callbacks of `add_done_callback` run in the thread that reads results: be brief there.
     """
 
+    tags: tuple[str, ...] = ()  # most jobs have none: no attribute of their own for that
     _progress: Progress | None = None  # the latest that was heard
 
     def __init__(
@@ -67,6 +68,7 @@ class Job(Future[Any]):
         kwargs: dict[str, Any] | None = None,
         broker: Broker | None = None,
         result_ttl: float | None = None,
+        tags: tuple[str, ...] = (),
         returns: Any = None,
     ) -> None:
         # Not the future's own __init__: a lock and two lists, which most jobs never need. See __getattr__.
@@ -76,6 +78,8 @@ class Job(Future[Any]):
         self.args = args
         self.kwargs = {} if kwargs is None else kwargs
         self.result_ttl = result_ttl  # None: no result is kept
+        if tags:
+            self.tags = tags
         self._broker = broker
         self._returns = returns
 
@@ -90,7 +94,7 @@ class Job(Future[Any]):
         return hash((self.queue, self.id))
 
     def __reduce__(self) -> Any:
-        fields = ("id", "queue", "task", "args", "kwargs", "result_ttl")
+        fields = ("id", "queue", "task", "args", "kwargs", "result_ttl", "tags")
         return _job, ({name: getattr(self, name) for name in fields}, self._returns)
 
     @property

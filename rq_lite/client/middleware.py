@@ -41,6 +41,7 @@ class JobEvent(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     args: Sequence[Any]  # as in the JSON
     kwargs: dict[str, Any]
+    tags: tuple[str, ...] = ()
     attempt: int = 0  # which run of it, the first is 1; 0: it is put
     seconds: float = 0.0  # that the run took
     exception: BaseException | None = None  # what ended the run, as an object: only in the process of the run
@@ -194,7 +195,14 @@ def put_event(queue: str, entry: bytes) -> JobEvent | None:
     message = decode(entry)[0]
     if not message.task:
         return None
-    return JobEvent(id=message.id, queue=queue, task=message.task, args=message.args, kwargs=message.kwargs)
+    return JobEvent(
+        id=message.id,
+        queue=queue,
+        task=message.task,
+        args=message.args,
+        kwargs=message.kwargs,
+        tags=message.tags,
+    )
 
 
 def tell_of_puts(name: str, events: Sequence[JobEvent | None]) -> None:

@@ -122,6 +122,7 @@ def run_event(task: Task[Any, Any], message: Message, current: CurrentJob | None
         task=message.task,
         args=tuple(message.args),
         kwargs=dict(message.kwargs),
+        tags=message.tags,
         attempt=1 if current is None else current.attempt,
     )
 
@@ -232,6 +233,7 @@ class Outcomes:
             task=message.task,
             args=tuple(message.args),
             kwargs=dict(message.kwargs),
+            tags=message.tags,
             attempt=attempt.number,
             seconds=failure.seconds,
             error=failure.error,

@@ -17,7 +17,7 @@ from rq_lite.client.registry import registry
 from rq_lite.consumer.executor import Executor
 from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, run_once, run_with_hooks, runner
 from rq_lite.logs import RateLimitedLog
-from rq_lite.model.message import VERSION, Message, as_is
+from rq_lite.model.message import TAGGED, VERSION, Message, as_is
 from rq_lite.testing import inline, recorded
 
 DEAD = Settings(url="redis://127.0.0.1:1", patience=0.0)
@@ -166,12 +166,12 @@ def test_what_a_failure_leads_to(error: Exception, told: str, seen: list[Any]) -
     task = Queue("hooked").task(name="fail", retries=1)(fail)
     middleware(noting(seen, "on_failure", "on_retry", "on_bury"))
     outcomes = Outcomes({}, "c", as_is, 1000)
-    attempt = Attempt(Message(VERSION, "id", "fail"), "hooked", 0, 2)
+    attempt = Attempt(Message(TAGGED, "id", "fail", tags=("x",)), "hooked", 0, 2)
     with pytest.raises(type(error)) as caught:
         run_once(task, attempt.message, None)
     outcomes.raised(attempt, chances(task.policy, caught.value), failed(caught.value, 60.0, 0.1))
     assert names(seen) == ["on_failure", told]
-    assert seen[1][1].attempt == 3
+    assert (seen[1][1].attempt, seen[1][1].tags) == (3, ("x",))
     assert seen[1][1].delay == (7 if told == "on_retry" else None)
 
 
