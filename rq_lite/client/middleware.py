@@ -118,6 +118,7 @@ class Registered:
                     found.insert(0 if name in LAST_FIRST else len(found), getattr(one, name))
         self.puts = bool(self.hooks["before_put"] or self.hooks["after_put"])
         self.runs = bool(self.hooks["before_run"] or self.hooks["after_run"])
+        self.failures = bool(self.hooks["on_failure"] or self.hooks["on_retry"] or self.hooks["on_bury"])
 
 
 registered = Registered()
