@@ -16,7 +16,7 @@ from rq_lite.admin import operate
 from rq_lite.admin.status import ms_of
 from rq_lite.broker import Broker, Code, Requeued, keys
 from rq_lite.errors import BrokerError
-from rq_lite.model.message import Undecodable, decode
+from rq_lite.model.message import Undecodable, decode, tags_of
 from rq_lite.model.unreadable import UNREADABLE
 
 STEP = 300  # jobs per page
@@ -39,6 +39,11 @@ class Buried(msgspec.Struct, frozen=True, kw_only=True):
     buried_at: float  # seconds since 1970, by Redis' clock
     entry: bytes
 
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Read from the entry when it is asked for: that of a large job takes time."""
+        return tags_of(self.entry)
+
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
     """Which buried jobs are meant: those that fit every field that is set. Ages are seconds since the burial."""
@@ -48,6 +53,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None  # a part of it, in upper or lower case
     older_than: float | None = None
     newer_than: float | None = None
+    tags: frozenset[str] = frozenset()  # the job has all of these
 
     def fits(self, job: Buried) -> bool:
         """Whether the job fits; its age is not checked, since the index selects by that."""
@@ -55,6 +61,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
             (not self.ids or not self.ids.isdisjoint(names(job)))
             and (self.task is None or self.task == job.task)
             and (self.error is None or self.error.casefold() in job.error.casefold())
+            and (not self.tags or self.tags.issubset(job.tags))
         )
 
 

@@ -58,6 +58,7 @@ CATALOGUE = (
     Key("rq:{<queue>}:cancelled", "zset", False),
     Key("rq:{<queue>}:calls:<consumer>", "list", True),
     Key("rq:{<queue>}:held:<consumer>", "string", True),
+    Key("rq:{<queue>}:notices", "list", True),
     Key("rq:{<queue>}:progress", "hash", True),
     Key("rq:{<queue>}:over", "hash", True),
     Key("rq:{<queue>}:blocked", "hash", True),
@@ -90,6 +91,7 @@ class QueueKeys:
         self.drained = prefix + "drained"  # list of wake-up tokens: nothing unfinished
         self.cancelled = prefix + "cancelled"  # zset: id of a job to drop -> when it was cancelled, in ms
         self.progress = prefix + "progress"  # hash with a TTL: id of a running job -> how far it is, as JSON
+        self.notices = prefix + "notices"  # list with a TTL: failed runs of which hooks are to be told
         self.over = prefix + "over"  # hash with a TTL: task -> jobs that its running jobs have put beyond the bound
         self.blocked = prefix + "blocked"  # hash with a TTL: process -> "<running jobs that wait for room> <until, ms>"
         self.alarm = prefix + "alarm"  # list of wake-up tokens: something is due before all else that is scheduled

@@ -22,7 +22,7 @@ from rq_lite.cli.listing import put_out
 from rq_lite.errors import QueueFull, UsageError, counted
 
 F = TypeVar("F", bound=Callable[..., Any])
-WHICH = "name job ids, a filter (--id, --task, --error, --older-than, --newer-than), or --all (of -q QUEUE)"
+WHICH = "name job ids, a filter (--id, --task, --error, --tag, --older-than, --newer-than), or --all (of -q QUEUE)"
 
 
 @click.group()
@@ -51,12 +51,24 @@ def queue_option(command: F) -> F:
     )(command)
 
 
+def as_set(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(given)
+
+
+def tag_option(command: F) -> F:
+    return click.option(
+        "--tag", "tags", multiple=True, callback=as_set, metavar="TAG",
+        help="Only jobs that were put with this tag; repeatable: a job must have all.",
+    )(command)  # fmt: skip
+
+
 def filters(command: F) -> F:
     for option in (
         queue_option,
         click.option("--id", "ids", multiple=True, metavar="ID", help="Only this job; repeatable."),
         click.option("--task", metavar="TASK", help="Only jobs of this task, as `list` shows it."),
         click.option("--error", metavar="TEXT", help="Only with this text in the error; case is ignored."),
+        tag_option,
         click.option("--older-than", callback=duration, metavar="AGE", help="Only if buried longer ago than this."),
         click.option("--newer-than", callback=duration, metavar="AGE", help="Only if buried within this time."),
         url_option,
@@ -168,7 +180,7 @@ def checked(
     """All ids. Raises UsageError if there are neither ids, nor a filter, nor --all."""
     if job_ids and everything:
         raise UsageError("name job ids or say --all, not both; a queue is named with -q QUEUE")
-    if not (job_ids or ids or everything or any(value is not None for value in filter_.values())):
+    if not (job_ids or ids or everything or Filter(**filter_) != dead.EVERYTHING):
         raise UsageError(f"no jobs chosen: {WHICH}")
     return job_ids + ids
 

@@ -59,6 +59,7 @@ class Job(Future[Any]):
 
     duplicate = False  # a put was kept out by this job, or (if that is not known) by another with the same key
     was_dropped = False  # by its put, as the queue was full
+    tags: tuple[str, ...] = ()  # most jobs have none: no attribute of their own for that
     _progress: Progress | None = None  # the latest that was heard
 
     def __init__(
@@ -71,6 +72,7 @@ class Job(Future[Any]):
         kwargs: dict[str, Any] | None = None,
         broker: Broker | None = None,
         result_ttl: float | None = None,
+        tags: tuple[str, ...] = (),
         returns: Any = None,
     ) -> None:
         # Not the future's own __init__: a lock and two lists, which most jobs never need. See __getattr__.
@@ -80,6 +82,8 @@ class Job(Future[Any]):
         self.args = args
         self.kwargs = {} if kwargs is None else kwargs
         self.result_ttl = result_ttl  # None: no result is kept
+        if tags:
+            self.tags = tags
         self._broker = broker
         self._returns = returns
 
@@ -94,7 +98,7 @@ class Job(Future[Any]):
         return hash((self.queue, self.id))
 
     def __reduce__(self) -> Any:
-        fields = ("id", "queue", "task", "args", "kwargs", "result_ttl")
+        fields = ("id", "queue", "task", "args", "kwargs", "result_ttl", "tags")
         return _job, ({name: getattr(self, name) for name in fields}, self._returns)
 
     @property

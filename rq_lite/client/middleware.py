@@ -41,6 +41,7 @@ class JobEvent(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     args: Sequence[Any]  # as in the JSON
     kwargs: dict[str, Any]
+    tags: tuple[str, ...] = ()
     attempt: int = 0  # which run of it, the first is 1; 0: it is put
     seconds: float = 0.0  # that the run took
     exception: BaseException | None = None  # what ended the run, as an object: only in the process of the run
@@ -117,6 +118,7 @@ class Registered:
                     found.insert(0 if name in LAST_FIRST else len(found), getattr(one, name))
         self.puts = bool(self.hooks["before_put"] or self.hooks["after_put"])
         self.runs = bool(self.hooks["before_run"] or self.hooks["after_run"])
+        self.failures = bool(self.hooks["on_failure"] or self.hooks["on_retry"] or self.hooks["on_bury"])
 
 
 registered = Registered()
@@ -194,7 +196,14 @@ def put_event(queue: str, entry: bytes) -> JobEvent | None:
     message = decode(bare(entry))[0]
     if not message.task:
         return None
-    return JobEvent(id=message.id, queue=queue, task=message.task, args=message.args, kwargs=message.kwargs)
+    return JobEvent(
+        id=message.id,
+        queue=queue,
+        task=message.task,
+        args=message.args,
+        kwargs=message.kwargs,
+        tags=message.tags,
+    )
 
 
 def tell_of_puts(name: str, events: Sequence[JobEvent | None]) -> None:

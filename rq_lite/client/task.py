@@ -20,7 +20,7 @@ from rq_lite.client.unique import claims_of
 from rq_lite.errors import Duplicate, PayloadTooLarge, UsageError, counted
 from rq_lite.logs import logger
 from rq_lite.model.arguments import IMPORT, Arguments, innermost
-from rq_lite.model.message import VERSION, Message, entry_of, new_id
+from rq_lite.model.message import VERSION, Message, entry_of, new_id, version_of
 from rq_lite.model.option import documented
 from rq_lite.model.policy import (
     OF_PUT,
@@ -57,6 +57,7 @@ class EitherOptions(TypedDict, total=False):
     on_success: Task[Any, Any] | None
     on_failure: Task[Any, Any] | None
     on_done: Task[Any, Any] | None
+    tags: Sequence[str]
 
 
 class TaskOptions(EitherOptions, total=False):
@@ -268,16 +269,20 @@ class Task(AnyTask, Generic[P, R]):
 
     def job(self, job_id: str, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Job:
         """A handle for a job of this task, also for one that another process has put."""
-        return Job(
+        fields = self._extras.fields
+        job = Job(
             id=job_id,
             queue=self.queue.name,
             task=self.name,
             args=args,
             kwargs=kwargs,
             broker=self.queue.sender.chosen_broker,
-            result_ttl=self._extras.fields.get("result_ttl"),
+            result_ttl=fields.get("result_ttl"),
             returns=self.arguments.returns,
         )
+        if "tags" in fields:
+            job.tags = fields["tags"]
+        return job
 
     def _entries(self, items: Iterable[Any]) -> Iterator[bytes]:
         check, encoded = self.arguments.check, self.encoded
@@ -296,7 +301,7 @@ class Task(AnyTask, Generic[P, R]):
             fields, tracked = {**fields, **more}, tracked or bool(more)
         seal, most = sender.seal, sender.settings.max_payload  # outside the `try`: no fault of the arguments
         if fields:
-            message = Message(VERSION, job_id, self.name, list(args), kwargs, **fields)
+            message = Message(version_of(fields), job_id, self.name, list(args), kwargs, **fields)
         else:  # an empty **fields would cost a plain put a tenth of its encoding
             message = Message(VERSION, job_id, self.name, list(args), kwargs)
         try:

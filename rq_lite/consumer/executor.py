@@ -17,8 +17,9 @@ from rq_lite.consumer.offload.processes import Died
 from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, runner
 from rq_lite.consumer.slots import Slot, Stopped
 from rq_lite.logs import RateLimitedLog, logger, one_line
+from rq_lite.model import notice
 from rq_lite.model.failure import beside_a_loop, error_text
-from rq_lite.model.message import Newer, Undecodable, as_is, decode, has_expired, is_tracked
+from rq_lite.model.message import VERSION, Message, Newer, Undecodable, as_is, decode, has_expired, is_tracked
 from rq_lite.model.outcome import Crashed, Finished, Outcome, Parked, Retried, cancelled
 from rq_lite.model.policy import nanoseconds
 from rq_lite.model.retry import Failure, Limits, Report
@@ -28,6 +29,7 @@ from rq_lite.process.board import NEVER, SECOND
 log = logger("rq_lite.consumer")
 ENDED: dict[type, str] = {type(None): "done", Retried: "retry", Parked: "park", Crashed: "crash"}
 FINISHED = {"done": "done", "failed": "bury", "cancelled": "drop", "expired": "expire"}  # by the state
+AFTER_FAILURE = ("on_retry", "on_bury")
 
 
 class Executor:
@@ -111,6 +113,23 @@ class Executor:
         # The last line, and the only one that means "done": a run that was cut short anywhere does not get here.
         return ended
 
+    def tell(self, queue: str, left: bytes) -> None:
+        """Call the hooks for a failed run that a supervisor settled, of which it has left this notice."""
+        found = notice.read(left)
+        if found is None:
+            return
+        said, entry = found
+        message = Message(VERSION, said.id, said.task)
+        if entry:
+            try:
+                message = decode(entry if self._opened is None else self._opened(queue, entry))[0]
+            except Undecodable:
+                return
+        attempt, failure = Attempt(message, queue, said.attempt - 1, 0), Failure(said.error, said.traceback)
+        self._outcomes.tell("on_failure", attempt, failure)
+        if said.next in AFTER_FAILURE:
+            self._outcomes.tell(said.next, attempt, failure, said.delay if said.next == "on_retry" else None)
+
     def _parked(self, task: str) -> Parked:
         if not task:
             self._seldom.warn("item", f"parked: an item, which is for Queue.get, not for a worker ({self._consumer})")
@@ -142,10 +161,9 @@ class Executor:
             return cancelled(message.id)
         if isinstance(error, Died):
             self._seldom.warn("Crashed", f"job {message.id} {message.task}: its process {error.how}; charged a crash")
-            self._outcomes.tell(
-                "on_failure", attempt, Failure(f"Crashed: its process {error.how}", error.where, seconds)
-            )
-            return Crashed(error.how, error.where, self._limits.crashes_of(task.policy.max_crashes))
+            most = self._limits.crashes_of(task.policy.max_crashes)
+            self._outcomes.crashed(attempt, Failure(f"Crashed: its process {error.how}", error.where, seconds), most)
+            return Crashed(error.how, error.where, most)
         failure = failed(error, timeout / SECOND, seconds)
         if not task.elsewhere:
             failure = beside_a_loop(error, failure)

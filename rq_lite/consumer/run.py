@@ -122,6 +122,7 @@ def run_event(task: Task[Any, Any], message: Message, current: CurrentJob | None
         task=message.task,
         args=tuple(message.args),
         kwargs=dict(message.kwargs),
+        tags=message.tags,
         attempt=1 if current is None else current.attempt,
     )
 
@@ -211,6 +212,14 @@ class Outcomes:
         self.tell("on_retry", attempt, failure, outcome.delay / 1000)
         return outcome, line
 
+    def crashed(self, attempt: Attempt, failure: Failure, most: int) -> None:
+        """The job's engine died: its hooks are called. With `most` crashes Redis buries it (callbacks: `poisoned`)."""
+        self.tell("on_failure", attempt, failure)
+        if attempt.crashes + 1 < most:
+            self.tell("on_retry", attempt, failure, 0.0)
+        elif not attempt.message.then:
+            self.tell("on_bury", attempt, failure)
+
     def poisoned(self, attempt: Attempt) -> tuple[Finished, str]:
         """Too many consumers or workers died while it ran: its outcome, and a line for the log."""
         message, begun = attempt.message, attempt.number - 1
@@ -236,6 +245,7 @@ class Outcomes:
             task=message.task,
             args=tuple(message.args),
             kwargs=dict(message.kwargs),
+            tags=message.tags,
             attempt=attempt.number,
             seconds=failure.seconds,
             error=failure.error,

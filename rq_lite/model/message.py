@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -24,6 +24,8 @@ from rq_lite.model.unreadable import UNREADABLE
 
 Seal: TypeAlias = Callable[[str, bytes], bytes]  # from a queue's name and JSON: the JSON, signed if there is a secret
 VERSION = 1
+TAGGED = 2  # of a job with tags: a version that does not know these parks it, instead of burying it
+VERSIONS = (VERSION, TAGGED)
 ENDS = ("success", "failure", "done")  # when a callback is put
 LONGEST_ID = 150  # of a callback's job
 # The message of an item has no task: its one argument is the item, or this keyword holds it as base64 of a pickle.
@@ -44,7 +46,8 @@ class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     `timeout` (seconds) and `retries` are there only if the put overrides the task's value. `result_ttl`: for how many
     seconds the result is kept. `then`: the callbacks, as "success", "failure" or "done" to [queue, task]. `unique`: the
-    mode and name of its lock, as in the mark. `expires`: when it does, ms since 1970.
+    mode and name of its lock, as in the mark. `expires`: when it does, ms since 1970. `tags`: words to find the job by;
+    `v` is then TAGGED.
     """
 
     v: int
@@ -58,6 +61,7 @@ class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     then: dict[str, list[str]] | None = None
     unique: str | None = None
     expires: int | None = None
+    tags: tuple[str, ...] = ()
 
 
 class Undecodable(ValueError):
@@ -119,7 +123,7 @@ def decode(entry: bytes) -> tuple[Message, int, int, int]:
         if SIGNATURE.search(text, max(0, len(text) - 65)):
             return decode(entry[:-64])
         raise misfit(text, error) from None
-    if message.v != VERSION:
+    if message.v not in VERSIONS:
         raise of_version(message.v)
     if message.then is not None and not all(
         word in ENDS and len(to) == 2 and NAME.fullmatch(to[0]) for word, to in message.then.items()
@@ -171,7 +175,7 @@ def unsigned(text: bytes) -> bytes:
     return text[:-64] if SIGNATURE.search(text, max(0, len(text) - 65)) else text
 
 
-USUAL = re.compile(rb'[^{]*\{"v":1,"id":"([^"\\]*)"')
+USUAL = re.compile(rb'[^{]*\{"v":[12],"id":"([^"\\]*)"')
 
 
 def id_in(entry: bytes) -> str | None:
@@ -198,6 +202,19 @@ def marked(
     marks = ("" if priority is None else f"@{priority!r}") + (f"#{encoded_id(job_id)}" if tracked else "")
     marks += ("" if unique is None else f"!{unique}") + ("" if expires is None else f"?{expires}")
     return b"0.0" + marks.encode() + entry
+
+
+def version_of(fields: Mapping[str, Any]) -> int:
+    """The version of a message with these fields, beside name and arguments."""
+    return TAGGED if "tags" in fields else VERSION
+
+
+def tags_of(entry: bytes) -> tuple[str, ...]:
+    """The tags of a job; none if the entry is no job."""
+    try:
+        return decode(entry)[0].tags
+    except Undecodable:
+        return ()
 
 
 def is_tracked(message: Message) -> bool:
@@ -278,14 +295,14 @@ def misfit(text: bytes, error: Exception) -> Undecodable:
         version = _version(text).get("v")
     except UNREADABLE:
         return Undecodable(f"not JSON: {error}")
-    return Undecodable(str(error)) if version == VERSION else of_version(version)
+    return Undecodable(str(error)) if version in VERSIONS else of_version(version)
 
 
 def of_version(version: object) -> Undecodable:
     """The error for a wrong version. A newer job is parked, not lost: a worker that knows it will come."""
-    if isinstance(version, int) and version > VERSION:
+    if isinstance(version, int) and version > TAGGED:
         return Newer(f"version {version}")
-    return Undecodable(f"version {version!r}; this worker runs jobs of version {VERSION}")
+    return Undecodable(f"version {version!r}; this worker runs jobs of the versions {VERSION} to {TAGGED}")
 
 
 def new_id(milliseconds: int | None = None) -> str:

@@ -19,6 +19,7 @@ from rq_lite.errors import UsageError
 from rq_lite.model.option import Check, Declared, Option, declared, use_checked
 from rq_lite.model.schedule import Recurrence, recurring
 from rq_lite.model.signature import signature_of
+from rq_lite.model.tags import check_tags
 from rq_lite.model.unique import check_id, check_on_conflict, check_unique, check_until
 
 UNSET: Any = msgspec.UNSET
@@ -244,6 +245,17 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             default='`"skip"`',
         ),
     ] = "skip"
+    tags: Annotated[
+        tuple[str, ...],
+        Option(
+            "words by which `rq-lite jobs list --tag` finds its jobs; those of `using` replace the task's: "
+            "[jobs.md](jobs.md#tags)",
+            check_tags,
+            puts=check_tags,
+            always=True,
+            default="none",
+        ),
+    ] = ()
     run_in: Annotated[
         str,
         Option(
@@ -425,7 +437,7 @@ def extras_of(policy: Policy, options: Options) -> Extras:
         if option.of_put_alone:
             continue
         value = options.policy.get(name, getattr(policy, name) if option.always else None)
-        if value is None:
+        if value is None or value == ():
             continue
         if option.then:
             then[option.then] = [value.queue.name, value.name]

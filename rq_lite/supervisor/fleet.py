@@ -140,6 +140,14 @@ class Fleet:
         if wanted and self._start_if_possible(SUSPECTS) is None:
             self._suspects_at = now + LATER
 
+    def pass_notices_on(self) -> None:
+        """Let one consumer call the app's hooks for what the duties have left."""
+        for_hooks = self._duties.for_hooks
+        able = [child for child in self.ready() if not (child.alone or child.retired)]
+        if for_hooks.left and able:
+            for_hooks.left = False  # before the consumer looks: what is left meanwhile counts again
+            able[0].tell_notices()
+
     # -- consumers report
 
     def hear(self) -> None:
@@ -157,6 +165,7 @@ class Fleet:
     def _on_ready(self, child: Child) -> None:
         assert child.ready is not None
         self._duties.born(child.consumer)
+        self._duties.for_hooks.wanted = self._duties.for_hooks.left = child.ready.hooks  # left by an earlier worker
         if not self.begun:
             self.begun = True
             self._on_begun(child.ready.queues)

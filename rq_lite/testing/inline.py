@@ -194,4 +194,5 @@ def current(attempt: Attempt, timeout: float | None, said: list[Progress]) -> Cu
         attempt=attempt.number,
         deadline=None if timeout is None else time.time() + timeout,
         tell=said.append,
+        tags=attempt.message.tags,
     )

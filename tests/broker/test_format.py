@@ -258,7 +258,7 @@ def test_to_get_from_a_newer_queue_says_so(broker: Broker, link: Link) -> None:
         Queue("q", broker=broker).get(timeout=5)
 
 
-@pytest.mark.parametrize(("raw", "what"), [(NEWER, "(marks ~)"), (entry(1).replace(b'"v":1', b'"v":2'), "(version 2)")])
+@pytest.mark.parametrize(("raw", "what"), [(NEWER, "(marks ~)"), (entry(1).replace(b'"v":1', b'"v":3'), "(version 3)")])
 def test_a_worker_parks_what_a_newer_version_has_put_and_says_what_it_does_not_know(
     caplog: pytest.LogCaptureFixture, raw: bytes, what: str
 ) -> None:
@@ -275,7 +275,7 @@ def test_getting_parks_what_a_newer_version_has_put(
     broker: Broker, link: Link, caplog: pytest.LogCaptureFixture
 ) -> None:
     item = encode(Message(VERSION, "00000002", "", [7]))
-    broker.puts.put("q", [NEWER, item.replace(b'"v":1', b'"v":2'), item])
+    broker.puts.put("q", [NEWER, item.replace(b'"v":1', b'"v":3'), item])
     with caplog.at_level(logging.WARNING):
         assert Queue("q", broker=broker).get(timeout=30) == 7
     assert broker.tends.unfinished("q") == (3, 2)
@@ -283,5 +283,5 @@ def test_getting_parks_what_a_newer_version_has_put(
     assert suspects(broker) == []
     said = [line.message for line in caplog.records]
     assert [line.partition(", which")[0] for line in said] == [
-        "queue 'q': parked a job with marks ~ (~flow.node/1)", "queue 'q': parked a job with version 2",
+        "queue 'q': parked a job with marks ~ (~flow.node/1)", "queue 'q': parked a job with version 3",
     ]  # fmt: skip

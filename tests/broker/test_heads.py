@@ -78,7 +78,7 @@ def test_what_is_against_the_grammar_is_no_job(text: bytes) -> None:
     [
         (b"0.0~flow.node/1" + JSON, "marks ~"),
         (b"3.1@1#id-1~f.n/1^lane!once?17" + JSON, "marks ~ ^ ! ?"),
-        (JSON.replace(b'"v":1', b'"v":2'), "version 2"),
+        (JSON.replace(b'"v":1', b'"v":3'), "version 3"),
         (b"1.0" + JSON.replace(b'"v":1', b'"v":3,"new":[]'), "version 3"),
     ],
 )
@@ -90,6 +90,7 @@ def test_what_a_newer_version_has_put_is_told_from_what_is_no_job(entry: bytes, 
 
 def test_an_id_is_found_whatever_marks_stand_before_it() -> None:
     assert id_in(b"0.0#id-1~f.n/1" + JSON) == "id-1"
+    assert id_in(b"0.0~f.n/1" + JSON.replace(b'"v":1', b'"v":2')) == "id-1"
 
 
 @pytest.mark.parametrize(

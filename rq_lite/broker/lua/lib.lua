@@ -490,3 +490,17 @@ local function crash(entry, meta, consumer, died, how, where, most)
     crashes = crashes, error = 'poison: ' .. why, traceback = where, consumer = consumer,
   })
 end
+
+-- Leave a notice of a failed run, for a consumer that calls the hooks of its app: the newest 1,000, for a week. `entry`
+-- has been charged for the run; `after` is the hook after on_failure (empty: the consumer that buries the job calls it).
+local function leave_notice(key, entry, said, where, after)
+  local attempts, crashes, at, _, _, _, deaths = parse(entry)
+  local job, notices = job_of(entry), prefix_of(key) .. 'notices'
+  if not at or type(job.id) ~= 'string' or type(job.task) ~= 'string' then return end
+  local notice = cjson.encode({
+    id = job.id, task = job.task, attempt = attempts + crashes + deaths, error = said, traceback = where, next = after,
+  })
+  redis.call('RPUSH', notices, notice .. '\n' .. (#entry > LARGE and '' or entry))
+  redis.call('LTRIM', notices, -1000, -1)
+  redis.call('PEXPIRE', notices, MARKED)
+end
