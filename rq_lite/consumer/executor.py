@@ -139,7 +139,7 @@ class Executor:
             )
             return Crashed(error.how, error.where, self._limits.crashes_of(task.policy.max_crashes))
         failure = failed(error, timeout / SECOND, seconds)
-        if not task.elsewhere:
+        if task.policy.run_in == "greenlet":
             failure = beside_a_loop(error, failure)
         outcome, line = self._outcomes.raised(attempt, chances(task.policy, error), failure)
         kind = failure.error.partition(":")[0]
