@@ -64,10 +64,11 @@ class BatchArguments(Arguments):
 
     def element(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """A job's element of the list. Raises TypeError if it was put with other arguments, or ValidationError."""
-        try:
-            self.signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{error}; a job of the batch takes {in_words(self.signature)}") from None
+        if kwargs or not self._fewest <= len(args) <= self._most:
+            try:
+                self.signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{error}; a job of the batch takes {in_words(self.signature)}") from None
         if not self.plain:
             args, _ = self.restore(args, kwargs)
         return tuple(args) if self._several else args[0]

@@ -452,16 +452,17 @@ def test_a_batch_that_all_jobs_have_left_is_not_called(calls: Calls) -> None:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_job_that_is_cancelled_while_its_batch_runs_does_not_interrupt_it(fails: bool) -> None:
-    gate = gevent.event.Event()
+    gate, calls = gevent.event.Event(), []
 
     def function(those: list[str]) -> None:
+        calls.append(those)
         gate.wait(LONG)
         if fails:
             raise BatchFailed({0: ValueError("a"), 1: ValueError("b")})
 
     lab = Lab(function, batch=3, batch_wait=LONG, retries=1)
     lab.feed("a", "b", "c")
-    lab.until_gathered(0)
+    reach(lambda: calls, "it runs")
     lab.slots.cancel(lab.lanes["q"], ["1"])
     gevent.sleep(0.3)
     assert lab.outcomes == {}
@@ -485,6 +486,7 @@ def test_a_stop_interrupts_the_call_once_and_its_jobs_are_given_back(run_in: str
     ended: list[str] = []
 
     def function(those: list[str]) -> None:
+        ended.append("begun")
         end = time.monotonic() + LONG
         try:
             while time.monotonic() < end:
@@ -494,15 +496,18 @@ def test_a_stop_interrupts_the_call_once_and_its_jobs_are_given_back(run_in: str
 
     lab = Lab(function, batch=3, batch_wait=LONG, run_in=run_in)
     lab.feed("a", "b", "c")
-    lab.until_gathered(0)
+    reach(lambda: ended, "it runs")
     gevent.joinall(lab.slots.stop_running(), timeout=10, raise_error=True)
-    assert ended == ["tidied up"]
+    assert ended == ["begun", "tidied up"]
     assert lab.outcomes == {}
     assert sorted(tag for _, tag in lab.slots.held()) == [1, 2, 3]
 
 
 def test_a_call_that_ends_in_spite_of_a_stop_has_done_its_jobs() -> None:
+    calls: list[list[str]] = []
+
     def function(those: list[str]) -> None:
+        calls.append(those)
         try:
             gevent.sleep(LONG)
         except BaseException:
@@ -510,7 +515,7 @@ def test_a_call_that_ends_in_spite_of_a_stop_has_done_its_jobs() -> None:
 
     lab = Lab(function, batch=2, batch_wait=LONG)
     lab.feed("a", "b")
-    lab.until_gathered(0)
+    reach(lambda: calls, "it runs")
     lab.slots.stop_running()
     reach(lambda: len(lab.outcomes) == 2, "they have ended")
     assert lab.outcomes == {1: None, 2: None}
