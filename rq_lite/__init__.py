@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rq_lite.client.wait import as_completed, gather, wait
     from rq_lite.errors import (
         BadArgument,
+        BatchFailed,
         BrokerError,
         BrokerOutOfMemory,
         BrokerUnavailable,
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BadArgument",
+    "BatchFailed",
     "Broker",
     "BrokerError",
     "BrokerOutOfMemory",

@@ -123,7 +123,7 @@ class Cancelled(enum.Enum):
 
 
 class Death(NamedTuple):
-    """How a consumer died, and which of its jobs are charged a crash for it: "all", "none", or one delivery tag.
+    """How a consumer died, and which of its jobs are charged a crash for it: "all", "none", or delivery tags ("3,4").
 
     `worker`: it died with its whole worker, which is charged apart: nothing points at its jobs.
     """

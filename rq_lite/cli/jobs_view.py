@@ -67,7 +67,7 @@ def about(job: Found, now: float) -> str:
         return f"due in {span(job.due - now)}" if job.due > now else "due now"
     if job.state is not State.INFLIGHT:
         return ""
-    return f"{who(job.consumer)}, waits there for its thread or process" if job.held else who(job.consumer)
+    return f"{who(job.consumer)}, waits there for its thread, process or batch" if job.held else who(job.consumer)
 
 
 def who(consumer: str) -> str:

@@ -198,7 +198,7 @@ class Job(Future[Any]):
         return super().done()
 
     def running(self) -> bool:
-        """Whether it runs just now. A job that waits in its consumer for a thread or process (`run_in`) does not.
+        """Whether it runs just now. A job that waits in its consumer for a thread, process or batch does not.
 
         What Redis knows of that is a few tenths of a second old.
         """

@@ -18,9 +18,9 @@ from rq_lite.client.job import Job
 from rq_lite.client.put import Bounds, Sender
 from rq_lite.client.registry import name_of, registry, runnable
 from rq_lite.client.shared_queue import SharedQueue, checked_bound
-from rq_lite.client.task import Task, TaskOptions
+from rq_lite.client.task import BatchTaskOptions, Task, TaskOptions
 from rq_lite.errors import UsageError
-from rq_lite.model.arguments import Arguments
+from rq_lite.model.batch import arguments_of
 from rq_lite.model.names import checked_name
 from rq_lite.model.option import documented
 from rq_lite.model.policy import OF_TASK, options_of_task
@@ -89,8 +89,11 @@ class Queue(SharedQueue):
     @overload
     def task(self, /, **options: Unpack[TaskOptions]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
+    @overload
+    def task(self, /, **options: Unpack[BatchTaskOptions]) -> Callable[[Callable[..., R]], Task[..., R]]: ...
+
     @documented(OF_TASK)
-    def task(self, function: Callable[..., Any] | None = None, /, **options: Unpack[TaskOptions]) -> Any:
+    def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         """Make a function a task of this queue: as `@queue.task` or `@queue.task(retries=5, timeout=30)`.
 
         Raises UsageError for options that cannot be right.
@@ -102,7 +105,7 @@ class Queue(SharedQueue):
             function = runnable(function)
             called = name or name_of(function)
             if repeated is not None:
-                Arguments(called, function).check(repeated.args, repeated.kwargs)
+                arguments_of(called, function, policy.batch).check(repeated.args, repeated.kwargs)
             task: Task[..., Any] = Task(function, self, called, policy, repeated)
             registry.add(task)
             return task

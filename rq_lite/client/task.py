@@ -6,7 +6,7 @@ import functools
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Required, TypedDict, TypeVar, Unpack
 
 import msgspec
 
@@ -20,6 +20,7 @@ from rq_lite.client.unique import claims_of
 from rq_lite.errors import Duplicate, PayloadTooLarge, UsageError, counted
 from rq_lite.logs import logger
 from rq_lite.model.arguments import IMPORT, Arguments, innermost
+from rq_lite.model.batch import arguments_of
 from rq_lite.model.message import VERSION, Message, entry_of, new_id, version_of
 from rq_lite.model.option import documented
 from rq_lite.model.policy import (
@@ -79,6 +80,13 @@ class TaskOptions(EitherOptions, total=False):
     kwargs: Mapping[str, Any]
 
 
+class BatchTaskOptions(TaskOptions, total=False):
+    """What `@queue.task(batch=…)` takes."""
+
+    batch: Required[int]
+    batch_wait: float
+
+
 class PutOptions(EitherOptions, total=False):
     """What `using(…)` takes."""
 
@@ -98,6 +106,8 @@ class Task(AnyTask, Generic[P, R]):
         self, function: Callable[P, R], queue: Queue, name: str, policy: Policy, again: Again | None = None
     ) -> None:
         check_plain(name, function)
+        if policy.batch is not None:
+            arguments_of(name, function, policy.batch)  # refused here, not with the first put
         functools.update_wrapper(self, function)
         self.function: Callable[P, R] = function
         self.queue: Queue = queue
@@ -105,7 +115,7 @@ class Task(AnyTask, Generic[P, R]):
         self.policy = policy
         self.again = again
         self.timeout_ns = nanoseconds(policy.timeout)
-        self.elsewhere = policy.run_in != "greenlet"
+        self.elsewhere = policy.run_in != "greenlet" or policy.batch is not None
         self._read: list[Arguments] = []  # filled on first use, shared with the tasks that `using` makes of this one
         self._options = Options()
         self._extras = extras_of(policy, self._options)
@@ -130,7 +140,7 @@ class Task(AnyTask, Generic[P, R]):
     @functools.cached_property
     def arguments(self) -> Arguments:
         if not self._read:
-            self._read.append(Arguments(self.name, self.function))
+            self._read.append(arguments_of(self.name, self.function, self.policy.batch))
             for parameter, why in self._read[0].unread.items():
                 log.warning(
                     "task %s: parameter %r: %s, so its values are not restored from JSON; %s",

@@ -84,7 +84,8 @@ def claims_of(task: Task[Any, Any]) -> Claims | None:
     if options.id is not None and template is not None:
         raise UsageError(f"task {task.name}: a put has either an id of its own or a key (unique=), not both")
     if template is not None:
-        known = signature_of(task.function).parameters  # not `arguments`: annotations may name what comes later
+        # Not always `arguments`: annotations may name what comes later.
+        known = (signature_of(task.function) if policy.batch is None else task.arguments.signature).parameters
         strange = [name for name in parameters_of(template) if name not in known]
         if strange:
             raise UsageError(

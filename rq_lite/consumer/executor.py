@@ -165,7 +165,7 @@ class Executor:
             self._outcomes.crashed(attempt, Failure(f"Crashed: its process {error.how}", error.where, seconds), most)
             return Crashed(error.how, error.where, most)
         failure = failed(error, timeout / SECOND, seconds)
-        if not task.elsewhere:
+        if task.policy.run_in == "greenlet":
             failure = beside_a_loop(error, failure)
         outcome, line = self._outcomes.raised(attempt, chances(task.policy, error), failure)
         kind = failure.error.partition(":")[0]

@@ -30,7 +30,7 @@ class ConsumerEnd(NamedTuple):
 
     consumer: str
     death: Death  # `charged`: all or none
-    blamed: tuple[str, int] | None = None  # queue and delivery tag of the job that brought it down, if known
+    blamed: tuple[str, Sequence[int]] | None = None  # the queue and delivery tags of what brought it down, if known
     timed_out: Sequence[tuple[str, int]] = ()  # the jobs that it was killed for
     tasks: Mapping[str, RetryPolicy] = MappingProxyType({})  # by task: what follows when a job is given up or retried
 
@@ -49,7 +49,7 @@ class Reclaimer:
     1. A consumer of this worker has ended: its supervisor knows how, and which job is to blame (`reclaim_dead`).
     2. Jobs that it was killed for are ended first: cancelled, another attempt, or given up.
     3. Its other jobs go back to their queues in steps. One that is charged with the crash runs alone from the second
-       crash on, and is buried with the last that its task allows.
+       crash on, and is buried with the last that its task allows. If a batch is to blame, each of its jobs is charged.
     4. A consumer of another worker is reclaimed when two checks in a row find that its lease has ended, or that its
        process on this machine is gone (`reclaim_expired`).
     5. Consumers of this machine whose processes are gone are reclaimed at once when a worker begins (`reclaim_gone`).
@@ -78,7 +78,8 @@ class Reclaimer:
         for name in queues:
             charged = end.death.charged
             if end.blamed is not None:
-                charged = str(end.blamed[1]) if end.blamed[0] == name else "none"
+                queue, tags = end.blamed
+                charged = ",".join(map(str, tags)) if queue == name else "none"
             suspects += self._reclaim(
                 name, end.consumer, end.death._replace(charged=charged), certain=True, limits=limits
             )

@@ -34,6 +34,9 @@ TTL = "above 0 seconds, up to 100 years (or None for no result)"
 RUN_IN = ("greenlet", "thread", "process")
 
 
+BATCH_WAIT = 0.5  # seconds
+
+
 # Kinds of functions whose body does not run when they are called, and what to write instead.
 NOT_PLAIN = (
     ("a coroutine function", inspect.iscoroutinefunction, 'run_in="process" and asyncio.run(…) in it'),
@@ -72,6 +75,14 @@ def check_timeout_of_put(name: str, value: Any) -> Any:
     if value in (None, INFINITE):
         raise UsageError(f"{name}={value} is for the task's definition; a put can only name a number of seconds")
     return check_timeout(name, value)
+
+
+def check_batch(name: str, value: Any) -> Any:
+    return None if value is None else integer(name, value, least=1)
+
+
+def check_batch_wait(name: str, value: Any) -> Any:
+    return None if value is None else number(name, value, "0 or more seconds, up to 100 years", most=LONGEST)
 
 
 def check_backoff(name: str, value: Any) -> Any:
@@ -264,9 +275,31 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             default='`"greenlet"`',
         ),
     ] = "greenlet"
+    batch: Annotated[
+        int | None,
+        Option(
+            "one call of the function is for up to this number of jobs: [batches.md](batches.md)",
+            check_batch,
+            default="none: a call is for one job",
+        ),
+    ] = None
+    batch_wait: Annotated[
+        float | None,
+        Option("how many seconds the first job of a batch waits for others", check_batch_wait, default="0.5 s"),
+    ] = None
 
     def __post_init__(self) -> None:
         use_checked(self, POLICY)
+        if self.batch is None:
+            if self.batch_wait is not None:
+                raise UsageError("batch_wait= belongs to a batch: say batch=, too")
+            return
+        if self.run_in == "process":
+            raise UsageError(
+                'a task with batch= cannot have run_in="process": an engine runs one job at a time; use run_in="thread"'
+            )
+        if self.batch_wait is None:
+            msgspec.structs.force_setattr(self, "batch_wait", BATCH_WAIT)
 
     def is_retried(self, error: BaseException) -> bool:
         """Whether an error of this type is worth another attempt."""

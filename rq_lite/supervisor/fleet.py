@@ -8,7 +8,7 @@ import selectors
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from rq_lite.broker import Death
 from rq_lite.duties.duties import Duties
 from rq_lite.duties.reclaim import ConsumerEnd
 from rq_lite.logs import logger
-from rq_lite.process.board import EXITING, Running
+from rq_lite.process.board import EXITING
 from rq_lite.process.protocol import ConsumerConfig
 from rq_lite.process.subprocesses import ending
 from rq_lite.supervisor.child import Child
@@ -336,8 +336,12 @@ def end_of(child: Child, code: int, hard_limit: str, *, told: bool) -> ConsumerE
     stack = child.last_stack()
     if code >= 0:  # a stack without the mark is older, from when the consumer was stuck
         stack = stack.rpartition(EXITING)[2] if EXITING in stack else ""
-    return ConsumerEnd(child.consumer, Death(how, "all", stack), named(child, child.culprit(stack)), tasks=tasks)
+    return ConsumerEnd(child.consumer, Death(how, "all", stack), blamed(child, stack), tasks=tasks)
 
 
-def named(child: Child, job: Running | None) -> tuple[str, int] | None:
-    return None if job is None else (child.queue(job), job.tag)
+def blamed(child: Child, stack: str) -> tuple[str, Sequence[int]] | None:
+    """The queue and delivery tags of the job on this stack and, if it ran in a batch, of the batch's others."""
+    culprit = child.culprit(stack)
+    if culprit is None:
+        return None
+    return child.queue(culprit), [job.tag for job in child.board.together(culprit)]

@@ -18,8 +18,10 @@ from rq_lite.client.job import Job
 from rq_lite.client.put import Sender
 from rq_lite.client.queue import Queue
 from rq_lite.client.registry import registry
-from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, runner
+from rq_lite.client.task import Task
+from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, run_batch, runner
 from rq_lite.errors import UsageError
+from rq_lite.model.batch import BatchArguments
 from rq_lite.model.message import decode
 from rq_lite.model.outcome import Finished, Outcome, Retried
 from rq_lite.model.policy import FOREVER, Options
@@ -46,7 +48,8 @@ def inline(*, raises: bool = True) -> Iterator[list[Ran]]:
     Arguments and results are converted to JSON and back, and checked, as on their way through Redis; callbacks
     are run, too. A job that raises is tried again as its task says, without the pauses. The put raises the error of
     a job that would be buried, after the other jobs of the same put; with `raises=False` the error is only in the list.
-    Jobs that a job puts are run after it. Plain items are only recorded. Ignored: bounds, delays, timeouts, priorities.
+    Jobs that a job puts are run after it; a job of a task with `batch` is a batch of one. Plain items are only
+    recorded. Ignored: bounds, delays, timeouts, priorities.
     """
     runs = Inline(raises)
     with put_to(runs):
@@ -173,7 +176,7 @@ def run(job: PutJob, queue: Sender, entry: bytes) -> tuple[Ran, Outcome]:
         error, value, began = None, None, time.monotonic()
         try:
             here = current(attempt, timeout, said)
-            value = runner()(task, message, here)
+            value = run_once(task, attempt, here)
             outcome: Outcome = outcomes.returned(attempt, task, value, follow_ups=here.take_follow_ups())
         except FAILURES as raised:
             error = raised
@@ -183,6 +186,15 @@ def run(job: PutJob, queue: Sender, entry: bytes) -> tuple[Ran, Outcome]:
             progress = said[-1] if said else None
             return Ran(job=job, value=value, error=error, attempts=attempt.number, progress=progress), outcome
     raise AssertionError("attempts never end")
+
+
+def run_once(task: Task[Any, Any], attempt: Attempt, current: CurrentJob) -> Any:
+    """One attempt; of a task with `batch` a batch of this job."""
+    message, arguments = attempt.message, task.arguments
+    if not isinstance(arguments, BatchArguments):
+        return runner()(task, message, current)
+    (ran,) = run_batch(task, [attempt], [arguments.element(message.args, message.kwargs)])
+    return ran.result()
 
 
 def current(attempt: Attempt, timeout: float | None, said: list[Progress]) -> CurrentJob:

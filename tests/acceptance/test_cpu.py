@@ -191,7 +191,10 @@ def test_there_are_no_more_at_once_than_the_setting_says(cpu: Cpu, kind: str) ->
     assert len(cpu.lab.seen("begun")) == 2
     assert cpu.lab.state().inflight >= 6  # they wait in their slots
     held = jobs.page(cpu.lab.broker, "work", State.INFLIGHT, 0, 10)
-    words = lambda: Counter(jobs.word(cpu.lab.broker, "work", str(job.id)) for job in held)  # noqa: E731
+
+    def words() -> Counter[str]:
+        return Counter(jobs.word(cpu.lab.broker, "work", str(job.id)) for job in held)
+
     until(lambda: words() == {"running": 2, "waiting": 4}, "those that wait in their slots count as waiting")
     cpu.lab.open_gate()
     cpu.lab.until_seen("done", 7)

@@ -288,7 +288,8 @@ def test_an_id_that_cannot_be_one_is_refused(queue: Queue, value: Any) -> None:
 )
 def test_what_cannot_be_unique_is_refused_at_definition(queue: Queue, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        _ = queue.task(name="t", **options)(mail).schedule
+        define: Any = queue.task
+        _ = define(name="t", **options)(mail).schedule
 
 
 def test_arguments_that_make_no_key_are_refused_at_the_put(queue: Queue, consumer: Consumer) -> None:

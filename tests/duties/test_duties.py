@@ -83,7 +83,7 @@ def test_an_own_consumer_that_died_is_left_to_whoever_knows_who_is_to_blame(
     duties.start(["q"])
     until_announced(broker)
     assert counter(broker, "reclaimed") == 0
-    duties.died(ConsumerEnd(gone, Death("was killed by signal 11", "all"), ("q", 2)))
+    duties.died(ConsumerEnd(gone, Death("was killed by signal 11", "all"), ("q", [2])))
     until(lambda: counter(broker, "reclaimed") == 2, "both jobs wait again")
     assert waiting_again(broker) == {1: 0, 2: 1}
 

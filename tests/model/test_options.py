@@ -10,7 +10,7 @@ import pytest
 
 from rq_lite import Queue, UsageError
 from rq_lite.client.registry import registry
-from rq_lite.client.task import PutOptions, TaskOptions
+from rq_lite.client.task import BatchTaskOptions, PutOptions
 from rq_lite.model.message import ENDS, Message
 from rq_lite.model.option import Option, declared, documented, use_checked
 from rq_lite.model.policy import DEFINITION, OF_PUT, OF_TASK, POLICY, PUT, PUTS, Definition, Options, Policy
@@ -33,7 +33,11 @@ def test_every_option_is_in_all_its_places_and_no_other() -> None:
         *odd("Policy with an Option", POLICY, Policy.__struct_fields__),
         *odd("Definition with an Option", DEFINITION, Definition.__struct_fields__),
         *odd("Options with an Option", PUT, {*Options.__struct_fields__} - {"policy"}),
-        *odd("TaskOptions of client/task.py", TaskOptions.__optional_keys__, OF_TASK),
+        *odd(
+            "TaskOptions of client/task.py, and BatchTaskOptions",
+            BatchTaskOptions.__required_keys__ | BatchTaskOptions.__optional_keys__,
+            OF_TASK,
+        ),
         *odd("PutOptions of client/task.py", PutOptions.__optional_keys__, OF_PUT),
         *odd("Message of model/message.py", {*Message.__struct_fields__} - OF_EVERY_MESSAGE - OF_CLAIMS, carried),
         *odd("ENDS of model/message.py", ENDS, callbacks),
