@@ -162,6 +162,22 @@ def test_another_run_of_a_job_does_its_work_again(monkeypatch: pytest.MonkeyPatc
     assert list(package.CLAIMS) == ["b", "c"]
 
 
+def test_a_job_that_steps_back_leaves_its_page_to_others(small: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else two jobs for a page that change their processes would each leave it to the other."""
+
+    def busy(*_: object) -> None:
+        raise OSError("no room")
+
+    url = small.url + "/1"
+    with inline(raises=False), monkeypatch.context() as patched:
+        patched.setattr(package.CRAWLER, "visit", busy)
+        crawl.using(retries=0).put(url, 1)
+    assert package.CLAIMS == {}
+    with inline():
+        crawl.put(url, 0)
+    assert list(package.CLAIMS) == [url]
+
+
 def test_outside_of_a_job_nothing_follows(small: Site, tmp_path: Path) -> None:
     crawl(small.url + "/1", 30)
     assert [visit.url for visit in pages(tmp_path)] == [small.url + "/1"]

@@ -50,17 +50,19 @@ def crawl(url: str, depth: int | None = None, redirects: int = 0) -> None:
     job = current_job()
     if job is not None and not claimed(url, job.id):
         return
-    following = CRAWLER.visit(url, CRAWLER.settings.depth if depth is None else depth, redirects)
+    try:
+        following = CRAWLER.visit(url, CRAWLER.settings.depth if depth is None else depth, redirects)
+    except BaseException:
+        # This job comes again, perhaps in another process, where it may find that another job is the first.
+        CLAIMS.pop(url, None)
+        raise
     if job is not None:
         for found in following:
             job.then(crawl.s(*found))
 
 
 def claimed(url: str, job_id: str) -> bool:
-    """Whether this job is the first of this process for the URL. Another run of the job is not another job.
-
-    The first job will be run until it succeeds, so that nothing is lost if the others do nothing.
-    """
+    """Whether no other job of this process has fetched the URL, or is about to. Its own first run does not count."""
     if len(CLAIMS) >= MOST_CLAIMS:
         del CLAIMS[next(iter(CLAIMS))]
     return CLAIMS.setdefault(url, job_id) == job_id

@@ -22,7 +22,9 @@ UNRESERVED = string.ascii_letters + string.digits + "-._~"
 SEGMENT = r"[A-Za-z0-9\-._~!$&'()*+,;=@]*"  # no colon: before the first slash of a link it would end a scheme
 QUERY = r"(?:\?[A-Za-z0-9\-._~!$&'()*+,;=:@/?]+)?"
 REST = rf"(?:/(?!\.){SEGMENT})*{QUERY}"
-NORMAL = re.compile(rf"(https?)://([a-z0-9-]+(?:\.[a-z0-9-]+)*)(?::([1-9][0-9]{{0,3}}))?(/(?!\.){SEGMENT}{REST})")
+NORMAL = re.compile(
+    rf"(https?)://([a-z0-9-]+(?:\.[a-z0-9-]+)*)(?::([1-9][0-9]{{0,3}}|[1-5][0-9]{{4}}))?(/(?!\.){SEGMENT}{REST})"
+)
 LOCAL = re.compile(rf"(/?)(?![./?]){SEGMENT}{REST}")
 HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
 ESCAPE = re.compile("%([0-9A-Fa-f]{2})|%")
