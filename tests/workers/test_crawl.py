@@ -182,6 +182,44 @@ def test_connections_are_kept(site: Site) -> None:
     assert len(site.clients) == 1
 
 
+def test_a_connection_that_the_server_has_closed_is_replaced(site: Site) -> None:
+    def closing(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        request.close_connection = True
+
+    site.answers["/"] = closing
+    for _ in range(3):
+        assert crawl.get(site.url + "/", OPEN)["status"] == 200
+    assert len(site.clients) == 3
+
+
+def test_what_follows_a_response_is_not_part_of_it_nor_of_the_next(site: Site) -> None:
+    def twice(request: BaseHTTPRequestHandler) -> None:
+        page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 16\r\n\r\n<title>t</title>"
+        request.wfile.write(page + b"HTTP/1.1 500 No\r\nContent-Length: 4\r\n\r\nmore")
+
+    site.answers["/"] = twice
+    for _ in range(2):
+        page = crawl.get(site.url + "/", OPEN)
+        assert (page["status"], page["size"], page["title"]) == (200, 16, "t")
+    assert len(site.clients) == 2
+
+
+def test_only_so_many_connections_are_kept() -> None:
+    idle = connections.Idle(2)
+    pairs = [socket.socketpair() for _ in range(3)]
+    for number, (ours, _) in enumerate(pairs):
+        idle.keep(connections.Route("127.0.0.1", number, "http", "h.test"), ours)
+    assert [ours.fileno() == -1 for ours, _ in pairs] == [True, False, False]
+    pairs[1][1].send(b"not asked for")
+    assert idle.take(connections.Route("127.0.0.1", 1, "http", "h.test")) is None
+    assert idle.take(connections.Route("127.0.0.1", 2, "http", "h.test")) is pairs[2][0]
+    assert idle.count == 0
+    for pair in pairs:
+        for one in pair:
+            one.close()
+
+
 def flood(start: bytes, endless: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
     """A server that goes on as fast as it can, with what no page is made of."""
 

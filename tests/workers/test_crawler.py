@@ -277,7 +277,13 @@ def test_each_page_counts_once_and_a_fetched_one_before_an_error(tmp_path: Path)
     assert (found.pages, found.twice, found.errors, found.left_out) == (3, 2, {"robots": 1}, 7)
     assert found.slowest[0] == (0.5, "http://h.test/b")
     said = in_words(found)
-    for wanted in ("3 pages, 1 hosts answered", "status 200: 2", "error robots: 1", "2 pages were fetched", "7 links"):
+    for wanted in (
+        "3 pages; hosts that answered: 1",
+        "status 200: 2",
+        "error robots: 1",
+        "2 fetches were repeated",
+        "7 links",
+    ):
         assert wanted in said
 
 

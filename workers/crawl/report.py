@@ -53,13 +53,11 @@ def report(folder: Path) -> Report:
 
 
 def in_words(found: Report) -> str:
-    said = [f"{found.pages:,} pages, {found.hosts:,} hosts answered"]
+    said = [f"{found.pages:,} pages; hosts that answered: {found.hosts:,}"]
     said += [f"  status {status}: {count:,}" for status, count in found.statuses.items()]
     said += [f"  error {kind}: {count:,}" for kind, count in found.errors.items()]
     if found.twice:
-        said.append(
-            f"{found.twice:,} pages were fetched a second time by another run or consumer; each counts once here"
-        )
+        said.append(f"{found.twice:,} fetches were repeated by another run or consumer; each page counts once here")
     if found.left_out:
         said.append(f"{found.left_out:,} links were not followed because their page has too many")
     if found.slowest:
