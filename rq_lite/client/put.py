@@ -125,7 +125,7 @@ class Sender:
             )  # fmt: skip
             return put_with_hooks(self.name, entries, put, kept=defaults.instead is not None)
         if defaults.instead is not None:
-            return defaults.instead(self, entries, options)
+            return defaults.instead(self, entries, options, verdicts)
         if self.order != "fifo" and not self._known:
             with before_put():
                 self.declare()

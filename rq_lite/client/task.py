@@ -322,9 +322,7 @@ class Task(AnyTask, Generic[P, R]):
             raise self.arguments.blame(args, kwargs, error) from None
         if tracked and defaults.instead is None:
             sender.broker.puts.expect_tracked(sender.name)
-        if guard and defaults.instead is None:
-            return guard + entry
-        return entry
+        return guard + entry if guard else entry
 
 
 def _unpickled(module: str, path: str, name: str, options: Options) -> Task[Any, Any]:

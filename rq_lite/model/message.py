@@ -31,7 +31,7 @@ LONGEST_ID = 150  # of a callback's job
 # The message of an item has no task: its one argument is the item, or this keyword holds it as base64 of a pickle.
 ITEM = "pickle"
 EXPIRED = 0  # in place of the time in the mark of a job that has expired
-FOREVER, FOR_A_TIME = b"f", b"t"  # begin what may stand in front of an entry that is put, for `claim` of lib.lua
+FOR_EVER, FOR_A_TIME = b"f", b"t"  # begin what may stand in front of an entry that is put, for `claim` of lib.lua
 TUPLE = "tuple"  # of an item that was put as a tuple, and is a list in JSON
 HEAD = re.compile(
     rb"(\d{1,9})\.(\d{1,9})(?:@([0-9a-z.+-]{1,30}))?(?:#([A-Za-z0-9_.:%-]{1,200}))?"
@@ -234,7 +234,7 @@ def has_expired(entry: bytes) -> bool:
 
 def is_claim(text: bytes) -> bool:
     """Whether a put of this entry needs a verdict: the job is unique, or expires."""
-    if text[:1] in (FOREVER, FOR_A_TIME):
+    if text[:1] in (FOR_EVER, FOR_A_TIME):
         return True
     head = text[: text.index(b"{")]
     return b"!" in head or b"?" in head
@@ -243,7 +243,7 @@ def is_claim(text: bytes) -> bool:
 def bare(text: bytes) -> bytes:
     """The entry alone, without what a put says in front of it for `claim` of lib.lua."""
     kind = text[:1]
-    if kind == FOREVER:
+    if kind == FOR_EVER:
         return text[17:]
     return text.split(b" ", 4)[-1] if kind == FOR_A_TIME else text
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rq_lite.checks import LONGEST, in_seconds, number
 from rq_lite.errors import UsageError
-from rq_lite.model.message import FOR_A_TIME, FOREVER, LONGEST_ID
+from rq_lite.model.message import FOR_A_TIME, FOR_EVER, LONGEST_ID
 from rq_lite.model.names import LONGEST_KEY, encoded
 
 LONGEST_TEXT = 10_000  # bytes of a key: what is longer is a mistake
@@ -96,5 +96,5 @@ def lock(name: str, until: Any, mark: str) -> tuple[str | None, bytes]:
     if until in UNTIL:
         return f"{UNTIL[until]}:{name}", b""
     if until == "forever":
-        return None, FOREVER + digest(name)
+        return None, FOR_EVER + digest(name)
     return None, FOR_A_TIME + f" {max(1, round(until * 1000))} {name} {mark} ".encode()

@@ -14,6 +14,7 @@ from rq_lite.broker.base import Core
 from rq_lite.model.message import Message, decode
 from rq_lite.model.outcome import Finished, cancelled
 from rq_lite.model.states import State
+from rq_lite.testing import inline, recorded
 from tests.steps import take
 
 KEY = keys.of("q")
@@ -287,8 +288,8 @@ def test_an_id_that_cannot_be_one_is_refused(queue: Queue, value: Any) -> None:
     ],
 )
 def test_what_cannot_be_unique_is_refused_at_definition(queue: Queue, options: dict[str, Any], said: str) -> None:
+    define: Any = queue.task
     with pytest.raises(UsageError, match=said):
-        define: Any = queue.task
         _ = define(name="t", **options)(mail).schedule
 
 
@@ -459,3 +460,40 @@ def test_the_marks_of_such_jobs_keep_older_versions_away(queue: Queue, broker: B
     consumer.finish(consumer.one())
     broker.takes.finish("q", "c", [(consumer.one(), cancelled("x"))], consumer.link)
     assert locks(broker) == []
+
+
+# -- without Redis
+
+
+def test_recorded_puts_keep_to_locks_too(broker: Broker) -> None:
+    queue = Queue("q", broker=broker)
+    ends = queue.task(name="end", unique="{user}")(mail)
+    ever = queue.task(name="ever", unique="{user}", until="forever")(mail)
+    hour = queue.task(name="hour", unique="{user}", until=3600, on_conflict="raise")(mail)
+    with recorded() as puts:
+        first = ends.put(1)
+        assert (ends.put(1).id, ever.put_many([1, 2, 1]), hour.put(1).duplicate) == (first.id, 2, False)
+        with pytest.raises(Duplicate):
+            hour.put(1)
+        ends.using(expires=60).put(2)
+    assert [job.task for job in puts] == ["end", "ever", "ever", "hour", "end"]
+
+
+def test_inline_jobs_end_and_let_the_next_in(broker: Broker) -> None:
+    queue, inner = Queue("q", broker=broker), []
+
+    @queue.task(name="outer", unique="{user}")
+    def outer(user: int) -> None:
+        inner.append(outer.put(user).duplicate)
+
+    @queue.task(name="ever", unique="{user}", until="forever")
+    def ever(user: int) -> None:
+        pass
+
+    with inline() as ran:
+        outer.put(1)
+        outer.put(1)
+        ever.put(1)
+        ever.put(1)
+    assert [one.job.task for one in ran] == ["outer", "outer", "ever"]
+    assert inner == [True, True]

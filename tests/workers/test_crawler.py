@@ -125,7 +125,6 @@ def small(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
         links = "".join(f"<a href=/{other}>" for other in (number % 20 + 1, 2 * number % 20 + 1, 99))
         site.say(f"/{number}", f"<title>{number}</title>{links}".encode())
     monkeypatch.setattr(package, "CRAWLER", crawler(tmp_path))
-    monkeypatch.setattr(package, "CLAIMS", {})
     return site
 
 
@@ -133,7 +132,7 @@ def test_a_crawl_fetches_each_page_once(small: Site, tmp_path: Path) -> None:
     with inline() as ran:
         crawl.put(small.url + "/1", 30)
         crawl.put(small.url + "/1", 30)
-    assert len(ran) > 21  # jobs for pages that had been fetched did nothing
+    assert len(ran) == 21
     assert sorted(small.paths) == sorted(["/robots.txt", "/99", *(f"/{number}" for number in range(1, 21))])
     found = report(tmp_path)
     assert (found.pages, found.statuses, found.twice, found.hosts) == (21, {"200": 20, "404": 1}, 0, 1)
@@ -144,38 +143,10 @@ def test_the_depth_of_the_settings_is_that_of_seeds(small: Site, tmp_path: Path)
         crawl.put(small.url + "/1")
     assert small.paths == ["/robots.txt", "/1"]
     package.CRAWLER.settings = replace(package.CRAWLER.settings, depth=1)
-    package.CLAIMS.clear()
     with inline():
         crawl.put(small.url + "/1")
     assert sorted(visit.depth for visit in pages(tmp_path)) == [0, 0, 0, 0]
     assert len(small.paths) == 2 + 4
-
-
-def test_another_run_of_a_job_does_its_work_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(package, "CLAIMS", {})
-    monkeypatch.setattr(package, "MOST_CLAIMS", 2)
-    assert package.claimed("a", "1")
-    assert package.claimed("a", "1")
-    assert not package.claimed("a", "2")
-    assert package.claimed("b", "2")
-    assert package.claimed("c", "3")  # "a" is forgotten
-    assert list(package.CLAIMS) == ["b", "c"]
-
-
-def test_a_job_that_steps_back_leaves_its_page_to_others(small: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else two jobs for a page that change their processes would each leave it to the other."""
-
-    def busy(*_: object) -> None:
-        raise OSError("no room")
-
-    url = small.url + "/1"
-    with inline(raises=False), monkeypatch.context() as patched:
-        patched.setattr(package.CRAWLER, "visit", busy)
-        crawl.using(retries=0).put(url, 1)
-    assert package.CLAIMS == {}
-    with inline():
-        crawl.put(url, 0)
-    assert list(package.CLAIMS) == [url]
 
 
 def test_outside_of_a_job_nothing_follows(small: Site, tmp_path: Path) -> None:

@@ -29,8 +29,6 @@ __all__ = ["FetchError", "Limits", "Page", "crawl", "fetch", "get", "pages"]
 
 pages = Queue("pages")
 CRAWLER = Crawler(settings_from())
-MOST_CLAIMS = 1_000_000
-CLAIMS: dict[str, str] = {}  # by URL: the job of this process that fetches it, or has done so
 
 
 @pages.task(timeout=30)
@@ -39,30 +37,20 @@ def fetch(url: str) -> dict[str, Any]:
     return dict(get(url))
 
 
-# `retries`: a job steps back for a while if too many others wait for its host, and that may happen many times. A page
-# that cannot be fetched is a line of the results, and not a failure of its job.
-@pages.task(timeout=300, retries=100_000, retry_on=OSError, no_retry_on=JobTimeout, backoff=2, backoff_max=60)
+# `unique`: each page once, whoever finds it, also by a second run. `retries`: a job steps back for a while if too many
+# others wait for its host, and that may happen many times. A page that cannot be fetched is a line of the results, and
+# not a failure of its job.
+@pages.task(
+    unique="{url}", until="forever",
+    timeout=300, retries=100_000, retry_on=OSError, no_retry_on=JobTimeout, backoff=2, backoff_max=60,
+)  # fmt: skip
 def crawl(url: str, depth: int | None = None, redirects: int = 0) -> None:
     """Fetch one page, write its line, and follow its links to this depth (default: that of the settings).
 
     What follows is put when, and only when, this run has succeeded. `redirects`: how many have led to this page.
     """
+    following = CRAWLER.visit(url, CRAWLER.settings.depth if depth is None else depth, redirects)
     job = current_job()
-    if job is not None and not claimed(url, job.id):
-        return
-    try:
-        following = CRAWLER.visit(url, CRAWLER.settings.depth if depth is None else depth, redirects)
-    except BaseException:
-        # This job comes again, perhaps in another process, where it may find that another job is the first.
-        CLAIMS.pop(url, None)
-        raise
     if job is not None:
         for found in following:
             job.then(crawl.s(*found))
-
-
-def claimed(url: str, job_id: str) -> bool:
-    """Whether no other job of this process has fetched the URL, or is about to. Its own first run does not count."""
-    if len(CLAIMS) >= MOST_CLAIMS:
-        del CLAIMS[next(iter(CLAIMS))]
-    return CLAIMS.setdefault(url, job_id) == job_id
