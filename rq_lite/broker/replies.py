@@ -37,6 +37,11 @@ class Put(NamedTuple):
     verdicts: Any = b""  # bytes
     full: Any = b"wait"  # bytes
 
+    @property
+    def words(self) -> list[str]:
+        """A verdict for each job; none if all simply went in."""
+        return self.verdicts.decode().split(",") if self.verdicts else []
+
 
 class Acks(NamedTuple):
     """A queue's part in an exchange: the delivery tags that are done."""

@@ -157,12 +157,11 @@ class Verdicts:
         self.dropped: set[int] = set()
 
     def note(self, reply: Put) -> None:
-        if reply.verdicts:
-            for number, word in enumerate(reply.verdicts.decode().split(","), self.seen):
-                if word[0] == "d":
-                    self.kept_out[number] = unquote(word[1:])
-                elif word == "x":
-                    self.dropped.add(number)
+        for number, word in enumerate(reply.words, self.seen):
+            if word[0] == "d":
+                self.kept_out[number] = unquote(word[1:])
+            elif word == "x":
+                self.dropped.add(number)
         self.seen += reply.accepted
 
 
@@ -171,6 +170,8 @@ class Progress:
 
     def __init__(self) -> None:
         self.put = 0
+        self.duplicates = 0  # kept out by jobs with the same key; not counted as put
+        self.dropped = 0  # of those that were put: the queue was full, and drops jobs then
         self.unanswered = 0  # jobs of a put whose answer has not come yet
         self.offset = 0  # how much of the source is put, in its unit
         self.offsets: Sequence[int] = ()  # the offset after each of the jobs that are being put
@@ -193,7 +194,10 @@ class Progress:
         return self._waited + (0.0 if since is None else time.monotonic() - since)
 
     def note(self, reply: Put) -> None:
-        self.put += reply.accepted
+        kinds = [word[0] for word in reply.words]
+        self.put += reply.accepted - kinds.count("d")
+        self.duplicates += kinds.count("d")
+        self.dropped += kinds.count("x")
         self.unanswered = 0
         if reply.accepted and self.offsets:
             self.offset, self.offsets = self.offsets[reply.accepted - 1], self.offsets[reply.accepted :]

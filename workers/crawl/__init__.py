@@ -37,9 +37,9 @@ def fetch(url: str) -> dict[str, Any]:
     return dict(get(url))
 
 
-# `unique`: each page once, whoever finds it, also by a second run. `retries`: a job steps back for a while if too many
-# others wait for its host, and that may happen many times. A page that cannot be fetched is a line of the results, and
-# not a failure of its job.
+# `unique`: each page once, whichever job finds it, also in a second run. `retries`: a job steps back for a while if
+# too many others wait for its host, and that may happen many times. A page that cannot be fetched is a line of the
+# results, and not a failure of its job.
 @pages.task(
     unique="{url}", until="forever",
     timeout=300, retries=100_000, retry_on=OSError, no_retry_on=JobTimeout, backoff=2, backoff_max=60,
