@@ -151,18 +151,36 @@ class Sender:
 class Verdicts:
     """What became of jobs that did not simply go in, by their number in the call."""
 
-    def __init__(self) -> None:
-        self.seen = 0
-        self.kept_out: dict[int, str] = {}  # by the job with this id ("": it is not known)
-        self.dropped: set[int] = set()
+    all_went_in = True
+    seen = 0
 
     def note(self, reply: Put) -> None:
+        if reply.verdicts:
+            self._read(reply)
+        self.seen += reply.accepted
+
+    def _read(self, reply: Put) -> None:
         for number, word in enumerate(reply.words, self.seen):
             if word[0] == "d":
-                self.kept_out[number] = unquote(word[1:])
+                self.keep_out(number, unquote(word[1:]))
             elif word == "x":
                 self.dropped.add(number)
-        self.seen += reply.accepted
+                self.all_went_in = False
+
+    def keep_out(self, number: int, holder: str) -> None:
+        self.kept_out[number] = holder
+        self.all_went_in = False
+
+    # Made on first use: a plain put has no need of them.
+    @cached_property
+    def kept_out(self) -> dict[int, str]:
+        """By the job with this id ("": it is not known)."""
+        return {}
+
+    @cached_property
+    def dropped(self) -> set[int]:
+        """As the queue was full."""
+        return set()
 
 
 class Progress:
@@ -194,10 +212,12 @@ class Progress:
         return self._waited + (0.0 if since is None else time.monotonic() - since)
 
     def note(self, reply: Put) -> None:
-        kinds = [word[0] for word in reply.words]
-        self.put += reply.accepted - kinds.count("d")
-        self.duplicates += kinds.count("d")
-        self.dropped += kinds.count("x")
+        self.put += reply.accepted
+        if reply.verdicts:
+            kinds = [word[0] for word in reply.words]
+            self.put -= kinds.count("d")
+            self.duplicates += kinds.count("d")
+            self.dropped += kinds.count("x")
         self.unanswered = 0
         if reply.accepted and self.offsets:
             self.offset, self.offsets = self.offsets[reply.accepted - 1], self.offsets[reply.accepted :]

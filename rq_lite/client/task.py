@@ -16,7 +16,7 @@ from rq_lite.client.job import Job
 from rq_lite.client.put import Verdicts
 from rq_lite.client.registry import registry
 from rq_lite.client.signature import Signature
-from rq_lite.client.unique import claims_of
+from rq_lite.client.unique import Claims, claims_of
 from rq_lite.errors import Duplicate, PayloadTooLarge, UsageError, counted
 from rq_lite.logs import logger
 from rq_lite.model.arguments import IMPORT, Arguments, innermost
@@ -27,6 +27,7 @@ from rq_lite.model.policy import (
     OF_PUT,
     Again,
     AnyTask,
+    Extras,
     Options,
     Policy,
     Types,
@@ -260,7 +261,8 @@ class Task(AnyTask, Generic[P, R]):
         entry = self.encoded(args, kwargs, job_id)
         verdicts = Verdicts()
         self.queue.sender.put_entries([entry], self._options, wait=wait, verdicts=verdicts)
-        return self._judged(self.job(job_id, args, kwargs), 0, verdicts)
+        job = self.job(job_id, args, kwargs)
+        return job if verdicts.all_went_in else self._judged(job, 0, verdicts)
 
     def _judged(self, job: Job, number: int, verdicts: Verdicts) -> Job:
         """The job that was put, or the one that kept it out. Raises Duplicate, if that was asked for."""
@@ -303,26 +305,33 @@ class Task(AnyTask, Generic[P, R]):
 
     def encoded(self, args: tuple[Any, ...], kwargs: dict[str, Any], job_id: str) -> bytes:
         """The job as bytes; arguments must have been checked. Raises BadArgument, PayloadTooLarge."""
+        if self._claims is not None:
+            return self._claimed(self._claims, args, kwargs, job_id)
         fields, priority, tracked = self._extras
         sender = self.queue.sender
-        guard = b""
-        if self._claims is not None:
-            more, guard = self._claims.of(args, kwargs, job_id)
-            fields, tracked = {**fields, **more}, tracked or bool(more)
         seal, most = sender.seal, sender.settings.max_payload  # outside the `try`: no fault of the arguments
         if fields:
             message = Message(version_of(fields), job_id, self.name, list(args), kwargs, **fields)
         else:  # an empty **fields would cost a plain put a tenth of its encoding
             message = Message(VERSION, job_id, self.name, list(args), kwargs)
         try:
-            entry = entry_of(message, sender.name, seal, priority, most)
+            entry = entry_of(message, sender.name, seal, priority, most, not fields)
         except PayloadTooLarge:
             raise
         except Exception as error:
             raise self.arguments.blame(args, kwargs, error) from None
         if tracked and defaults.instead is None:
             sender.broker.puts.expect_tracked(sender.name)
-        return guard + entry if guard else entry
+        return entry
+
+    def _claimed(self, claims: Claims, args: tuple[Any, ...], kwargs: dict[str, Any], job_id: str) -> bytes:
+        """The job as bytes, with what it claims in its message, or in front of its entry."""
+        more, guard = claims.of(args, kwargs, job_id)
+        fields, priority, tracked = self._extras
+        task: Task[P, R] = object.__new__(type(self))
+        task.__dict__.update(self.__dict__)
+        task._claims, task._extras = None, Extras({**fields, **more}, priority, tracked or bool(more))
+        return guard + task.encoded(args, kwargs, job_id)
 
 
 def _unpickled(module: str, path: str, name: str, options: Options) -> Task[Any, Any]:

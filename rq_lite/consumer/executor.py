@@ -29,6 +29,7 @@ from rq_lite.process.board import NEVER, SECOND
 log = logger("rq_lite.consumer")
 ENDED: dict[type, str] = {type(None): "done", Retried: "retry", Parked: "park", Crashed: "crash"}
 FINISHED = {"done": "done", "failed": "bury", "cancelled": "drop", "expired": "expire"}  # by the state
+BRACE = ord("{")
 AFTER_FAILURE = ("on_retry", "on_bury")
 
 
@@ -71,12 +72,14 @@ class Executor:
         except Undecodable as error:
             return self._unread(error)
         task = self._tasks.get(message.task)
-        if (crashes or deaths) and is_tracked(message):
-            of_task = None if task is None else task.policy.max_crashes
-            if self._limits.reached(of_task, crashes, deaths):
-                return self._poisoned(Attempt(message, queue_of(slot), attempts, crashes, deaths))
-        if message.expires is not None and has_expired(entry):
-            return self._outcomes.expired(Attempt(message, queue_of(slot), attempts, crashes, deaths))
+        headed = entry[0] != BRACE  # most entries are their JSON alone
+        if headed:
+            if (crashes or deaths) and is_tracked(message):
+                of_task = None if task is None else task.policy.max_crashes
+                if self._limits.reached(of_task, crashes, deaths):
+                    return self._poisoned(Attempt(message, queue_of(slot), attempts, crashes, deaths))
+            if message.expires is not None and has_expired(entry):
+                return self._outcomes.expired(Attempt(message, queue_of(slot), attempts, crashes, deaths))
         if task is None:
             return self._parked(message.task)
         timeout = task.timeout_ns if message.timeout is None else nanoseconds(message.timeout)
@@ -90,13 +93,7 @@ class Executor:
             slot.deadline = NEVER
             ended = None
             follow_ups = () if slot.current is None else follow_ups_of(slot)
-            if (
-                message.result_ttl is not None
-                or message.then is not None
-                or follow_ups
-                or message.unique is not None
-                or message.expires is not None
-            ):
+            if headed or follow_ups or message.result_ttl is not None or message.then is not None:
                 attempt = Attempt(message, queue_of(slot), attempts, crashes, deaths)
                 is_json = task.policy.run_in == "process"
                 ended = self._outcomes.returned(attempt, task, result, is_json=is_json, follow_ups=follow_ups)

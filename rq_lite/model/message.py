@@ -107,7 +107,7 @@ def decode(entry: bytes) -> tuple[Message, int, int, int]:
 
     The signature is not checked here: the broker's `opened` does that. Raises Undecodable.
     """
-    head = NO_HEAD
+    head = None
     text = entry
     if entry[:1] != b"{":
         head = parsed(entry)
@@ -123,13 +123,13 @@ def decode(entry: bytes) -> tuple[Message, int, int, int]:
         if SIGNATURE.search(text, max(0, len(text) - 65)):
             return decode(entry[:-64])
         raise misfit(text, error) from None
-    if message.v not in VERSIONS:
+    if message.v != VERSION and message.v not in VERSIONS:
         raise of_version(message.v)
     if message.then is not None and not all(
         word in ENDS and len(to) == 2 and NAME.fullmatch(to[0]) for word, to in message.then.items()
     ):
         raise Undecodable(f"then: {message.then}; it must map {', '.join(ENDS)} to [queue, task]"[:300])
-    if head is NO_HEAD:
+    if head is None:
         return message, 0, 0, 0
     # The marks are not signed, the JSON may be.
     if (head.unique or b"").decode() != (message.unique or "") or head.expires not in (message.expires, EXPIRED):
@@ -249,23 +249,22 @@ def bare(text: bytes) -> bytes:
 
 
 def entry_of(
-    message: Message, queue: str, seal: Seal | None = None, priority: float | None = None, most: int | None = None
+    message: Message,
+    queue: str,
+    seal: Seal | None = None,
+    priority: float | None = None,
+    most: int | None = None,
+    plain: bool = False,
 ) -> bytes:
     """A message as an entry of this queue that was never taken: encoded, sealed, marked, and of at most `most` bytes.
 
-    Raises PayloadTooLarge, and whatever the encoder raises for an argument.
+    `plain`: it is known to have no fields that need marks. Raises PayloadTooLarge, and whatever the encoder raises for
+    an argument.
     """
     entry = encode(message)
     if seal is not None:
         entry = seal(queue, entry)
-    # The condition of `is_tracked`, without a call: every put comes by here.
-    if (
-        priority is not None
-        or message.result_ttl is not None
-        or message.then
-        or message.unique is not None
-        or message.expires is not None
-    ):
+    if priority is not None or (not plain and is_tracked(message)):
         entry = marked(
             entry, message.id, priority=priority, tracked=is_tracked(message), unique=message.unique,
             expires=message.expires,

@@ -97,7 +97,7 @@ class Record:
                 if name is not None:
                     self._locks[queue.name, name] = str(id_in(entry))
             elif verdicts is not None:
-                verdicts.kept_out[verdicts.seen + number] = "" if text[:1] == FOR_EVER else holder
+                verdicts.keep_out(verdicts.seen + number, "" if text[:1] == FOR_EVER else holder)
         if verdicts is not None:
             verdicts.seen += len(texts)
         return entries

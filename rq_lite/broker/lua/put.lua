@@ -140,11 +140,10 @@ if marked or (fit < n and (known[8] or full == 'drop-new' or full == 'drop-old')
 end
 
 if duplicates > 0 then redis.call('HINCRBY', meta, 'duplicates', duplicates) end
-local said = apart > 0 and table.concat(verdicts, ',') or ''
+local said, came = apart > 0 and table.concat(verdicts, ',') or '', fresh and #fresh or fit
 if fit > 0 then
   local entries = fresh
   if not fresh and (order == 'priority' or due > 0) then entries = {unpack(ARGV, first, first + fit - 1)} end
-  local came = fresh and #fresh or fit
   if due > 0 then
     if came > 0 and due < first_due(scheduled) then ring(alarm) end
     local tag = redis.call('HINCRBY', meta, 'tag', came) - came
@@ -170,11 +169,11 @@ end
 
 if task then
   local function over(jobs, length) return (maxsize > 0 and jobs > maxsize) or (maxbytes > 0 and length > maxbytes) end
-  if fit > 0 and over(size, bytes) then
+  if came > 0 and over(size, bytes) then
     -- Counts since the queue last went over its bound.
     local key = prefix_of(meta) .. 'over'
-    if not over(size - fit, bytes - length) then redis.call('DEL', key) end
-    redis.call('HINCRBY', key, task, fit)
+    if not over(size - came, bytes - length) then redis.call('DEL', key) end
+    redis.call('HINCRBY', key, task, came)
     redis.call('PEXPIRE', key, 86400000)
   end
 elseif job then
