@@ -1,4 +1,4 @@
-"""Put every URL of a file into the queue of workers/crawl.py:  python -m producer.urls urls.txt
+"""Put every URL of a file into the queue of workers/crawl:  python -m producer.urls urls.txt
 
 The same as `rq-lite produce urls.txt --task workers.crawl:fetch`, which also shows its progress. Two million
 lines take no more memory than two: a line is read when the queue has room for it, and while the queue is full

@@ -10,9 +10,13 @@ RqLiteError                     1
  ├─ QueueEmpty (queue.Empty)    1   nothing to get within the time the caller was ready to wait
  ├─ ShutDown (queue.ShutDown)   1   the queue was shut down: puts are refused, or nothing is left to get
  ├─ JobFailed                   1   the job whose result was asked for was buried
+ │   ├─ JobExpired              1   it was not begun in time (`using(expires=…)`)
+ │   └─ JobDropped              1   its queue was full, and drops jobs then
+ ├─ BatchFailed                 1   raised by the function of a batch: some of its jobs have failed
  ├─ PutRefused                  1   this job can never be put as it stands
  │   ├─ BadArgument (TypeError) 1   an argument that JSON cannot carry, or that the task does not take
  │   └─ PayloadTooLarge         1   encoded, it is larger than max_payload or the queue's maxbytes
+ ├─ Duplicate                   1   a put was kept out by a job with the same key or id
  ├─ JobTimeout (TimeoutError)   1   a job that was not done within its time; for retry_on=
  ├─ SourceError                 1   a line of a source that cannot be read
  └─ FeedMoved                   1   another producer has moved the same named feed
@@ -20,8 +24,10 @@ RqLiteError                     1
 
 from __future__ import annotations
 
+import operator
 import queue
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 if sys.version_info >= (3, 13):
@@ -35,13 +41,17 @@ else:
 __all__ = [
     "AppFailed",
     "BadArgument",
+    "BatchFailed",
     "BrokerError",
     "BrokerOutOfMemory",
     "BrokerUnavailable",
     "BrokerUnsuitable",
+    "Duplicate",
     "Empty",
     "FeedMoved",
     "Full",
+    "JobDropped",
+    "JobExpired",
     "JobFailed",
     "JobTimeout",
     "PayloadTooLarge",
@@ -179,6 +189,50 @@ class JobFailed(RqLiteError):
         self.message = message
         self.traceback = traceback
         self.job_id = job_id
+
+
+class JobExpired(JobFailed):
+    """The job had not begun by the time that `using(expires=…)` gave it, or did not begin again by then."""
+
+
+class JobDropped(JobFailed):
+    """The queue of the job was full, and its policy is to drop jobs then: `Queue(…, full="drop-new")`."""
+
+
+class Duplicate(RqLiteError):
+    """A put was kept out: `job` has the same key or id. None if it is not known (`until="forever"`)."""
+
+    def __init__(self, message: str, *, job: Any = None) -> None:
+        super().__init__(message)
+        self.job = job
+
+
+class BatchFailed(RqLiteError):
+    """Raised by the function of a batch: some of its jobs have failed, each with an error of its own.
+
+    `errors` maps places in the list (0 is the first element) to exceptions; the jobs of all other elements are done.
+    `results`: what the function would have returned, a result for each element; those of failed jobs are not used.
+    Raises UsageError for keys that are no such numbers, and values that are no exceptions.
+    """
+
+    def __init__(self, errors: Mapping[int, BaseException], *, results: Sequence[Any] | None = None) -> None:
+        if not isinstance(errors, Mapping):
+            raise UsageError(
+                f"BatchFailed takes a dict of the places of failed elements and their errors, as in "
+                f"{{0: ValueError(…)}}, not {type(errors).__name__}"
+            )
+        self.errors = {place_of(key, error): error for key, error in errors.items()}
+        self.results = results
+        super().__init__(f"{counted(len(self.errors), 'job')} of the batch failed")
+
+
+def place_of(key: Any, error: Any) -> int:
+    """The place of a failed element. Raises UsageError."""
+    if isinstance(key, bool) or not hasattr(key, "__index__") or operator.index(key) < 0:
+        raise UsageError(f"BatchFailed: {key!r:.80} is no place in the list: whole numbers from 0 are")
+    if not isinstance(error, BaseException):
+        raise UsageError(f"BatchFailed: the error of element {operator.index(key)} is {error!r:.80}, not an exception")
+    return operator.index(key)
 
 
 class PutRefused(RqLiteError):

@@ -16,7 +16,7 @@ from rq_lite.admin import operate
 from rq_lite.admin.status import ms_of
 from rq_lite.broker import Broker, Code, Requeued, keys
 from rq_lite.errors import BrokerError
-from rq_lite.model.message import Undecodable, decode
+from rq_lite.model.message import Undecodable, decode, tags_of
 from rq_lite.model.unreadable import UNREADABLE
 
 STEP = 300  # jobs per page
@@ -39,6 +39,11 @@ class Buried(msgspec.Struct, frozen=True, kw_only=True):
     buried_at: float  # seconds since 1970, by Redis' clock
     entry: bytes
 
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Read from the entry when it is asked for: that of a large job takes time."""
+        return tags_of(self.entry)
+
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
     """Which buried jobs are meant: those that fit every field that is set. Ages are seconds since the burial."""
@@ -48,6 +53,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None  # a part of it, in upper or lower case
     older_than: float | None = None
     newer_than: float | None = None
+    tags: frozenset[str] = frozenset()  # the job has all of these
 
     def fits(self, job: Buried) -> bool:
         """Whether the job fits; its age is not checked, since the index selects by that."""
@@ -55,6 +61,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
             (not self.ids or not self.ids.isdisjoint(names(job)))
             and (self.task is None or self.task == job.task)
             and (self.error is None or self.error.casefold() in job.error.casefold())
+            and (not self.tags or self.tags.issubset(job.tags))
         )
 
 
@@ -168,6 +175,8 @@ class Requeue:
         self.moved = 0
         self.missing = 0  # jobs that were not dead any more
         self.oversized = 0  # jobs that stay dead: larger than the queue's maxbytes
+        self.expired = 0  # they stay dead, too
+        self.taken = 0  # and these, whose key another job has
         self.last = Requeued(Code.OK)
 
     def run(self, broker: Broker, wait: float = 0.0) -> None:
@@ -193,7 +202,14 @@ class Requeue:
         del self.left[: step.seen]
         self.moved += step.moved
         self.oversized += step.oversized
-        self.missing += step.seen - step.moved - step.oversized
+        self.expired += step.expired
+        self.taken += step.taken
+        self.missing += step.seen - step.moved - step.oversized - step.expired - step.taken
+
+    @property
+    def stay(self) -> int:
+        """How many of those that were seen stay dead."""
+        return self.oversized + self.expired + self.taken
 
 
 def forget(broker: Broker, queue: str, tags: Sequence[int]) -> int:

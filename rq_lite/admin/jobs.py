@@ -32,7 +32,7 @@ WORDS = {
     State.INFLIGHT: "running",
     State.DEAD: "failed",
 }
-ENDED = ("done", "failed", "cancelled")
+ENDED = ("done", "failed", "cancelled", "expired", "dropped")
 UNKNOWN = "unknown"
 
 
@@ -52,6 +52,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     parked: bool = False
     consumer: str = ""  # the one that has it
     tag: int = 0
+    tags: tuple[str, ...] = ()
     held: bool = False  # it waits in the consumer for a thread or an engine (`run_in`)
     buried: Buried | None = None
 
@@ -66,12 +67,12 @@ class Search(NamedTuple):
 def made(queue: str, state: State, entry: bytes, **facts: Any) -> Found:
     try:
         message, failed, crashes, deaths = decode(entry)
-        job_id, task = message.id, message.task
+        job_id, task, tags = message.id, message.task, message.tags
     except Undecodable:
-        job_id, task, failed, crashes, deaths = None, None, 0, 0, 0
+        job_id, task, tags, failed, crashes, deaths = None, None, (), 0, 0, 0
     return Found(
         queue=queue, state=state, entry=entry, id=job_id, task=task, attempts=failed + crashes + deaths,
-        crashes=crashes, worker_deaths=deaths, **facts,
+        crashes=crashes, worker_deaths=deaths, tags=tags, **facts,
     )  # fmt: skip
 
 
@@ -120,7 +121,8 @@ def of_scheduled(queue: str, member: bytes, due: float) -> Found:
 def of_dead(report: Buried) -> Found:
     return Found(
         queue=report.queue, state=State.DEAD, entry=report.entry, id=report.id, task=report.task,
-        attempts=report.attempts, crashes=report.crashes, consumer=report.consumer, tag=report.tag, buried=report,
+        attempts=report.attempts, crashes=report.crashes, consumer=report.consumer, tag=report.tag, tags=report.tags,
+        buried=report,
     )  # fmt: skip
 
 
@@ -148,6 +150,13 @@ def listed(broker: Broker, queue: str, state: State, first: int = 0) -> Iterator
         first += len(jobs)
 
 
+def near(broker: Broker, queue: str, state: State, count: int, far: int = FAR) -> Iterator[Found]:
+    """The jobs at both ends of a place that holds `count`: up to `far` at each, in the order of `page`."""
+    for begin, end in ((0, min(count, far)), (max(far, count - far), count)):
+        for first in range(begin, end, STEP):
+            yield from page(broker, queue, state, first, min(STEP, end - first))
+
+
 # -- one job
 
 
@@ -170,13 +179,10 @@ def look(broker: Broker, queue: str, job_id: str) -> Search:
                 return Search(job, 0)
     counts, unseen = sizes(broker, queue), 0
     for state in (State.INFLIGHT, State.SUSPECT, State.PENDING, State.SCHEDULED):
-        count = counts[state]
-        starts = [*range(0, min(count, FAR), STEP), *range(max(FAR, count - FAR), count, STEP)]
-        for first in starts:
-            for job in page(broker, queue, state, first, STEP):
-                if id_in(job.entry) == job_id:
-                    return Search(job, 0)
-        unseen += max(0, count - 2 * FAR)
+        for job in near(broker, queue, state, counts[state]):
+            if id_in(job.entry) == job_id:
+                return Search(job, 0)
+        unseen += max(0, counts[state] - 2 * FAR)
     for report in dead.buried(broker, queue, dead.Filter(ids=frozenset([job_id]))):
         return Search(of_dead(report), 0)
     return Search(None, unseen)

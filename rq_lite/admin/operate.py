@@ -27,11 +27,16 @@ PURGED = 1000  # jobs from each place in a step of a purge, if there may be trac
 
 
 def configure(
-    broker: Broker, queue: str, maxsize: int | None = None, maxbytes: int | None = None, headroom: int | None = None
+    broker: Broker,
+    queue: str,
+    maxsize: int | None = None,
+    maxbytes: int | None = None,
+    headroom: int | None = None,
+    full: str | None = None,
 ) -> None:
-    """Set a queue's bound, for all processes."""
+    """Set a queue's bound, and what a put does that finds no room, for all processes."""
     key = keys.of(queue)
-    done(queue, broker.core.run("configure", (key.meta, key.room), *map(blank, (maxsize, maxbytes, headroom))))
+    done(queue, broker.core.run("configure", (key.meta, key.room), *map(blank, (maxsize, maxbytes, headroom, full))))
 
 
 def pause(broker: Broker, queue: str) -> None:
@@ -95,7 +100,7 @@ def delete(broker: Broker, queue: str) -> list[str]:
         return [f"the schedule {planned[0]}" + (f" and {len(planned) - 1:,} more" if planned[1:] else "")]
     names = (
         key.pending, key.scheduled, key.meta, key.consumers, key.suspects, key.dead, key.dead_index, key.bell, key.room,
-        key.drained, key.alarm, key.cancelled, key.progress, key.over, key.blocked,
+        key.drained, key.alarm, key.cancelled, key.progress, key.over, key.blocked, key.seen,
     )  # fmt: skip
     _, deleted, *counts = done(queue, broker.core.run("delete", names))
     if not deleted:

@@ -76,6 +76,11 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     over_bytes: int = 0  # and bytes beyond maxbytes
     over_by: dict[str, int] = {}  # task -> what its running jobs have put since the queue went over its bound
     blocked_jobs: int = 0  # running jobs of workers that do not serve this queue, and wait for room in it
+    when_full: str = "wait"  # what a put does that finds no room
+    expired: int = 0
+    overflowed: int = 0  # dropped, as the queue was full
+    duplicates: int = 0  # puts that were kept out by a job with the same key
+    remembered: int = 0  # keys that are unique for ever
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,13 +199,15 @@ def states(broker: Broker, names: list[str]) -> dict[str, QueueState]:
             ("HGETALL", key.progress),
             ("HGETALL", key.over),
             ("HGETALL", key.blocked),
+            ("HLEN", key.seen),
         ]
     clock, *replies = broker.read(*commands)
     return {
         name: msgspec.structs.replace(
-            state(clock, *replies[8 * i : 8 * i + 5], *replies[8 * i + 6 : 8 * i + 8]),
-            oldest_waiting=oldest_waiting(broker, name, clock) if replies[8 * i] else None,
-            progress=underway(broker, name, clock, replies[8 * i + 5]),
+            state(clock, *replies[9 * i : 9 * i + 5], *replies[9 * i + 6 : 9 * i + 8]),
+            oldest_waiting=oldest_waiting(broker, name, clock) if replies[9 * i] else None,
+            progress=underway(broker, name, clock, replies[9 * i + 5]),
+            remembered=replies[9 * i + 8],
         )
         for i, name in enumerate(names)
     }
@@ -307,6 +314,10 @@ def state(
         over=max(0, pending + scheduled - maxsize) if maxsize else 0,
         over_bytes=max(0, used - maxbytes) if maxbytes and pending + scheduled else 0,
         blocked_jobs=blocked_jobs(blocked, now),
+        when_full=meta.get("full", b"wait").decode(errors="replace"),
+        expired=number("expired"),
+        overflowed=number("overflowed"),
+        duplicates=number("duplicates"),
     )
     if found.over or found.over_bytes:
         tasks = {

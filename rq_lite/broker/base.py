@@ -29,6 +29,7 @@ from rq_lite.redis_url import redact
 from rq_lite.settings import Settings, keys_of, load_settings
 
 WITH_FLAGS = (7, 0)
+COMPARED = 60.0  # seconds between two comparisons of the clocks
 STEP = 0.01  # seconds that a try waits for an embedded Redis which it has started; the next try goes on waiting
 WAITERS = 8  # connections of a process that wait at the same time for room in one queue, or for it to drain
 KEPT = 16  # queues for which such connections stay open after a wait; beyond that each wait opens one
@@ -51,6 +52,10 @@ class Core:
         self._started_at = float("-inf")  # when this process last started the embedded Redis again
         self._opening, self._pid = threading.RLock(), os.getpid()
         self._attached: Attached | None = None
+        self._compared, self._ahead = (
+            float("-inf"),
+            0.0,
+        )  # when the clocks were compared, and how far Redis' is ahead, s
         self.scripts: dict[str, Script] | None = None
         self.portion = PORTION
         self.known: set[str] = set()  # queues that were declared for callbacks
@@ -145,6 +150,15 @@ class Core:
         """Say that an embedded Redis is used, and which, unless that was said when it was opened."""
         if self._attached is not None and not self._attached.first:
             announce(self._attached.line)
+
+    def now(self) -> int:
+        """Redis' clock, ms since 1970, as it was found to differ from this machine's within the last minute."""
+        if time.monotonic() - self._compared > COMPARED:
+            here, began = time.time(), time.monotonic()
+            seconds, micros = self.read(("TIME",))[0]
+            self._compared = time.monotonic()
+            self._ahead = int(seconds) + int(micros) / 1e6 - here - (self._compared - began) / 2
+        return round((time.time() + self._ahead) * 1000)
 
     @property
     def shown(self) -> str:
@@ -281,7 +295,7 @@ def version_of(info: bytes) -> tuple[int, ...]:
     return ()
 
 
-def blank(number: int | None) -> int | str:
+def blank(number: int | str | None) -> int | str:
     return "" if number is None else number
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rq_lite import events
 from rq_lite.broker.link import Link
 from rq_lite.broker.replies import Acks, Put, Taken
-from rq_lite.model.message import Undecodable, decode
+from rq_lite.model.message import Undecodable, bare, decode
 from rq_lite.model.outcome import Finished
 
 
@@ -53,6 +53,6 @@ def finishing(ends: Sequence[tuple[int, Finished]]) -> dict[str, Any]:
 def id_of(entry: bytes) -> str | None:
     """A job's id; None for what is no job."""
     try:
-        return decode(entry)[0].id
+        return decode(bare(entry))[0].id
     except Undecodable:
         return None

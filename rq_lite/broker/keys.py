@@ -58,12 +58,16 @@ CATALOGUE = (
     Key("rq:{<queue>}:cancelled", "zset", False),
     Key("rq:{<queue>}:calls:<consumer>", "list", True),
     Key("rq:{<queue>}:held:<consumer>", "string", True),
+    Key("rq:{<queue>}:notices", "list", True),
     Key("rq:{<queue>}:progress", "hash", True),
     Key("rq:{<queue>}:over", "hash", True),
     Key("rq:{<queue>}:blocked", "hash", True),
     Key("rq:{<queue>}:job:<id>", "hash", True),
     Key("rq:{<queue>}:result:<id>", "string", True),
     Key("rq:{<queue>}:inbox:<client>", "list", True),
+    Key("rq:{<queue>}:unique:<name>", "string", False),
+    Key("rq:{<queue>}:unique:<name>", "string", True),  # in mode t
+    Key("rq:{<queue>}:seen", "hash", False),
     Key("rq:{<queue>}:never", "none", False),
     Key("rq-lite:{schedules}:never", "none", False),
 )
@@ -87,9 +91,12 @@ class QueueKeys:
         self.drained = prefix + "drained"  # list of wake-up tokens: nothing unfinished
         self.cancelled = prefix + "cancelled"  # zset: id of a job to drop -> when it was cancelled, in ms
         self.progress = prefix + "progress"  # hash with a TTL: id of a running job -> how far it is, as JSON
+        self.notices = prefix + "notices"  # list with a TTL: failed runs of which hooks are to be told
         self.over = prefix + "over"  # hash with a TTL: task -> jobs that its running jobs have put beyond the bound
         self.blocked = prefix + "blocked"  # hash with a TTL: process -> "<running jobs that wait for room> <until, ms>"
         self.alarm = prefix + "alarm"  # list of wake-up tokens: something is due before all else that is scheduled
+
+        self.seen = prefix + "seen"  # hash: 16 bytes of the SHA-256 of a lock's name -> "": was put once for ever
 
     def inflight(self, consumer: str) -> str:
         """Hash: delivery tag -> encoded job: what one consumer has taken and not settled."""
@@ -118,6 +125,10 @@ class QueueKeys:
     def result(self, mark: str) -> str:
         """String with a TTL: how a tracked job has ended, as JSON."""
         return f"{self.prefix}result:{mark}"
+
+    def unique(self, name: str) -> str:
+        """String, with a TTL in mode t: "<mode>|<id>", the lock of a unique job."""
+        return f"{self.prefix}unique:{name}"
 
     def inbox(self, client: str) -> str:
         """List with a TTL: "<id>\\n<result as JSON>" of jobs that a process waits for."""

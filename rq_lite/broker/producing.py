@@ -52,11 +52,13 @@ class Producing:
         order: str = "",
         *,
         headroom: int | None = None,
+        full: str | None = None,
         link: Link | None = None,
     ) -> tuple[int, int]:
         """Make the queue known; return the bound in force, in jobs and in bytes (0: none).
 
         `headroom`: by how many jobs puts of running jobs may exceed the bound (None: as it is; at first, any number).
+        `full`: what a put does that finds no room: "wait", "raise", "drop-new" or "drop-old" (None: as it is).
         `order` is "fifo", "lifo" or "priority" ("": as it is). Raises UsageError if jobs wait in another order.
         """
         key = keys.of(queue)
@@ -66,7 +68,7 @@ class Producing:
         defaults = (self._core.settings.maxsize, self._core.settings.maxbytes)
         with events.span("declare", None, queue=queue):
             names = (key.meta, key.pending, key.scheduled)
-            named = (*map(blank, (maxsize, maxbytes)), *defaults, order, blank(headroom))
+            named = (*map(blank, (maxsize, maxbytes)), *defaults, order, blank(headroom), blank(full))
             reply = self._core.run("declare", names, *named, link=link)
         if queue in self._core.tracked:  # Redis may have lost it
             self._core.one(("HSET", key.meta, "tracked", 1), link)
@@ -90,11 +92,13 @@ class Producing:
         woken: bool = False,
         origin: str = "0",
         feed: Feed | None = None,
+        marked: bool = False,
         patience: float | None = None,
     ) -> Put:
         """Add encoded jobs, at most 1000, as many as fit; they are due in `delay` ms, or `at` a time.
 
-        `at` is in ms since 1970 by Redis' clock (past: now). `origin`: whose put it is, see put.lua.
+        `at` is in ms since 1970 by Redis' clock (past: now). `origin`: whose put it is, see put.lua. `marked`: some
+        of them are unique or expire, so that each gets a verdict.
 
         Repeating it after a lost answer never adds a job twice. Raises BrokerUnavailable when patience is over;
         its `outcome` is "not put", or "unknown" when an answer was lost.
@@ -124,7 +128,7 @@ class Producing:
                 args += [feed.field, feed.expected, *feed.values]
 
             def send(again: bool) -> list[Any]:
-                args[2] = int(woken) + 2 * again
+                args[2] = int(woken) + 2 * again + 4 * marked
                 reply: list[Any] = script(link, tuple(names), *args)
                 return reply
 
@@ -172,6 +176,23 @@ class Producing:
             with before_put():
                 self._core.read(("HSET", keys.of(queue).meta, "tracked", 1))
             self._core.tracked.add(queue)
+
+    def forget(self, queue: str, name: str, digest: bytes) -> bool:
+        """Forget that a job with the lock of this name was put: for ever, or for a time. False if it was not."""
+        key = keys.of(queue)
+        forever, lock = self._core.read(("HDEL", key.seen, digest), ("GET", key.unique(name)))
+        for_a_time = lock is not None and lock[:1] == b"t" and self._core.read(("DEL", key.unique(name)))[0]
+        return bool(forever or for_a_time)
+
+    def holder(self, queue: str, name: str) -> str | None:
+        """The id, as in marks, of the job that holds the lock of this name."""
+        (lock,) = self._core.read(("GET", keys.of(queue).unique(name)))
+        return None if lock is None else lock[2:].decode(errors="replace")
+
+    def forget_all(self, queue: str) -> int:
+        """Forget all jobs that were put once for ever; how many they were."""
+        key = keys.of(queue)
+        return int(self._core.read(("HLEN", key.seen), ("UNLINK", key.seen))[0])
 
     def watch(self, queue: str, client: str, ids: Sequence[str]) -> list[bytes]:
         """Have the end of jobs (at most 1000) pushed to this client's inbox, for an hour unless it asks again.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rq_lite.broker.scripts import Code
+
+# What a put does that finds no room.
+FULL = ("wait", "raise", "drop-new", "drop-old")
 
 
 class Feed(NamedTuple):
@@ -19,7 +22,11 @@ class Feed(NamedTuple):
 
 
 class Put(NamedTuple):
-    """The result of a put: how many jobs of the batch were accepted; the queue's size and bounds after it."""
+    """The result of a put: how many jobs of the batch were accepted; the queue's size and bounds after it.
+
+    `verdicts` is empty, or says of each that was accepted what became of it (see put.lua); `full` what the queue does
+    when it is full.
+    """
 
     code: Code
     accepted: int = 0
@@ -27,6 +34,13 @@ class Put(NamedTuple):
     maxsize: int = 0
     bytes: int = 0
     maxbytes: int = 0
+    verdicts: Any = b""  # bytes
+    full: Any = b"wait"  # bytes
+
+    @property
+    def words(self) -> list[str]:
+        """A verdict for each job; none if all simply went in."""
+        return self.verdicts.decode().split(",") if self.verdicts else []
 
 
 class Acks(NamedTuple):
@@ -86,7 +100,8 @@ class Reclaimed(NamedTuple):
 class Requeued(NamedTuple):
     """How a step of a requeue went: the first `seen` tags are dealt with, the others are as they were.
 
-    Of those seen `moved` wait again, `oversized` are larger than the queue's maxbytes, the rest were not dead.
+    Of those seen `moved` wait again, `oversized` are larger than the queue's maxbytes, `expired` have expired, `taken`
+    are kept out by a job with the same key, the rest were not dead.
     """
 
     code: Code
@@ -98,6 +113,8 @@ class Requeued(NamedTuple):
     maxsize: int = 0
     bytes: int = 0
     maxbytes: int = 0
+    expired: int = 0
+    taken: int = 0
 
 
 class Cancelled(enum.Enum):
@@ -111,7 +128,7 @@ class Cancelled(enum.Enum):
 
 
 class Death(NamedTuple):
-    """How a consumer died, and which of its jobs are charged a crash for it: "all", "none", or one delivery tag.
+    """How a consumer died, and which of its jobs are charged a crash for it: "all", "none", or delivery tags ("3,4").
 
     `worker`: it died with its whole worker, which is charged apart: nothing points at its jobs.
     """

@@ -13,6 +13,8 @@ from rq_lite.broker.replies import Death, Named, Reclaimed, Renewed
 from rq_lite.broker.scripts import Code
 
 UNSEEN = Death("for an unknown reason")
+NOTICES = 1000  # of a queue that are kept; as in lib.lua
+NOTED = 604_800_000  # ms for which they are kept
 
 
 class Tending:
@@ -42,11 +44,13 @@ class Tending:
         most: int = 500,
         cursor: int = 0,
         limits: Mapping[str, int] = MappingProxyType({}),
+        noting: bool = False,
         link: Link | None = None,
     ) -> Reclaimed | None:
         """Return a dead consumer's jobs to the head of the queue, a batch; `cursor` is what the last call returned.
 
         `limits`: with which crash a task's jobs are buried, where that is not the setting `max_crashes`.
+        `noting`: leave a notice of each job that is charged, for hooks.
 
         None: its lease has not ended, and the caller did not say that it is `certain` to be dead.
         """
@@ -60,7 +64,7 @@ class Tending:
             died, last, limits = "workers", self._core.settings.max_worker_deaths, {}
         args = (
             consumer, most, int(certain), death.charged, death.how, death.where, cursor, *self._core.caps,
-            died, last, *flat(list(limits.items())),
+            died, last, int(noting), *flat(list(limits.items())),
         )  # fmt: skip
         with events.span("reclaim", link, queue=queue, consumer=consumer) as facts:
             reply = self._core.run("reclaim", names, *args, link=link)
@@ -73,6 +77,20 @@ class Tending:
         ]
         moved, left, cursor, suspects, buried = map(int, reply[1:6])
         return Reclaimed(moved, left, cursor, suspects, buried, named)
+
+    def leave_notice(self, queue: str, notice: bytes) -> None:
+        """Leave a notice of a failed run for hooks; the newest `NOTICES` are kept, for a week."""
+        key = keys.of(queue).notices
+        self._core.read(("RPUSH", key, notice), ("LTRIM", key, -NOTICES, -1), ("PEXPIRE", key, NOTED))
+
+    def notices(self, queue: str, link: Link) -> list[bytes]:
+        """The oldest notices of failed runs of which hooks are to be told."""
+        found: list[bytes] = link.call("LRANGE", keys.of(queue).notices, 0, 9)
+        return found
+
+    def told(self, queue: str, notice: bytes, link: Link) -> None:
+        """The hooks were told."""
+        link.call("LREM", keys.of(queue).notices, 1, notice)
 
     def promote(self, queue: str, most: int = 500) -> tuple[int, float | None]:
         """Move jobs that are due to the queue, a batch; how many, and seconds until the next is due (None: no job)."""

@@ -22,7 +22,7 @@ from rq_lite.cli.listing import put_out
 from rq_lite.errors import QueueFull, UsageError, counted
 
 F = TypeVar("F", bound=Callable[..., Any])
-WHICH = "name job ids, a filter (--id, --task, --error, --older-than, --newer-than), or --all (of -q QUEUE)"
+WHICH = "name job ids, a filter (--id, --task, --error, --tag, --older-than, --newer-than), or --all (of -q QUEUE)"
 
 
 @click.group()
@@ -51,12 +51,24 @@ def queue_option(command: F) -> F:
     )(command)
 
 
+def as_set(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(given)
+
+
+def tag_option(command: F) -> F:
+    return click.option(
+        "--tag", "tags", multiple=True, callback=as_set, metavar="TAG",
+        help="Only jobs that were put with this tag; repeatable: a job must have all.",
+    )(command)  # fmt: skip
+
+
 def filters(command: F) -> F:
     for option in (
         queue_option,
         click.option("--id", "ids", multiple=True, metavar="ID", help="Only this job; repeatable."),
         click.option("--task", metavar="TASK", help="Only jobs of this task, as `list` shows it."),
         click.option("--error", metavar="TEXT", help="Only with this text in the error; case is ignored."),
+        tag_option,
         click.option("--older-than", callback=duration, metavar="AGE", help="Only if buried longer ago than this."),
         click.option("--newer-than", callback=duration, metavar="AGE", help="Only if buried within this time."),
         url_option,
@@ -168,7 +180,7 @@ def checked(
     """All ids. Raises UsageError if there are neither ids, nor a filter, nor --all."""
     if job_ids and everything:
         raise UsageError("name job ids or say --all, not both; a queue is named with -q QUEUE")
-    if not (job_ids or ids or everything or any(value is not None for value in filter_.values())):
+    if not (job_ids or ids or everything or Filter(**filter_) != dead.EVERYTHING):
         raise UsageError(f"no jobs chosen: {WHICH}")
     return job_ids + ids
 
@@ -224,13 +236,13 @@ def requeue(chosen: Chosen, wait: float) -> None:
         if not steps and not found.unknown:
             click.echo("no job requeued: no buried job matches")
         full = [f"{fullness(broker, step)} (--wait SECONDS waits for room)" for step in steps if step.left]
-        large = [oversized(step) for step in steps if step.oversized]
-        end(4 if full else 1, *full, *large, *missing(found.unknown, asked))
+        why = [line for step in steps for line in reasons(step)]
+        end(4 if full else 1, *full, *why, *missing(found.unknown, asked))
 
 
 def tell(steps: list[Requeue]) -> None:
     for step in steps:
-        left = len(step.left) + step.oversized
+        left = len(step.left) + step.stay
         stay = f", {left:,} left" if left else ""
         gone = f", {step.missing:,} not dead any more" if step.missing else ""
         click.echo(f"queue {step.queue!r}: {jobs_(step.moved)} requeued{stay}{gone}")
@@ -245,9 +257,15 @@ def fullness(broker: Broker, step: Requeue) -> str:
     return f"{why}{size}; {jobs_(len(step.left))} left in the dead set"
 
 
-def oversized(step: Requeue) -> str:
-    number = jobs_(step.oversized)
-    return f"queue {step.queue!r}: {number} left in the dead set: larger than its maxbytes, {step.last.maxbytes:,}"
+def reasons(step: Requeue) -> Iterator[str]:
+    """Why jobs stay in the dead set though there is room, a sentence each."""
+    for count, why in (
+        (step.oversized, f"larger than its maxbytes, {step.last.maxbytes:,}"),
+        (step.expired, "expired"),
+        (step.taken, "another job with the same key is there"),
+    ):
+        if count:
+            yield f"queue {step.queue!r}: {jobs_(count)} left in the dead set: {why}"
 
 
 @command.command()

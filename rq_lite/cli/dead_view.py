@@ -60,6 +60,7 @@ def row(job: Buried, now: float) -> list[str]:
 def facts(job: Buried) -> dict[str, Any]:
     """For JSON: every field, and the payload as text instead of the entry."""
     known = msgspec.structs.asdict(job)
+    known["tags"] = job.tags
     known["payload"] = text_of(body(known.pop("entry")))
     return known
 
@@ -110,6 +111,8 @@ def payload(entry: bytes) -> list[tuple[str, str]]:
         lines.append(("timeout", f"{message.timeout:g} s"))
     if message.retries is not None:
         lines.append(("retries", str(message.retries)))
+    if message.tags:
+        lines.append(("tags", plain(", ".join(message.tags), PAYLOAD)))
     return lines
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import click
 import msgspec
@@ -14,15 +14,16 @@ from rq_lite.admin.jobs import Found, Search
 from rq_lite.broker import Broker, Cancelled
 from rq_lite.cli import jobs_view as view
 from rq_lite.cli.common import url_option
-from rq_lite.cli.dead import end, fullness, jobs_, now_of, opened, oversized, queue_option
+from rq_lite.cli.dead import end, fullness, now_of, opened, queue_option, reasons, tag_option
 from rq_lite.cli.dead_view import shortened, text_of
 from rq_lite.cli.listing import as_lines, put_out
-from rq_lite.cli.text import plain
+from rq_lite.cli.text import plain, span
 from rq_lite.errors import UsageError, counted
+from rq_lite.model.message import parse
 from rq_lite.model.states import State
 from rq_lite.model.unreadable import UNREADABLE
 
-LOOKED = 100_000  # jobs that a filter reads at most
+Place: TypeAlias = tuple[str, State, int]  # a queue, one of its places, how many jobs that holds
 SAID = {
     Cancelled.REMOVED: "removed: it will never run",
     Cancelled.INTERRUPTING: "it runs, and is being interrupted",
@@ -52,6 +53,13 @@ def command() -> None:
     help="Only in this state; repeatable.",
 )
 @click.option("--task", metavar="TASK", help="Only jobs of this task.")
+@tag_option
+@click.option(
+    "--far",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"With --task or --tag: look at the first N and the last N jobs of each place. Default: {jobs.FAR:,}.",
+)
 @click.option("--limit", type=click.IntRange(min=0), default=50, metavar="N", help="Default: 50; 0: all.")
 @click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Skip the first N.")
 @click.option("--page", type=click.IntRange(min=1), metavar="N", help="The N-th page of --limit jobs.")
@@ -62,6 +70,8 @@ def list_jobs(
     queues: tuple[str, ...],
     states: tuple[str, ...],
     task: str | None,
+    tags: frozenset[str],
+    far: int | None,
     limit: int,
     offset: int,
     page: int | None,
@@ -79,6 +89,9 @@ def list_jobs(
         if not limit:
             raise UsageError("--page counts pages of --limit jobs, and --limit 0 has no pages: leave one of them out")
         offset += (page - 1) * limit
+    searched = task is not None or bool(tags)
+    if far is not None and not searched:
+        raise UsageError("--far says how far --task and --tag look: say one of these, too")
     with opened(url, names + queues, quiet=as_json) as (broker, asked):
         wanted = [state for state in jobs.PLACES if not states or state.value in states]
         places = [
@@ -87,27 +100,41 @@ def list_jobs(
             for state, count in jobs.sizes(broker, queue).items()
             if state in wanted and count
         ]
-        total = sum(count for _, _, count in places)
-        if task is None:
-            found = skipping(broker, places, offset)
-            asked_for = islice(found, limit or None)
-            shown = put_out(asked_for, view.VIEW, now_of(broker), as_json=as_json)
-            more = max(0, total - offset - shown)
+        far = far or jobs.FAR
+        if searched:
+            found, first = fitting(broker, places, task, tags, far), offset
         else:
-            every = islice(skipping(broker, places, 0), LOOKED)
-            fitting = (job for job in every if job.task == task)
-            asked_for = islice(fitting, offset, offset + limit if limit else None)
-            shown = put_out(asked_for, view.VIEW, now_of(broker), as_json=as_json)
-            more = sum(1 for _ in fitting)
-            if total > LOOKED:
-                click.echo(f"only the first {LOOKED:,} of {jobs_(total)} were searched", err=True)
+            found, first = skipping(broker, places, offset), 0
+        asked_for = islice(found, first, first + limit if limit else None)
+        shown = put_out(asked_for, view.VIEW, now_of(broker), as_json=as_json)
+        more = sum(1 for _ in found) if searched else max(0, sum(count for _, _, count in places) - offset - shown)
         if not shown and not as_json:
-            click.echo("no job" + (" matches" if states or task or offset else ""), err=True)
+            click.echo("no job" + (" matches" if states or searched or offset else ""), err=True)
         if more:
             click.echo(f"{more:,} more; --page N, --offset N or --limit 0 shows them", err=True)
+        if searched:
+            tell_unseen(places, far)
 
 
-def skipping(broker: Broker, places: list[tuple[str, State, int]], offset: int) -> Iterator[Found]:
+def fitting(broker: Broker, places: list[Place], task: str | None, tags: frozenset[str], far: int) -> Iterator[Found]:
+    """The jobs of this task that have these tags, among `far` at each end of each place."""
+    for queue, state, count in places:
+        for job in jobs.near(broker, queue, state, count, far):
+            if task in (None, job.task) and tags.issubset(job.tags):
+                yield job
+
+
+def tell_unseen(places: list[Place], far: int) -> None:
+    for queue, state, count in places:
+        if count > 2 * far:
+            click.echo(
+                f"queue {queue!r}: looked at the first and the last {far:,} of {count:,} jobs in {state.value}; "
+                "--far N looks further",
+                err=True,
+            )
+
+
+def skipping(broker: Broker, places: list[Place], offset: int) -> Iterator[Found]:
     """The jobs of all these places except the first `offset`, which are not read from Redis."""
     for queue, state, count in places:
         first = min(offset, count)
@@ -158,7 +185,7 @@ def look(broker: Broker, queues: list[str], job_id: str) -> Look:
 
 def told(broker: Broker, job: Found, now: float) -> list[tuple[str, str]]:
     """What Redis knows about a job beside its entry."""
-    lines = []
+    lines = [*claims(broker, job, now)]
     if job.id is not None:
         if (said := broker.puts.progress_of(job.queue, job.id)) is not None:
             lines.append(("progress", view.progress(said, now)))
@@ -167,6 +194,19 @@ def told(broker: Broker, job: Found, now: float) -> list[tuple[str, str]]:
         if (result := broker.puts.result(job.queue, job.id)) is not None:
             lines.append(("result", shortened(text_of(result))))
     return lines
+
+
+def claims(broker: Broker, job: Found, now: float) -> Iterator[tuple[str, str]]:
+    """What its marks say: the lock of a unique job, and when it expires."""
+    head = parse(job.entry)
+    if head is not None and head.unique is not None and head.id is not None:
+        mode, _, name = head.unique.decode().partition(":")
+        until = "its end" if mode == "e" else "its start"
+        held = broker.puts.holder(job.queue, name) == head.id.decode()
+        yield "unique", f"{name}, until {until}; it {'holds' if held else 'does not hold'} the lock"
+    if head is not None and head.expires:
+        left = head.expires / 1000 - now
+        yield "expires", f"in {span(left)}" if left > 0 else "has expired: it ends when its turn comes"
 
 
 def ended(job_id: str, queue: str, result: bytes) -> str:
@@ -263,4 +303,4 @@ def requeued(broker: Broker, job: Found, problems: list[str], full: list[str]) -
         way_out = f"`rq-lite dead requeue {view.name(job)} -q {job.queue} --wait SECONDS` waits for room"
         full.append(f"{fullness(broker, step)} ({way_out})")
     else:
-        problems.append(oversized(step) if step.oversized else f"job {view.name(job)} is not dead any more")
+        problems += [*reasons(step)] or [f"job {view.name(job)} is not dead any more"]

@@ -29,6 +29,7 @@ COLUMNS = (
     Column("runs", 6, right=True),
     Column("crashed", 7, right=True),
     Column("about", 3, least=16),
+    Column("tags", 8, least=10, optional=True),
 )
 NOTE = 300  # characters of what a page says about a job's state
 
@@ -45,6 +46,7 @@ def row(job: Found, now: float) -> list[str]:
         str(job.attempts),
         str(job.crashes),
         escaped(about(job, now)),
+        escaped(", ".join(job.tags)),
     ]
 
 
@@ -65,7 +67,7 @@ def about(job: Found, now: float) -> str:
         return f"due in {span(job.due - now)}" if job.due > now else "due now"
     if job.state is not State.INFLIGHT:
         return ""
-    return f"{who(job.consumer)}, waits there for its thread or process" if job.held else who(job.consumer)
+    return f"{who(job.consumer)}, waits there for its thread, process or batch" if job.held else who(job.consumer)
 
 
 def who(consumer: str) -> str:

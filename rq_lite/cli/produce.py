@@ -261,6 +261,8 @@ class Result(msgspec.Struct):
 
     queue: str
     put: int
+    duplicates: int
+    dropped: int
     skipped: int
     seconds: float
     put_per_second: float
@@ -276,6 +278,8 @@ def report(given: Given, outcome: Outcome) -> None:
     result = Result(
         queue=outcome.queue,
         put=progress.put,
+        duplicates=progress.duplicates,
+        dropped=progress.dropped,
         skipped=outcome.skipped,
         seconds=round(seconds, 3),
         put_per_second=round(progress.put / seconds, 1) if seconds else 0.0,
@@ -287,14 +291,16 @@ def report(given: Given, outcome: Outcome) -> None:
     )
     if given.as_json:
         click.echo(json_line(result))
-    elif given.quiet or (result.error and not result.put):
+    elif given.quiet or (result.error and not result.put + result.duplicates):
         return
-    elif outcome.before and not result.put + result.skipped:
+    elif outcome.before and not result.put + result.duplicates + result.skipped:
         click.echo(f"feed {given.resume!r}: {outcome.before} put before, nothing new", err=True)
     else:
         left_out = f", {counted(result.skipped, outcome.skipped_unit)} skipped" if result.skipped else ""
+        kept_out = f", {counted(result.duplicates, 'duplicate')} kept out" if result.duplicates else ""
+        dropped = f", {counted(result.dropped, 'job')} dropped as it was full" if result.dropped else ""
         click.echo(
             f"{counted(result.put, 'job')} put into {result.queue!r} in {seconds:.1f} s "
-            f"({result.put_per_second:,.0f}/s), waited {result.waited:.1f} s for room{left_out}",
+            f"({result.put_per_second:,.0f}/s), waited {result.waited:.1f} s for room{kept_out}{dropped}{left_out}",
             err=True,
         )

@@ -10,6 +10,7 @@ import click
 
 from rq_lite.admin import operate, status
 from rq_lite.broker import Broker
+from rq_lite.broker.replies import FULL
 from rq_lite.checks import MOST
 from rq_lite.cli.common import known_queue, open_broker, settings_from, url_option
 from rq_lite.errors import RqLiteError, UsageError, counted
@@ -46,22 +47,26 @@ def opened(name: str, url: str | None) -> Iterator[Broker]:
     metavar="N|none",
     help="Jobs beyond the bound that running jobs of its own workers may put; none: any number.",
 )
+@click.option("--full", type=click.Choice(FULL), help="What a put does that finds no room.")
 @url_option
-def set_bound(name: str, maxsize: int | None, maxbytes: int | None, headroom: str | None, url: str | None) -> None:
+def set_bound(
+    name: str, maxsize: int | None, maxbytes: int | None, headroom: str | None, full: str | None, url: str | None
+) -> None:
     """Set the bound of queue NAME; it counts at once, also for producers that wait."""
-    if maxsize is None and maxbytes is None and headroom is None:
-        raise UsageError("nothing to set: say --maxsize N, --maxbytes N, --headroom N or several of them")
+    if maxsize is None and maxbytes is None and headroom is None and full is None:
+        raise UsageError("nothing to set: say --maxsize N, --maxbytes N, --headroom N, --full WORD or several of them")
     beyond = None if headroom is None else headroom_of(headroom)
     for option, number in (("--maxsize", maxsize), ("--maxbytes", maxbytes)):
         if number is not None and not 0 <= number <= MOST:
             raise UsageError(f"{option} must be 0 (no bound) to {MOST:,}, not {number}")
     with opened(name, url) as broker:
-        operate.configure(broker, name, maxsize, maxbytes, beyond)
+        operate.configure(broker, name, maxsize, maxbytes, beyond, full)
         now = status.states(broker, [name])[name]
     jobs = counted(now.maxsize, "job") if now.maxsize else "no bound in jobs"
     size = counted(now.maxbytes, "byte") if now.maxbytes else "no bound in bytes"
     beyond_it = "" if now.headroom is None else f", {counted(now.headroom, 'job')} of headroom"
-    click.echo(f"queue {name!r}: {jobs}, {size}{beyond_it}; {waiting(now.pending + now.scheduled)}")
+    policy = "" if now.when_full == "wait" else f", when full: {now.when_full}"
+    click.echo(f"queue {name!r}: {jobs}, {size}{beyond_it}{policy}; {waiting(now.pending + now.scheduled)}")
 
 
 def headroom_of(text: str) -> int:

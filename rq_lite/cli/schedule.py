@@ -20,8 +20,9 @@ from rq_lite.cli.table import Column
 from rq_lite.client import schedules
 from rq_lite.client.app import find_task
 from rq_lite.client.defaults import defaults
+from rq_lite.client.put import Verdicts
 from rq_lite.client.queue import Queue
-from rq_lite.errors import PutRefused, UsageError
+from rq_lite.errors import Duplicate, PutRefused, UsageError
 from rq_lite.logs import escaped, one_line
 from rq_lite.model.arguments import json_trouble
 from rq_lite.model.message import as_is, new_id
@@ -232,9 +233,11 @@ def run(name: str, url: str | None) -> None:
             way_out = ": set the RQ_LITE_SECRET it was added with, or add it again" if unsigned(planned) else ""
             raise UsageError(f"schedule {name!r} is {trouble(planned)}{way_out}")
         job_id = new_id()
-        Queue(schedule.queue, broker=broker).sender.put_entries(
-            [schedule.entry(job_id, broker.core.seal)], Options(), wait=0.0
-        )
+        sender, verdicts = Queue(schedule.queue, broker=broker).sender, Verdicts()
+        sender.marks = True
+        sender.put_entries([schedule.entry(job_id, broker.core.seal)], Options(), wait=0.0, verdicts=verdicts)
+    if verdicts.kept_out:
+        raise Duplicate(f"schedule {name!r}: nothing was put: job {verdicts.kept_out[0]} with the same key is there")
     click.echo(f"schedule {name!r}: job {job_id} is put on queue {schedule.queue!r}")
 
 

@@ -161,7 +161,7 @@ def view(seen: Look, room: int | None, names: tuple[str, ...] = ()) -> Renderabl
     about = [Text(f"! {trouble}", style="yellow") for trouble in troubles]
     if not seen.queues:
         return Group(Text(NO_QUEUE), *about)
-    jobs = [Text(line) for state in seen.queues.values() for line in underway(state)]
+    jobs = [Text(line) for name, state in seen.queues.items() for line in (*underway(state), *apart(name, state))]
     gap = [Text("")] * bool(jobs or about)
     return Group(queue_table(seen.queues, room), Text(""), worker_table(seen.workers, names, room), *gap, *jobs, *about)
 
@@ -199,6 +199,23 @@ def underway(state: QueueState) -> list[str]:
         + f" ({span(job.seconds_ago)} ago)"
         for job in state.progress
     ]
+
+
+def apart(name: str, state: QueueState) -> list[str]:
+    """A line about jobs that did not go the usual way, and what the queue does when it is full; most have none."""
+    said = [
+        counted(number, noun, many)
+        for number, noun, many in (
+            (state.expired, "job expired", "jobs expired"),
+            (state.overflowed, "job dropped as it was full", "jobs dropped as it was full"),
+            (state.duplicates, "duplicate kept out", "duplicates kept out"),
+            (state.remembered, "key remembered for ever", "keys remembered for ever"),
+        )
+        if number
+    ]
+    if state.when_full != "wait":
+        said.append(f"when full: {plain(state.when_full, 20)}")
+    return [f"{plain(name)}: {', '.join(said)}"] if said else []
 
 
 def amount(done: float, total: float | None) -> str:
@@ -244,7 +261,7 @@ def lines(seen: Look) -> list[str]:
     if not seen.queues:
         return [NO_QUEUE, *about_redis]
     return about_redis + [
-        "; ".join([sentence(name, state), *(plain(warning, 300) for warning in state.warnings)])
+        "; ".join([sentence(name, state), *apart(name, state), *(plain(warning, 300) for warning in state.warnings)])
         for name, state in seen.queues.items()
     ]
 

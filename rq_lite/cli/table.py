@@ -30,6 +30,7 @@ class Column(NamedTuple):
     middle: bool = False  # shorten in the middle: the ends of names tell them apart
     right: bool = False
     style: Callable[[str], str] = unstyled
+    optional: bool = False  # left out where it would be empty
 
 
 def console_of(*, stderr: bool = False) -> Console:
@@ -45,6 +46,8 @@ def bar(share: float, style: str) -> Text:
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], room: int | None) -> Table:
     """The rows in at most `room` cells; None: in full."""
+    kept = [i for i, column in enumerate(columns) if not column.optional or any(row[i] for row in rows)]
+    columns, rows = [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
     texts = [[cell if isinstance(cell, Text) else Text(cell, columns[i].style(cell)) for i, cell in enumerate(row)]
              for row in rows]  # fmt: skip
     widest = [max([cell_len(column.heading), *(row[i].cell_len for row in texts)]) for i, column in enumerate(columns)]

@@ -35,11 +35,11 @@ class CurrentJob:
     """The job that runs here.
 
     `attempt` says which run of it this is (the first is 1; runs that ended with their consumer count, too). `deadline`
-    is when it must be done, as time.time() counts; None: there is no limit. Hand this object to threads and greenlets
-    that the job starts: in them `current_job` finds no job.
+    is when it must be done, as time.time() counts; None: there is no limit. `tags` are the job's own. Hand this object
+    to threads and greenlets that the job starts: in them `current_job` finds no job.
     """
 
-    __slots__ = ("_follow_ups", "_room", "_tell", "attempt", "deadline", "id", "queue", "task")
+    __slots__ = ("_follow_ups", "_room", "_tell", "attempt", "deadline", "id", "queue", "tags", "task")
 
     def __init__(
         self,
@@ -50,12 +50,14 @@ class CurrentJob:
         attempt: int,
         deadline: float | None,
         tell: Callable[[Progress], None],
+        tags: tuple[str, ...] = (),
     ) -> None:
         self.id = id
         self.queue = queue
         self.task = task
         self.attempt = attempt
         self.deadline = deadline
+        self.tags = tags
         self._tell = tell
         self._follow_ups: list[tuple[str, bytes]] | None = []  # queue and entry; None: the run has ended
         self._room: int | None = None  # bytes that further follow-ups may have; None: none was given yet

@@ -18,7 +18,7 @@ DEFAULT = "default"
 class PutSink(Protocol):
     """Takes the place of Redis for puts and their results, in tests."""
 
-    def __call__(self, queue: Any, entries: Any, options: Any) -> int:
+    def __call__(self, queue: Any, entries: Any, options: Any, verdicts: Any = None) -> int:
         """Take encoded jobs; how many were put."""
 
     def watch(self, jobs: Any) -> None:

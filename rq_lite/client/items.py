@@ -150,7 +150,8 @@ def trouble_with(item: Any) -> str | None:
 def value(sender: Sender, message: Message, *, pickled: bool) -> Any:
     """The item, or the Job of a task. Raises UsageError for a pickled one where that is not allowed."""
     if message.task:
-        return Job(id=message.id, queue=sender.name, task=message.task, args=tuple(message.args), kwargs=message.kwargs)
+        args, kwargs = tuple(message.args), message.kwargs
+        return Job(id=message.id, queue=sender.name, task=message.task, args=args, kwargs=kwargs, tags=message.tags)
     if message.args:
         return tuple(message.args[0]) if TUPLE in message.kwargs else message.args[0]
     if not pickled:

@@ -15,7 +15,7 @@ from rq_lite.broker import Broker, Cancelled
 from rq_lite.client.current import Progress
 from rq_lite.client.defaults import defaults
 from rq_lite.client.results import is_passing, watch
-from rq_lite.errors import JobFailed, UsageError
+from rq_lite.errors import JobDropped, JobExpired, JobFailed, UsageError
 from rq_lite.model.unreadable import UNREADABLE
 
 # The attributes that concurrent.futures keeps in a future.
@@ -42,8 +42,10 @@ class Result(msgspec.Struct):
 
 decode = msgspec.json.Decoder(Result).decode
 as_progress = msgspec.json.Decoder(Progress).decode
+NOT_KEPT = "not kept"  # a state that only this process uses: the result is gone
 CANCELLED = b'{"state":"cancelled"}'
-EXPIRED, UNKNOWN_STATE = NOT_AN_END = ("Expired", "UnknownState")  # errors that do not say how it has ended
+# Errors that do not say how it has ended.
+LOST, UNKNOWN_STATE = NOT_AN_END = ("Expired", "UnknownState")
 SETTLING = 1.0  # seconds that the reader's thread may take to settle a future after it has heard of its end
 SHOWN = 200  # bytes of an unreadable result that its error shows
 
@@ -55,6 +57,9 @@ class Job(Future[Any]):
     this process. Callbacks of `add_done_callback` run in the thread that reads results: be brief there.
     """
 
+    duplicate = False  # a put was kept out by this job, or (if that is not known) by another with the same key
+    was_dropped = False  # by its put, as the queue was full
+    tags: tuple[str, ...] = ()  # most jobs have none: no attribute of their own for that
     _progress: Progress | None = None  # the latest that was heard
 
     def __init__(
@@ -67,6 +72,7 @@ class Job(Future[Any]):
         kwargs: dict[str, Any] | None = None,
         broker: Broker | None = None,
         result_ttl: float | None = None,
+        tags: tuple[str, ...] = (),
         returns: Any = None,
     ) -> None:
         # Not the future's own __init__: a lock and two lists, which most jobs never need. See __getattr__.
@@ -76,6 +82,8 @@ class Job(Future[Any]):
         self.args = args
         self.kwargs = {} if kwargs is None else kwargs
         self.result_ttl = result_ttl  # None: no result is kept
+        if tags:
+            self.tags = tags
         self._broker = broker
         self._returns = returns
 
@@ -90,7 +98,7 @@ class Job(Future[Any]):
         return hash((self.queue, self.id))
 
     def __reduce__(self) -> Any:
-        fields = ("id", "queue", "task", "args", "kwargs", "result_ttl")
+        fields = ("id", "queue", "task", "args", "kwargs", "result_ttl", "tags")
         return _job, ({name: getattr(self, name) for name in fields}, self._returns)
 
     @property
@@ -167,7 +175,11 @@ class Job(Future[Any]):
         if found.state == "failed":
             return JobFailed(found.error.type, found.error.message, found.error.traceback, job_id=self.id)
         if found.state == "expired":
-            return JobFailed(EXPIRED, "its result had expired before it was asked for", job_id=self.id)
+            return JobExpired("JobExpired", "it was not begun in time", job_id=self.id)
+        if found.state == "dropped":
+            return JobDropped("JobDropped", "its queue was full", job_id=self.id)
+        if found.state == NOT_KEPT:
+            return JobFailed(LOST, "its result had expired before it was asked for", job_id=self.id)
         return JobFailed(UNKNOWN_STATE, f"a newer worker may know what this means: {text_of(result)}", job_id=self.id)
 
     def result(self, timeout: float | None = None) -> Any:
@@ -186,20 +198,24 @@ class Job(Future[Any]):
         return super().done()
 
     def running(self) -> bool:
-        """Whether it runs just now. A job that waits in its consumer for a thread or process (`run_in`) does not.
+        """Whether it runs just now. A job that waits in its consumer for a thread, process or batch does not.
 
         What Redis knows of that is a few tenths of a second old.
         """
         return not self.done() and self.broker.puts.is_running(self.queue, self.id)
 
     def state(self) -> str:
-        """`waiting`, `scheduled`, `running`, `done`, `failed`, `cancelled`, or `unknown`: nothing of it is found.
+        """How it has ended (`done`, `failed`, `cancelled`, `expired`, `dropped`), or `waiting`, `scheduled`, `running`.
+
+        Or `unknown`: nothing of it is found.
 
         For a job with and without a result; Redis is asked each time. That costs one read if its result is kept, a few
         if a consumer has it, else a search of up to 10,000 jobs from each end of each place (three times, if nothing is
         found). So `unknown` means: it was never put; or it has ended, and no result is kept (any more); or more than
         20,000 jobs wait, and it is in the middle.
         """
+        if self.was_dropped:
+            return "dropped"
         if defaults.instead is None:
             found = jobs.word(self.broker, self.queue, self.id)
             if found != jobs.UNKNOWN or "_heard" not in self.__dict__:
@@ -212,6 +228,10 @@ class Job(Future[Any]):
             return "cancelled"
         if isinstance(error, JobFailed) and error.type in NOT_AN_END:
             return jobs.UNKNOWN
+        if isinstance(error, JobExpired):
+            return "expired"
+        if isinstance(error, JobDropped):
+            return "dropped"
         return "done" if error is None else "failed"
 
     def exists(self) -> bool:

@@ -19,7 +19,7 @@ from rq_lite.client.registry import name_of
 from rq_lite.errors import RqLiteError, UsageError
 from rq_lite.logs import RateLimitedLog, logger
 from rq_lite.model.failure import error_text
-from rq_lite.model.message import decode
+from rq_lite.model.message import bare, decode
 from rq_lite.model.policy import NOT_PLAIN
 
 log = logger("rq_lite")
@@ -41,6 +41,7 @@ class JobEvent(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     args: Sequence[Any]  # as in the JSON
     kwargs: dict[str, Any]
+    tags: tuple[str, ...] = ()
     attempt: int = 0  # which run of it, the first is 1; 0: it is put
     seconds: float = 0.0  # that the run took
     exception: BaseException | None = None  # what ended the run, as an object: only in the process of the run
@@ -117,6 +118,7 @@ class Registered:
                     found.insert(0 if name in LAST_FIRST else len(found), getattr(one, name))
         self.puts = bool(self.hooks["before_put"] or self.hooks["after_put"])
         self.runs = bool(self.hooks["before_run"] or self.hooks["after_run"])
+        self.failures = bool(self.hooks["on_failure"] or self.hooks["on_retry"] or self.hooks["on_bury"])
 
 
 registered = Registered()
@@ -191,10 +193,17 @@ def put_with_hooks(queue: str, entries: Sequence[bytes], put: Callable[[], int],
 
 def put_event(queue: str, entry: bytes) -> JobEvent | None:
     """None for a plain item: hooks are for jobs."""
-    message = decode(entry)[0]
+    message = decode(bare(entry))[0]
     if not message.task:
         return None
-    return JobEvent(id=message.id, queue=queue, task=message.task, args=message.args, kwargs=message.kwargs)
+    return JobEvent(
+        id=message.id,
+        queue=queue,
+        task=message.task,
+        args=message.args,
+        kwargs=message.kwargs,
+        tags=message.tags,
+    )
 
 
 def tell_of_puts(name: str, events: Sequence[JobEvent | None]) -> None:

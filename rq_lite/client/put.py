@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from rq_lite.admin import status
 from rq_lite.broker import Broker, Code, Feed, Put
@@ -18,7 +19,7 @@ from rq_lite.client.middleware import put_with_hooks, registered
 from rq_lite.client.origin import Origin, origin_of
 from rq_lite.errors import BrokerError, FeedMoved, PayloadTooLarge, QueueFull, RqLiteError, ShutDown, UsageError
 from rq_lite.logs import logger
-from rq_lite.model.message import Seal
+from rq_lite.model.message import Seal, is_claim
 from rq_lite.model.policy import FOREVER, UNSET, Options
 from rq_lite.settings import Settings
 
@@ -26,11 +27,12 @@ log = logger(__name__)
 
 
 class Bounds(NamedTuple):
-    """The bounds that the program names, in jobs and in bytes, and the headroom; None: it names none."""
+    """What the program says of the queue: its bounds, in jobs and in bytes, and the headroom; None: it says nothing."""
 
     maxsize: int | None
     maxbytes: int | None
     headroom: int | None
+    full: str | None = None  # what a put does that finds no room
 
 
 class Sender:
@@ -47,6 +49,7 @@ class Sender:
         self.order = order
         self.declared = declared
         self.chosen_broker = broker  # None: the process's default one at the time of each put
+        self.marks = False  # this process puts jobs that are unique or expire
         self._known = False  # this object has declared the queue
         self._closed_in: int | None = None  # the process that closed it
 
@@ -79,7 +82,9 @@ class Sender:
     def declare_as(self, order: str = "") -> tuple[int, int]:
         """`declare` with this order ("": as it is)."""
         named = self.declared
-        return self.broker.puts.declare(self.name, named.maxsize, named.maxbytes, order, headroom=named.headroom)
+        return self.broker.puts.declare(
+            self.name, named.maxsize, named.maxbytes, order, headroom=named.headroom, full=named.full
+        )
 
     def declare_once(self) -> None:
         """`declare`, unless this object has done so."""
@@ -104,32 +109,36 @@ class Sender:
         wait: Any = UNSET,
         feed: Feed | None = None,
         progress: Progress | None = None,
+        verdicts: Verdicts | None = None,
         hooks: bool = True,
     ) -> int:
         """Put encoded jobs in their order, waiting for room as long as the options (or `wait`) say; how many were put.
 
-        The wait starts again with every job that found room. `feed` moves with the jobs.
+        The wait starts again with every job that found room. `feed` moves with the jobs. Jobs that were kept out by
+        others count as put; `verdicts` gets what became of each, if not all have simply gone in.
         """
         self.check_open()
         if hooks and registered.puts:
-            put = partial(self.put_entries, entries, options, wait=wait, feed=feed, progress=progress, hooks=False)
+            put = partial(
+                self.put_entries, entries, options, wait=wait, feed=feed, progress=progress, verdicts=verdicts,
+                hooks=False,
+            )  # fmt: skip
             return put_with_hooks(self.name, entries, put, kept=defaults.instead is not None)
         if defaults.instead is not None:
-            return defaults.instead(self, entries, options)
+            return defaults.instead(self, entries, options, verdicts)
         if self.order != "fifo" and not self._known:
             with before_put():
                 self.declare()
-        waits = (wait, options.wait, self.settings.wait)
-        patience = next(candidate for candidate in waits if candidate is not UNSET)
-        return put_patiently(self, entries, options, patience, feed=feed, progress=progress)
+        asked = options.wait if wait is UNSET else wait
+        return put_patiently(self, entries, options, asked, feed=feed, progress=progress, verdicts=verdicts)
 
-    def put_all(self, entries: Iterable[bytes], options: Options) -> int:
+    def put_all(self, entries: Iterable[bytes], options: Options, verdicts: Verdicts | None = None) -> int:
         """`put_entries` with any number of entries, which are read as they are put."""
         settings, count = self.settings, 0
         try:
             for batch in batches(entries, len, most=settings.batch, heaviest=settings.max_payload):
                 try:
-                    count += self.put_entries(batch, options)
+                    count += self.put_entries(batch, options, verdicts=verdicts)
                 except RqLiteError as error:
                     count += error.put
                     raise
@@ -139,11 +148,48 @@ class Sender:
         return count
 
 
+class Verdicts:
+    """What became of jobs that did not simply go in, by their number in the call."""
+
+    all_went_in = True
+    seen = 0
+
+    def note(self, reply: Put) -> None:
+        if reply.verdicts:
+            self._read(reply)
+        self.seen += reply.accepted
+
+    def _read(self, reply: Put) -> None:
+        for number, word in enumerate(reply.words, self.seen):
+            if word[0] == "d":
+                self.keep_out(number, unquote(word[1:]))
+            elif word == "x":
+                self.dropped.add(number)
+                self.all_went_in = False
+
+    def keep_out(self, number: int, holder: str) -> None:
+        self.kept_out[number] = holder
+        self.all_went_in = False
+
+    # Made on first use: a plain put has no need of them.
+    @cached_property
+    def kept_out(self) -> dict[int, str]:
+        """By the job with this id ("": it is not known)."""
+        return {}
+
+    @cached_property
+    def dropped(self) -> set[int]:
+        """As the queue was full."""
+        return set()
+
+
 class Progress:
     """What a producer has done so far, kept up to date while it puts, to be shown."""
 
     def __init__(self) -> None:
         self.put = 0
+        self.duplicates = 0  # kept out by jobs with the same key; not counted as put
+        self.dropped = 0  # of those that were put: the queue was full, and drops jobs then
         self.unanswered = 0  # jobs of a put whose answer has not come yet
         self.offset = 0  # how much of the source is put, in its unit
         self.offsets: Sequence[int] = ()  # the offset after each of the jobs that are being put
@@ -167,6 +213,11 @@ class Progress:
 
     def note(self, reply: Put) -> None:
         self.put += reply.accepted
+        if reply.verdicts:
+            kinds = [word[0] for word in reply.words]
+            self.put -= kinds.count("d")
+            self.duplicates += kinds.count("d")
+            self.dropped += kinds.count("x")
         self.unanswered = 0
         if reply.accepted and self.offsets:
             self.offset, self.offsets = self.offsets[reply.accepted - 1], self.offsets[reply.accepted :]
@@ -198,16 +249,19 @@ def put_patiently(
     queue: Sender,
     entries: Sequence[bytes],
     options: Options,
-    patience: float | None,
+    asked: Any = UNSET,
     *,
     feed: Feed | None = None,
     progress: Progress | None = None,
+    verdicts: Verdicts | None = None,
 ) -> int:
-    """Put encoded jobs in their order; how many were put. Waits up to `patience` s (None: for ever) for room for each.
+    """Put encoded jobs in their order; how many were put. Waits up to `asked` s (None: for ever) for room for each.
 
-    `feed` moves with the jobs. Raises what Queue.put does.
+    If that is not set, as long as the settings say, or not at all in a queue that raises when it is full. `feed` moves
+    with the jobs. Raises what Queue.put does.
     """
     done, woken, since = 0, False, time.monotonic()
+    patience = queue.settings.wait if asked is UNSET else asked
     origin = origin_of(queue)
     try:
         while True:
@@ -218,6 +272,8 @@ def put_patiently(
             done += reply.accepted
             if progress is not None:
                 progress.note(reply)
+            if verdicts is not None:
+                verdicts.note(reply)
             if done == len(entries):
                 return done
             if reply.accepted:
@@ -229,6 +285,8 @@ def put_patiently(
                     f"queue {queue.name!r}: a job of {len(entries[done]):,} bytes never fits its maxbytes, "
                     f"{reply.maxbytes:,}"
                 )
+            if asked is UNSET and reply.full == b"raise":
+                patience = 0.0
             left = FOREVER if patience is None else since + patience - time.monotonic()
             if left <= 0 or not origin.waits:
                 raise full(queue, reply, origin.hint if patience or not origin.waits else "")
@@ -258,6 +316,7 @@ def step(
             woken=woken,
             origin=origin.word(),
             feed=feed,
+            marked=queue.marks and any(map(is_claim, entries)),
         )
         if reply.code is not Code.UNDECLARED:
             break

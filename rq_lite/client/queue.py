@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack, overload
 import msgspec
 
 from rq_lite.broker import Broker
+from rq_lite.broker.replies import FULL
 from rq_lite.checks import integer
 from rq_lite.client.defaults import defaults
 from rq_lite.client.items import Items, seconds
@@ -17,8 +18,9 @@ from rq_lite.client.job import Job
 from rq_lite.client.put import Bounds, Sender
 from rq_lite.client.registry import name_of, registry, runnable
 from rq_lite.client.shared_queue import SharedQueue, checked_bound
-from rq_lite.client.task import Task, TaskOptions
-from rq_lite.model.arguments import Arguments
+from rq_lite.client.task import BatchTaskOptions, Task, TaskOptions
+from rq_lite.errors import UsageError
+from rq_lite.model.batch import arguments_of
 from rq_lite.model.names import checked_name
 from rq_lite.model.option import documented
 from rq_lite.model.policy import OF_TASK, options_of_task
@@ -36,7 +38,8 @@ class Queue(SharedQueue):
     nor is refused by the bound; `headroom` limits such puts to that number of jobs beyond `maxsize`. Without `broker`
     the process's default one is used. `pickle`: items may be whatever can be pickled, which needs a `secret` in the
     settings. `ahead`: a `get` takes up to this number of further items for the next calls in this process, which is
-    faster for many small items.
+    faster for many small items. `full`: what a put does that finds no room: "wait" (the default), "raise" QueueFull at
+    once, "drop-new" or "drop-old" (docs/unique.md).
 
     Tasks' jobs and plain items may wait in it: workers run the former, `get` returns either. The interface is that of
     `queue.Queue`; docs/queue.md says where it differs.
@@ -51,6 +54,7 @@ class Queue(SharedQueue):
         maxbytes: int | None = None,
         *,
         headroom: int | None = None,
+        full: str | None = None,
         broker: Broker | None = None,
         pickle: bool = False,
         ahead: int = 0,
@@ -59,6 +63,7 @@ class Queue(SharedQueue):
             None if maxsize is None else checked_bound(name, maxsize),
             None if maxbytes is None else integer(f"queue {name!r}: maxbytes", maxbytes),
             None if headroom is None else integer(f"queue {name!r}: headroom", headroom),
+            checked_full(name, full),
         )
         sender = Sender(checked_name(name, "queue"), self.order, declared, broker)
         super().__init__(sender, Items(sender, pickled=pickle, ahead=integer(f"queue {name!r}: ahead", ahead)))
@@ -84,8 +89,11 @@ class Queue(SharedQueue):
     @overload
     def task(self, /, **options: Unpack[TaskOptions]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
+    @overload
+    def task(self, /, **options: Unpack[BatchTaskOptions]) -> Callable[[Callable[..., R]], Task[..., R]]: ...
+
     @documented(OF_TASK)
-    def task(self, function: Callable[..., Any] | None = None, /, **options: Unpack[TaskOptions]) -> Any:
+    def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         """Make a function a task of this queue: as `@queue.task` or `@queue.task(retries=5, timeout=30)`.
 
         Raises UsageError for options that cannot be right.
@@ -97,7 +105,7 @@ class Queue(SharedQueue):
             function = runnable(function)
             called = name or name_of(function)
             if repeated is not None:
-                Arguments(called, function).check(repeated.args, repeated.kwargs)
+                arguments_of(called, function, policy.batch).check(repeated.args, repeated.kwargs)
             task: Task[..., Any] = Task(function, self, called, policy, repeated)
             registry.add(task)
             return task
@@ -174,6 +182,10 @@ class Queue(SharedQueue):
         """
         self.items.close()
 
+    def forget_all(self) -> int:
+        """Let all jobs be put again that were put once, `until="forever"`; returns how many were remembered."""
+        return self.broker.puts.forget_all(self.name)
+
     def join_thread(self) -> None:
         """Nothing to wait for: what `put` has put is in Redis."""
 
@@ -213,6 +225,12 @@ class PriorityQueue(Queue):
     def put_nowait(self, item: Any, *, priority: float | None = None) -> None:
         """Put an item, or raise Full at once."""
         self.items.put(item, priority, False, None)
+
+
+def checked_full(name: str, full: str | None) -> str | None:
+    if full is not None and full not in FULL:
+        raise UsageError(f"queue {name!r}: full must be one of {', '.join(FULL)}, not {full!r}")
+    return full
 
 
 def spawning() -> bool:

@@ -150,7 +150,7 @@ class Reader:
         """Hand a result to its waiters; an empty one is too large for a push, and fetched. Ids are as in marks."""
         key = (queue, job_id)
         if not result and key in self._waiters:
-            result = self._broker.puts.kept(queue, job_id) or b'{"state":"expired"}'
+            result = self._broker.puts.kept(queue, job_id) or b'{"state":"not kept"}'
         passing = is_passing(result)
         with self._lock:
             waiters = list(self._waiters.get(key, ())) if passing else self._waiters.pop(key, [])

@@ -28,7 +28,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
@@ -49,13 +49,14 @@ from rq_lite.client import leases, schedules
 from rq_lite.client.app import import_app, own_traceback
 from rq_lite.client.current import found_by
 from rq_lite.client.defaults import defaults
-from rq_lite.client.middleware import WorkerEvent
+from rq_lite.client.middleware import WorkerEvent, registered
 from rq_lite.client.registry import registry
 from rq_lite.client.task import Task
 from rq_lite.consumer.consumer import Consumer, Order, SuspectConsumer
 from rq_lite.consumer.executor import Executor, emit_between_jobs, watched
 from rq_lite.consumer.exit import critical, hard_exit
 from rq_lite.consumer.offload.channel import Setup
+from rq_lite.consumer.notices import Notices
 from rq_lite.consumer.offload.held import HeldJobs
 from rq_lite.consumer.offload.pools import Pools
 from rq_lite.consumer.progress import ProgressReporter
@@ -67,7 +68,7 @@ from rq_lite.model.failure import describe
 from rq_lite.model.retry import Limits, RetryPolicy
 from rq_lite.process.board import EXITING, Board
 from rq_lite.process.identity import mine
-from rq_lite.process.protocol import REBUILD, RETIRE, ChildEvent, ConsumerConfig, read_config
+from rq_lite.process.protocol import NOTICES, REBUILD, RETIRE, ChildEvent, ConsumerConfig, read_config
 from rq_lite.process.signals import Handler, Signals, name_of, refuse
 from rq_lite.process.streams import by_line
 from rq_lite.process.subprocesses import STACK, die_with, rss, tell_stacks
@@ -103,11 +104,12 @@ def main() -> None:
         check_patched()
         look_up_apart()
         slots = Board(board, 1 if plan.alone else plan.settings.greenlets)
-        consumer = prepare(plan, reports, slots, signals, seldom)
+        consumer, notices = prepare(plan, reports, slots, signals, seldom)
     except BaseException as error:
         ChildEvent("failed", error=said(error), traceback=told(error)).send(reports)
         hard_exit(error.exit_code if isinstance(error, RqLiteError) else 1)  # not waiting for threads of the app
-    critical(gevent.spawn(listen, life, consumer))
+    words = {REBUILD: consumer.rebuild, RETIRE: consumer.retire, NOTICES: notices.look}
+    critical(gevent.spawn(listen, life, words))
     try:
         consumer.run()
     except BaseException:
@@ -119,7 +121,9 @@ def main() -> None:
     hard_exit(0)
 
 
-def prepare(plan: ConsumerConfig, reports: int, board: Board, signals: Signals, seldom: RateLimitedLog) -> Consumer:
+def prepare(
+    plan: ConsumerConfig, reports: int, board: Board, signals: Signals, seldom: RateLimitedLog
+) -> tuple[Consumer, Notices]:
     """Import the app and make the consumer for its queues; report `hello`, then `ready`."""
     name = str(mine())
     ChildEvent("hello", consumer=name).send(reports)
@@ -160,8 +164,11 @@ def prepare(plan: ConsumerConfig, reports: int, board: Board, signals: Signals, 
     stop_on_signals(consumer, signals)
     emit_between_jobs("worker_start", event_of(plan))
     tasks = {task.name: known(task) for task in registry.tasks.values()}
-    ChildEvent("ready", consumer=name, queues=bounds, tasks=tasks, rss=rss(os.getpid())).send(reports)
-    return consumer
+    ready = ChildEvent(
+        "ready", consumer=name, queues=bounds, tasks=tasks, hooks=registered.failures, rss=rss(os.getpid())
+    )
+    ready.send(reports)
+    return consumer, Notices(broker, list(weights), executor.tell)
 
 
 def event_of(plan: ConsumerConfig) -> WorkerEvent:
@@ -188,10 +195,9 @@ def patiently(plan: ConsumerConfig, step: Callable[[], T]) -> T:
         time.sleep(random.uniform(0.5, 1.5))
 
 
-def listen(life: int, consumer: Consumer) -> None:
+def listen(life: int, tell: Mapping[bytes, Callable[[], None]]) -> None:
     """Obey the supervisor's words. When its end of the pipe closes it is gone, and this process exits, too."""
     gevent.os.make_nonblocking(life)
-    tell = {REBUILD: consumer.rebuild, RETIRE: consumer.retire}
     rest = b""
     while piece := gevent.os.nb_read(life, 4096):
         *words, rest = (rest + piece).split(b"\n")

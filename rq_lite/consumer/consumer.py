@@ -157,6 +157,7 @@ class Consumer:
 
     def _leave(self) -> None:
         self._leaving = True
+        self._slots.close()
         self._news.set()
 
     def _wind_down(self) -> None:

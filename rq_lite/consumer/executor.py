@@ -17,8 +17,9 @@ from rq_lite.consumer.offload.processes import Died
 from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, runner
 from rq_lite.consumer.slots import Slot, Stopped
 from rq_lite.logs import RateLimitedLog, logger, one_line
+from rq_lite.model import notice
 from rq_lite.model.failure import beside_a_loop, error_text
-from rq_lite.model.message import Newer, Undecodable, as_is, decode, is_tracked
+from rq_lite.model.message import VERSION, Message, Newer, Undecodable, as_is, decode, has_expired, is_tracked
 from rq_lite.model.outcome import Crashed, Finished, Outcome, Parked, Retried, cancelled
 from rq_lite.model.policy import nanoseconds
 from rq_lite.model.retry import Failure, Limits, Report
@@ -27,7 +28,9 @@ from rq_lite.process.board import NEVER, SECOND
 
 log = logger("rq_lite.consumer")
 ENDED: dict[type, str] = {type(None): "done", Retried: "retry", Parked: "park", Crashed: "crash"}
-FINISHED = {"done": "done", "failed": "bury", "cancelled": "drop"}  # by the state
+FINISHED = {"done": "done", "failed": "bury", "cancelled": "drop", "expired": "expire"}  # by the state
+BRACE = ord("{")
+AFTER_FAILURE = ("on_retry", "on_bury")
 
 
 class Executor:
@@ -69,10 +72,14 @@ class Executor:
         except Undecodable as error:
             return self._unread(error)
         task = self._tasks.get(message.task)
-        if (crashes or deaths) and is_tracked(message):
-            of_task = None if task is None else task.policy.max_crashes
-            if self._limits.reached(of_task, crashes, deaths):
-                return self._poisoned(Attempt(message, queue_of(slot), attempts, crashes, deaths))
+        headed = entry[0] != BRACE  # most entries are their JSON alone
+        if headed:
+            if (crashes or deaths) and is_tracked(message):
+                of_task = None if task is None else task.policy.max_crashes
+                if self._limits.reached(of_task, crashes, deaths):
+                    return self._poisoned(Attempt(message, queue_of(slot), attempts, crashes, deaths))
+            if message.expires is not None and has_expired(entry):
+                return self._outcomes.expired(Attempt(message, queue_of(slot), attempts, crashes, deaths))
         if task is None:
             return self._parked(message.task)
         timeout = task.timeout_ns if message.timeout is None else nanoseconds(message.timeout)
@@ -86,7 +93,7 @@ class Executor:
             slot.deadline = NEVER
             ended = None
             follow_ups = () if slot.current is None else follow_ups_of(slot)
-            if message.result_ttl is not None or message.then is not None or follow_ups:
+            if headed or follow_ups or message.result_ttl is not None or message.then is not None:
                 attempt = Attempt(message, queue_of(slot), attempts, crashes, deaths)
                 is_json = task.policy.run_in == "process"
                 ended = self._outcomes.returned(attempt, task, result, is_json=is_json, follow_ups=follow_ups)
@@ -102,6 +109,23 @@ class Executor:
             log.info("done %s %s in %.3f s", one_line(message.id), message.task, (time.monotonic_ns() - began) / SECOND)
         # The last line, and the only one that means "done": a run that was cut short anywhere does not get here.
         return ended
+
+    def tell(self, queue: str, left: bytes) -> None:
+        """Call the hooks for a failed run that a supervisor settled, of which it has left this notice."""
+        found = notice.read(left)
+        if found is None:
+            return
+        said, entry = found
+        message = Message(VERSION, said.id, said.task)
+        if entry:
+            try:
+                message = decode(entry if self._opened is None else self._opened(queue, entry))[0]
+            except Undecodable:
+                return
+        attempt, failure = Attempt(message, queue, said.attempt - 1, 0), Failure(said.error, said.traceback)
+        self._outcomes.tell("on_failure", attempt, failure)
+        if said.next in AFTER_FAILURE:
+            self._outcomes.tell(said.next, attempt, failure, said.delay if said.next == "on_retry" else None)
 
     def _parked(self, task: str) -> Parked:
         if not task:
@@ -134,12 +158,11 @@ class Executor:
             return cancelled(message.id)
         if isinstance(error, Died):
             self._seldom.warn("Crashed", f"job {message.id} {message.task}: its process {error.how}; charged a crash")
-            self._outcomes.tell(
-                "on_failure", attempt, Failure(f"Crashed: its process {error.how}", error.where, seconds)
-            )
-            return Crashed(error.how, error.where, self._limits.crashes_of(task.policy.max_crashes))
+            most = self._limits.crashes_of(task.policy.max_crashes)
+            self._outcomes.crashed(attempt, Failure(f"Crashed: its process {error.how}", error.where, seconds), most)
+            return Crashed(error.how, error.where, most)
         failure = failed(error, timeout / SECOND, seconds)
-        if not task.elsewhere:
+        if task.policy.run_in == "greenlet":
             failure = beside_a_loop(error, failure)
         outcome, line = self._outcomes.raised(attempt, chances(task.policy, error), failure)
         kind = failure.error.partition(":")[0]

@@ -84,6 +84,7 @@ class ProgressReporter:
             attempt=sum(begun) + 1,
             deadline=time.time() + left if left < FOREVER / 2 else None,
             tell=tell,
+            tags=message.tags,
         )
 
     def _begin(self) -> None:

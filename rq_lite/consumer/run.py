@@ -3,7 +3,7 @@
     1. decode, find   the entry becomes a message, which names a task; if either fails the caller decides: a consumer
                       buries or parks the job, a test gets an error
     2. run_once       the arguments are restored, the function is called, and its result is checked; run_with_hooks,
-                      if the app has hooks around runs (`runner` chooses once)
+                      if the app has hooks around runs (`runner` chooses once); run_batch, for several jobs in one call
     3. failed         the error as text
     4. Outcomes       what follows: a result with callbacks, another attempt, or the dead set
 
@@ -25,8 +25,9 @@ from rq_lite.client.current import CurrentJob, current_job, given
 from rq_lite.client.middleware import JobEvent, WorkerEvent, emit, registered
 from rq_lite.client.registry import says_of
 from rq_lite.client.task import Task
-from rq_lite.errors import JobTimeout, counted
+from rq_lite.errors import BatchFailed, JobTimeout, counted
 from rq_lite.model import completion
+from rq_lite.model.batch import Ran, failed_apart, failed_by, sorted_out
 from rq_lite.model.completion import BadResult
 from rq_lite.model.failure import RemoteFailure, describe, is_final, trace
 from rq_lite.model.message import Message, is_tracked
@@ -116,19 +117,64 @@ def _run_with_hooks(task: Task[Any, Any], message: Message, current: CurrentJob 
 
 def run_event(task: Task[Any, Any], message: Message, current: CurrentJob | None) -> JobEvent:
     """The run, as its hooks get it."""
+    queue, attempt = (task.queue.name, 1) if current is None else (current.queue, current.attempt)
+    return event_of(message, queue, attempt)
+
+
+def event_of(message: Message, queue: str, attempt: int) -> JobEvent:
     return JobEvent(
         id=message.id,
-        queue=task.queue.name if current is None else current.queue,
+        queue=queue,
         task=message.task,
         args=tuple(message.args),
         kwargs=dict(message.kwargs),
-        attempt=1 if current is None else current.attempt,
+        tags=message.tags,
+        attempt=attempt,
     )
 
 
 def runner() -> Callable[..., Any]:
     """The function that runs jobs: run_with_hooks if the app has hooks around runs. Call it after the app's import."""
     return run_with_hooks if registered.runs else run_once
+
+
+def run_batch(task: Task[Any, Any], attempts: Sequence[Attempt], elements: Sequence[Any]) -> list[Ran]:
+    """Call the function once for these jobs, with a list of their elements: how each has ended. Raises nothing.
+
+    It runs in a fresh context without a `current_job`. The hooks before_run and after_run are called for each job.
+    """
+    try:
+        if registered.runs:
+            return Context().run(_batch_with_hooks, task, attempts, elements)
+        return Context().run(_run_batch, task, elements)
+    except BaseException as error:
+        return [failed_by(error)] * len(elements)
+
+
+def _run_batch(task: Task[Any, Any], elements: Sequence[Any]) -> list[Ran]:
+    """Raises what is every job's error."""
+    try:
+        returned = task.function([*elements])
+        check_ran(task, returned)
+        return sorted_out(task.name, len(elements), returned)
+    except BatchFailed as failed:
+        return failed_apart(task.name, len(elements), failed)
+
+
+def _batch_with_hooks(task: Task[Any, Any], attempts: Sequence[Attempt], elements: Sequence[Any]) -> list[Ran]:
+    events = [event_of(one.message, one.queue, one.number) for one in attempts]
+    for event in events:
+        emit("before_run", event)
+    pid, began = os.getpid(), time.monotonic()
+    try:
+        ran = _run_batch(task, elements)
+    except BaseException as error:
+        ran = [failed_by(error)] * len(elements)
+    if os.getpid() == pid:  # else the job has forked, and this is the child
+        seconds = time.monotonic() - began
+        for event, one in reversed([*zip(events, ran, strict=True)]):
+            emit("after_run", msgspec.structs.replace(event, seconds=seconds, exception=one.error))
+    return ran
 
 
 def check_ran(task: Task[Any, Any], result: Any) -> None:
@@ -211,6 +257,14 @@ class Outcomes:
         self.tell("on_retry", attempt, failure, outcome.delay / 1000)
         return outcome, line
 
+    def crashed(self, attempt: Attempt, failure: Failure, most: int) -> None:
+        """The job's engine died: its hooks are called. With `most` crashes Redis buries it (callbacks: `poisoned`)."""
+        self.tell("on_failure", attempt, failure)
+        if attempt.crashes + 1 < most:
+            self.tell("on_retry", attempt, failure, 0.0)
+        elif not attempt.message.then:
+            self.tell("on_bury", attempt, failure)
+
     def poisoned(self, attempt: Attempt) -> tuple[Finished, str]:
         """Too many consumers or workers died while it ran: its outcome, and a line for the log."""
         message, begun = attempt.message, attempt.number - 1
@@ -221,18 +275,16 @@ class Outcomes:
         outcome = self._buried(attempt, begun, failure, report.buried())
         return outcome, f"job {message.id} {message.task}: {failure.error}; buried"
 
+    def expired(self, attempt: Attempt) -> Finished:
+        """Redis has found that the job had expired, and left it to this consumer to put its callbacks."""
+        return completion.expired(attempt.message, attempt.queue, attempt.number - 1, self._puts)
+
     def tell(self, name: str, attempt: Attempt, failure: Failure, delay: float | None = None) -> None:
         """Call the hooks of this name, if there are any."""
         if not registered.hooks[name]:
             return
-        message = attempt.message
-        event = JobEvent(
-            id=message.id,
-            queue=attempt.queue,
-            task=message.task,
-            args=tuple(message.args),
-            kwargs=dict(message.kwargs),
-            attempt=attempt.number,
+        event = msgspec.structs.replace(
+            event_of(attempt.message, attempt.queue, attempt.number),
             seconds=failure.seconds,
             error=failure.error,
             traceback=failure.traceback,

@@ -20,7 +20,7 @@ from rq_lite.consumer.exit import critical, hard_exit
 from rq_lite.consumer.run import Expired
 from rq_lite.model.message import id_in
 from rq_lite.model.outcome import Outcome
-from rq_lite.process.board import DEADLINE, ENTRANCE, JOB, NEVER, ROOM, SECOND, TURNED, Board
+from rq_lite.process.board import BATCHED, DEADLINE, ENTRANCE, JOB, NEVER, ROOM, SECOND, TURNED, Board
 
 HOG = SECOND // 100  # ns without a turn of the loop after which a slot yields
 LOOK = 0.1  # seconds between two scans of the deadlines
@@ -49,11 +49,12 @@ class Slot(Generic[L]):
 
     __slots__ = (
         "again", "began", "cancelled", "current", "deadline", "disowned", "due", "entry", "greenlet", "job", "lane",
-        "number", "spoiled", "tag", "words",
+        "more", "number", "spoiled", "tag", "words",
     )  # fmt: skip
 
-    def __init__(self, number: int, board: Board) -> None:
+    def __init__(self, number: int, board: Board, more: Callable[[], bool] = lambda: False) -> None:
         self.number = number
+        self.more = more  # whether another job may come while this one waits
         self.words = board.words
         self.job = board.place(number) + JOB
         self.due = board.place(number) + DEADLINE
@@ -86,8 +87,9 @@ class Slots(Generic[L]):
         self._pid = os.getpid()
         self._waiting: deque[tuple[L, int, bytes]] = deque()
         self._ready = Semaphore(0)
-        self._slots = [Slot[L](number, board) for number in range(board.slots)]
+        self._slots = [Slot[L](number, board, self.more_may_come) for number in range(board.slots)]
         self.free = board.slots
+        self._closed = False
         self._loop = gevent.get_hub().loop
         self._turns = self._loop.prepare(ref=False)
 
@@ -110,6 +112,14 @@ class Slots(Generic[L]):
     def room(self) -> int:
         """How many more jobs have a free slot."""
         return self.free - len(self._waiting)
+
+    def more_may_come(self) -> bool:
+        """Whether a slot is free, and its consumer takes jobs."""
+        return self.free > 0 and not self._closed
+
+    def close(self) -> None:
+        """No more jobs will come."""
+        self._closed = True
 
     @property
     def idle(self) -> bool:
@@ -234,6 +244,11 @@ class Slots(Generic[L]):
     def _interrupt(self, slot: Slot[L], lane: L, tag: int) -> None:
         """Also in the hub. From now on the job is treated as one past its deadline, and in the end killed like one."""
         if slot.lane is not lane or slot.tag != tag or slot.cancelled:  # queues use the same tags
+            return
+        if (
+            slot.deadline == BATCHED
+        ):  # its call is for other jobs, too, and goes on: only its outcome counts as cancelled
+            slot.cancelled = slot.spoiled = True
             return
         if slot.deadline == NEVER:  # the job has not begun yet, or is just ending
             gevent.spawn_later(LOOK, self._loop.run_callback, self._interrupt, slot, lane, tag)

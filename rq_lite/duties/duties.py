@@ -64,7 +64,8 @@ class Duties:
     7. `stop`: the errands that are left are done, the worker is taken out of the list of workers, the thread ends.
 
     `drained` is called in this thread, in burst mode only, once nothing is left to do. `chores` are further roles, each
-    with its interval in seconds. `standstills` is set by the supervisor: consumers whose loop stands still.
+    with its interval in seconds. `standstills` is set by the supervisor: consumers whose loop stands still. `for_hooks`
+    is shared with it, too: whether to leave notices of failed runs, and whether there are some.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Duties:
         self._seldom = RateLimitedLog(log)
         rarely = RateLimitedLog(log, seconds=3600.0)
         self._reclaimer = Reclaimer(self._broker, self._renew_if_due)
+        self.for_hooks = self._reclaimer.for_hooks
         self._leases = Leases(self._broker, worker_id, facts, self._queues, self._reclaimer.living)
         self._promoter = Promoter(self._broker, self._queues)
         self._alarm = Alarm(self._broker, self._hear_alarm)

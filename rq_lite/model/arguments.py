@@ -34,7 +34,7 @@ class Arguments:
 
     def __init__(self, task: str, function: Callable[..., object]) -> None:
         self.task = task
-        self.signature = signature_of(function)
+        self.signature = self._taken_by(function)
         parameters = list(self.signature.parameters.values())
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         required = [p for p in positional if p.default is p.empty]
@@ -52,6 +52,10 @@ class Arguments:
         self._keywords = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         self._rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
         self._others = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
+
+    def _taken_by(self, function: Callable[..., object]) -> inspect.Signature:
+        """What a put gives."""
+        return signature_of(function)
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise BadArgument if the task does not take these, or JSON cannot carry one of them."""
@@ -177,10 +181,8 @@ def hint_of(annotation: Any, function: Any) -> Hint:
     """What an annotation of this function means."""
     if annotation is inspect.Signature.empty:
         return Hint()
-    parameters = getattr(function, "__type_params__", ())
-    alone = types.SimpleNamespace(__annotations__={"it": annotation}, __type_params__=parameters)
     try:
-        kind = typing.get_type_hints(alone, names_at(function))["it"]
+        kind = resolved(annotation, function)
     except Exception as error:  # an annotation may raise anything: its names may exist for type checkers only
         return unresolved(error)
     if is_plain(kind):
@@ -194,6 +196,13 @@ def hint_of(annotation: Any, function: Any) -> Hint:
     except Exception as error:  # a field of a dataclass has an annotation that cannot be resolved
         return unresolved(error)
     return Hint(kind, restores=True)
+
+
+def resolved(annotation: Any, function: Any) -> Any:
+    """The type that an annotation of this function means; raises anything if it cannot be resolved."""
+    parameters = getattr(function, "__type_params__", ())
+    alone = types.SimpleNamespace(__annotations__={"it": annotation}, __type_params__=parameters)
+    return typing.get_type_hints(alone, names_at(function))["it"]
 
 
 def unresolved(error: Exception) -> Hint:

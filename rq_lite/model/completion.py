@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from rq_lite.model.arguments import Arguments
-from rq_lite.model.message import VERSION, Message, Seal, entry_of, is_tracked, offspring
+from rq_lite.model.message import Message, Seal, entry_of, is_tracked, offspring, version_of
 from rq_lite.model.outcome import Ended, Finished
 from rq_lite.model.retry import Failure, Report
 
@@ -41,6 +41,13 @@ def given_up(message: Message, queue: str, attempts: int, failure: Failure, repo
     ended = ended_of(message, queue, attempts, "failed", result=None, error=failure.error, traceback=failure.traceback)
     detail = b'"error":' + msgspec.json.encode(error)
     return Finished("failed", detail, ttl(message), report, callbacks(message, ended, puts))
+
+
+def expired(message: Message, queue: str, begun: int, puts: Puts) -> Finished:
+    """A job has expired before its run number `begun` + 1."""
+    error = "JobExpired: it was not begun in time"
+    ended = ended_of(message, queue, begun, "expired", result=None, error=error, traceback="")
+    return Finished("expired", b"", ttl(message), b"", callbacks(message, ended, puts))
 
 
 def buried(message: Message, queue: str, attempts: int, failure: Failure, outcome: Finished, puts: Puts) -> Finished:
@@ -95,7 +102,8 @@ def callbacks(message: Message, ended: Ended, puts: Puts) -> list[tuple[str, byt
     for word, (queue, task) in (message.then or {}).items():
         if word in ("done", "success" if ended.state == "done" else "failure"):
             argument = ended.result if word == "success" else ended
-            about = Message(VERSION, offspring(message.id, word), task, [argument], **puts.says(task))
+            says = puts.says(task)
+            about = Message(version_of(says), offspring(message.id, word), task, [argument], **says)
             found.append((queue, entry_of(about, queue, puts.seal)))
     return found
 

@@ -2,8 +2,9 @@
 
 An entry in Redis is that JSON, from the second attempt on with `<attempts>.<crashes>` in front: the scripts change
 these counts, never the JSON. Between the counts and the JSON may be marks, for the scripts, in this order:
-`@<priority>`, `#<id>` (the job is tracked), `*<workers that died while it ran>`, and those of newer versions. A job
-with marks that are not known here is parked. A signature may follow the JSON (signing.py).
+`@<priority>`, `#<id>` (the job is tracked), `*<workers that died while it ran>`, `!<mode>:<name>` (its lock),
+`?<ms>` (when it expires), and those of newer versions. A job with marks that are not known here is parked. A
+signature may follow the JSON (signing.py).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -23,14 +24,18 @@ from rq_lite.model.unreadable import UNREADABLE
 
 Seal: TypeAlias = Callable[[str, bytes], bytes]  # from a queue's name and JSON: the JSON, signed if there is a secret
 VERSION = 1
+TAGGED = 2  # of a job with tags: a version that does not know these parks it, instead of burying it
+VERSIONS = (VERSION, TAGGED)
 ENDS = ("success", "failure", "done")  # when a callback is put
 LONGEST_ID = 150  # of a callback's job
 # The message of an item has no task: its one argument is the item, or this keyword holds it as base64 of a pickle.
 ITEM = "pickle"
+EXPIRED = 0  # in place of the time in the mark of a job that has expired
+FOR_EVER, FOR_A_TIME = b"f", b"t"  # begin what may stand in front of an entry that is put, for `claim` of lib.lua
 TUPLE = "tuple"  # of an item that was put as a tuple, and is a list in JSON
 HEAD = re.compile(
     rb"(\d{1,9})\.(\d{1,9})(?:@([0-9a-z.+-]{1,30}))?(?:#([A-Za-z0-9_.:%-]{1,200}))?"
-    rb"(?:\*(\d{1,9}))?([!$&,;=?^|~][A-Za-z0-9_.:%/!$&*,;=?^|~-]*)?\{"
+    rb"(?:\*(\d{1,9}))?(?:!([es]:[A-Za-z0-9_.:%-]{1,210}))?(?:\?(\d{1,15}))?([!$&,;=?^|~][A-Za-z0-9_.:%/!$&*,;=?^|~-]*)?\{"
 )
 SIGILS = re.compile(rb"[!$&*,;=?^|~]")
 SIGNATURE = re.compile(rb"\}([0-9a-f]{64})\Z")
@@ -40,7 +45,9 @@ class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The fields of the JSON.
 
     `timeout` (seconds) and `retries` are there only if the put overrides the task's value. `result_ttl`: for how many
-    seconds the result is kept. `then`: the callbacks, as "success", "failure" or "done" to [queue, task].
+    seconds the result is kept. `then`: the callbacks, as "success", "failure" or "done" to [queue, task]. `unique`: the
+    mode and name of its lock, as in the mark. `expires`: when it does, ms since 1970. `tags`: words to find the job by;
+    `v` is then TAGGED.
     """
 
     v: int
@@ -52,6 +59,9 @@ class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     retries: int | None = None
     result_ttl: float | None = None
     then: dict[str, list[str]] | None = None
+    unique: str | None = None
+    expires: int | None = None
+    tags: tuple[str, ...] = ()
 
 
 class Undecodable(ValueError):
@@ -80,6 +90,8 @@ class Head(NamedTuple):
     priority: bytes | None = None
     unknown: bytes = b""  # marks that are not known here
     deaths: int = 0  # workers that died while it ran
+    unique: bytes | None = None  # the mode and name of its lock
+    expires: int | None = None  # when it does, ms since 1970; 0: it has
 
 
 NO_HEAD = Head()
@@ -95,14 +107,14 @@ def decode(entry: bytes) -> tuple[Message, int, int, int]:
 
     The signature is not checked here: the broker's `opened` does that. Raises Undecodable.
     """
-    attempts = crashes = deaths = 0
+    head = None
     text = entry
     if entry[:1] != b"{":
-        attempts, crashes, at, _, _, unknown, deaths = parsed(entry)
-        if unknown:
-            sigils = b" ".join(SIGILS.findall(unknown)).decode()
-            raise Newer(f"marks {sigils}", f" ({unknown.decode():.100})")
-        text = unsigned(entry[at:])
+        head = parsed(entry)
+        if head.unknown:
+            sigils = b" ".join(SIGILS.findall(head.unknown)).decode()
+            raise Newer(f"marks {sigils}", f" ({head.unknown.decode():.100})")
+        text = unsigned(entry[head.at :])
     try:
         message = _decode(text)
     except RecursionError:
@@ -111,13 +123,18 @@ def decode(entry: bytes) -> tuple[Message, int, int, int]:
         if SIGNATURE.search(text, max(0, len(text) - 65)):
             return decode(entry[:-64])
         raise misfit(text, error) from None
-    if message.v != VERSION:
+    if message.v != VERSION and message.v not in VERSIONS:
         raise of_version(message.v)
     if message.then is not None and not all(
         word in ENDS and len(to) == 2 and NAME.fullmatch(to[0]) for word, to in message.then.items()
     ):
         raise Undecodable(f"then: {message.then}; it must map {', '.join(ENDS)} to [queue, task]"[:300])
-    return message, attempts, crashes, deaths
+    if head is None:
+        return message, 0, 0, 0
+    # The marks are not signed, the JSON may be.
+    if (head.unique or b"").decode() != (message.unique or "") or head.expires not in (message.expires, EXPIRED):
+        raise Undecodable("its marks of a lock or an expiry are not those of its JSON")
+    return message, head.attempts, head.crashes, head.deaths
 
 
 def parse(entry: bytes) -> Head | None:
@@ -127,7 +144,11 @@ def parse(entry: bytes) -> Head | None:
     match = HEAD.match(entry)
     if match is None:
         return None
-    return Head(int(match[1]), int(match[2]), match.end() - 1, match[4], match[3], match[6] or b"", int(match[5] or 0))
+    attempts, crashes, priority, job_id, deaths, unique, expires, unknown = match.groups()
+    return Head(
+        int(attempts), int(crashes), match.end() - 1, job_id, priority, unknown or b"", int(deaths or 0), unique,
+        None if expires is None else int(expires),
+    )  # fmt: skip
 
 
 def parsed(entry: bytes) -> Head:
@@ -154,7 +175,7 @@ def unsigned(text: bytes) -> bytes:
     return text[:-64] if SIGNATURE.search(text, max(0, len(text) - 65)) else text
 
 
-USUAL = re.compile(rb'[^{]*\{"v":1,"id":"([^"\\]*)"')
+USUAL = re.compile(rb'[^{]*\{"v":[12],"id":"([^"\\]*)"')
 
 
 def id_in(entry: bytes) -> str | None:
@@ -166,32 +187,88 @@ def id_in(entry: bytes) -> str | None:
         return None
 
 
-def marked(entry: bytes, job_id: str, *, priority: float | None = None, tracked: bool = False) -> bytes:
+def marked(
+    entry: bytes,
+    job_id: str,
+    *,
+    priority: float | None = None,
+    tracked: bool = False,
+    unique: str | None = None,
+    expires: int | None = None,
+) -> bytes:
     """The JSON with marks for the scripts in front of it; unchanged if it needs none."""
     if priority is None and not tracked:
         return entry
     marks = ("" if priority is None else f"@{priority!r}") + (f"#{encoded_id(job_id)}" if tracked else "")
+    marks += ("" if unique is None else f"!{unique}") + ("" if expires is None else f"?{expires}")
     return b"0.0" + marks.encode() + entry
 
 
+def version_of(fields: Mapping[str, Any]) -> int:
+    """The version of a message with these fields, beside name and arguments."""
+    return TAGGED if "tags" in fields else VERSION
+
+
+def tags_of(entry: bytes) -> tuple[str, ...]:
+    """The tags of a job; none if the entry is no job."""
+    try:
+        return decode(entry)[0].tags
+    except Undecodable:
+        return ()
+
+
 def is_tracked(message: Message) -> bool:
-    """Whether the job is tracked: its result is kept, or it has callbacks."""
-    return message.result_ttl is not None or bool(message.then)
+    """Whether the job is tracked: its result is kept, or its end has more to do: callbacks, a lock, an expiry."""
+    return (
+        message.result_ttl is not None
+        or bool(message.then)
+        or message.unique is not None
+        or message.expires is not None
+    )
+
+
+def has_expired(entry: bytes) -> bool:
+    """Whether Redis has found that the job had expired when it was taken."""
+    return parsed(entry).expires == EXPIRED
+
+
+def is_claim(text: bytes) -> bool:
+    """Whether a put of this entry needs a verdict: the job is unique, or expires."""
+    if text[:1] in (FOR_EVER, FOR_A_TIME):
+        return True
+    head = text[: text.index(b"{")]
+    return b"!" in head or b"?" in head
+
+
+def bare(text: bytes) -> bytes:
+    """The entry alone, without what a put says in front of it for `claim` of lib.lua."""
+    kind = text[:1]
+    if kind == FOR_EVER:
+        return text[17:]
+    return text.split(b" ", 4)[-1] if kind == FOR_A_TIME else text
 
 
 def entry_of(
-    message: Message, queue: str, seal: Seal | None = None, priority: float | None = None, most: int | None = None
+    message: Message,
+    queue: str,
+    seal: Seal | None = None,
+    priority: float | None = None,
+    most: int | None = None,
+    plain: bool = False,
 ) -> bytes:
     """A message as an entry of this queue that was never taken: encoded, sealed, marked, and of at most `most` bytes.
 
-    Raises PayloadTooLarge, and whatever the encoder raises for an argument.
+    `plain`: it is known to have no fields that need marks. Raises PayloadTooLarge, and whatever the encoder raises for
+    an argument.
     """
     entry = encode(message)
     if seal is not None:
         entry = seal(queue, entry)
-    # The condition of `is_tracked`, without a call: every put comes by here.
-    if priority is not None or message.result_ttl is not None or message.then:
-        entry = marked(entry, message.id, priority=priority, tracked=is_tracked(message))
+    if priority is not None or (not plain and is_tracked(message)):
+        entry = marked(
+            entry, message.id, priority=priority, tracked=is_tracked(message), unique=message.unique,
+            expires=message.expires,
+        )  # fmt: skip
     if most is not None and len(entry) > most:
         raise too_large(message, queue, len(entry), most)
     return entry
@@ -217,14 +294,14 @@ def misfit(text: bytes, error: Exception) -> Undecodable:
         version = _version(text).get("v")
     except UNREADABLE:
         return Undecodable(f"not JSON: {error}")
-    return Undecodable(str(error)) if version == VERSION else of_version(version)
+    return Undecodable(str(error)) if version in VERSIONS else of_version(version)
 
 
 def of_version(version: object) -> Undecodable:
     """The error for a wrong version. A newer job is parked, not lost: a worker that knows it will come."""
-    if isinstance(version, int) and version > VERSION:
+    if isinstance(version, int) and version > TAGGED:
         return Newer(f"version {version}")
-    return Undecodable(f"version {version!r}; this worker runs jobs of version {VERSION}")
+    return Undecodable(f"version {version!r}; this worker runs jobs of the versions {VERSION} to {TAGGED}")
 
 
 def new_id(milliseconds: int | None = None) -> str:

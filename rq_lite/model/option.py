@@ -31,6 +31,7 @@ class Option(NamedTuple):
     # in the field of the message that is called like the option.
     puts: Check | None = None
     always: bool = False  # each job has the task's value, too: the process that ends a job may not know its task
+    of_put_alone: bool = False  # it says how a job is put, and is no field of its message
     then: str = ""  # of a callback: the word for it in a job's `then`
     default: str = ""  # in words, if those for the field's default will not do
 

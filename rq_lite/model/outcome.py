@@ -70,7 +70,7 @@ class Crashed(NamedTuple):
 class Finished(NamedTuple):
     """The job has ended: a tracked one that is done, and any that is given up or was cancelled."""
 
-    state: str  # done, failed, cancelled
+    state: str  # done, failed, cancelled, expired
     detail: bytes = b""  # what its result holds beside the state: JSON without the braces
     ttl: int | None = None  # for how long the result is kept, ms; 0: not at all; None: as the job says
     report: bytes = b""  # for the dead set, if the job failed: one line of JSON

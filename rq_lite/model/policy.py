@@ -19,6 +19,8 @@ from rq_lite.errors import UsageError
 from rq_lite.model.option import Check, Declared, Option, declared, use_checked
 from rq_lite.model.schedule import Recurrence, recurring
 from rq_lite.model.signature import signature_of
+from rq_lite.model.tags import check_tags
+from rq_lite.model.unique import check_id, check_on_conflict, check_unique, check_until
 
 UNSET: Any = msgspec.UNSET
 
@@ -30,6 +32,9 @@ TTL = "above 0 seconds, up to 100 years (or None for no result)"
 
 
 RUN_IN = ("greenlet", "thread", "process")
+
+
+BATCH_WAIT = 0.5  # seconds
 
 
 # Kinds of functions whose body does not run when they are called, and what to write instead.
@@ -70,6 +75,14 @@ def check_timeout_of_put(name: str, value: Any) -> Any:
     if value in (None, INFINITE):
         raise UsageError(f"{name}={value} is for the task's definition; a put can only name a number of seconds")
     return check_timeout(name, value)
+
+
+def check_batch(name: str, value: Any) -> Any:
+    return None if value is None else integer(name, value, least=1)
+
+
+def check_batch_wait(name: str, value: Any) -> Any:
+    return None if value is None else number(name, value, "0 or more seconds, up to 100 years", most=LONGEST)
 
 
 def check_backoff(name: str, value: Any) -> Any:
@@ -124,6 +137,12 @@ def check_at(name: str, value: Any) -> Any:
             'datetime(…, tzinfo=ZoneInfo("Europe/Berlin")), or at.astimezone() for this machine\'s'
         )
     return value
+
+
+def check_expires(name: str, value: Any) -> Any:
+    if value is None or isinstance(value, datetime):
+        return check_at(name, value)
+    return number(name, in_seconds(value), "above 0 seconds, up to 100 years", most=LONGEST, above=True)
 
 
 def check_priority(_name: str, value: Any) -> Any:
@@ -207,6 +226,47 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             then="done",
         ),
     ] = None
+    unique: Annotated[
+        str | None,
+        Option(
+            'a put is kept out while a job with the same key is there, such as `"{user_id}"`: [unique.md](unique.md)',
+            check_unique,
+            puts=check_unique,
+            of_put_alone=True,
+            default="None: any number",
+        ),
+    ] = None
+    until: Annotated[
+        Any,
+        Option(
+            'how long it keeps others out: `"end"`, `"start"` (until it is first taken), `"forever"`, or seconds',
+            check_until,
+            puts=check_until,
+            of_put_alone=True,
+            default='`"end"`',
+        ),
+    ] = "end"
+    on_conflict: Annotated[
+        str,
+        Option(
+            'what a put that is kept out does: `"skip"` returns the job that is there, `"raise"` raises `Duplicate`',
+            check_on_conflict,
+            puts=check_on_conflict,
+            of_put_alone=True,
+            default='`"skip"`',
+        ),
+    ] = "skip"
+    tags: Annotated[
+        tuple[str, ...],
+        Option(
+            "words by which `rq-lite jobs list --tag` finds its jobs; those of `using` replace the task's: "
+            "[jobs.md](jobs.md#tags)",
+            check_tags,
+            puts=check_tags,
+            always=True,
+            default="none",
+        ),
+    ] = ()
     run_in: Annotated[
         str,
         Option(
@@ -215,9 +275,31 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             default='`"greenlet"`',
         ),
     ] = "greenlet"
+    batch: Annotated[
+        int | None,
+        Option(
+            "one call of the function is for up to this number of jobs: [batches.md](batches.md)",
+            check_batch,
+            default="none: a call is for one job",
+        ),
+    ] = None
+    batch_wait: Annotated[
+        float | None,
+        Option("how many seconds the first job of a batch waits for others", check_batch_wait, default="0.5 s"),
+    ] = None
 
     def __post_init__(self) -> None:
         use_checked(self, POLICY)
+        if self.batch is None:
+            if self.batch_wait is not None:
+                raise UsageError("batch_wait= belongs to a batch: say batch=, too")
+            return
+        if self.run_in == "process":
+            raise UsageError(
+                'a task with batch= cannot have run_in="process": an engine runs one job at a time; use run_in="thread"'
+            )
+        if self.batch_wait is None:
+            msgspec.structs.force_setattr(self, "batch_wait", BATCH_WAIT)
 
     def is_retried(self, error: BaseException) -> bool:
         """Whether an error of this type is worth another attempt."""
@@ -283,20 +365,62 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         Option("how long the put waits for room; None: for ever", check_wait, default="the setting `wait`, 600 s"),
     ] = UNSET
     priority: Annotated[Any, Option("the lowest goes first, on a `PriorityQueue`", check_priority, default="0")] = UNSET
+    id: Annotated[
+        str | None,
+        Option("the job's id; a put is kept out while a job with it is there: [unique.md](unique.md)", check_id),
+    ] = None
+    expires: Annotated[
+        Any,
+        Option(
+            "a job that has not begun by then ends as expired: seconds (or a timedelta) after the put, or a datetime "
+            "with its zone: [unique.md](unique.md)",
+            check_expires,
+            default="never",
+        ),
+    ] = None
     policy: dict[str, Any] = {}  # by the names of Policy's fields
 
     def __post_init__(self) -> None:
         use_checked(self, PUT)
+        self._check_expires()
         if self.at is not None and self.delay:
             raise UsageError("a put has either delay= or at=, not both")
         if self.policy:
             meant = {name: PUTS[name](name, value) for name, value in self.policy.items()}
             msgspec.structs.force_setattr(self, "policy", meant)
 
+    def _check_expires(self) -> None:
+        """Raises UsageError if the job would expire before it is due."""
+        if self.expires is None:
+            return
+        now = datetime.now(UTC)
+        due = self.at or now + timedelta(seconds=self.delay)
+        if isinstance(self.expires, datetime):
+            if self.expires <= now:
+                raise UsageError(f"expires={self.expires} is in the past: its jobs would never be run")
+            late = self.expires <= due
+        else:
+            late = self.expires <= (due - now).total_seconds()
+        if late:
+            raise UsageError(f"expires={self.expires}: its jobs would expire before they are due")
+
+    def expires_at(self, now: Callable[[], int]) -> int | None:
+        """When a job that is put now expires, ms since 1970; `now`: Redis' clock."""
+        if self.expires is None:
+            return None
+        if isinstance(self.expires, datetime):
+            return in_ms(self.expires)
+        return now() + max(1, round(float(self.expires) * 1000))
+
     @property
     def due(self) -> int | None:
         """The time in `at`, ms since 1970, rounded up so as not to be early; None without `at`."""
-        return None if self.at is None else max(0, -((EPOCH - self.at) // MILLISECOND))
+        return None if self.at is None else in_ms(self.at)
+
+
+def in_ms(moment: datetime) -> int:
+    """A time in ms since 1970, rounded up; of one before that: 0."""
+    return max(0, -((EPOCH - moment) // MILLISECOND))
 
 
 POLICY, DEFINITION, PUT = declared(Policy), declared(Definition), declared(Options)
@@ -343,8 +467,10 @@ def extras_of(policy: Policy, options: Options) -> Extras:
     then: dict[str, list[str]] = {}
     for name in PUTS:
         option = POLICY[name].option
+        if option.of_put_alone:
+            continue
         value = options.policy.get(name, getattr(policy, name) if option.always else None)
-        if value is None:
+        if value is None or value == ():
             continue
         if option.then:
             then[option.then] = [value.queue.name, value.name]

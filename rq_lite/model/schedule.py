@@ -21,7 +21,7 @@ import msgspec
 
 from rq_lite.checks import in_seconds
 from rq_lite.errors import UsageError, counted
-from rq_lite.model.message import VERSION, Message, Seal, entry_of, unsigned
+from rq_lite.model.message import Message, Seal, entry_of, unsigned, version_of
 from rq_lite.model.unreadable import UNREADABLE
 
 MISSED = ("skip", "once", "all")
@@ -110,12 +110,12 @@ class Schedule(Recurrence, frozen=True, kw_only=True, omit_defaults=True):
     task: str
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
-    job: dict[str, Any] = {}  # other fields of the message: result_ttl, then
+    job: dict[str, Any] = {}  # other fields of the message: result_ttl, then, tags
     origin: str = "app"  # or "operator"
 
     def entry(self, job_id: str, seal: Seal) -> bytes:
         """A job of this schedule, encoded."""
-        message = Message(VERSION, job_id, self.task, self.args, self.kwargs, **self.job)
+        message = Message(version_of(self.job), job_id, self.task, self.args, self.kwargs, **self.job)
         return entry_of(message, self.queue, seal)
 
     def same_times(self, other: Recurrence) -> bool:

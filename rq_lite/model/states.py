@@ -13,7 +13,7 @@ class State(enum.Enum):
     INFLIGHT = "inflight"  # taken, owned by one consumer
     SUSPECT = "suspects"  # its consumers or workers died repeatedly: waits to run alone
     DEAD = "dead"  # buried, with its error
-    GONE = "gone"  # acked, cancelled, purged, forgotten or trimmed
+    GONE = "gone"  # acked, cancelled, expired, dropped, purged, forgotten or trimmed
 
 
 # Every transition: verb, from (None: from nowhere), to. Each is one script of that name;
@@ -21,16 +21,20 @@ class State(enum.Enum):
 EDGES: tuple[tuple[str, State | None, State], ...] = (
     ("put", None, State.PENDING),
     ("put", None, State.SCHEDULED),
+    ("put", State.PENDING, State.GONE),
     ("fire", None, State.PENDING),
     ("promote", State.SCHEDULED, State.PENDING),
     ("promote", State.SCHEDULED, State.SUSPECT),
     ("take", State.PENDING, State.INFLIGHT),
+    ("take", State.PENDING, State.GONE),
     ("isolate", State.SUSPECT, State.INFLIGHT),
+    ("isolate", State.SUSPECT, State.GONE),
     ("ack", State.INFLIGHT, State.GONE),
     ("finish", State.INFLIGHT, State.GONE),
     ("finish", State.INFLIGHT, State.DEAD),
     ("finish", None, State.PENDING),
     ("retry", State.INFLIGHT, State.SCHEDULED),
+    ("retry", State.INFLIGHT, State.GONE),
     ("park", State.INFLIGHT, State.SCHEDULED),
     ("give_back", State.INFLIGHT, State.PENDING),
     ("give_back", State.INFLIGHT, State.SUSPECT),

@@ -14,7 +14,8 @@ import tempfile
 from typing import NamedTuple
 
 NEVER = 2**62  # ns
-ELSEWHERE = NEVER - 1  # the deadline of a job whose time its pool limits
+ELSEWHERE = NEVER - 1  # the deadline of a job whose time its pool limits, or that waits for its batch
+BATCHED = NEVER - 2  # in a slot whose job is run with others: their batch limits its time; the board shows the limit
 SECOND = 10**9  # ns
 # Words of the head: when the loop last turned; when jobs last came; free slots that nothing waits for; jobs so far.
 TURNED, TOOK, ROOM, TAKEN = range(4)
@@ -72,6 +73,14 @@ class Board:
         """Jobs that run in the consumer's loop: not in a pool, and not waiting for a place in one."""
         deadlines = self.words[HEAD + DEADLINE : HEAD + WIDTH * self.slots : WIDTH].tolist()
         return [self.running(slot) for slot, deadline in enumerate(deadlines) if 0 < deadline < ELSEWHERE]
+
+    def together(self, job: Running) -> list[Running]:
+        """The jobs that run in one call with this one, which they include: a batch's share their deadline."""
+        due = self.words[self.place(job.slot) + DEADLINE]
+        if not 0 < due < BATCHED:
+            return [job]
+        deadlines = self.words[HEAD + DEADLINE : HEAD + WIDTH * self.slots : WIDTH].tolist()
+        return [self.running(slot) for slot, deadline in enumerate(deadlines) if deadline == due]
 
     def close(self) -> None:
         self.words.release()

@@ -37,6 +37,7 @@ class ChildEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     consumer: str = ""
     queues: dict[str, int] = {}  # with the bound of each; the lanes on the board are numbered in this order
     tasks: dict[str, RetryPolicy] = {}  # by task: what follows when a job's consumer is killed, or dies
+    hooks: bool = False  # the app has hooks for failures
     rss: int = 0  # bytes of memory that it uses before its first job; 0: not known
     error: str = ""
     traceback: str = ""
@@ -50,6 +51,7 @@ class ChildEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 REBUILD = b"rebuild"  # reconnect to Redis
+NOTICES = b"notices"  # there may be notices in Redis of which hooks are to be told
 RETIRE = b"retire"  # take no more jobs, end when the running ones have ended
 
 

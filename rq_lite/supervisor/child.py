@@ -12,7 +12,7 @@ import time
 from rq_lite.logs import logger
 from rq_lite.model.unreadable import UNREADABLE
 from rq_lite.process.board import ENTRANCE, Board, Running, new_file, size
-from rq_lite.process.protocol import REBUILD, RETIRE, ChildEvent, ConsumerConfig, parse_event, write_config
+from rq_lite.process.protocol import NOTICES, REBUILD, RETIRE, ChildEvent, ConsumerConfig, parse_event, write_config
 from rq_lite.process.subprocesses import Stacks, module_command, rss
 
 log = logger("rq_lite.worker")
@@ -23,7 +23,7 @@ class Child:
 
     1. It is started at once: a fresh interpreter, in a session of its own, so that what its jobs start can be killed
        with it. It inherits a pipe each way, the board (shared memory) and a file for its stacks.
-    2. Its configuration is written to the first pipe; later single words follow (`retire`, `rebuild`).
+    2. Its configuration is written to the first pipe; later single words follow (`retire`, `rebuild`, `notices`).
     3. `hear` reads what it reports: hello (its id), ready, failed or left.
     4. The watchdog reads its board, and may ask for its stack.
     5. `retire`: it takes no more jobs, and ends when its running jobs have ended. `signal` ends it sooner.
@@ -119,6 +119,10 @@ class Child:
     def rebuild(self) -> None:
         """Tell it to reconnect to Redis."""
         self._tell(REBUILD)
+
+    def tell_notices(self) -> None:
+        """Tell it to look for notices, and to call hooks."""
+        self._tell(NOTICES)
 
     def _tell(self, word: bytes) -> None:
         with contextlib.suppress(BrokenPipeError):

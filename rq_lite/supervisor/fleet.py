@@ -8,7 +8,7 @@ import selectors
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from rq_lite.broker import Death
 from rq_lite.duties.duties import Duties
 from rq_lite.duties.reclaim import ConsumerEnd
 from rq_lite.logs import logger
-from rq_lite.process.board import EXITING, Running
+from rq_lite.process.board import EXITING
 from rq_lite.process.protocol import ConsumerConfig
 from rq_lite.process.subprocesses import ending
 from rq_lite.supervisor.child import Child
@@ -140,6 +140,14 @@ class Fleet:
         if wanted and self._start_if_possible(SUSPECTS) is None:
             self._suspects_at = now + LATER
 
+    def pass_notices_on(self) -> None:
+        """Let one consumer call the app's hooks for what the duties have left."""
+        for_hooks = self._duties.for_hooks
+        able = [child for child in self.ready() if not (child.alone or child.retired)]
+        if for_hooks.left and able:
+            for_hooks.left = False  # before the consumer looks: what is left meanwhile counts again
+            able[0].tell_notices()
+
     # -- consumers report
 
     def hear(self) -> None:
@@ -157,6 +165,7 @@ class Fleet:
     def _on_ready(self, child: Child) -> None:
         assert child.ready is not None
         self._duties.born(child.consumer)
+        self._duties.for_hooks.wanted = self._duties.for_hooks.left = child.ready.hooks  # left by an earlier worker
         if not self.begun:
             self.begun = True
             self._on_begun(child.ready.queues)
@@ -327,8 +336,12 @@ def end_of(child: Child, code: int, hard_limit: str, *, told: bool) -> ConsumerE
     stack = child.last_stack()
     if code >= 0:  # a stack without the mark is older, from when the consumer was stuck
         stack = stack.rpartition(EXITING)[2] if EXITING in stack else ""
-    return ConsumerEnd(child.consumer, Death(how, "all", stack), named(child, child.culprit(stack)), tasks=tasks)
+    return ConsumerEnd(child.consumer, Death(how, "all", stack), blamed(child, stack), tasks=tasks)
 
 
-def named(child: Child, job: Running | None) -> tuple[str, int] | None:
-    return None if job is None else (child.queue(job), job.tag)
+def blamed(child: Child, stack: str) -> tuple[str, Sequence[int]] | None:
+    """The queue and delivery tags of the job on this stack and, if it ran in a batch, of the batch's others."""
+    culprit = child.culprit(stack)
+    if culprit is None:
+        return None
+    return child.queue(culprit), [job.tag for job in child.board.together(culprit)]

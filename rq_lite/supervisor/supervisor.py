@@ -38,7 +38,7 @@ class Supervisor:
     4. Each turn of the loop waits for a signal, a report or a start that is due, for at most half a second. Then it
        hears the reports and reaps what has ended (fleet.py).
     5. While the worker runs, each turn also reads the consumers' boards (watchdog.py), replaces one that is worn out,
-       and starts consumers for suspects. SIGHUP replaces all consumers, one by one.
+       starts consumers for suspects, and passes notices for hooks on. SIGHUP replaces all consumers, one by one.
     6. SIGTERM, SIGINT or, in burst mode, queues that are drained: consumers are told to stop, and none is started.
        A second signal is passed on: running jobs are then given back at once.
     7. Consumers that do not end within their grace and a margin are killed; their jobs run again.
@@ -117,6 +117,7 @@ class Supervisor:
             self._fleet.reload()
         self._fleet.replace(self._watchdog.look(self._fleet.ready(), now))
         self._fleet.start_for_suspects(now)
+        self._fleet.pass_notices_on()
 
     # -- signals
 

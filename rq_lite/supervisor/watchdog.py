@@ -164,12 +164,12 @@ class Watchdog:
         return known.cancelled
 
     def _end(self, child: Child, overdue: list[Running], now: float) -> None:
-        """Kill it. The job that holds its loop is to blame; if the loop turns, all jobs that do not end."""
+        """Kill it. The job that holds its loop, with its batch, is to blame; if the loop turns, all that do not end."""
         child.guilty = overdue
         if stuck_for(child.board, now) > TURNING:
             culprit = child.culprit(child.stack())
             if culprit is not None and culprit in overdue:
-                child.guilty = [culprit]
+                child.guilty = child.board.together(culprit)
         log.error("killing %s; jobs that run beyond their hard time limit: %d", child, len(child.guilty))
         child.signal(signal.SIGKILL)
 

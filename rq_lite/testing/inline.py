@@ -15,12 +15,14 @@ import msgspec
 from rq_lite.client.current import CurrentJob, Progress
 from rq_lite.client.defaults import defaults
 from rq_lite.client.job import Job
-from rq_lite.client.put import Sender
+from rq_lite.client.put import Sender, Verdicts
 from rq_lite.client.queue import Queue
 from rq_lite.client.registry import registry
-from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, runner
+from rq_lite.client.task import Task
+from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, run_batch, runner
 from rq_lite.errors import UsageError
-from rq_lite.model.message import decode
+from rq_lite.model.batch import BatchArguments
+from rq_lite.model.message import FOR_A_TIME, FOR_EVER, bare, decode, id_in, parse
 from rq_lite.model.outcome import Finished, Outcome, Retried
 from rq_lite.model.policy import FOREVER, Options
 from rq_lite.testing.puts import PutJob, job_of
@@ -46,7 +48,8 @@ def inline(*, raises: bool = True) -> Iterator[list[Ran]]:
     Arguments and results are converted to JSON and back, and checked, as on their way through Redis; callbacks
     are run, too. A job that raises is tried again as its task says, without the pauses. The put raises the error of
     a job that would be buried, after the other jobs of the same put; with `raises=False` the error is only in the list.
-    Jobs that a job puts are run after it. Plain items are only recorded. Ignored: bounds, delays, timeouts, priorities.
+    Jobs that a job puts are run after it; a job of a task with `batch` is a batch of one. Plain items are only
+    recorded. Ignored: bounds, delays, timeouts, priorities.
     """
     runs = Inline(raises)
     with put_to(runs):
@@ -75,10 +78,29 @@ class Record:
 
     def __init__(self) -> None:
         self.puts: list[PutJob] = []
+        self._locks: dict[tuple[str, bytes], str] = {}  # by queue and name: the id of the unique job that holds it
 
-    def __call__(self, queue: Sender, entries: Sequence[bytes], options: Options) -> int:
-        self.note(queue, entries, options)
+    def __call__(
+        self, queue: Sender, entries: Sequence[bytes], options: Options, verdicts: Verdicts | None = None
+    ) -> int:
+        self.note(queue, self.admitted(queue, entries, verdicts), options)
         return len(entries)
+
+    def admitted(self, queue: Sender, texts: Sequence[bytes], verdicts: Verdicts | None) -> list[bytes]:
+        """The entries of those that no lock keeps out."""
+        entries = []
+        for number, text in enumerate(texts):
+            name, entry = lock_in(text), bare(text)
+            holder = None if name is None else self._locks.get((queue.name, name))
+            if holder is None:
+                entries.append(entry)
+                if name is not None:
+                    self._locks[queue.name, name] = str(id_in(entry))
+            elif verdicts is not None:
+                verdicts.keep_out(verdicts.seen + number, "" if text[:1] == FOR_EVER else holder)
+        if verdicts is not None:
+            verdicts.seen += len(texts)
+        return entries
 
     def note(self, queue: Sender, entries: Sequence[bytes], options: Options) -> list[PutJob]:
         jobs = [job_of(queue, entry, delay=options.delay, at=options.at) for entry in entries]
@@ -114,8 +136,11 @@ class Inline(Record):
         self._turn = Turn()
         self._results: dict[str, bytes] = {}  # by id, as JSON
 
-    def __call__(self, queue: Sender, entries: Sequence[bytes], options: Options) -> int:
-        noted = zip(self.note(queue, entries, options), entries, strict=True)
+    def __call__(
+        self, queue: Sender, entries: Sequence[bytes], options: Options, verdicts: Verdicts | None = None
+    ) -> int:
+        fresh = self.admitted(queue, entries, verdicts)
+        noted = zip(self.note(queue, fresh, options), fresh, strict=True)
         jobs = [Waiting(job, queue, entry) for job, entry in noted if job.task]
         turn = self._turn
         if turn.waiting is not None:  # a running job puts these
@@ -134,8 +159,13 @@ class Inline(Record):
         return len(entries)
 
     def _run(self, one: Waiting) -> None:
+        lock = lock_in(one.entry)
+        if lock is not None and lock[:1] == b"s":
+            self._locks.pop((one.queue.name, lock), None)
         ran, outcome = run(*one)
         self.ran.append(ran)
+        if lock is not None and lock[:1] == b"e":
+            self._locks.pop((one.queue.name, lock), None)
         if ran.error is not None:
             self._turn.failures.append(ran.error)
         if not isinstance(outcome, Finished):
@@ -158,6 +188,16 @@ class Inline(Record):
             job.hear(self._results[job.id])
 
 
+def lock_in(text: bytes) -> bytes | None:
+    """The lock that a put of this text asks for, with its mode; None: none."""
+    if text[:1] == FOR_EVER:
+        return text[:17]
+    if text[:1] == FOR_A_TIME:
+        return b"t:" + text.split(b" ", 3)[2]
+    head = parse(text)
+    return None if head is None else head.unique
+
+
 def run(job: PutJob, queue: Sender, entry: bytes) -> tuple[Ran, Outcome]:
     """Run all attempts of one job; returns also the outcome that a worker would settle after the last."""
     task = registry.tasks.get(job.task)
@@ -173,7 +213,7 @@ def run(job: PutJob, queue: Sender, entry: bytes) -> tuple[Ran, Outcome]:
         error, value, began = None, None, time.monotonic()
         try:
             here = current(attempt, timeout, said)
-            value = runner()(task, message, here)
+            value = run_once(task, attempt, here)
             outcome: Outcome = outcomes.returned(attempt, task, value, follow_ups=here.take_follow_ups())
         except FAILURES as raised:
             error = raised
@@ -185,6 +225,15 @@ def run(job: PutJob, queue: Sender, entry: bytes) -> tuple[Ran, Outcome]:
     raise AssertionError("attempts never end")
 
 
+def run_once(task: Task[Any, Any], attempt: Attempt, current: CurrentJob) -> Any:
+    """One attempt; of a task with `batch` a batch of this job."""
+    message, arguments = attempt.message, task.arguments
+    if not isinstance(arguments, BatchArguments):
+        return runner()(task, message, current)
+    (ran,) = run_batch(task, [attempt], [arguments.element(message.args, message.kwargs)])
+    return ran.result()
+
+
 def current(attempt: Attempt, timeout: float | None, said: list[Progress]) -> CurrentJob:
     """What `current_job` returns in this attempt."""
     return CurrentJob(
@@ -194,4 +243,5 @@ def current(attempt: Attempt, timeout: float | None, said: list[Progress]) -> Cu
         attempt=attempt.number,
         deadline=None if timeout is None else time.time() + timeout,
         tell=said.append,
+        tags=attempt.message.tags,
     )

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from rq_lite.broker import keys
 from tests.acceptance.conftest import Lab
 from tests.conftest import until
 
@@ -47,5 +48,22 @@ def test_an_engine_s_death_is_a_failure_and_what_a_job_forks_has_no_hooks(lab: L
     lab.put("process", "forks", "dies", app=APP)
     worker = lab.work("--cpu-procs", "1", app=APP)
     until(lambda: "on_failure:dies:Crashed" in told(lab), "the consumer has told of it")
+    until(lambda: "on_retry:dies:1" in told(lab), "it has told what follows")
     assert worker.stop() == 0
     assert told(lab).count("after_run:forks:NoneType") == 1
+
+
+def test_jobs_that_a_supervisor_settles_are_told_of_by_a_consumer_that_lives(lab: Lab) -> None:
+    """One kills its consumer, the other goes on beyond its hard limit."""
+    lab.put("kill", "kills", app=APP)
+    lab.put("hang", "hangs", app=APP)
+    worker = lab.work("--greenlets", "1", "--grace", "0", app=APP)
+    until(lambda: "on_retry:hangs:1" in told(lab), "both were told of")
+    until(lambda: lab.state().done == 1, "the second run of the one that hangs is done")
+    found = [run for run in lab.runs("hooks") if run.what.startswith("on_")]
+    assert Counter(run.what for run in found) == Counter(
+        ["on_failure:kills:poison", "on_bury:kills", "on_failure:hangs:JobTimeout", "on_retry:hangs:1"]
+    )
+    assert pids(lab, "on_").isdisjoint(pids(lab, "before_run:kills")), "told by another consumer"
+    assert worker.stop() == 0
+    assert lab.broker.read(("EXISTS", keys.of("work").notices)) == [0]

@@ -55,7 +55,7 @@ def test_every_place_is_listed_in_its_order(lab: Lab) -> None:
     assert rows[0][2] == f"{APP}:hold"
     assert rows[0][7] == f"on {os.uname().nodename}, pid {lab.runs('begun')[-1].pid}"
     assert rows[3][7].startswith("due in 5")
-    assert rows[4][5:] == ["1", "0", "ValueError: cannot do d"]
+    assert rows[4][5:] == ["1", "0", "ValueError: cannot do d", ""]
     assert [row[0] for row in listed(lab, "--state", "dead", "--state", "inflight")] == ["r", "d"]
     assert [row[0] for row in listed(lab, "--task", f"{APP}:do")] == ["p1", "p2", "s"]
     found = [json.loads(line) for line in run(lab, "list", "--json").splitlines()]
@@ -112,7 +112,7 @@ def test_how_far_it_is_and_how_it_ended(lab: Lab) -> None:
 
 def test_what_others_wrote_is_harmless(lab: Lab) -> None:
     lab.put_raw(encode(Message(VERSION, EVIL, EVIL, [EVIL])), b"\x00 no job \xff")
-    assert [len(row) for row in listed(lab)] == [8, 8]
+    assert [len(row) for row in listed(lab)] == [9, 9]
     for shown in (run(lab, "list"), run(lab, "show", EVIL.replace("\x00", ""), code=1)):
         assert not {"\x1b", "\u202e", "\r", "\x00"} & set(shown)
 

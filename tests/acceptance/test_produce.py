@@ -127,6 +127,17 @@ def test_json_is_one_object_and_nothing_else(lab: Lab) -> None:
     assert result["error"] in made.stderr
 
 
+def test_what_was_kept_out_or_dropped_is_counted_apart(lab: Lab) -> None:
+    lab.produce("once", "--count", "3")
+    made = lab.produce("once", "--count", "5")
+    assert made.returncode == 0
+    assert made.stderr.splitlines()[-1].startswith("2 jobs put into 'work' in ")
+    assert made.stderr.splitlines()[-1].endswith(", 3 duplicates kept out")
+    operate.configure(lab.broker, "work", maxsize=6, full="drop-new")
+    result = json.loads(lab.produce("number", "--count", "5", "--json").stdout)
+    assert (result["put"], result["duplicates"], result["dropped"], result["size"]) == (5, 0, 4, 6)
+
+
 def test_no_progress_says_nothing(lab: Lab) -> None:
     made = lab.produce("number", "--count", "5", "--no-progress")
     assert (made.returncode, made.stdout, made.stderr) == (0, "", "")

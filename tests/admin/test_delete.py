@@ -111,7 +111,7 @@ def test_a_program_that_still_uses_a_deleted_queue_makes_it_again(broker: Broker
 
 
 def test_a_queue_of_a_newer_format_is_left_alone(broker: Broker, link: Link) -> None:
-    broker.read(("HSET", KEY.meta, "format", 2))
+    broker.read(("HSET", KEY.meta, "format", 3))
     with pytest.raises(BrokerUnsuitable, match="newer format"):
         operate.delete(broker, "q")
     assert status.queues(broker) == ["q"]

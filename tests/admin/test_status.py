@@ -140,7 +140,19 @@ def test_a_long_queue_costs_as_many_commands_as_a_short_one(broker: Broker, link
         put(broker, *range(start, start + 1000))
         put(broker, *range(start, start + 100), delay=60_000)
     assert commands_of(broker) == short
-    assert set(short) <= {"time", "llen", "zcard", "hgetall", "lrange", "zrange", "type", "hget", "hmget", "evalsha"}
+    assert set(short) <= {
+        "time",
+        "llen",
+        "zcard",
+        "hgetall",
+        "lrange",
+        "zrange",
+        "type",
+        "hget",
+        "hmget",
+        "hlen",
+        "evalsha",
+    }
 
 
 def test_workers_are_listed_while_they_announce_themselves(broker: Broker) -> None:

@@ -15,12 +15,12 @@ from rq_lite.model.message import VERSION, Message, entry_of
 from rq_lite.model.outcome import Finished, cancelled
 from rq_lite.model.states import EDGES, State
 from tests.conftest import until
-from tests.steps import KEY, bury, counter, now_ms, take
+from tests.steps import KEY, bury, counter, now_ms, put, take
 
 ID = "00000001"
 ENTRY = entry_of(Message(VERSION, ID, "t", result_ttl=60.0), "q")
 OVER = (State.GONE, State.DEAD)
-COUNTERS = ("done", "failed", "cancelled", "purged")
+COUNTERS = ("done", "failed", "cancelled", "purged", "expired", "overflowed")
 
 
 class Way(NamedTuple):
@@ -33,6 +33,7 @@ class Way(NamedTuple):
     ended: Any = None  # with which result; None: it has not
     crashes: int = 0  # before
     script: str = ""  # where it is not called as the verb is
+    past: bool = False  # the job has expired when it leaves
 
 
 @pytest.fixture
@@ -84,10 +85,41 @@ def promote(broker: Broker, link: Link) -> Any:
     return until(lambda: broker.tends.promote("q")[0], "it is due")
 
 
+def take_nothing(broker: Broker, link: Link) -> Any:
+    assert take(broker, link, 1).jobs == []
+
+
+def isolate_nothing(broker: Broker, link: Link) -> Any:
+    assert broker.takes.isolate("q", "c", link)[1] == 0
+
+
+def push_out(broker: Broker, link: Link) -> Any:
+    """Another job is put into the full queue; then that is done."""
+    operate.configure(broker, "q", maxsize=1)
+    broker.read(("HSET", KEY.meta, "full", "drop-old"))
+    assert put(broker, 2).accepted == 1
+    reply = take(broker, link, 1)
+    broker.takes.exchange("c", [Acks("q", [reply.tag + 1])], 0, link)
+    broker.read(("HSET", KEY.meta, "done", 0))
+
+
+EXPIRED, DROPPED = {"state": "expired"}, {"state": "dropped"}
 PENDING, SCHEDULED, SUSPECT, INFLIGHT = State.PENDING, State.SCHEDULED, State.SUSPECT, State.INFLIGHT
 WAYS = (
     Way("take", PENDING, INFLIGHT, lambda broker, link: take(broker, link, 1), script="exchange"),
     Way("isolate", SUSPECT, INFLIGHT, lambda broker, link: broker.takes.isolate("q", "c", link), crashes=2),
+    Way("take", PENDING, State.GONE, take_nothing, EXPIRED, script="exchange", past=True),
+    Way("isolate", SUSPECT, State.GONE, isolate_nothing, EXPIRED, crashes=2, past=True),
+    Way(
+        "retry",
+        INFLIGHT,
+        State.GONE,
+        lambda broker, link: broker.takes.retry("q", "c", [(1, 1)], link),
+        EXPIRED,
+        past=True,
+    ),
+    Way("put", PENDING, State.GONE, push_out, DROPPED),
+    Way("put", PENDING, State.GONE, push_out, EXPIRED, past=True),
     Way("promote", SCHEDULED, PENDING, promote),
     Way("promote", SCHEDULED, SUSPECT, promote, crashes=2),
     Way("finish", INFLIGHT, State.GONE, finish(Finished("done", b'"value":1')), DONE),
@@ -125,7 +157,8 @@ def test_every_way_that_an_entry_leaves_a_place_is_among_these() -> None:
 
 def let_wait(broker: Broker, link: Link, way: Way) -> None:
     """The tracked job, where it leaves from; its delivery tag is 1 in flight. A process watches it."""
-    raw = b"0.%d%s" % (way.crashes, ENTRY.removeprefix(b"0.0"))
+    head, json_ = b"0.%d#%s" % (way.crashes, ID.encode()), ENTRY[ENTRY.index(b"{") :]
+    raw = head + (b"" if not way.past else b"?%d" % (10**14 if way.came is INFLIGHT else 1)) + json_
     assert broker.puts.watch("q", "me", [ID]) == [b""]
     if way.came is SCHEDULED:
         broker.puts.put("q", [raw], delay=1 if way.verb == "promote" else 60_000)
@@ -133,9 +166,13 @@ def let_wait(broker: Broker, link: Link, way: Way) -> None:
         broker.read(("LPUSH", KEY.suspects, raw), ("HINCRBY", KEY.meta, "suspects", 1))
     else:
         broker.puts.put("q", [raw])
+    if way.past:
+        broker.read(("HSET", KEY.meta, "marked", 1))
     if way.came is INFLIGHT:
         assert take(broker, link, 1).tag == 0
         assert about(broker).items() >= {("consumer", "c"), ("tag", "1"), ("watch:me", "1")}
+        if way.past:
+            broker.read(("HSET", KEY.inflight("c"), 1, head + b"?1" + json_))
 
 
 def about(broker: Broker) -> dict[str, str]:
@@ -152,7 +189,9 @@ def without_words(result: dict[str, Any]) -> dict[str, Any]:
     return result if error is None else {**result, "error": {"type": error["type"]}}
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way.script or way.verb}-{way.came.value}-{way.went.value}")
+@pytest.mark.parametrize(
+    "way", WAYS, ids=lambda way: f"{way.script or way.verb}-{way.came.value}-{way.went.value}{'-past' * way.past}"
+)
 def test_what_a_tracked_job_is_owed_happens_once(broker: Broker, link: Link, way: Way) -> None:
     let_wait(broker, link, way)
     before = sum(counter(broker, name) for name in COUNTERS)
@@ -189,7 +228,7 @@ def again(broker: Broker, link: Link) -> None:
 
 @pytest.mark.parametrize("leave", ["forget", "trim"])
 def test_a_buried_job_has_ended_and_does_not_end_again(broker: Broker, link: Link, leave: str) -> None:
-    let_wait(broker, link, WAYS[4])
+    let_wait(broker, link, next(way for way in WAYS if way.went is State.DEAD))
     bury(broker, "q", "c", [(1, b"{}")], link)
     assert len(told(broker)) == 1
     broker.read(("ZADD", KEY.dead_index, now_ms(broker) - 10**11, 1))

@@ -47,8 +47,9 @@ def as_lua_reads_it(broker: Broker, raw: bytes) -> list[Any]:
 
 
 READ = scripts.with_library(
-    """local attempts, crashes, at, id, priority, unknown, deaths = parse(ARGV[1])
-return {attempts, crashes, at or false, id or false, priority or false, unknown or false, deaths}"""
+    """local attempts, crashes, at, id, priority, unknown, deaths, mode, name, expires = parse(ARGV[1])
+return {attempts, crashes, at or false, id or false, priority or false, unknown or false, deaths,
+  mode and mode .. ':' .. name or false, expires or false}"""
 )
 WORD = st.text("AZaz09_.:%-", max_size=8).map(str.encode)
 NUMBER = st.integers(0, 10**10).map(lambda n: str(n).encode())
@@ -70,6 +71,9 @@ IN_ORDER = st.builds(
     st.one_of(st.just(b""), st.builds(b"#%s".__mod__, WORD)),
     st.one_of(st.just(b""), st.builds(b"*%s".__mod__, NUMBER)),
     st.one_of(st.just(b""), st.builds(b"~%s".__mod__, WORD)),
+    st.one_of(st.just(b""), st.builds(b"!%s:%s".__mod__, st.tuples(st.sampled_from([b"e", b"s", b"x"]), WORD))),
+    st.one_of(st.just(b""), st.builds(b"?%s".__mod__, NUMBER), st.just(b"?" + b"1" * 16)),
+    st.one_of(st.just(b""), st.sampled_from([b"&new", b"!e:a", b"?1", b"/x", b"x"])),
 )
 LONG = st.sampled_from([b"#" + b"a" * 200, b"#" + b"a" * 201, b"@" + b"1" * 30, b"@" + b"1" * 31, b"~" + b"x" * 500])
 HEADS = st.one_of(
@@ -87,14 +91,17 @@ def test_lua_and_python_read_a_head_the_same(broker: Broker, raw: bytes) -> None
     head = parse(raw)
     found = as_lua_reads_it(broker, raw)
     if head is None:
-        assert found == [0, 0, None, None, None, None, 0]
+        assert found == [0, 0, None, None, None, None, 0, None, None]
     else:
-        assert found == [head.attempts, head.crashes, head.at + 1, head.id, head.priority, head.unknown, head.deaths]
+        assert found == [
+            head.attempts, head.crashes, head.at + 1, head.id, head.priority, head.unknown, head.deaths, head.unique,
+            head.expires,
+        ]  # fmt: skip
 
 
 def test_the_protocol_has_the_grammar_that_the_code_reads() -> None:
     text = (scripts.FOLDER.parents[2] / "docs" / "internals" / "protocol.md").read_text()
-    assert "<attempts>.<crashes>[@priority][#id][*deaths][~flow.node/index][^lane][!unique][?expires_ms]" in text
+    assert "<attempts>.<crashes>[@priority][#id][*deaths][~flow.node/index][^lane][!mode:name][?expires_ms]" in text
 
 
 @pytest.mark.parametrize("job_id", ["a b", "{x}#1", "ü" * 90, "18c-1"], ids=["space", "marks", "long", "usual"])
@@ -190,7 +197,7 @@ def test_nothing_is_taken_of_a_queue_of_a_newer_format_and_results_still_count(b
     put(broker, 1, 2)
     put_elsewhere(broker)
     assert took(broker, link, 1) == [1]
-    broker.read(("HSET", KEY.meta, "format", 2))
+    broker.read(("HSET", KEY.meta, "format", 3))
     lanes = [Acks("q", [1]), Acks("other", [])]
     here, other = broker.takes.exchange("c", lanes, 5, link)
     assert (here.code, here.stale, here.jobs) == (Code.NEWER, 0, [])
@@ -210,7 +217,7 @@ def put_elsewhere(broker: Broker) -> None:
     broker.puts.put("other", [entry(3)])
 
 
-@pytest.mark.parametrize("written", ["2", "x"])
+@pytest.mark.parametrize("written", ["3", "x"])
 @pytest.mark.parametrize(
     "step",
     [
@@ -239,19 +246,19 @@ def test_an_operator_is_told_the_way_out(
 
 def test_a_command_says_it_in_a_line(broker: Broker, link: Link) -> None:
     put(broker, 1)
-    broker.read(("HSET", KEY.meta, "format", 2))
+    broker.read(("HSET", KEY.meta, "format", 3))
     done = CliRunner().invoke(cli, ["queue", "purge", "q", "--yes", "--url", broker.url])
     assert isinstance(done.exception, BrokerUnsuitable), done.output
     assert broker.tends.unfinished("q") == (1, 0)
 
 
 def test_to_get_from_a_newer_queue_says_so(broker: Broker, link: Link) -> None:
-    broker.read(("HSET", KEY.meta, "format", 2))
+    broker.read(("HSET", KEY.meta, "format", 3))
     with pytest.raises(BrokerUnsuitable, match="newer format"):
         Queue("q", broker=broker).get(timeout=5)
 
 
-@pytest.mark.parametrize(("raw", "what"), [(NEWER, "(marks ~)"), (entry(1).replace(b'"v":1', b'"v":2'), "(version 2)")])
+@pytest.mark.parametrize(("raw", "what"), [(NEWER, "(marks ~)"), (entry(1).replace(b'"v":1', b'"v":3'), "(version 3)")])
 def test_a_worker_parks_what_a_newer_version_has_put_and_says_what_it_does_not_know(
     caplog: pytest.LogCaptureFixture, raw: bytes, what: str
 ) -> None:
@@ -268,7 +275,7 @@ def test_getting_parks_what_a_newer_version_has_put(
     broker: Broker, link: Link, caplog: pytest.LogCaptureFixture
 ) -> None:
     item = encode(Message(VERSION, "00000002", "", [7]))
-    broker.puts.put("q", [NEWER, item.replace(b'"v":1', b'"v":2'), item])
+    broker.puts.put("q", [NEWER, item.replace(b'"v":1', b'"v":3'), item])
     with caplog.at_level(logging.WARNING):
         assert Queue("q", broker=broker).get(timeout=30) == 7
     assert broker.tends.unfinished("q") == (3, 2)
@@ -276,5 +283,5 @@ def test_getting_parks_what_a_newer_version_has_put(
     assert suspects(broker) == []
     said = [line.message for line in caplog.records]
     assert [line.partition(", which")[0] for line in said] == [
-        "queue 'q': parked a job with marks ~ (~flow.node/1)", "queue 'q': parked a job with version 2",
+        "queue 'q': parked a job with marks ~ (~flow.node/1)", "queue 'q': parked a job with version 3",
     ]  # fmt: skip

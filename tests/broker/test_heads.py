@@ -37,7 +37,20 @@ JSON = encode(Message(VERSION, "id-1", "t"))
         (b"0.0*12", Head(at=6, deaths=12)),
         (b"1.2@1#id-1*3~f.n/0", Head(1, 2, 18, b"id-1", b"1", b"~f.n/0", 3)),
         (b"0.0~flow.node/3", Head(at=15, unknown=b"~flow.node/3")),
-        (b"1.0@2#id-1~f.n/0^eu!key?1700000000000", Head(1, 0, 37, b"id-1", b"2", b"~f.n/0^eu!key?1700000000000")),
+        (b"1.0@2#id-1~f.n/0^eu!e:k?1700000000000", Head(1, 0, 37, b"id-1", b"2", b"~f.n/0^eu!e:k?1700000000000")),
+        (b"0.0#id-1!e:t:a%3Ab", Head(at=18, id=b"id-1", unique=b"e:t:a%3Ab")),
+        (b"0.0#id-1?17", Head(at=11, id=b"id-1", expires=17)),
+        (b"3.1@1#id-1*2!s:k?0", Head(3, 1, 18, b"id-1", b"1", b"", 2, b"s:k", 0)),
+        (b"0.0#id-1!s:k?0&new", Head(at=18, id=b"id-1", unique=b"s:k", expires=0, unknown=b"&new")),
+        (b"0.0#id-1!x:key", Head(at=14, id=b"id-1", unknown=b"!x:key")),
+        (b"0.0#id-1!e:a/b", Head(at=14, id=b"id-1", unknown=b"!e:a/b")),
+        (b"0.0#id-1!e:a!e:b", Head(at=16, id=b"id-1", unique=b"e:a", unknown=b"!e:b")),
+        (b"0.0#id-1?1a", Head(at=11, id=b"id-1", unknown=b"?1a")),
+        (b"0.0#id-1?1?2", Head(at=12, id=b"id-1", expires=1, unknown=b"?2")),
+        (b"0.0?1!e:a", Head(at=9, expires=1, unknown=b"!e:a")),
+        (b"0.0!e:" + b"k" * 210, Head(at=216, unique=b"e:" + b"k" * 210)),
+        (b"0.0!e:" + b"k" * 211, Head(at=217, unknown=b"!e:" + b"k" * 211)),
+        (b"0.0?" + b"1" * 16, Head(at=20, unknown=b"?" + b"1" * 16)),
         (b"0.0&new=thing", Head(at=13, unknown=b"&new=thing")),
     ],
 )
@@ -65,7 +78,7 @@ def test_what_is_against_the_grammar_is_no_job(text: bytes) -> None:
     [
         (b"0.0~flow.node/1" + JSON, "marks ~"),
         (b"3.1@1#id-1~f.n/1^lane!once?17" + JSON, "marks ~ ^ ! ?"),
-        (JSON.replace(b'"v":1', b'"v":2'), "version 2"),
+        (JSON.replace(b'"v":1', b'"v":3'), "version 3"),
         (b"1.0" + JSON.replace(b'"v":1', b'"v":3,"new":[]'), "version 3"),
     ],
 )
@@ -77,6 +90,7 @@ def test_what_a_newer_version_has_put_is_told_from_what_is_no_job(entry: bytes, 
 
 def test_an_id_is_found_whatever_marks_stand_before_it() -> None:
     assert id_in(b"0.0#id-1~f.n/1" + JSON) == "id-1"
+    assert id_in(b"0.0~f.n/1" + JSON.replace(b'"v":1', b'"v":2')) == "id-1"
 
 
 @pytest.mark.parametrize(

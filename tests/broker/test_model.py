@@ -268,7 +268,7 @@ class Model(RuleBasedStateMachine):
     @rule(
         slot=st.integers(0, SLOTS - 1),
         late=st.booleans(),
-        blame=st.sampled_from(["all", "none", "one", "worker"]),
+        blame=st.sampled_from(["all", "none", "one", "two", "worker"]),
         most=st.sampled_from([1, 3, 3, 5]),
     )
     def crash(self, slot: int, late: bool, blame: str, most: int) -> None:
@@ -276,8 +276,9 @@ class Model(RuleBasedStateMachine):
         name = self.consumers[slot]
         held = self.inflight.pop(name)
         worker = blame == "worker"
-        blamed = {"none": set(), "one": set(sorted(held)[:1])}.get(blame, set(held))
-        which = {"none": "none", "one": str(min(held, default=0))}.get(blame, "all")
+        most_blamed = {"none": 0, "one": 1, "two": 2}.get(blame)
+        blamed = set(sorted(held)[:most_blamed])
+        which = "all" if most_blamed is None else ",".join(map(str, blamed)) or "none"
         bill = (0, 0, 1) if worker else (0, 1)
         after = {tag: charged(raw, *bill) if tag in blamed else raw for tag, raw in held.items()}
         count, last = (deaths, DEATHS) if worker else (crashes, most)

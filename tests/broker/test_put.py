@@ -337,9 +337,9 @@ def test_when_it_gives_up_a_put_says_what_is_known_of_it(
 @pytest.mark.parametrize("kind", [Queue, LifoQueue])
 @pytest.mark.parametrize("options", [{}, {"result_ttl": 60}])
 def test_without_a_first_connection_nothing_was_put(kind: type[Queue], options: dict[str, Any]) -> None:
-    queue = kind("q", broker=Broker(settings=Settings(url="redis://127.0.0.1:1", patience=0.1)))
+    define: Any = kind("q", broker=Broker(settings=Settings(url="redis://127.0.0.1:1", patience=0.1))).task
     with pytest.raises(BrokerUnavailable, match=r"cannot be reached: .*; nothing was put$") as caught:
-        queue.task(name="t", **options)(print).put(1)
+        define(name="t", **options)(print).put(1)
     assert (caught.value.outcome, caught.value.put) == ("not put", 0)
 
 

@@ -216,7 +216,10 @@ def test_no_script_goes_through_everything(name: str) -> None:
     if name in ("cancel", "window"):
         return  # they look at a thousand entries of each end (see test_cancel.py), and at a page of a command's
     whole = r"'(LRANGE|LREM|LINDEX|LINSERT|SMEMBERS|HGETALL|HKEYS|HVALS|KEYS|SCAN|LPOS)'"
-    assert not re.search(whole, body(name))
+    text = body(name)
+    if name == "put":
+        text = text.replace("redis.call('LINDEX', pending, order == 'lifo' and 0 or -1)", "")  # an end of the list
+    assert not re.search(whole, text)
 
 
 # -- docs/internals/protocol.md

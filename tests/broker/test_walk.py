@@ -88,11 +88,13 @@ def consuming(walk: Walk) -> None:
         )
         charged = list(walk.isolated()) or walk.take(2)
     walk(broker.tends.reclaim("q", "c", certain=False))
-    walk(broker.tends.reclaim("q", "c", certain=True, death=Death("SIGKILL", where="in é")), waiting(broker))
+    walk(
+        broker.tends.reclaim("q", "c", certain=True, noting=True, death=Death("SIGKILL", where="in é")), waiting(broker)
+    )
     for death in (Death("gone", worker=True), Death("dead")):
         takes.register("q", "c")
         walk.take(1)
-        walk(broker.tends.reclaim("q", "c", certain=True, death=death, limits={"t": 9}), waiting(broker))
+        walk(broker.tends.reclaim("q", "c", certain=True, noting=True, death=death, limits={"t": 9}), waiting(broker))
     takes.register("q", "c")
     until(lambda: broker.tends.promote("q")[0], "the job that is tried again is due")
     walk.take(0, *walk.take(100))

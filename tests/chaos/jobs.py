@@ -57,3 +57,9 @@ def link(n: int) -> None:
     if n:
         link.put(n - 1)
     note("done", n)
+
+
+@work.task(unique="{key}")
+def once(key: object) -> None:
+    """A short job of a key."""
+    time.sleep(random.uniform(0.0, 0.03))

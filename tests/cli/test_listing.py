@@ -27,7 +27,18 @@ BURIED = Buried(
     queue="商店", tag=1, id=ID, task=TASK, error=ERROR, traceback="", attempts=3, crashes=1, consumer="", seconds=1.0,
     buried_at=NOW - 42, entry=b"",
 )  # fmt: skip
-JOB = Found(queue="mails", state=State.DEAD, entry=b"", id=ID, task=TASK, attempts=3, crashes=1, tag=1, buried=BURIED)
+JOB = Found(
+    queue="mails",
+    state=State.DEAD,
+    entry=b"",
+    id=ID,
+    task=TASK,
+    attempts=3,
+    crashes=1,
+    tag=1,
+    buried=BURIED,
+    tags=("import", "商店"),
+)
 CRON = recurring("*/5 * * * *", None, None, None)
 assert CRON is not None
 SCHEDULED = Planned(TASK, b"", round(NOW * 1000), None), defined(CRON, "mails", TASK, [], {}, origin="app")

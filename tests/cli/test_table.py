@@ -53,6 +53,18 @@ def test_names_are_shortened_in_the_middle_and_sentences_at_their_end() -> None:
     assert "1,234,567" in shown[2]
 
 
+def test_an_optional_column_is_left_out_where_it_would_be_empty() -> None:
+    columns = (Column("name", 0), Column("tags", 1, optional=True))
+    for rows, headings in (
+        ([["a", ""], ["b", ""]], ["name"]),
+        ([["a", ""], ["b", "x"]], ["name", "tags"]),
+        ([], ["name"]),
+    ):
+        drawn = table(columns, rows, 80)
+        assert [column.header for column in drawn.columns] == headings
+        assert drawn.row_count == len(rows)
+
+
 @given(
     st.integers(4, 150),
     st.lists(st.tuples(st.text(st.characters(categories=["Lu", "Ll", "Lo"]), max_size=60), st.integers(0, 10**12))),

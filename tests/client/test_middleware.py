@@ -17,7 +17,8 @@ from rq_lite.client.registry import registry
 from rq_lite.consumer.executor import Executor
 from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, run_once, run_with_hooks, runner
 from rq_lite.logs import RateLimitedLog
-from rq_lite.model.message import VERSION, Message, as_is
+from rq_lite.model.message import TAGGED, VERSION, Message, as_is
+from rq_lite.model.retry import Failure
 from rq_lite.testing import inline, recorded
 
 DEAD = Settings(url="redis://127.0.0.1:1", patience=0.0)
@@ -166,12 +167,12 @@ def test_what_a_failure_leads_to(error: Exception, told: str, seen: list[Any]) -
     task = Queue("hooked").task(name="fail", retries=1)(fail)
     middleware(noting(seen, "on_failure", "on_retry", "on_bury"))
     outcomes = Outcomes({}, "c", as_is, 1000)
-    attempt = Attempt(Message(VERSION, "id", "fail"), "hooked", 0, 2)
+    attempt = Attempt(Message(TAGGED, "id", "fail", tags=("x",)), "hooked", 0, 2)
     with pytest.raises(type(error)) as caught:
         run_once(task, attempt.message, None)
     outcomes.raised(attempt, chances(task.policy, caught.value), failed(caught.value, 60.0, 0.1))
     assert names(seen) == ["on_failure", told]
-    assert seen[1][1].attempt == 3
+    assert (seen[1][1].attempt, seen[1][1].tags) == (3, ("x",))
     assert seen[1][1].delay == (7 if told == "on_retry" else None)
 
 
@@ -180,6 +181,22 @@ def test_a_job_that_consumers_have_died_of_is_told_of_too(seen: list[Any]) -> No
     Outcomes({}, "c", as_is, 1000).poisoned(Attempt(Message(VERSION, "id", "t"), "hooked", 0, 3))
     ((name, event),) = seen
     assert (name, event.error, event.attempt) == ("on_bury", "poison: 3 consumers died while it ran", 3)
+
+
+@pytest.mark.parametrize(
+    ("crashes", "then", "told"),
+    [(1, None, "on_retry"), (2, None, "on_bury"), (2, {"failure": ["hooked", "t"]}, "")],
+    ids=["again", "poison", "poison-with-callbacks"],
+)
+def test_the_death_of_an_engine_is_told_with_what_follows(
+    seen: list[Any], crashes: int, then: dict[str, list[str]] | None, told: str
+) -> None:
+    middleware(noting(seen, *NAMES))
+    attempt = Attempt(Message(VERSION, "id", "t", then=then), "hooked", 0, crashes)
+    Outcomes({}, "c", as_is, 1000).crashed(attempt, Failure("Crashed: its process died", "in f"), 3)
+    assert names(seen) == ["on_failure", *([told] if told else [])]
+    assert {(event.attempt, event.error) for _, event in seen} == {(crashes + 1, "Crashed: its process died")}
+    assert seen[-1][1].delay == (0.0 if told == "on_retry" else None)
 
 
 color = contextvars.ContextVar("color", default="none")

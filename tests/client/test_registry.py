@@ -100,8 +100,9 @@ def test_a_task_may_be_defined_again_by_a_second_import(queue: Queue) -> None:
 def test_what_no_job_could_call_is_refused_at_the_definition(
     queue: Queue, function: Any, options: dict[str, Any], reason: str
 ) -> None:
+    define: Any = queue.task
     with pytest.raises(UsageError) as caught:
-        queue.task(**options)(function)
+        define(**options)(function)
     assert str(caught.value) == reason
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from rq_lite import Bury, Queue, Retry
+from rq_lite import Bury, Queue, Retry, current_job
 
 runs = Queue("runs")
 
@@ -16,6 +16,12 @@ runs = Queue("runs")
 @runs.task
 def double(n: int) -> int:
     return 2 * n
+
+
+@runs.task(result_ttl=60)
+def own_tags() -> list[str]:
+    job = current_job()
+    return [] if job is None else [*job.tags]
 
 
 @runs.task

@@ -161,7 +161,7 @@ def test_of_a_queue_of_a_newer_format_nothing_is_taken_and_the_others_are_served
     for name in ("newer", "q"):
         listening.puts.declare(name)
         listening.puts.put(name, [b"{%s}" % name.encode()])
-    broker.read(("HSET", "rq:{newer}:meta", "format", 2))
+    broker.read(("HSET", "rq:{newer}:meta", "format", 3))
     ran: list[bytes] = []
 
     def run(slot: Slot[Deliveries], entry: bytes) -> Outcome:
@@ -519,7 +519,7 @@ def test_a_busy_consumer_looks_for_marks_of_which_it_heard_nothing(
 def test_a_consumer_of_suspects_passes_over_a_queue_of_a_newer_format(broker: Broker) -> None:
     for name in ("newer", "q"):
         broker.puts.declare(name)
-    broker.read(("HSET", "rq:{newer}:meta", "format", 2))
+    broker.read(("HSET", "rq:{newer}:meta", "format", 3))
     broker.read(("RPUSH", KEY.suspects, b"0.2{job}"), ("HSET", KEY.meta, "suspects", 1))
     ran: list[bytes] = []
 

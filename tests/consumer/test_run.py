@@ -28,7 +28,7 @@ from rq_lite.consumer.offload.pools import Pools
 from rq_lite.consumer.offload.processes import Died, result_of
 from rq_lite.consumer.slots import Slot
 from rq_lite.model.failure import RemoteFailure
-from rq_lite.model.message import VERSION, Message, encode
+from rq_lite.model.message import TAGGED, VERSION, Message, encode
 from rq_lite.model.outcome import Crashed, Finished, Outcome, Parked, Retried
 from rq_lite.model.retry import Report
 from rq_lite.process.board import SECOND, Board, new_file, size
@@ -178,6 +178,14 @@ def test_every_way_to_run_a_job_ends_it_alike(
         assert (found and found[1]["state"]) == ("done" if fields else None)
     else:
         assert found[1]["report"].error.startswith(said)
+
+
+def test_a_job_knows_its_tags_in_an_engine_and_inline(engine: Away) -> None:
+    entry = encode(Message(TAGGED, "id", f"{runs.__name__}:own_tags", result_ttl=60.0, tags=("a", "b c")))
+    for run in (in_consumer("process", engine), inline):
+        ended = run(entry)
+        assert isinstance(ended, Finished)
+        assert ended.detail == b'"value":["a","b c"]'
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,17 @@ from contextlib import closing
 
 import pytest
 
+from rq_lite.admin import operate
 from rq_lite.broker import Broker, Death, Link, keys
 from rq_lite.duties.duties import Duties
 from rq_lite.duties.reclaim import ConsumerEnd, Reclaimer
 from rq_lite.model.message import decode
+from rq_lite.model.notice import Notice, read
 from rq_lite.model.retry import RetryPolicy
 from rq_lite.process.identity import machine, start_of
 from tests.conftest import until
 from tests.faults.proxy import Proxy
-from tests.steps import KEY, counter, put, take
+from tests.steps import KEY, at_maxmemory, counter, entry, put, take
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def test_an_own_consumer_that_died_is_left_to_whoever_knows_who_is_to_blame(
     duties.start(["q"])
     until_announced(broker)
     assert counter(broker, "reclaimed") == 0
-    duties.died(ConsumerEnd(gone, Death("was killed by signal 11", "all"), ("q", 2)))
+    duties.died(ConsumerEnd(gone, Death("was killed by signal 11", "all"), ("q", [2])))
     until(lambda: counter(broker, "reclaimed") == 2, "both jobs wait again")
     assert waiting_again(broker) == {1: 0, 2: 1}
 
@@ -119,6 +121,46 @@ def test_between_the_dead_there_is_time_for_the_living(broker: Broker) -> None:
     assert {1, 2, 3} <= set(times)
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_job_that_its_consumer_was_killed_for_leaves_a_notice_for_hooks(
+    broker: Broker, link: Link, wanted: bool
+) -> None:
+    broker.puts.declare("q", 1000, 0)
+    broker.takes.register("q", "c", link=link)
+    put(broker, 1, 2, 3)
+    broker.puts.put("q", [b"1.1" + entry(4)])
+    take(broker, link, 4)
+    operate.cancel(broker, "q", "00000003")
+    reclaimer = Reclaimer(broker, lambda: None)
+    reclaimer.for_hooks.wanted = wanted
+    tasks = {"t": RetryPolicy(1, backoff=0)}
+    end = ConsumerEnd("c", Death("hard limit: 5 s", "none", "in f"), None, [("q", 1), ("q", 3), ("q", 4)], tasks)
+    reclaimer.reclaim_dead(end, ["q"])
+    assert (counter(broker, "cancelled"), counter(broker, "retried"), counter(broker, "failed")) == (1, 1, 1)
+    error = "JobTimeout: hard limit: 5 s"
+    expected = [
+        (Notice(id="00000001", task="t", attempt=1, error=error, traceback="in f", next="on_retry"), entry(1)),
+        (Notice(id="00000004", task="t", attempt=3, error=error, traceback="in f", next="on_bury"), b"1.1" + entry(4)),
+    ]
+    assert [read(left) for left in broker.tends.notices("q", link)] == (expected if wanted else [])
+    assert reclaimer.for_hooks.left
+
+
+def test_without_room_for_a_notice_its_job_ends_all_the_same(
+    broker: Broker, link: Link, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.puts.declare("q", 1000, 0)
+    broker.takes.register("q", "c", link=link)
+    put(broker, 1)
+    take(broker, link, 1)
+    reclaimer = Reclaimer(broker, lambda: None)
+    reclaimer.for_hooks.wanted = True
+    with at_maxmemory(broker):
+        reclaimer.reclaim_dead(ConsumerEnd("c", Death("hard limit", "none"), None, [("q", 1)]), ["q"])
+    assert counter(broker, "failed") == 1
+    assert "job 00000001: no hook is called for this: Redis is at its maxmemory" in caplog.text
+
+
 def test_an_error_in_one_role_stops_no_other(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
     turns: list[str] = []
 
@@ -140,7 +182,7 @@ def test_a_worker_says_once_that_a_queue_has_a_newer_format(broker: Broker, capl
     for name in ("newer", "q"):
         broker.puts.declare(name, 1000, 0)
         broker.puts.put(name, [b"{}"])
-    broker.read(("HSET", "rq:{newer}:meta", "format", 2), ("LPUSH", "rq:{newer}:suspects", "{}"))
+    broker.read(("HSET", "rq:{newer}:meta", "format", 3), ("LPUSH", "rq:{newer}:suspects", "{}"))
     duties = Duties(broker, "w", {}, None)
     duties._queues[:] = ["newer", "q"]
     with caplog.at_level(logging.INFO):
@@ -160,7 +202,7 @@ def test_a_queue_of_a_newer_format_does_not_keep_a_burst_from_its_end(broker: Br
     duties._queues[:] = ["newer"]
     duties._look_whether_drained()
     assert not ended
-    broker.read(("HSET", "rq:{newer}:meta", "format", 2))
+    broker.read(("HSET", "rq:{newer}:meta", "format", 3))
     duties._leases.renew()
     duties._look_whether_drained()
     assert ended

@@ -115,8 +115,9 @@ def test_a_delay_that_cannot_be_is_refused(delay: Any) -> None:
     ],
 )
 def test_what_cannot_be_right_is_refused_at_the_definition(options: dict[str, Any], said: str) -> None:
+    define: Any = Queue("policy").task
     with pytest.raises(UsageError, match=said):
-        Queue("policy").task(**options)(print)
+        define(**options)(print)
     registry.queues.pop("policy")
 
 

@@ -61,6 +61,18 @@ def test_two_processes_see_the_same() -> None:
     os.close(file)
 
 
+def test_jobs_of_one_call_are_known_by_their_common_deadline(board: Board) -> None:
+    runs(board, 0, tag=1, deadline=100)
+    runs(board, 1, tag=2, deadline=100.5)
+    runs(board, 2, tag=3, deadline=100)
+    assert [job.tag for job in board.together(board.running(2))] == [1, 3]
+    assert [job.tag for job in board.together(board.running(1))] == [2]
+    for slot in range(3):  # none has begun, or each has ended
+        board.words[board.place(slot) + DEADLINE] = ELSEWHERE if slot else NEVER
+    assert [job.tag for job in board.together(board.running(2))] == [3]
+    assert [job.tag for job in board.together(board.running(0))] == [1]
+
+
 def test_a_loop_that_does_not_turn_is_stuck(board: Board) -> None:
     board.words[TURNED] = 100 * SECOND
     assert watchdog.stuck_for(board, 112.5) == 12.5

@@ -1,4 +1,4 @@
-"""workers/crawl.py against small servers on loopback, and producer/site.py."""
+"""workers/crawl: one page at a time, against small servers on loopback, and producer/site.py."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -23,82 +22,13 @@ from rq_lite.feeds import sources
 from rq_lite.feeds.sources import open_source
 from rq_lite.testing import inline, recorded
 from tests.conftest import until
+from tests.workers.site import Site, serving
 from workers import crawl
+from workers.crawl import addresses, connections, limits
 
 ROOT = Path(__file__).parents[2]
 OPEN = crawl.Limits(allow_private=True)
 CLOSED = crawl.Limits(allow_private=False)
-
-
-@dataclass
-class Site:
-    """A server whose answers a test writes down; `done` lets slow answers end with the test."""
-
-    url: str
-    answers: dict[str, Callable[[BaseHTTPRequestHandler], None]]
-    port: int
-    done: threading.Event
-    hosts: list[str] = field(default_factory=list)  # Host headers, in order
-    clients: set[tuple[str, int]] = field(default_factory=set)  # one per connection
-
-    def say(self, path: str, body: bytes = b"", status: int = 200, **headers: str) -> str:
-        def answer(request: BaseHTTPRequestHandler) -> None:
-            request.send_response(status)
-            given = {name.replace("_", "-"): value for name, value in headers.items()}
-            for name, value in {"Content-Type": "text/html", "Content-Length": str(len(body)), **given}.items():
-                request.send_header(name, value)
-            request.end_headers()
-            request.wfile.write(body)
-
-        self.answers[path] = answer
-        return self.url + path
-
-
-@contextmanager
-def serving(context: ssl.SSLContext | None = None) -> Iterator[Site]:
-    site: Site
-    answers: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            site.hosts.append(self.headers["Host"])
-            site.clients.add(self.client_address)
-            try:
-                answers[self.path](self)
-            except (BrokenPipeError, ConnectionResetError):
-                self.close_connection = True
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, *_: Any) -> None:  # a client that does not trust our certificate
-            pass
-
-    server = Server(("127.0.0.1", 0), Handler)
-    if context is not None:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    url = f"{'http' if context is None else 'https'}://127.0.0.1:{server.server_port}"
-    site = Site(url, answers, server.server_port, threading.Event())
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield site
-    finally:
-        site.done.set()
-        crawl.POOLS.clear()  # ends the connections that are kept, and with them the server's threads
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@pytest.fixture(autouse=True)
-def own_pools(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with crawl.pools(ssl.create_default_context()) as pools:
-        monkeypatch.setattr(crawl, "POOLS", pools)
-        yield
 
 
 @pytest.fixture
@@ -107,7 +37,7 @@ def site() -> Iterator[Site]:
         yield site
 
 
-def to(*addresses: str) -> crawl.LookUp:
+def to(*addresses: str) -> addresses.LookUp:
     """A name server that gives every name these addresses."""
     return lambda _host, _within: addresses
 
@@ -220,7 +150,7 @@ def test_a_silent_server_ends_with_the_read_limit(site: Site) -> None:
         site.done.wait()
 
     site.answers["/"] = silent
-    with pytest.raises(crawl.FetchError, match=r"timed out.*read timeout=0\.1"):
+    with pytest.raises(crawl.FetchError, match=r"sent nothing for 0\.1 s"):
         crawl.get(site.url + "/", replace(OPEN, read=0.1))
 
 
@@ -239,7 +169,7 @@ def test_a_dribbling_server_ends_with_the_total_limit(site: Site) -> None:
 
 def test_a_body_that_breaks_off_is_an_error(site: Site) -> None:
     url = site.say("/", b"short", Content_Length="100", Connection="close")
-    with pytest.raises(crawl.FetchError, match="IncompleteRead"):
+    with pytest.raises(crawl.FetchError, match="Incomplete response"):
         crawl.get(url, OPEN)
 
 
@@ -250,6 +180,44 @@ def test_connections_are_kept(site: Site) -> None:
         crawl.get(url, OPEN)
         crawl.get(site.url + "/from", OPEN)
     assert len(site.clients) == 1
+
+
+def test_a_connection_that_the_server_has_closed_is_replaced(site: Site) -> None:
+    def closing(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        request.close_connection = True
+
+    site.answers["/"] = closing
+    for _ in range(3):
+        assert crawl.get(site.url + "/", OPEN)["status"] == 200
+    assert len(site.clients) == 3
+
+
+def test_what_follows_a_response_is_not_part_of_it_nor_of_the_next(site: Site) -> None:
+    def twice(request: BaseHTTPRequestHandler) -> None:
+        page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 16\r\n\r\n<title>t</title>"
+        request.wfile.write(page + b"HTTP/1.1 500 No\r\nContent-Length: 4\r\n\r\nmore")
+
+    site.answers["/"] = twice
+    for _ in range(2):
+        page = crawl.get(site.url + "/", OPEN)
+        assert (page["status"], page["size"], page["title"]) == (200, 16, "t")
+    assert len(site.clients) == 2
+
+
+def test_only_so_many_connections_are_kept() -> None:
+    idle = connections.Idle(2)
+    pairs = [socket.socketpair() for _ in range(3)]
+    for number, (ours, _) in enumerate(pairs):
+        idle.keep(connections.Route("127.0.0.1", number, "http", "h.test"), ours)
+    assert [ours.fileno() == -1 for ours, _ in pairs] == [True, False, False]
+    pairs[1][1].send(b"not asked for")
+    assert idle.take(connections.Route("127.0.0.1", 1, "http", "h.test")) is None
+    assert idle.take(connections.Route("127.0.0.1", 2, "http", "h.test")) is pairs[2][0]
+    assert idle.count == 0
+    for pair in pairs:
+        for one in pair:
+            one.close()
 
 
 def flood(start: bytes, endless: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
@@ -313,7 +281,7 @@ def test_a_redirect_loop_ends(site: Site) -> None:
     ],
 )
 def test_each_redirect_is_checked(site: Site, monkeypatch: pytest.MonkeyPatch, target: str, reason: str) -> None:
-    monkeypatch.setattr(crawl, "is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(addresses, "is_public", lambda address: address == "127.0.0.1")
     with pytest.raises(crawl.FetchError, match=reason) as failure:
         crawl.get(site.say("/", status=302, Location=target), CLOSED)
     assert "secret" not in str(failure.value)
@@ -381,7 +349,7 @@ NOT_PUBLIC = """
 
 @pytest.mark.parametrize("address", NOT_PUBLIC.split())
 def test_addresses_that_are_not_public(address: str) -> None:
-    assert not crawl.is_public(address)
+    assert not addresses.is_public(address)
 
 
 @pytest.mark.parametrize(
@@ -389,7 +357,7 @@ def test_addresses_that_are_not_public(address: str) -> None:
     ["1.1.1.1", "93.184.215.14", "172.32.0.1", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"],
 )
 def test_addresses_that_are_public(address: str) -> None:
-    assert crawl.is_public(address)
+    assert addresses.is_public(address)
 
 
 @pytest.mark.parametrize("found", [["10.0.0.1"], ["1.1.1.1", "127.0.0.1"], ["::ffff:192.168.1.1"]])
@@ -400,7 +368,7 @@ def test_a_name_with_one_private_address_is_refused(found: list[str]) -> None:
 
 def test_it_connects_to_the_address_that_was_checked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """One look-up per request, though the name server would say something else the next time."""
-    monkeypatch.setattr(crawl, "is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(addresses, "is_public", lambda address: address == "127.0.0.1")
     site.say("/", b"<title>t</title>")
     answers = iter([["127.0.0.1"], ["10.0.0.1"]])
     asked = []
@@ -427,7 +395,7 @@ def test_no_address_answers(site: Site) -> None:
 
 def test_a_name_without_address() -> None:
     with pytest.raises(crawl.FetchError, match="no address found"):
-        crawl.shared_look_up("no such name.invalid", 60)
+        addresses.shared_look_up("no such name.invalid", 60)
 
 
 class Names:
@@ -453,10 +421,10 @@ class Names:
 def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
     names = Names()
     monkeypatch.setattr("socket.getaddrinfo", names)
-    monkeypatch.setattr(crawl, "ASKED", {})
+    monkeypatch.setattr(addresses, "ASKED", {})
     yield names
     names.end.set()
-    for _, answer in crawl.ASKED.values():
+    for _, answer in addresses.ASKED.values():
         if not answer.cancelled():
             answer.exception()  # none is left behind
 
@@ -479,7 +447,7 @@ def test_however_many_names_are_silent_addresses_do_not_wait(
 ) -> None:
     site.say("/", b"<title>t</title>")
     with ThreadPoolExecutor(2) as few, ThreadPoolExecutor(3) as pool:
-        monkeypatch.setattr(crawl, "RESOLVERS", few)
+        monkeypatch.setattr(addresses, "RESOLVERS", few)
         waiting = [pool.submit(crawl.get, f"http://silent-{n}.test/", replace(OPEN, look_up=2)) for n in range(2)]
         until(lambda: len(names.asked) == 2, "both are looked up")
         for host in ("127.0.0.1", "2130706433", "0177.1"):
@@ -496,11 +464,11 @@ def test_however_many_names_are_silent_addresses_do_not_wait(
 def test_who_asks_later_for_a_name_has_all_its_time(site: Site, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
     site.say("/", b"<title>t</title>")
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(3) as pool:
-        monkeypatch.setattr(crawl, "RESOLVERS", one)
+        monkeypatch.setattr(addresses, "RESOLVERS", one)
         silent = pool.submit(crawl.get, "http://silent.test/", replace(OPEN, look_up=0.5))
         until(lambda: names.asked, "it is looked up")
         early = pool.submit(crawl.get, f"http://good.test:{site.port}/", replace(OPEN, look_up=0.5))
-        until(lambda: "good.test" in crawl.ASKED, "it is asked for")
+        until(lambda: "good.test" in addresses.ASKED, "it is asked for")
         late = pool.submit(crawl.get, f"http://good.test:{site.port}/", replace(OPEN, look_up=30))
         for fetch in (silent, early):
             with pytest.raises(crawl.FetchError, match="no address found"):
@@ -531,7 +499,7 @@ def test_the_certificate_is_checked_for_the_name(certificate: Path, monkeypatch:
         site.say("/", b"<title>t</title>")
         with pytest.raises(crawl.FetchError, match="CERTIFICATE_VERIFY_FAILED"):
             crawl.get(f"https://name.test:{site.port}/", OPEN, to("127.0.0.1"))
-        monkeypatch.setattr(crawl, "POOLS", crawl.pools(ssl.create_default_context(cafile=str(certificate))))
+        monkeypatch.setattr(connections, "TLS", ssl.create_default_context(cafile=str(certificate)))
         assert crawl.get(f"https://name.test:{site.port}/", OPEN, to("127.0.0.1"))["title"] == "t"
         # The connection that is open to this address is not good for another name
         with pytest.raises(crawl.FetchError, match=r"Hostname mismatch|doesn't match"):
@@ -546,7 +514,9 @@ gevent.monkey.patch_all()
 import sys
 import gevent.pool
 from tests.conftest import until
+from tests.workers.site import Site, serving
 from workers import crawl
+from workers.crawl import addresses, connections, limits
 
 urls = [f"{sys.argv[1]}/page/{number}" for number in range(1, 401)]
 found = gevent.pool.Pool(200).map(crawl.fetch, urls)
@@ -559,8 +529,8 @@ assert all(page["links"] for page in found)
     ("said", "allowed"), [("1", True), ("true", True), ("True", True), ("0", False), ("", False), ("maybe", False)]
 )
 def test_the_environment_permits_private_addresses(said: str, allowed: bool) -> None:
-    assert crawl.is_private_allowed({"RQ_LITE_ALLOW_PRIVATE": said}) is allowed
-    assert not crawl.is_private_allowed({})
+    assert limits.is_private_allowed({"RQ_LITE_ALLOW_PRIVATE": said}) is allowed
+    assert not limits.is_private_allowed({})
 
 
 def test_two_hundred_greenlets_and_the_demo_site(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,119 +1,116 @@
-"""workers/markup.py: pages made to take long, and pages made by chance. Work is counted, not timed."""
+"""workers/crawl/markup.py: pages made to take long, and pages made by chance. Work is counted, not timed."""
 
 from __future__ import annotations
 
-from urllib.parse import urljoin
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers import crawl, markup
-from workers.markup import LONGEST_TAG, PIECE, Markup
+from workers.crawl import markup
+from workers.crawl.limits import LIMITS
+from workers.crawl.urls import LONGEST_URL, Url, joined, parsed
 
-LONG = "http://h.test/" + "p" * 1980
-
-
-class Counted(Markup):
-    """Says what it has done."""
-
-    def __init__(self, url: str = LONG, links: int = 100, seen: int = 1000, most: int = 50_000) -> None:
-        super().__init__(url, links, seen, most, self.paused)
-        self.pauses = 0
-        self.looked_through = 0  # characters, each time again
-        self.longest = 0  # of them, at a time
-        self.since = self.most_since = 0  # tags, texts and comments between two pauses
-
-    def paused(self) -> None:
-        self.pauses += 1
-        self.since = 0
-
-    def look(self) -> None:
-        self.since += 1
-        self.most_since = max(self.most_since, self.since)
-        super().look()
-
-    def feed(self, data: str) -> None:
-        size = len(self.rawdata) + len(data)
-        self.looked_through += size
-        super().feed(data)
+PAGE = parsed("http://h.test/" + "p" * 1980)
+HERE = parsed("http://h.test/")
 
 
 @pytest.fixture
-def joined(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def hrefs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The links that were joined with their base."""
     return count_joins(monkeypatch)
 
 
 def count_joins(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    joined: list[str] = []
+    hrefs: list[str] = []
 
-    def counted(base: str, href: str) -> str:
-        joined.append(href)
-        return urljoin(base, href)
+    def counted(base: Url, href: str) -> str | None:
+        hrefs.append(href)
+        return joined(base, href)
 
-    monkeypatch.setattr(markup, "urljoin", counted)
-    return joined
-
-
-def test_links_looked_at_are_counted_and_not_links_kept(joined: list[str]) -> None:
-    page = Counted()
-    page.read("<a href=x>" * 100_000)
-    assert (list(page.links), len(joined)) == ([LONG.rpartition("/")[0] + "/x"], 1000)
-    assert page.seen <= 50_001
+    monkeypatch.setattr(markup, "joined", counted)
+    return hrefs
 
 
-def test_once_all_is_found_the_rest_is_not_looked_at() -> None:
-    page = Counted()
-    page.read("<title>t</title>" + "".join(f"<a href={number}>" for number in range(100)) + "<p>" * 300_000)
-    assert len(page.links) == 100
-    assert page.title == "t"
-    assert page.seen < 300
-    late = Counted()
-    late.read("".join(f"<a href={number}>" for number in range(200)) + "<title>late</title>")
-    assert late.title == "late"
+def test_links_looked_at_are_counted_and_not_links_kept(hrefs: list[str]) -> None:
+    _, links = markup.read("<a href=x>" * 40_000, PAGE, LIMITS)
+    assert (links, len(hrefs)) == (["http://h.test/x"], LIMITS.links_seen)
 
 
-def test_the_first_base_counts(joined: list[str]) -> None:
-    page = Counted("http://h.test/")
-    page.read("<base href=/one/><a href=x>" + "<base href=/two/>" * 5000)
-    assert list(page.links) == ["http://h.test/one/x"]
-    assert len(joined) == 2
+def test_once_all_links_are_found_no_other_is_looked_at(hrefs: list[str]) -> None:
+    title, links = markup.read("".join(f"<a href={n}>" for n in range(900)) + "<title>late</title>", HERE, LIMITS)
+    assert (title, len(links), len(hrefs)) == ("late", 100, 100)
 
 
-def test_a_long_link_is_not_joined(joined: list[str]) -> None:
-    page = Counted()
-    page.read(f"<a href={'../' * 20_000}>x</a><base href={'../' * 20_000}><a href=y>")
-    assert joined == ["y"]
+def test_of_a_page_of_many_tags_only_the_first_are_read() -> None:
+    page = "<title>t</title><a href=1></a>" + "<p>" * 49_995 + "<a href=last><a href=beyond>"
+    assert markup.read(page, HERE, LIMITS) == ("t", ["http://h.test/1", "http://h.test/last"])
+
+
+def test_pieces_are_small_and_the_whole() -> None:
+    page = "text" + "".join(f"<p>{number}" for number in range(2500))
+    pieces = list(markup.pieces(page, 50_000))
+    assert "".join(pieces) == page
+    assert [piece.count("<") for piece in pieces] == [1000, 1000, 500]
+    assert "".join(markup.pieces(page, 1500)) == page[: page.index("<p>1500")]
+
+
+def test_a_tag_of_many_attributes_is_cut() -> None:
+    page = "<p>" + "x" * markup.SIZE + "<a href=1 " + "".join(f"a{number}='<' " for number in range(100_000)) + ">"
+    assert max(map(len, markup.pieces(page, 50_000))) <= 2 * markup.SIZE
+    assert max(map(len, markup.pieces(page.replace("<", ""), 50_000))) <= 2 * markup.SIZE
+
+
+def test_a_page_like_any_is_read_in_pieces_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = "<title>A &amp; B</title><base href=/b/>" + "".join(
+        f'<p class="c">text &lt; {number} <!-- <a href=no> --> <a href="p/{number}?a=1&amp;b=2">x</a></p>'
+        f"<SCRIPT>if (a<b) document.write('<a href=no>')</SCRIPT><textarea><a href=no></textarea>"
+        for number in range(50)
+    )
+    whole = markup.read(page, HERE, LIMITS)
+    assert (whole[0], len(whole[1])) == ("A & B", 50)
+    for size in (1, 7, 64):
+        monkeypatch.setattr(markup, "PIECE", size)
+        assert markup.read(page, HERE, LIMITS) == whole
+
+
+@pytest.mark.parametrize("start", ["<script>", "<!--", "<style>", "<textarea>"])
+def test_what_does_not_end_lasts_to_the_end_of_a_long_page(start: str) -> None:
+    page = "<a href=1>" + start + "<a href=2>" * 3000
+    assert markup.read(page, HERE, LIMITS) == (None, ["http://h.test/1"])
+    assert markup.without_raw_text(start * 100_000) == ""
+
+
+def test_the_first_base_counts(hrefs: list[str]) -> None:
+    _, links = markup.read("<base href=/one/><a href=x>" + "<base href=/two/>" * 5000, HERE, LIMITS)
+    assert links == ["http://h.test/one/x"]
+    assert len(hrefs) == 2
+
+
+def test_a_base_that_is_not_a_url_does_not_count() -> None:
+    assert markup.read("<base href='mailto:a@b'><a href=x>", HERE, LIMITS)[1] == ["http://h.test/x"]
+
+
+def test_a_long_link_is_left_out() -> None:
+    page = f"<a href={'../' * 20_000}>x</a><base href={'../' * 20_000}><a href=y>"
+    assert markup.read(page, HERE, LIMITS)[1] == ["http://h.test/y"]
 
 
 @pytest.mark.parametrize("start", ["<a ", "<!-- ", "<!doctype ", "<a b='"])
-def test_a_tag_without_end_ends_the_looking(start: str) -> None:
-    page = Counted()
-    page.read("<title>t</title><a href=x>" + start + "a=b " * 250_000 + "'>--><a href=y>")
-    assert (page.title, len(page.links)) == ("t", 1)
-    assert page.looked_through < 6 * LONGEST_TAG
+def test_a_tag_without_end_ends_with_the_page(start: str) -> None:
+    page = "<title>t</title><a href=x>" + start + "a=b " * 240_000
+    assert markup.read(page, HERE, LIMITS) == ("t", ["http://h.test/x"])
 
 
-def test_a_long_script_does_not() -> None:
-    page = Counted()
-    page.read("<script>" + "a<b;" * 100_000 + "</script><title>t</title><a href=x>")
-    assert (page.title, len(page.links)) == ("t", 1)
+def test_a_long_script_is_no_markup() -> None:
+    page = "<script>" + "a<b;" * 10_000 + "</script><title>t</title><a href=x>"
+    assert markup.read(page, HERE, LIMITS) == ("t", ["http://h.test/x"])
 
 
-def test_a_page_like_any_is_read_as_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    page = "<title>A &amp; B</title>" + "".join(
-        f'<p class="c">text &lt; {number} <!-- note --> <a href="/p/{number}?a=1&amp;b=2">x</a></p>'
-        for number in range(50)
-    )
-    whole = Counted()
-    whole.read(page)
-    assert len(whole.links) == 50
-    for size in (1, 7, 64):
-        monkeypatch.setattr(markup, "PIECE", size)
-        pieces = Counted()
-        pieces.read(page)
-        assert (pieces.links, pieces.title) == (whole.links, whole.title)
+def test_a_title_is_one_line_and_short() -> None:
+    assert markup.read("<title>\n a\t b &amp;\n" + " c" * 1000, HERE, LIMITS)[0] == ("a b &" + " c" * 1000)[:300]
+    assert markup.read("<p>none", HERE, LIMITS)[0] is None
 
 
 FRAGMENTS = st.sampled_from(
@@ -169,26 +166,28 @@ FRAGMENTS = st.sampled_from(
 PARTS = st.lists(st.tuples(FRAGMENTS, st.sampled_from([1, 2, 3, 50, 3000, 20_000])), max_size=12)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(parts=PARTS)
 def test_whatever_the_page_the_work_is_bounded(parts: list[tuple[str, int]]) -> None:
-    page = "".join(fragment.replace("_", " ") * times for fragment, times in parts)[: crawl.LIMITS.size]
+    page = "".join(fragment.replace("_", " ") * times for fragment, times in parts)[: LIMITS.size]
     with pytest.MonkeyPatch.context() as patched:
-        joined = count_joins(patched)
-        read = Counted()
-        read.read(page)
-    assert len(joined) <= 1000 + 1  # and a <base>
-    assert sum(map(len, joined)) <= 1001 * markup.LONGEST_URL
-    assert read.seen <= 50_000 + 1
-    assert read.looked_through <= 3 * len(page) + 2 * PIECE
-    assert read.most_since <= 1000
-    assert len(read.links) <= 100
-    assert all(link.startswith(("http://", "https://")) and len(link) <= 2000 for link in read.links)
-    assert read.title is None or len(read.title) <= 300
+        hrefs = count_joins(patched)
+        title, links = markup.read(page, PAGE, LIMITS)
+    assert len(hrefs) <= LIMITS.links_seen + 1  # and a <base>
+    assert len(links) <= LIMITS.links
+    assert links == [parsed(link).text for link in links]
+    assert all(link.startswith(("http://", "https://")) and len(link) <= LONGEST_URL for link in links)
+    assert title is None or len(title) <= 300
+    assert all(piece.count("<") <= markup.PIECE for piece in markup.pieces(page, LIMITS.markup))
+
+
+def test_no_more_links_than_asked_for() -> None:
+    page = "".join(f"<a href={number}>" for number in range(10))
+    assert len(markup.read(page, HERE, replace(LIMITS, links=3))[1]) == 3
 
 
 @settings(max_examples=100)
 @given(body=st.binary(max_size=200), kind=st.text(max_size=40))
-def test_whatever_the_bytes_they_become_text(body: bytes, kind: str) -> None:
-    assert isinstance(markup.text(body, kind), str)
-    assert isinstance(markup.text(body, f"text/html; charset={kind}"), str)
+def test_whatever_the_bytes_they_become_text_and_a_page(body: bytes, kind: str) -> None:
+    for content_type in (kind, f"text/html; charset={kind}", "text/html; charset=utf-7", "text/html; charset=utf-16"):
+        markup.read(markup.text(body, content_type), HERE, LIMITS)

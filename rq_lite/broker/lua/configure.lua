@@ -1,6 +1,7 @@
 -- configure: an operator sets a queue's bound; producers that wait for room are woken at once.
 -- KEYS    1 meta  2 room
 -- ARGV    1 maxsize ('': as it is)  2 maxbytes ('': as it is)  3 headroom, jobs ('': as it is; -1: none)
+--         4 what a put does that finds no room ('': as it is)
 -- returns {OK} | {NEWER}
 -- oom     allowed
 -- callers Broker.configure
@@ -14,5 +15,6 @@ if ARGV[3] == '-1' then
 elseif ARGV[3] ~= '' then
   redis.call('HSET', meta, 'headroom', ARGV[3])
 end
+if ARGV[4] ~= '' then redis.call('HSET', meta, 'full', ARGV[4]) end
 ring(room)
 return {OK}

@@ -4,6 +4,7 @@
 -- KEYS    1 meta  2 pending  3 scheduled
 -- ARGV    1 maxsize ('': not named)  2 maxbytes ('': not named)  3 default maxsize  4 default maxbytes
 --         5 order: fifo, lifo or priority ('': not named)  6 headroom, jobs ('': not named)
+--         7 what a put does that finds no room: wait, raise, drop-new or drop-old ('': not named)
 -- returns {OK, maxsize, maxbytes, order}
 -- oom     refused, but a queue that is known as it is named needs no write: a worker can start
 -- callers Broker.declare
@@ -17,6 +18,7 @@ local function bound(field, named, default)
   return tonumber(redis.call('HGET', meta, field))
 end
 if ARGV[6] ~= '' then bound('headroom', ARGV[6]) end
+if ARGV[7] ~= '' then bound('full', ARGV[7]) end
 local order, named = redis.call('HGET', meta, 'order') or 'fifo', ARGV[5]
 if named ~= '' and named ~= order then
   if waiting(pending, order) + redis.call('ZCARD', scheduled) > 0 then return {OK, 0, 0, order} end

@@ -39,12 +39,33 @@ local function book(inflight, meta, jobs, pending, ranked)
     end
     pairs_[2 * i - 1], pairs_[2 * i] = tag + i, job
     if job:byte(1) ~= 123 then  -- most are plain, and a call for each would cost
-      local _, _, _, id = parse(job)
-      if id then note_taken(prefix_of(meta), id, consumer, tag + i, now) end
+      note_taken(prefix_of(meta), job, consumer, tag + i, now)
     end
   end
   for i = 1, #pairs_, 1000 do redis.call('HSET', inflight, unpack(pairs_, i, math.min(i + 999, #pairs_))) end
   return tag, length
+end
+
+-- Take jobs that have expired out of what was popped; returns how many, and the sum of their lengths.
+local function drop_expired(meta, jobs, ranked)
+  local kept, freed = 0, 0
+  for i = 1, #jobs do
+    local job = jobs[i]
+    local entry = job:byte(1) == 123 and job or turn(meta, job, now)
+    if entry then
+      kept = kept + 1
+      jobs[kept] = entry
+      freed = freed + #job - #entry
+      if ranked then
+        ranked[2 * kept - 1], ranked[2 * kept] = ranked[2 * i - 1], ranked[2 * i]
+      end
+    else
+      freed = freed + #job
+    end
+  end
+  local gone = #jobs - kept
+  for i = #jobs, kept + 1, -1 do jobs[i] = nil end
+  return gone, freed
 end
 
 while at <= #ARGV do
@@ -52,9 +73,10 @@ while at <= #ARGV do
   local acks = tonumber(ARGV[at])
   local acked = ack(inflight, at + 1, at + acks)
   local code, tag, jobs, cancels, closed, left, ranked = OK, 0, {}, '', -1
+  local gone, freed = 0, 0
   if want > 0 then
     local lease = redis.call('ZSCORE', consumers, consumer)
-    local state = redis.call('HMGET', meta, 'paused', 'order', 'format', 'cancels', 'bytes')
+    local state = redis.call('HMGET', meta, 'paused', 'order', 'format', 'cancels', 'bytes', 'marked')
     if newer(state[3]) then
       code = NEWER
     elseif not lease or tonumber(lease) <= now then
@@ -69,8 +91,9 @@ while at <= #ARGV do
           some = math.min(want, math.max(1, math.floor(most * (left + redis.call('ZCARD', scheduled)) / bytes)))
         end
         jobs, ranked = take(pending, state[2], some)
+        if state[6] then gone, freed = drop_expired(meta, jobs, ranked) end
       end
-      if #jobs == 0 then
+      if #jobs == 0 and gone == 0 then
         if state[1] ~= '1' then redis.call('DEL', bell) end
         local apart = redis.call('HMGET', meta, 'closed', 'suspects')
         if apart[1] then closed = left + redis.call('ZCARD', scheduled) + tonumber(apart[2] or 0) end
@@ -78,11 +101,11 @@ while at <= #ARGV do
     end
   end
   local came = #jobs
-  if came > 0 then
-    local length
-    tag, length = book(inflight, meta, jobs, pending, ranked)
+  if came + gone > 0 then
+    local length = 0
+    if came > 0 then tag, length = book(inflight, meta, jobs, pending, ranked) end
     came = #jobs
-    left = left - came
+    left = left - came - gone
     if came > 0 and length > most then jobs = {false} end
     if left > 0 and came < want then
       code, want = PART, 0
@@ -90,13 +113,13 @@ while at <= #ARGV do
       want, most, sent = want - came, most - length, sent + length
     end
     -- Entries that were pushed by hand were never counted.
-    if redis.call('HINCRBY', meta, 'bytes', 0 - length) < 0 then redis.call('HSET', meta, 'bytes', 0) end
+    if redis.call('HINCRBY', meta, 'bytes', 0 - length - freed) < 0 then redis.call('HSET', meta, 'bytes', 0) end
     if left > 0 then ring(bell) else redis.call('DEL', bell) end
     ring_room(pending, scheduled, meta, room)
   end
   if acked > 0 then redis.call('HINCRBY', meta, 'done', acked) end
   if acked ~= came then redis.call('HINCRBY', meta, 'inflight', came - acked) end
-  if acked > 0 and came == 0 then ring_drained(pending, scheduled, meta, drained) end
+  if (acked > 0 or gone > 0) and came == 0 then ring_drained(pending, scheduled, meta, drained) end
   if acks > acked then redis.call('HINCRBY', meta, 'stale', acks - acked) end
   replies[#replies + 1] = {code, acks - acked, tag, jobs, cancels, closed}
   at, q = at + 1 + acks, q + 8

@@ -13,6 +13,7 @@ if due ~= slot or (redis.call('HGET', KEYS[1], name) or '') ~= ARGV[2] then retu
 local entries = {unpack(ARGV, 6)}
 if #entries > 0 and redis.call('HEXISTS', KEYS[6], 'closed') == 1 then return {CLOSED, 0} end
 if #entries > 0 then
+  entries = admitted(KEYS[6], entries)
   local usual, length = wait_again('LPUSH', entries, KEYS[4], KEYS[5], KEYS[6])
   redis.call('HINCRBY', KEYS[6], 'bytes', length)
   redis.call('HINCRBY', KEYS[6], 'put', #entries)

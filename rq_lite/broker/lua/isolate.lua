@@ -13,10 +13,15 @@ if not lease or tonumber(lease) <= now then return {NOLEASE, 0, ''} end
 if state[1] == '1' then return {OK, 0, ''} end
 local entry = redis.call('RPOP', suspects)
 if not entry then return {OK, 0, ''} end
+redis.call('HINCRBY', meta, 'suspects', -1)
+entry = turn(meta, entry, now)
+if not entry then
+  local prefix = prefix_of(meta)
+  ring_drained(prefix .. 'pending', prefix .. 'scheduled', meta, prefix .. 'drained')
+  return {OK, 0, ''}
+end
 local tag = redis.call('HINCRBY', meta, 'tag', 1)
 redis.call('HSET', inflight, tag, entry)
-local id = tracked(entry)
-if id then note_taken(prefix_of(meta), id, ARGV[1], tag, now) end
-redis.call('HINCRBY', meta, 'suspects', -1)
+if entry:byte(1) ~= 123 then note_taken(prefix_of(meta), entry, ARGV[1], tag, now) end
 redis.call('HINCRBY', meta, 'inflight', 1)
 return {OK, tag, #entry <= tonumber(ARGV[2]) and entry}

@@ -11,7 +11,7 @@ end
 
 -- The format of entries that these scripts know. If a queue's `format` in meta is higher, the end of its jobs may have
 -- to release things that are not known here: nothing is taken from it, and operators' scripts are refused.
-local FORMAT = 1
+local FORMAT = 2
 
 local function newer(format) return format and (tonumber(format) or math.huge) > FORMAT end
 
@@ -34,10 +34,11 @@ local SUSPECT, UNLUCKY = 2, 5
 
 -- What stands in front of a job's JSON, parsed here and in model/message.py (a test compares the two), and nowhere
 -- else: nothing, or "<attempts>.<crashes>" and marks, in this order and each at most once: "@<priority>", "#<id>" (the
--- job is tracked), "*<workers that died while it ran>", and then those that only a newer version sets
--- ("~flow.node/index", "^lane", "!unique", "?expires_ms", others). Returns attempts, crashes, where the JSON begins, the
--- tracked job's id, the priority, the marks that are not known here ('': none), and how many workers died. For bytes
--- that are no job the beginning of the JSON is nil: such an entry stays as it is, so that it can be buried unchanged.
+-- job is tracked), "*<workers that died while it ran>", "!<mode>:<name>" (of the lock of a unique job), "?<ms>" (when it
+-- expires; 0: it has), and those that only a newer version sets ("~flow.node/index" and "^lane", which come before the
+-- "!", and others). Returns attempts, crashes, where the JSON begins, the tracked job's id, the priority, the marks that
+-- are not known here ('': none), how many workers died, the mode and the name of the lock, and when it expires. For
+-- bytes that are no job the beginning of the JSON is nil: such an entry stays as it is, so that it can be buried unchanged.
 local function parse(entry)
   if entry:byte(1) == 123 then return 0, 0, 1, nil, nil, '', 0 end
   local attempts, crashes, marks, at = entry:match('^(%d+)%.(%d+)([^{]*)(){')
@@ -56,9 +57,19 @@ local function parse(entry)
   local deaths = marks:match('^%*(%d+)', from) or ''
   if deaths ~= '' then from = from + #deaths + 1 end
   local unknown = marks:sub(from)
+  local mode, name, expires, after
+  if unknown ~= '' then
+    -- A mark that is followed by what cannot begin one is not known either.
+    local function ends(rest) return rest and (rest == '' or rest:find('^[!$&,;=?^|~]')) end
+    mode, name, after = unknown:match('^!([es]):([A-Za-z0-9_.:%%-]+)(.*)$')
+    if ends(after) and #name <= 210 then unknown = after else mode, name = nil, nil end
+    expires, after = unknown:match('^%?(%d+)(.*)$')
+    if ends(after) and #expires <= 15 then unknown = after else expires = nil end
+  end
   local fits = unknown == '' or unknown:find('^[!$&,;=?^|~][A-Za-z0-9_.:%%/!$&*,;=?^|~-]*$')
   if not fits or #(priority or '') > 30 or #(id or '') > 200 or #deaths > 9 then return 0, 0, nil, nil, nil, nil, 0 end
-  return tonumber(attempts), tonumber(crashes), at, id, priority, unknown, tonumber(deaths) or 0
+  return tonumber(attempts), tonumber(crashes), at, id, priority, unknown, tonumber(deaths) or 0, mode, name,
+    tonumber(expires)
 end
 
 -- The JSON of a body without the signature that may follow it.
@@ -278,13 +289,6 @@ end
 -- (it may be gone) is kept, ms, and how many notes in it; the bytes up to which a result is pushed.
 local KEPT, PUSHED, PUSHES, LARGE = 604800000, 60000, 100000, 10000
 
--- A tracked job is with this consumer now.
-local function note_taken(prefix, id, consumer, tag, now)
-  local job = prefix .. 'job:' .. id
-  redis.call('HSET', job, 'consumer', consumer, 'tag', tag, 'started', now)
-  redis.call('PEXPIRE', job, KEPT)
-end
-
 -- Push a note to the inbox of each process that watches a job.
 local function push_to_watchers(prefix, job, note)
   for _, field in ipairs(redis.call('HKEYS', job)) do
@@ -320,17 +324,42 @@ local function kept_for(entry)
   return ttl >= 0.001 and math.floor(math.min(ttl, 1e9) * 1000) or 0
 end
 
--- The other event: a job has ended (done, failed, cancelled), for whatever reason, and only once: its result is kept
--- for ttl ms (0: not at all; nil: as the job says), and the processes that watch it are told. Every script that ends a
--- job calls this; `key` is any key of the queue. An entry without marks costs a check of one byte. A buried job has
+-- The lock of a unique job is `unique:<name>`: "<mode>|<id>". Modes: e (until the job has ended), s (until it is first
+-- taken), t (for a time; the job's entry has no mark of it). Returns the id and the mode.
+local function lock_of(prefix, name)
+  local lock = redis.call('GET', prefix .. 'unique:' .. name)
+  if lock then return lock:sub(3), lock:sub(1, 1) end
+end
+
+-- Let the lock of this job fall, unless another job holds it: one of mode s has lost it to the next when it was taken.
+local function unlock(prefix, name, id)
+  if lock_of(prefix, name) == id then redis.call('DEL', prefix .. 'unique:' .. name) end
+end
+
+-- A marked job is with this consumer now: where it is is noted, and a lock of mode s falls.
+local function note_taken(prefix, entry, consumer, tag, now)
+  local _, _, _, id, _, _, _, mode, name = parse(entry)
+  if not id then return end
+  local job = prefix .. 'job:' .. id
+  redis.call('HSET', job, 'consumer', consumer, 'tag', tag, 'started', now)
+  redis.call('PEXPIRE', job, KEPT)
+  if mode == 's' then unlock(prefix, name, id) end
+end
+
+-- The other event: a job has ended (done, failed, cancelled, expired, dropped), for whatever reason, and only once: its
+-- lock falls, its result is kept for ttl ms (0: not at all; nil: as the job says), and the processes that watch it are
+-- told. Every script that ends a job calls this; `key` is any key of the queue. An entry without marks costs a check of
+-- one byte. A buried job has
 -- ended: to trim or forget it later is no second end, and `requeue` begins its next life. `detail` is what the result
 -- holds beside the state, as JSON without the braces. Large results are not pushed: a process that is told of one
 -- fetches it.
 local function ended(key, entry, state, detail, ttl)
-  local id = tracked(entry)
+  if entry:byte(1) == 123 then return end
+  local _, _, _, id, _, _, _, _, name = parse(entry)
   if not id then return end
   ttl = ttl or kept_for(entry)
   local prefix = prefix_of(key)
+  if name then unlock(prefix, name, id) end
   local job = prefix .. 'job:' .. id
   local result = '{"state":"' .. state .. (detail == '' and '"}' or '",' .. detail .. '}')
   push_to_watchers(prefix, job, id .. '\n' .. (#result > LARGE and ttl > 0 and '' or result))
@@ -377,6 +406,66 @@ local function drop_waiting(most, pending, scheduled, meta, bell, room, drained,
   return before - left, left
 end
 
+-- Whether callbacks are to be put when the job ends.
+local function has_callbacks(entry)
+  local callbacks = job_of(entry)['then']
+  return type(callbacks) == 'table' and next(callbacks) ~= nil
+end
+
+-- What is to be taken in place of a marked entry whose turn has come: nil if it has expired, and so has ended. A job with
+-- callbacks is taken all the same, marked "?0": its consumer puts them and does not run it.
+local function turn(meta, entry, now)
+  local _, _, _, _, _, unknown, _, _, _, expires = parse(entry)
+  if not expires or expires == 0 or expires > now or unknown ~= '' then return entry end
+  if has_callbacks(entry) then return (entry:gsub('%?%d+{', '?0{', 1)) end
+  redis.call('HINCRBY', meta, 'expired', 1)
+  return ended(meta, entry, 'expired', '')
+end
+
+-- Whether this call has noted in meta that there are entries of format 2.
+local noted = false
+
+-- A job that is about to be put: its entry, the id of the job that keeps it out ('': it is not known; nil: no job does),
+-- and, if it is unique, what to call once it is in. In front of an entry may stand what is not kept: "f" and 16 bytes (it
+-- is put once for ever), or "t <ms> <name> <id> " (once in this time).
+local function claim(meta, text)
+  local first, prefix = text:byte(1), prefix_of(meta)
+  if first == 123 then return text end
+  if first == 102 then
+    local field = text:sub(2, 17)
+    local known = redis.call('HEXISTS', prefix .. 'seen', field) == 1
+    return text:sub(18), known and '' or nil, function() redis.call('HSET', prefix .. 'seen', field, '') end
+  end
+  if first == 116 then
+    local lasts, name, id, entry = text:match('^t (%d+) (%S+) (%S+) (.*)$')
+    local function lock() redis.call('SET', prefix .. 'unique:' .. name, 't|' .. id, 'PX', lasts) end
+    return entry, (lock_of(prefix, name)), lock
+  end
+  local _, _, _, id, _, _, _, mode, name, expires = parse(text)
+  if not name and not expires then return text end
+  local function lock()
+    if not noted then redis.call('HSET', meta, 'marked', 1, 'tracked', 1, 'format', FORMAT) end
+    noted = true
+    if name then redis.call('SET', prefix .. 'unique:' .. name, mode .. '|' .. id) end
+  end
+  return text, name and lock_of(prefix, name) or nil, lock
+end
+
+-- Of jobs that follow from another step those that no lock keeps out, with their locks.
+local function admitted(meta, texts)
+  local entries = {}
+  for _, text in ipairs(texts) do
+    local entry, holder, lock = claim(meta, text)
+    if holder then
+      redis.call('HINCRBY', meta, 'duplicates', 1)
+    else
+      entries[#entries + 1] = entry
+      if lock then lock() end
+    end
+  end
+  return entries
+end
+
 local function text_of(value) return type(value) == 'string' and value or cjson.null end
 
 -- Charge an entry with what died while the job ran ('consumers', 'processes', or whole 'workers', which are counted
@@ -391,8 +480,8 @@ local function crash(entry, meta, consumer, died, how, where, most)
   if not attempts then return entry end
   local count, alone = worker and deaths or crashes, crashes >= SUSPECT or deaths >= UNLUCKY
   if count < most or unknown ~= '' then return entry, nil, nil, alone end
+  if tracked(entry) and has_callbacks(entry) then return entry, nil, true, alone end
   local job = job_of(entry)
-  if tracked(entry) and type(job['then']) == 'table' and next(job['then']) then return entry, nil, true, alone end
   local what = count == 1 and died:match('^(.-)e?s$') or died
   local why = string.format('%d %s died while it ran; the last: %s', count, what, how)
   ended(meta, entry, 'failed', '"error":' .. cjson.encode({type = 'poison', message = why, traceback = where}))
@@ -400,4 +489,18 @@ local function crash(entry, meta, consumer, died, how, where, most)
     id = text_of(job.id), task = text_of(job.task), attempts = attempts + crashes + deaths,
     crashes = crashes, error = 'poison: ' .. why, traceback = where, consumer = consumer,
   })
+end
+
+-- Leave a notice of a failed run, for a consumer that calls the hooks of its app: the newest 1,000, for a week. `entry`
+-- has been charged for the run; `after` is the hook after on_failure (empty: the consumer that buries the job calls it).
+local function leave_notice(key, entry, said, where, after)
+  local attempts, crashes, at, _, _, _, deaths = parse(entry)
+  local job, notices = job_of(entry), prefix_of(key) .. 'notices'
+  if not at or type(job.id) ~= 'string' or type(job.task) ~= 'string' then return end
+  local notice = cjson.encode({
+    id = job.id, task = job.task, attempt = attempts + crashes + deaths, error = said, traceback = where, next = after,
+  })
+  redis.call('RPUSH', notices, notice .. '\n' .. (#entry > LARGE and '' or entry))
+  redis.call('LTRIM', notices, -1000, -1)
+  redis.call('PEXPIRE', notices, MARKED)
 end

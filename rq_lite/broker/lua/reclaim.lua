@@ -6,20 +6,21 @@
 -- KEYS    1 inflight:<consumer>  2 pending  3 meta  4 consumers  5 bell  6 suspects  7 dead  8 dead:index
 --         9 scheduled  10 drained
 -- ARGV    1 consumer  2 jobs at most  3 certain (1: known to be dead; 0: only if its lease has ended)
---         4 charged (all, none, or the one delivery tag that is to blame)  5 how it died  6 where it was then
+--         4 charged (all, none, or the delivery tags that are to blame: 3,4,5)  5 how it died  6 where it was then
 --         7 cursor (0, then what the last call returned)  8 most buried jobs to keep  9 longest to keep one, ms
 --         10 what died: consumers, or workers (the whole worker)  11 with which crash, or death of a worker, a job is
---         buried (0: never)  12… pairs of a task and what it says instead
+--         buried (0: never)  12 1: leave a notice of each charged job, for hooks  13… pairs of a task and what it says
+--         instead of 11
 -- returns {OK, reclaimed, left, cursor, suspects among them, buried, the jobs to be named: for at most 10 of those that
 --         are suspects or buried now, and for the only one that was charged: {id, task, crashes, deaths of workers,
 --         buried (1)}} | {ALIVE}
 -- oom     allowed
 -- callers Broker.reclaim
 local inflight, pending, meta, consumers, bell, suspects, dead, index, scheduled, drained = unpack(KEYS)
-local consumer, most, certain, blamed = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', ARGV[4]
-local died, usually, limits = ARGV[10], tonumber(ARGV[11]), {}
-for i = 12, #ARGV, 2 do limits[ARGV[i]] = tonumber(ARGV[i + 1]) end
-blamed = tonumber(blamed) or blamed
+local consumer, most, certain, blamed = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', {}
+local died, usually, noting, limits = ARGV[10], tonumber(ARGV[11]), ARGV[12] == '1', {}
+for i = 13, #ARGV, 2 do limits[ARGV[i]] = tonumber(ARGV[i + 1]) end
+for tag in string.gmatch(ARGV[4], '%d+') do blamed[tonumber(tag)] = true end
 local now = now_ms()
 local lease = redis.call('ZSCORE', consumers, consumer)
 if lease and not certain and tonumber(lease) > now then return {ALIVE} end
@@ -52,14 +53,20 @@ local function name(entry, is_buried)
   if type(job.id) ~= 'string' or type(job.task) ~= 'string' then return end
   named[#named + 1] = {job.id, job.task, crashes, deaths, is_buried and 1 or 0}
 end
+local function note(entry, report, late)
+  local how = (died == 'workers' and 'Crashed: its whole worker died: ' or 'Crashed: its consumer ') .. ARGV[5]
+  local said = report and cjson.decode(report).error or how
+  leave_notice(meta, entry, said, ARGV[6], report and 'on_bury' or late and '' or 'on_retry')
+end
 local only
 for _, tag in ipairs(tags) do
   local entry = found[tag]
   released(inflight, entry)
-  if blamed == 'all' or blamed == tag then
+  if blamed[tag] or ARGV[4] == 'all' then
     local report, late, alone
     entry, report, late, alone = crash(entry, meta, consumer, died, ARGV[5], ARGV[6], most_of(entry))
     bills, only = bills + 1, entry
+    if noting then note(entry, report, late) end
     if #named < 10 and (report or alone) then name(entry, report or late) end
     if report then
       local n = #buried

@@ -4,7 +4,7 @@
 -- KEYS    1 dead  2 dead:index  3 pending  4 scheduled  5 meta  6 bell  7 room  8 cancelled
 -- ARGV    1 woken (1: waited for room)  2… delivery tags, in the order in which they are to wait
 -- returns {OK, seen, requeued, too large ever to fit, full (1: the next one has no room), size, maxsize, bytes,
---         maxbytes} | {UNDECLARED} | {NEWER}; the rest of those seen were not dead, those after them are as they were
+--         maxbytes, expired, kept out by another job that holds their lock} | {UNDECLARED} | {NEWER}; the rest of those seen were not dead, those after them are as they were
 -- oom     allowed
 -- callers Broker.requeue
 local dead, index, pending, scheduled, meta, bell, room, cancelled = unpack(KEYS)
@@ -18,6 +18,7 @@ if size == 0 then bytes = 0 end
 local marked = redis.call('EXISTS', cancelled) == 1
 
 local entries, tags, again, unmarked, picked, length, read, large, seen, full = {}, {}, {}, {}, {}, 0, 0, 0, 0, 0
+local expired, taken, locks, locked = 0, 0, {}, {}
 for i = 2, #ARGV do
   if read > SLICE then break end
   local tag = ARGV[i]
@@ -29,15 +30,22 @@ for i = 2, #ARGV do
       entry = uncounted(entry)
       if entry:byte(1) ~= 123 then entry = '0.0' .. entry end
     end
+    local _, _, _, id, _, _, _, mode, lock, expires = parse(entry)
+    local holder = lock and (locks[lock] or lock_of(prefix_of(meta), lock))
     if maxbytes > 0 and #entry > maxbytes then
       large = large + 1
+    elseif expires and expires <= now_ms() then
+      expired = expired + 1
+    elseif holder and holder ~= id then
+      taken = taken + 1
     elseif (maxsize > 0 and size + #entries >= maxsize) or (maxbytes > 0 and bytes + length + #entry > maxbytes) then
       full = 1
       break
     else
       entries[#entries + 1], tags[#tags + 1], length = entry, tag, length + #entry
-      local id = marked and job_of(entry).id
-      if type(id) == 'string' then unmarked[#unmarked + 1] = id end
+      if lock then locks[lock], locked[#locked + 1] = id, {lock, mode .. '|' .. id} end
+      local whose = marked and job_of(entry).id
+      if type(whose) == 'string' then unmarked[#unmarked + 1] = whose end
       again[#again + 1] = tracked(entry)
     end
     picked[tag], read = true, read + #kept
@@ -47,6 +55,7 @@ end
 
 -- '' is no tag: on Redis 6.2 a script may write at maxmemory only after it has tried to remove something.
 redis.call('HDEL', dead, '', unpack(tags))
+for _, pair in ipairs(locked) do redis.call('SET', prefix_of(meta) .. 'unique:' .. pair[1], pair[2]) end
 -- Clients that ask from now on wait for the next end of these jobs.
 for _, id in ipairs(again) do redis.call('DEL', prefix_of(meta) .. 'result:' .. id) end
 if #tags > 0 then
@@ -59,4 +68,4 @@ if #tags > 0 then
   ring_bell(bell, #entries)
 end
 after_put(full == 1 and #ARGV - 1 - seen or 0, ARGV[1] == '1', size, maxsize, meta, room)
-return {OK, seen, #entries, large, full, size, maxsize, bytes, maxbytes}
+return {OK, seen, #entries, large, full, size, maxsize, bytes, maxbytes, expired, taken}

@@ -168,6 +168,7 @@ class Engine:
             attempt=sum(begun) + 1,
             deadline=time.time() + order.timeout if order.timeout < FOREVER / 2 else None,
             tell=partial(self._tell, self._taken),
+            tags=message.tags,
         )
         try:
             value = self._interruptible(task, message, current)

@@ -33,26 +33,39 @@ class Threads:
     """Up to `most` jobs at a time."""
 
     def __init__(self, most: int) -> None:
-        self._places = Semaphore(most)
+        self.places = Semaphore(most)
         self._pool = ThreadPool(most)
         self._run_once = runner()
 
     def run(self, slot: Slot[Any], task: Task[Any, Any], message: Message, timeout: int) -> Any:
         """Return or raise what the function does. `timeout` in ns, from when it begins."""
-        with self._places:
+        with self.places:
             slot.began = time.monotonic_ns()
             slot.deadline = slot.words[slot.due] = slot.began + timeout
-            job = Call(slot.number, partial(self._run_once, task, message, current_job()))
-            ended = self._pool.spawn(job.run)
-            while True:
-                try:
-                    ended.wait()
-                    break
-                except BaseException as thrown:
-                    if isinstance(thrown, Stopped):
-                        slot.deadline = slot.words[slot.due] = NEVER
-                    job.interrupt(type(thrown))
-            slot.deadline = NEVER
+
+            def stopped() -> None:
+                slot.deadline = slot.words[slot.due] = NEVER
+
+            try:
+                return self.call(slot.number, partial(self._run_once, task, message, current_job()), stopped)
+            finally:
+                slot.deadline = NEVER
+
+    def call(self, slot: int, function: Callable[[], Any], stopped: Callable[[], None] = lambda: None) -> Any:
+        """Call it in a thread, for the slot of this number; the caller has a place.
+
+        What is raised in the calling greenlet meanwhile is raised in the thread; `stopped` is called before Stopped is.
+        """
+        job = Call(slot, function)
+        ended = self._pool.spawn(job.run)
+        while True:
+            try:
+                ended.wait()
+                break
+            except BaseException as thrown:
+                if isinstance(thrown, Stopped):
+                    stopped()
+                job.interrupt(type(thrown))
         if job.error is not None:
             raise job.error
         return job.result

@@ -29,7 +29,8 @@ def both(**options: Any) -> Callable[[Callable[..., object]], None]:
 
     def register(function: Callable[..., object]) -> None:
         for kind in KINDS:
-            work.task(run_in=kind, name=f"{__name__}:{function.__name__}_{kind}", **options)(function)
+            decorate: Any = work.task(run_in=kind, name=f"{__name__}:{function.__name__}_{kind}", **options)
+            decorate(function)
 
     return register
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 
 import gevent
 
@@ -37,9 +38,25 @@ class Told:
     def on_failure(self, job: JobEvent) -> None:
         note("hooks", f"on_failure:{job.args[0]}:{(job.error or '').partition(':')[0]}")
 
+    def on_retry(self, job: JobEvent) -> None:
+        note("hooks", f"on_retry:{job.args[0]}:{job.attempt}")
+
     def on_bury(self, job: JobEvent) -> None:
         note("hooks", f"on_bury:{job.args[0]}")
         raise gevent.Timeout(0)  # which no `except Exception` catches
+
+
+@work.task(max_crashes=1)
+def kill(what: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@work.task(timeout=0.2, retries=1, backoff=0)
+def hang(what: str) -> None:
+    job = current_job()
+    assert job is not None
+    while job.attempt == 1:
+        pass
 
 
 def do(what: str) -> None:

@@ -35,6 +35,11 @@ def number(n: int) -> None:
     note("done", n + 0)
 
 
+@work.task(unique="{n}")
+def once(n: int) -> None:
+    note("done", n)
+
+
 @work.task
 def row(name: str, size: int) -> None:
     note("done", f"{name}{size + 0}")
