@@ -16,7 +16,7 @@ from rq_lite.admin import operate
 from rq_lite.admin.status import ms_of
 from rq_lite.broker import Broker, Code, Requeued, keys
 from rq_lite.errors import BrokerError
-from rq_lite.model.message import Undecodable, decode, tags_of
+from rq_lite.model.message import Undecodable, decode, parse, tags_of
 from rq_lite.model.unreadable import UNREADABLE
 
 STEP = 300  # jobs per page
@@ -32,7 +32,7 @@ class Buried(msgspec.Struct, frozen=True, kw_only=True):
     task: str | None
     error: str
     traceback: str
-    attempts: int  # runs that failed or crashed
+    attempts: int  # runs that failed, crashed, or ended with their whole worker
     crashes: int  # of these
     consumer: str
     seconds: float  # that the last run took
@@ -43,6 +43,12 @@ class Buried(msgspec.Struct, frozen=True, kw_only=True):
     def tags(self) -> tuple[str, ...]:
         """Read from the entry when it is asked for: that of a large job takes time."""
         return tags_of(self.entry)
+
+    @property
+    def worker_deaths(self) -> int:
+        """How many of its runs ended with their whole worker."""
+        head = parse(self.entry)
+        return 0 if head is None else head.deaths
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):

@@ -121,8 +121,8 @@ def of_scheduled(queue: str, member: bytes, due: float) -> Found:
 def of_dead(report: Buried) -> Found:
     return Found(
         queue=report.queue, state=State.DEAD, entry=report.entry, id=report.id, task=report.task,
-        attempts=report.attempts, crashes=report.crashes, consumer=report.consumer, tag=report.tag, tags=report.tags,
-        buried=report,
+        attempts=report.attempts, crashes=report.crashes, worker_deaths=report.worker_deaths,
+        consumer=report.consumer, tag=report.tag, tags=report.tags, buried=report,
     )  # fmt: skip
 
 

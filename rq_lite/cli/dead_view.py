@@ -60,7 +60,7 @@ def row(job: Buried, now: float) -> list[str]:
 def facts(job: Buried) -> dict[str, Any]:
     """For JSON: every field, and the payload as text instead of the entry."""
     known = msgspec.structs.asdict(job)
-    known["tags"] = job.tags
+    known |= {"tags": job.tags, "worker_deaths": job.worker_deaths}
     known["payload"] = text_of(body(known.pop("entry")))
     return known
 
@@ -77,7 +77,7 @@ def page(job: Buried, now: float) -> str:
         ("queue", plain(job.queue)),
         ("task", plain(job.task, PAYLOAD) if job.task is not None else "unknown"),
         ("error", plain(job.error, PAYLOAD)),
-        ("runs", runs(job.attempts, job.crashes)),
+        ("runs", runs(job.attempts, job.crashes, job.worker_deaths)),
         ("buried", f"{when:%Y-%m-%d %H:%M:%S} UTC, {span(max(0.0, now - job.buried_at))} ago"),
         ("ran for", ran_for(job.seconds)),
         ("ran on", "unknown" if who is None else f"{who.host}, pid {who.pid}"),

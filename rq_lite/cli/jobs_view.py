@@ -99,10 +99,8 @@ def page(job: Found, now: float, told: list[tuple[str, str]]) -> str:
         ("queue", plain(job.queue)),
         ("task", "unknown" if job.task is None else plain(job.task, PAYLOAD)),
         ("state", ", ".join(filter(None, (state(job), plain(about(job, now), NOTE))))),
-        ("runs", runs(job.attempts, job.crashes)),
+        ("runs", runs(job.attempts, job.crashes, job.worker_deaths)),
     ]
-    if job.worker_deaths:
-        known.append(("workers", f"{job.worker_deaths:,} died while it ran"))
     if born is not None:
         known.append(("put", f"{moment(born)}, {span(max(0.0, now - born))} ago"))
     if job.state is State.INFLIGHT:

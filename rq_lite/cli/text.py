@@ -35,9 +35,11 @@ def span(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def runs(attempts: int, crashes: int) -> str:
-    """A job's attempts, crashes among them, in words: `3: 2 failed, 1 crashed (the process died)`."""
-    failed = [f"{attempts - crashes:,} failed"] * (attempts > crashes)
-    crashed = [f"{crashes:,} crashed (the process died)"] * (crashes > 0)
-    count = f"{attempts:,}: " if failed and crashed else ""
-    return count + (", ".join(failed + crashed) or "none has failed or crashed")
+def runs(attempts: int, crashes: int, deaths: int) -> str:
+    """A job's attempts, crashes and deaths of its worker among them: `3: 2 failed, 1 crashed (the process died)`."""
+    failed = attempts - crashes - deaths
+    parts = [f"{failed:,} failed"] * (failed > 0)
+    parts += [f"{crashes:,} crashed (the process died)"] * (crashes > 0)
+    parts += [f"{deaths:,} ended with their whole worker"] * (deaths > 0)
+    count = f"{attempts:,}: " if len(parts) > 1 else ""
+    return count + (", ".join(parts) or "none has failed or crashed")

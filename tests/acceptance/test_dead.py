@@ -91,7 +91,7 @@ def test_json_has_every_field(lab: Lab) -> None:
     found = json.loads(dead(lab, "list", "--json"))
     assert set(found) == {
         "queue", "tag", "id", "task", "error", "traceback", "attempts", "crashes", "consumer", "seconds", "buried_at",
-        "payload", "tags",
+        "payload", "tags", "worker_deaths",
     }  # fmt: skip
     assert (found["queue"], found["attempts"], found["crashes"], found["task"]) == ("work", 1, 0, f"{APP}:fail")
     assert json.loads(found["payload"])["args"] == ["ä"]

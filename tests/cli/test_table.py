@@ -86,14 +86,16 @@ def test_a_pipe_has_no_codes_though_colours_are_forced(value: str, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("attempts", "crashes", "words"),
+    ("attempts", "crashes", "deaths", "words"),
     [
-        (0, 0, "none has failed or crashed"),
-        (2, 0, "2 failed"),
-        (3, 3, "3 crashed (the process died)"),
-        (3, 1, "3: 2 failed, 1 crashed (the process died)"),
-        (0, 2, "2 crashed (the process died)"),  # another program has written it
+        (0, 0, 0, "none has failed or crashed"),
+        (2, 0, 0, "2 failed"),
+        (3, 3, 0, "3 crashed (the process died)"),
+        (3, 1, 0, "3: 2 failed, 1 crashed (the process died)"),
+        (0, 2, 0, "2 crashed (the process died)"),  # another program has written it
+        (9, 0, 9, "9 ended with their whole worker"),
+        (6, 1, 2, "6: 3 failed, 1 crashed (the process died), 2 ended with their whole worker"),
     ],
 )
-def test_runs_in_words(attempts: int, crashes: int, words: str) -> None:
-    assert runs(attempts, crashes) == words
+def test_runs_in_words(attempts: int, crashes: int, deaths: int, words: str) -> None:
+    assert runs(attempts, crashes, deaths) == words
