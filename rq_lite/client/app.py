@@ -73,9 +73,7 @@ def is_machinery(file: str) -> bool:
 def import_module(name: str, *, embedded: bool) -> Any:
     here = Path.cwd()
     on_path(here)
-    module = name
-    if name.endswith(".py"):
-        module = name.removesuffix(".py").strip("./").replace("/", ".").removesuffix(".__init__")
+    module = module_of(name, here) if name.endswith(".py") else name
     if "" in module.split("."):
         raise UsageError(f"{name!r} is no module: say one that can be imported from here, as in tasks or shop.tasks")
     before = {variable: os.environ.get(variable) for variable in VARIABLES.values()}
@@ -89,6 +87,15 @@ def import_module(name: str, *, embedded: bool) -> Any:
         if value != getattr(defaults.settings, setting):
             too_late(name, setting, embedded=embedded)
     return imported
+
+
+def module_of(file: str, here: Path) -> str:
+    """The module in a file below this folder, whose path may go through symbolic links, as PWD does."""
+    for folder in (here, os.environ.get("PWD", here)):
+        inside = os.path.relpath(file, folder)
+        if not inside.startswith(os.pardir):
+            return inside.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+    raise UsageError(f"{file!r} is outside of this folder: cd to its project first")
 
 
 def look_alikes(folder: Path) -> Iterator[str]:

@@ -79,6 +79,17 @@ def test_a_module_and_a_package_s_own_file_may_be_named_by_their_paths(lay: Lay)
     assert named(before) == {"alone:f", "parcels:f"}
 
 
+def test_a_file_may_be_named_from_the_root_if_it_is_in_this_folder(lay: Lay) -> None:
+    project = lay(**SRC, **{"setup.py": "", "alone.py": TASKS})
+    before = {*registry.tasks}
+    import_app(str(project / "src/parcels/tasks.py"))
+    import_app(f"{project}/src/../alone.py")
+    assert named(before) == {"parcels.tasks:f", "alone:f"}
+    for outside in ("../alone.py", "/elsewhere/alone.py"):
+        with pytest.raises(UsageError, match="is outside of this folder: cd to its project first"):
+            import_app(outside)
+
+
 def test_what_is_not_there_is_said_by_the_name_that_was_given(lay: Lay) -> None:
     lay(**SRC, **{"setup.py": ""})
     with pytest.raises(AppFailed, match=r"'src/parcels/task.py' cannot be imported: ModuleNotFoundError"):
