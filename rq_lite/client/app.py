@@ -18,12 +18,12 @@ from rq_lite.client.task import Task
 from rq_lite.errors import AppFailed, UsageError
 from rq_lite.logs import logger
 from rq_lite.redis_url import redact
-from rq_lite.settings import VARIABLES
+from rq_lite.settings import VARIABLES, fit_to_show, of_environment
 
 log = logger("rq_lite")
 
 
-URL = VARIABLES["url"]
+WAY_OUT = "set the variable before it, as in `set -a; . ./.env; set +a`"
 # Packages that rq_lite imports, beside the standard library.
 OURS = frozenset({"click", "cronsim", "gevent", "greenlet", "hiredis", "msgspec", "redis", "rich", "zope"})
 
@@ -75,13 +75,16 @@ def import_module(name: str, *, embedded: bool) -> Any:
         module = name.removesuffix(".py").strip("./").replace("/", ".").removesuffix(".__init__")
     if "" in module.split("."):
         raise UsageError(f"{name!r} is no module: say one that can be imported from here, as in tasks or shop.tasks")
-    before = os.environ.get(URL)
+    before = {variable: os.environ.get(variable) for variable in VARIABLES.values()}
     try:
         imported = importlib.import_module(as_installed(module, here))
     except (Exception, SystemExit) as error:
         hints = "".join(look_alikes(here))
         raise AppFailed(f"{name!r} cannot be imported: {type(error).__name__}: {error}{hints}") from error
-    check_url(name, before, embedded=embedded)
+    changed = {name: value for name, value in before.items() if os.environ.get(name) != value}
+    for setting, value in of_environment({name: os.environ.get(name, "") for name in changed}).items():
+        if value != getattr(defaults.settings, setting):
+            too_late(name, setting, embedded=embedded)
     return imported
 
 
@@ -95,18 +98,23 @@ def look_alikes(folder: Path) -> Iterator[str]:
             yield f"; {name} in this folder has the name of a module of {whose}: rename it"
 
 
-def check_url(name: str, before: str | None, *, embedded: bool) -> None:
-    """An app may set RQ_LITE_URL as it is imported (from a `.env`, say), too late for the command that imports it."""
-    named = os.environ.get(URL)
-    if not named or named in (before, defaults.settings.url):
-        return
-    said = f"{name!r} sets {URL}={redact(named)} when it is imported"
-    if embedded:
-        raise UsageError(
-            f"{said}, too late for this command, which has chosen the embedded Redis: set the variable before it, as "
-            f"in `set -a; . ./.env; set +a`, or name the Redis with --url or in [tool.rq-lite]"
-        )
-    log.warning("%s; this command uses %s, which was named to it", said, redact(defaults.settings.url or ""))
+def too_late(name: str, setting: str, *, embedded: bool) -> None:
+    """The app has set this variable as it was imported (from a `.env`, say): the command has its settings already.
+
+    Raises UsageError where the command would use another Redis than the app's programs, or run unsigned jobs.
+    """
+    variable = VARIABLES[setting]
+    shown = f"{variable}={fit_to_show(setting, os.environ[variable])}"
+    said = f"{name!r} sets {shown} when it is imported"
+    if embedded and setting in ("url", "home"):
+        others = ", or name the Redis with --url or in [tool.rq-lite]" if setting == "url" else ""
+        raise UsageError(f"{said}, too late for this command, which has chosen the embedded Redis: {WAY_OUT}{others}")
+    if setting == "secret" and defaults.settings.secret is None:
+        raise UsageError(f"{said}, too late for this command, which signs no job and checks none: {WAY_OUT}")
+    if setting == "url":
+        log.warning("%s; this command uses %s, which was named to it", said, redact(defaults.settings.url or ""))
+    elif setting != "home":
+        log.warning("%s, too late for this command: %s", said, WAY_OUT)
 
 
 def as_installed(module: str, project: Path) -> str:

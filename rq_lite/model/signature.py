@@ -14,7 +14,7 @@ import inspect
 import sys
 import textwrap
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 if sys.version_info >= (3, 14):
@@ -49,19 +49,29 @@ def as_called(function: Any) -> inspect.Signature:
     wrapped = getattr(function, "__wrapped__", None)
     if not callable(wrapped):
         return written(function)
-    if not isinstance(function, types.FunctionType):  # functools.cache and the like hand on what they get
-        return signature_of(wrapped)
+    if not isinstance(function, types.FunctionType):
+        call = type(function).__call__
+        if not isinstance(call, types.FunctionType):  # functools.cache and the like hand on what they get
+            return signature_of(wrapped)
+        return through(call, bound(bare(call), function), wrapped, signature_of(wrapped), function)
     said = vars(function).get("__signature__")
     if said is not None and said is not getattr(wrapped, "__signature__", None):
         return written(function)
     return through(function, bare(function), wrapped, signature_of(wrapped))
 
 
-def through(wrapper: Any, own: inspect.Signature, wrapped: Any, inner: inspect.Signature) -> inspect.Signature:
-    """The signature of a wrapper, with what the function in it says of arguments that are handed on."""
+def through(
+    wrapper: types.FunctionType, own: inspect.Signature, wrapped: Any, inner: inspect.Signature, within: Any = None
+) -> inspect.Signature:
+    """The signature of a wrapper, with what the function in it says of arguments that are handed on.
+
+    `within`: the object whose `__call__` the wrapper is.
+    """
     kinds = {p.kind: p.name for p in own.parameters.values()}
     if kinds.keys() == {Kind.VAR_POSITIONAL, Kind.VAR_KEYWORD}:
-        added = added_by(wrapper, wrapped, kinds[Kind.VAR_POSITIONAL], kinds[Kind.VAR_KEYWORD])
+        added = added_by(
+            wrapper, names_of(wrapped, wrapper, within), kinds[Kind.VAR_POSITIONAL], kinds[Kind.VAR_KEYWORD]
+        )
         if added is not None:
             with contextlib.suppress(ValueError):  # it adds what the function does not take
                 found = bound(inner, *[None] * added.before, **dict.fromkeys(added.names | added.defaults))
@@ -109,21 +119,18 @@ def bound(signature: inspect.Signature, *args: Any, **kwargs: Any) -> inspect.Si
 # -- what a wrapper's source says
 
 
-def added_by(wrapper: types.FunctionType, wrapped: Any, args: str, kwargs: str) -> Added | None:
-    """What it adds; None if it changes what it gets in another way."""
+def added_by(wrapper: types.FunctionType, inside: Collection[str], args: str, kwargs: str) -> Added | None:
+    """What it adds; None if it changes what it gets in another way. `inside` is what it calls the wrapped function."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(wrapper.__code__)))
     except (OSError, TypeError, SyntaxError):
         return Added()
-    inside = {name for name, value in closed_over(wrapper) if value is wrapped}
-    calls = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in inside
-    ]
-    if not calls:  # something else calls it: taken to hand on all
-        return Added()
-    before, names, defaults = set(), set[str](), set[str]()
+    every = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    calls = [call for call in every if ast.unparse(call.func) in inside]
+    if not calls and not all(hands_on(call, inside, args, kwargs) for call in every):
+        return None
+    before: set[tuple[int, frozenset[str | None]]] = set() if calls else {(0, frozenset())}  # something else calls it
+    names, defaults = set[str](), set[str]()
     for call in calls:
         front, rest = call.args[:-1], call.args[-1] if call.args else None
         named = [keyword.arg for keyword in call.keywords]
@@ -142,6 +149,23 @@ def added_by(wrapper: types.FunctionType, wrapped: Any, args: str, kwargs: str) 
         defaults |= change.defaults
     count, named_in_calls = before.pop()
     return Added(count, frozenset({*names, *filter(None, named_in_calls)}), frozenset(defaults))
+
+
+def names_of(wrapped: Any, wrapper: types.FunctionType, within: Any) -> set[str]:
+    """How the wrapper's source may name the function in it: `f`, or `self.f`."""
+    found = {name for name, value in closed_over(wrapper) if value is wrapped}
+    if within is not None:
+        this = wrapper.__code__.co_varnames[0]
+        found |= {f"{this}.{name}" for name, value in getattr(within, "__dict__", {}).items() if value is wrapped}
+    return found
+
+
+def hands_on(call: ast.Call, inside: Collection[str], args: str, kwargs: str) -> bool:
+    """Whether a call that is given the wrapped function, as `run(f, *args, **kwargs)`, gets nothing else for it."""
+    at = next((i for i, one in enumerate(call.args) if ast.unparse(one) in inside), len(call.args))
+    rest = all(is_star(one, args) or is_name(one, args) or is_name(one, kwargs) for one in call.args[at + 1 :])
+    named = {keyword.arg is None for keyword in call.keywords}
+    return at == len(call.args) or (rest and len(named) < 2)
 
 
 def closed_over(function: types.FunctionType) -> Iterator[tuple[str, Any]]:

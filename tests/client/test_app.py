@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 
 from rq_lite.client.app import find_task, import_app
+from rq_lite.client.defaults import defaults
 from rq_lite.client.registry import near_miss, registry
 from rq_lite.errors import AppFailed, UsageError
+from rq_lite.settings import Settings
 
 Lay = Callable[..., Path]
 
@@ -82,6 +85,53 @@ def test_what_is_not_there_is_said_by_the_name_that_was_given(lay: Lay) -> None:
         import_app("src/parcels/task.py")
     with pytest.raises(UsageError, match="is no module"):
         import_app("src..parcels")
+
+
+SETS = "import os\nos.environ.update({})\n" + TASKS
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """This command's; what an app puts into the environment is taken out again."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    found = Settings(url="redis://127.0.0.1:1/0")
+    before = defaults.use(found)
+    yield found
+    defaults.use(*before)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "embedded", "said"),
+    [
+        ("RQ_LITE_HOME", "elsewhere", True, "which has chosen the embedded Redis: set the variable before it"),
+        ("RQ_LITE_SECRET", 20 * "k", False, "which signs no job and checks none: set the variable before it"),
+        ("RQ_LITE_MAXSIZE", "many", False, "must be a whole number"),
+    ],
+)
+def test_an_app_that_sets_too_late_where_jobs_go_or_what_may_run_is_refused(
+    lay: Lay, settings: Settings, variable: str, value: str, embedded: bool, said: str
+) -> None:
+    assert settings.secret is None
+    lay(**{"late.py": SETS.format({variable: value})})
+    with pytest.raises(UsageError, match=said) as caught:
+        import_app("late", embedded=embedded)
+    assert (variable in str(caught.value), "kkkk" in str(caught.value)) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"RQ_LITE_MAXSIZE": "7"}, ["'late' sets RQ_LITE_MAXSIZE=7 when it is imported, too late for this command"]),
+        ({"RQ_LITE_WAIT": "600", "RQ_LITE_HOME": "x", "RQ_LITE_ALLOW_PRIVATE": "1"}, []),
+    ],
+)
+def test_an_app_that_sets_another_setting_too_late_is_logged(
+    lay: Lay, settings: Settings, caplog: pytest.LogCaptureFixture, variables: dict[str, str], said: list[str]
+) -> None:
+    assert settings.wait == 600
+    lay(**{"late.py": SETS.format(variables)})
+    import_app("late")
+    assert [line.partition(":")[0] for line in caplog.messages] == said
 
 
 @pytest.mark.parametrize(

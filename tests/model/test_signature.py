@@ -117,6 +117,60 @@ def not_seen(f: Any) -> Any:
     return wrapper
 
 
+def called_with_more(f: Any) -> Any:
+    """By another one, too, but with more arguments: which of them are for the function is not known."""
+
+    @functools.wraps(f)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return functools.partial(f, "db")(*args, **kwargs)
+
+    return wrapper
+
+
+def named_for_another(f: Any) -> Any:
+    def call(g: Any, *args: Any, **kwargs: Any) -> Any:
+        return g(*args, **kwargs)
+
+    @functools.wraps(f)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return call(f, *args, db="db", **kwargs)
+
+    return wrapper
+
+
+def replaced(f: Any) -> Any:
+    def call(g: Any, *args: Any, **kwargs: Any) -> Any:
+        return g(*args, **kwargs)
+
+    @functools.wraps(f)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        args = ("db", *args)
+        return call(f, *args, **kwargs)
+
+    return wrapper
+
+
+class InFront:
+    """A decorator that is a class."""
+
+    def __init__(self, function: Any) -> None:
+        functools.update_wrapper(self, function)
+        self.inner = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.inner("db", *args, **kwargs)
+
+
+class HandsOn(InFront):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.inner(*args, **kwargs)
+
+
+class Fewer(InFront):
+    def __call__(self, n: Decimal) -> Any:
+        return self.inner("db", n)
+
+
 class Shop:
     def order(self, n: Decimal, note: str = "") -> tuple[str, Decimal, str]:
         return "db", n, note
@@ -127,6 +181,7 @@ class Shop:
 
 GOOD = [((HALF,), {}), ((HALF, "x"), {}), ((HALF,), {"note": "x"}), ((), {"n": HALF, "note": "x"})]
 BAD = [((), {}), ((HALF, "x", 1), {}), ((HALF,), {"colour": 1}), ((HALF,), {"n": HALF})]
+BY_NAME = [((), {"n": HALF}), ((), {"n": HALF, "note": "x"})]
 NOTE_BY_NAME = [pair for pair in GOOD if len(pair[0]) < 2]
 WAYS: list[tuple[Callable[..., Any], list[Any], list[Any]]] = [
     (in_front(order), GOOD, [*BAD, ((HALF,), {"db": "x"})]),
@@ -140,6 +195,13 @@ WAYS: list[tuple[Callable[..., Any], list[Any], list[Any]]] = [
     (fewer_by_name(order), [((), {"n": HALF})], [((HALF,), {})]),
     (takes_one(order), [((), {"n": HALF, "tenant": "t"})], []),
     (not_seen(functools.partial(order, "db")), GOOD, BAD),
+    (called_with_more(order), BY_NAME, []),
+    (named_for_another(named), BY_NAME, []),
+    (replaced(order), BY_NAME, []),
+    (InFront(order), GOOD, [*BAD, ((HALF,), {"db": "x"})]),
+    (HandsOn(InFront(order)), GOOD, BAD),
+    (in_front(HandsOn(order)), GOOD, BAD),
+    (Fewer(order), [((HALF,), {})], [*BAD, ((HALF, "x"), {}), ((HALF,), {"note": "x"})]),
     (functools.partial(order, "db"), GOOD, BAD),
     (functools.partial(hands_on(order), "db"), GOOD, BAD),
     (hands_on(functools.partial(order, "db")), GOOD, BAD),
