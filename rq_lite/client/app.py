@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  this and the other unused ones: before the app's folder, with a `secrets.py`, is on the path
 import importlib
 import importlib.util
 import os
+import secrets  # noqa: F401
 import sys
 import tomllib
 import traceback
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rq_lite.client.defaults import defaults
+from rq_lite.client.queue import Queue  # noqa: F401
 from rq_lite.client.registry import registry
 from rq_lite.client.task import Task
 from rq_lite.errors import AppFailed, UsageError
