@@ -7,6 +7,7 @@ output the write fails, once.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import os
@@ -18,6 +19,20 @@ from typing import Any
 from rq_lite.errors import RqLiteError
 
 NAMES = {1: "stdout", 2: "stderr"}
+# What a locale that lacks our own signs gets instead: an escape would be longer, and shift the columns of tables.
+SIGNS = {"…": "~", "━": "#", "─": "-", "·": "-", "×": "x"}
+LACKING = "rq_lite.lacking"
+
+
+def lacking(error: UnicodeError) -> tuple[str, int]:
+    """For `codecs`: what is printed in the place of characters that the locale lacks."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    return "".join(SIGNS.get(c) or c.encode("ascii", "backslashreplace").decode() for c in missing), error.end
+
+
+codecs.register_error(LACKING, lacking)
 
 
 class Unwritten(RqLiteError):
@@ -107,7 +122,7 @@ def _replace(
     stream = Stream(
         outlet if isinstance(now.buffer, io.RawIOBase) else io.BufferedWriter(outlet),
         encoding=now.encoding,
-        errors="backslashreplace",  # a locale may lack what a name or an error holds
+        errors=LACKING,  # of what a name or an error holds, too
         newline="\n",
         line_buffering=now.line_buffering if line_buffering is None else line_buffering,
         write_through=now.write_through,

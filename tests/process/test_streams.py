@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rq_lite.process.streams import Outlet, Stream
+from rq_lite.process.streams import LACKING, Outlet, Stream
 
 
 class Heard:
@@ -101,3 +101,10 @@ def test_what_is_raised_for_a_failure_is_raised_once() -> None:
     print("two", file=stream)
     stream.flush()
     os.close(full)
+
+
+def test_signs_that_a_locale_lacks_have_others_of_the_same_width() -> None:
+    line = "mails…long-name ━━── 2 × 3 · ✗ é"
+    assert line.encode("ascii", LACKING) == rb"mails~long-name ##-- 2 x 3 - \u2717 \xe9"
+    assert line.encode("latin-1", LACKING) == b"mails~long-name ##-- 2 \xd7 3 \xb7 \\u2717 \xe9"
+    assert line.encode("gbk", LACKING).decode("gbk") == line.replace("✗", r"\u2717")
