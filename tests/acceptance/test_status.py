@@ -324,6 +324,9 @@ def test_watch_that_is_stopped_gives_the_old_screen_back_meanwhile(commands: Com
         shown.wait_for("jobs/s")
         shown.process.send_signal(signal.SIGTSTP)
         shown.wait_for(LEAVE)
+        # It stops a moment after it has written that: what woke it before would be lost.
+        stat = Path(f"/proc/{shown.process.pid}/stat")
+        until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "it has stopped")
         shown.process.send_signal(signal.SIGCONT)
         until(lambda: shown.seen.count(ENTER) == 2, "it goes on")
         shown.process.send_signal(signal.SIGINT)
