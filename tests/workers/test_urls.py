@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.crawl.limits import FetchError
-from workers.crawl.urls import NORMAL, joined, parsed, spelled_out
+from workers.crawl.urls import NORMAL, joined, parsed, resolved, spelled_out
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,12 @@ def test_the_parts() -> None:
         ("../a", "http://h.test:99/a"),
         ("./a", "http://h.test:99/dir/a"),
         ("/a/../b", "http://h.test:99/b"),
+        ("a//b", "http://h.test:99/dir/a//b"),
+        ("@//", "http://h.test:99/dir/@//"),
+        ("./a//b?c=ü", "http://h.test:99/dir/a//b?c=%C3%BC"),
+        ("/a/.//b/", "http://h.test:99/a//b/"),
+        ("http:a//ü", "http://h.test:99/dir/a//%C3%BC"),
+        ("../../x", "http://h.test:99/x"),
         ("//other.test/a", "http://other.test/a"),
         ("HTTPS://Other.test", "https://other.test/"),
         ("http://other.test:80/a", "http://other.test/a"),
@@ -120,11 +126,21 @@ def test_the_normal_form_is_its_own(text: str) -> None:
 def test_the_short_way_finds_what_the_long_way_finds(href: str) -> None:
     base = parsed("http://h.test:99/dir/page?q=1/2")
     try:
-        link = parsed(urljoin(base.text, href.strip())).text
+        link = parsed(resolved(base, href.partition("#")[0].strip())).text
     except (FetchError, ValueError):
         assert joined(base, href) is None
     else:
         assert joined(base, href) == link
+
+
+@given(TEXT.filter(lambda text: "//" not in text.replace("\n", "")))
+def test_without_empty_segments_links_are_those_of_urljoin(href: str) -> None:
+    base = parsed("http://h.test:99/dir/page?q=1/2")
+    try:
+        expected = parsed(urljoin(base.text, href.partition("#")[0].strip())).text
+    except (FetchError, ValueError):
+        expected = None
+    assert joined(base, href) == expected
 
 
 @given(TEXT)

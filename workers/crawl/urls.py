@@ -141,10 +141,27 @@ def joined(base: Url, href: str) -> str | None:
         return base.text
     local = LOCAL.fullmatch(href)
     if local:
-        folder = base.origin if local[1] else base.text.partition("?")[0].rpartition("/")[0] + "/"
+        folder = base.origin if local[1] else folder_of(base)
         link = folder + href
         return link if len(link) <= LONGEST_URL else None
     try:
-        return parsed(href if NORMAL.match(href) else urljoin(base.text, href)).text
+        return parsed(href if NORMAL.match(href) else resolved(base, href)).text
     except (ValueError, FetchError):
         return None
+
+
+def resolved(base: Url, href: str) -> str:
+    """The absolute link, as RFC 3986 and browsers read it. Raises ValueError.
+
+    Unlike urljoin it keeps the empty segments of a path: a//b is another page than a/b.
+    """
+    parts = urlsplit(href)
+    if parts.netloc or not parts.path or parts.scheme not in ("", base.scheme):
+        return urljoin(base.text, href)
+    folder = "" if parts.path.startswith("/") else folder_of(base)
+    return f"{folder or base.origin}{parts.path}" + (f"?{parts.query}" if parts.query else "")
+
+
+def folder_of(page: Url) -> str:
+    """The URL up to the last slash of its path."""
+    return page.text.partition("?")[0].rpartition("/")[0] + "/"
