@@ -199,6 +199,10 @@ class JobDropped(JobFailed):
     """The queue of the job was full, and its policy is to drop jobs then: `Queue(…, full="drop-new")`."""
 
 
+class JobReplaced(JobFailed):
+    """A newer job of the same key was put in the place of this one: `on_conflict="replace"`."""
+
+
 class Duplicate(RqLiteError):
     """A put was kept out: `job` has the same key or id. None if it is not known (`until="forever"`)."""
 

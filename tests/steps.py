@@ -54,6 +54,26 @@ def take(broker: Broker, link: Link, want: int, acks: Sequence[int] = (), consum
     return broker.takes.exchange(consumer, [Acks("q", list(acks))], want, link)[0]
 
 
+class Consumer:
+    """Consumer "c", which takes and settles by hand."""
+
+    def __init__(self, broker: Broker, link: Link) -> None:
+        self.broker, self.link = broker, link
+
+    def take(self, want: int = 100) -> list[tuple[int, Message]]:
+        """The tag and the message of each job."""
+        reply = take(self.broker, self.link, want)
+        return [(tag, decode(raw)[0]) for tag, raw in enumerate(reply.jobs, reply.tag + 1)]
+
+    def one(self) -> int:
+        ((tag, _),) = self.take(1)
+        return tag
+
+    def finish(self, tag: int, state: str = "done") -> None:
+        report = b"{}" if state == "failed" else b""
+        assert self.broker.takes.finish("q", "c", [(tag, Finished(state, b"", 60_000, report))], self.link) == 0
+
+
 def took(broker: Broker, link: Link, want: int, consumer: str = "c") -> list[int]:
     """The numbers of the jobs that a registered consumer takes."""
     return [number_of(raw) for raw in take(broker, link, want, consumer=consumer).jobs]

@@ -21,18 +21,19 @@ from rq_lite.model.unreadable import UNREADABLE
 STEP = 100  # jobs that are read at once
 LOOKS = 3  # searches for a job that is not found at once
 FAR = 10_000  # jobs at each end of a place that a search reads
-PLACES = (State.INFLIGHT, State.PENDING, State.SCHEDULED, State.SUSPECT, State.DEAD)
+PLACES = (State.INFLIGHT, State.PENDING, State.SCHEDULED, State.REPLACING, State.SUSPECT, State.DEAD)
 
 
 # What `Job.state` says of a job in each place, of one that has ended, and of one of which nothing is found.
 WORDS = {
     State.PENDING: "waiting",
     State.SUSPECT: "waiting",
+    State.REPLACING: "waiting",
     State.SCHEDULED: "scheduled",
     State.INFLIGHT: "running",
     State.DEAD: "failed",
 }
-ENDED = ("done", "failed", "cancelled", "expired", "dropped")
+ENDED = ("done", "failed", "cancelled", "expired", "dropped", "replaced")
 UNKNOWN = "unknown"
 
 
@@ -80,13 +81,14 @@ def sizes(broker: Broker, queue: str) -> dict[State, int]:
     """How many jobs are in each place."""
     key = keys.of(queue)
     kinds = broker.read(("TYPE", key.pending))[0]
-    pending, scheduled, lone, buried = broker.read(
+    pending, scheduled, replacing, lone, buried = broker.read(
         ("ZCARD" if kinds == b"zset" else "LLEN", key.pending),
         ("ZCARD", key.scheduled),
+        ("HLEN", key.latest),
         ("LLEN", key.suspects),
         ("ZCARD", key.dead_index),
     )
-    return dict(zip(PLACES, (len(owned(broker, queue)), pending, scheduled, lone, buried), strict=True))
+    return dict(zip(PLACES, (len(owned(broker, queue)), pending, scheduled, replacing, lone, buried), strict=True))
 
 
 def page(broker: Broker, queue: str, state: State, first: int, count: int) -> list[Found]:
@@ -103,6 +105,8 @@ def page(broker: Broker, queue: str, state: State, first: int, count: int) -> li
         return [
             of_scheduled(queue, member, float(due)) for member, due in broker.reads.window(key.scheduled, first, count)
         ]
+    if state is State.REPLACING:
+        return replacing(broker, queue, first, count)
     place = key.pending if state is State.PENDING else key.suspects
     return [made(queue, state, entry) for entry in waiting(broker, place, first, count)]
 
@@ -116,6 +120,18 @@ def of_scheduled(queue: str, member: bytes, due: float) -> Found:
     entry = member.partition(b"|")[2]
     parked = member[:1] == b"p"
     return made(queue, State.SCHEDULED, entry, member=member, due=due / 1000, parked=parked)
+
+
+def replacing(broker: Broker, queue: str, first: int, count: int) -> list[Found]:
+    """The jobs that are to replace others, by the names of their locks."""
+    place = keys.of(queue).latest
+    names = sorted(broker.read(("HKEYS", place))[0])[first : first + count]
+    found = []
+    for kept in broker.read(*(("HGET", place, name) for name in names)) if names else ():
+        if kept is not None:
+            due, _, entry = kept.partition(b"|")
+            found.append(made(queue, State.REPLACING, entry, due=int(due) / 1000 or None))
+    return found
 
 
 def of_dead(report: Buried) -> Found:
@@ -178,7 +194,7 @@ def look(broker: Broker, queue: str, job_id: str) -> Search:
             if job.id == job_id:
                 return Search(job, 0)
     counts, unseen = sizes(broker, queue), 0
-    for state in (State.INFLIGHT, State.SUSPECT, State.PENDING, State.SCHEDULED):
+    for state in (State.INFLIGHT, State.SUSPECT, State.PENDING, State.REPLACING, State.SCHEDULED):
         for job in near(broker, queue, state, counts[state]):
             if id_in(job.entry) == job_id:
                 return Search(job, 0)

@@ -79,6 +79,8 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     when_full: str = "wait"  # what a put does that finds no room
     expired: int = 0
     overflowed: int = 0  # dropped, as the queue was full
+    replaced: int = 0  # by newer jobs of their keys
+    replacing: int = 0  # jobs that wait to replace others of their keys; not counted as pending
     duplicates: int = 0  # puts that were kept out by a job with the same key
     remembered: int = 0  # keys that are unique for ever
 
@@ -317,6 +319,8 @@ def state(
         when_full=meta.get("full", b"wait").decode(errors="replace"),
         expired=number("expired"),
         overflowed=number("overflowed"),
+        replaced=number("replaced"),
+        replacing=max(0, number("latest")),
         duplicates=number("duplicates"),
     )
     if found.over or found.over_bytes:

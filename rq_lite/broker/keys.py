@@ -67,6 +67,7 @@ CATALOGUE = (
     Key("rq:{<queue>}:inbox:<client>", "list", True),
     Key("rq:{<queue>}:unique:<name>", "string", False),
     Key("rq:{<queue>}:unique:<name>", "string", True),  # in mode t
+    Key("rq:{<queue>}:latest", "hash", False),
     Key("rq:{<queue>}:seen", "hash", False),
     Key("rq:{<queue>}:never", "none", False),
     Key("rq-lite:{schedules}:never", "none", False),
@@ -95,7 +96,7 @@ class QueueKeys:
         self.over = prefix + "over"  # hash with a TTL: task -> jobs that its running jobs have put beyond the bound
         self.blocked = prefix + "blocked"  # hash with a TTL: process -> "<running jobs that wait for room> <until, ms>"
         self.alarm = prefix + "alarm"  # list of wake-up tokens: something is due before all else that is scheduled
-
+        self.latest = prefix + "latest"  # hash: name of a lock -> "<due, ms>|<encoded job>" that replaces its holder
         self.seen = prefix + "seen"  # hash: 16 bytes of the SHA-256 of a lock's name -> "": was put once for ever
 
     def inflight(self, consumer: str) -> str:
@@ -127,7 +128,7 @@ class QueueKeys:
         return f"{self.prefix}result:{mark}"
 
     def unique(self, name: str) -> str:
-        """String, with a TTL in mode t: "<mode>|<id>", the lock of a unique job."""
+        """String, with a TTL in mode t: "<mode>|<id>" and perhaps "|<due>|<deadline>", the lock of a unique job."""
         return f"{self.prefix}unique:{name}"
 
     def inbox(self, client: str) -> str:

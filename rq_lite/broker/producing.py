@@ -187,7 +187,7 @@ class Producing:
     def holder(self, queue: str, name: str) -> str | None:
         """The id, as in marks, of the job that holds the lock of this name."""
         (lock,) = self._core.read(("GET", keys.of(queue).unique(name)))
-        return None if lock is None else lock[2:].decode(errors="replace")
+        return None if lock is None else lock.split(b"|")[1].decode(errors="replace")
 
     def forget_all(self, queue: str) -> int:
         """Forget all jobs that were put once for ever; how many they were."""

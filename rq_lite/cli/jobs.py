@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple, TypeAlias
+from urllib.parse import unquote
 
 import click
 import msgspec
@@ -35,7 +36,8 @@ SAID = {
 def command() -> None:
     """Show jobs wherever they are; cancel them, or have them run again.
 
-    Places: inflight (a consumer has it), pending, scheduled (due later, or parked), suspects, dead.
+    Places: inflight (a consumer has it), pending, scheduled (due later, or parked), replacing (it waits to replace
+    another of its key), suspects, dead.
     """
 
 
@@ -202,8 +204,11 @@ def claims(broker: Broker, job: Found, now: float) -> Iterator[tuple[str, str]]:
     if head is not None and head.unique is not None and head.id is not None:
         mode, _, name = head.unique.decode().partition(":")
         until = "its end" if mode == "e" else "its start"
-        held = broker.puts.holder(job.queue, name) == head.id.decode()
-        yield "unique", f"{name}, until {until}; it {'holds' if held else 'does not hold'} the lock"
+        holder = broker.puts.holder(job.queue, name)
+        held = "holds the lock" if holder == head.id.decode() else "does not hold the lock"
+        if job.state is State.REPLACING:
+            held = f"is to replace job {plain(unquote(holder or ''), 200)}"
+        yield "unique", f"{name}, until {until}; it {held}"
     if head is not None and head.expires:
         left = head.expires / 1000 - now
         yield "expires", f"in {span(left)}" if left > 0 else "has expired: it ends when its turn comes"

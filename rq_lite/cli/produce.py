@@ -262,6 +262,7 @@ class Result(msgspec.Struct):
     queue: str
     put: int
     duplicates: int
+    replaced: int
     dropped: int
     skipped: int
     seconds: float
@@ -279,6 +280,7 @@ def report(given: Given, outcome: Outcome) -> None:
         queue=outcome.queue,
         put=progress.put,
         duplicates=progress.duplicates,
+        replaced=progress.replaced,
         dropped=progress.dropped,
         skipped=outcome.skipped,
         seconds=round(seconds, 3),
@@ -298,9 +300,11 @@ def report(given: Given, outcome: Outcome) -> None:
     else:
         left_out = f", {counted(result.skipped, outcome.skipped_unit)} skipped" if result.skipped else ""
         kept_out = f", {counted(result.duplicates, 'duplicate')} kept out" if result.duplicates else ""
+        replaced = f", {counted(result.replaced, 'job')} replaced" if result.replaced else ""
         dropped = f", {counted(result.dropped, 'job')} dropped as it was full" if result.dropped else ""
         click.echo(
             f"{counted(result.put, 'job')} put into {result.queue!r} in {seconds:.1f} s "
-            f"({result.put_per_second:,.0f}/s), waited {result.waited:.1f} s for room{kept_out}{dropped}{left_out}",
+            f"({result.put_per_second:,.0f}/s), waited {result.waited:.1f} s for room"
+            f"{kept_out}{replaced}{dropped}{left_out}",
             err=True,
         )

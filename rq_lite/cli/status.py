@@ -208,6 +208,8 @@ def apart(name: str, state: QueueState) -> list[str]:
         for number, noun, many in (
             (state.expired, "job expired", "jobs expired"),
             (state.overflowed, "job dropped as it was full", "jobs dropped as it was full"),
+            (state.replaced, "job replaced", "jobs replaced"),
+            (state.replacing, "waits to replace another", "wait to replace others"),
             (state.duplicates, "duplicate kept out", "duplicates kept out"),
             (state.remembered, "key remembered for ever", "keys remembered for ever"),
         )

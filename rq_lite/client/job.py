@@ -15,7 +15,7 @@ from rq_lite.broker import Broker, Cancelled
 from rq_lite.client.current import Progress
 from rq_lite.client.defaults import defaults
 from rq_lite.client.results import is_passing, watch
-from rq_lite.errors import JobDropped, JobExpired, JobFailed, UsageError
+from rq_lite.errors import JobDropped, JobExpired, JobFailed, JobReplaced, UsageError
 from rq_lite.model.unreadable import UNREADABLE
 
 # The attributes that concurrent.futures keeps in a future.
@@ -178,6 +178,8 @@ class Job(Future[Any]):
             return JobExpired("JobExpired", "it was not begun in time", job_id=self.id)
         if found.state == "dropped":
             return JobDropped("JobDropped", "its queue was full", job_id=self.id)
+        if found.state == "replaced":
+            return JobReplaced("JobReplaced", "a newer job of its key was put in its place", job_id=self.id)
         if found.state == NOT_KEPT:
             return JobFailed(LOST, "its result had expired before it was asked for", job_id=self.id)
         return JobFailed(UNKNOWN_STATE, f"a newer worker may know what this means: {text_of(result)}", job_id=self.id)
@@ -205,9 +207,9 @@ class Job(Future[Any]):
         return not self.done() and self.broker.puts.is_running(self.queue, self.id)
 
     def state(self) -> str:
-        """How it has ended (`done`, `failed`, `cancelled`, `expired`, `dropped`), or `waiting`, `scheduled`, `running`.
+        """How it has ended, or `waiting`, `scheduled`, `running`; or `unknown`: nothing of it is found.
 
-        Or `unknown`: nothing of it is found.
+        Ends are `done`, `failed`, `cancelled`, `expired`, `dropped`, `replaced`.
 
         For a job with and without a result; Redis is asked each time. That costs one read if its result is kept, a few
         if a consumer has it, else a search of up to 10,000 jobs from each end of each place (three times, if nothing is
@@ -232,6 +234,8 @@ class Job(Future[Any]):
             return "expired"
         if isinstance(error, JobDropped):
             return "dropped"
+        if isinstance(error, JobReplaced):
+            return "replaced"
         return "done" if error is None else "failed"
 
     def exists(self) -> bool:

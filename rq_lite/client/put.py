@@ -188,6 +188,7 @@ class Progress:
 
     def __init__(self) -> None:
         self.put = 0
+        self.replaced = 0  # jobs in whose place others were put; those count as put
         self.duplicates = 0  # kept out by jobs with the same key; not counted as put
         self.dropped = 0  # of those that were put: the queue was full, and drops jobs then
         self.unanswered = 0  # jobs of a put whose answer has not come yet
@@ -217,6 +218,7 @@ class Progress:
             kinds = [word[0] for word in reply.words]
             self.put -= kinds.count("d")
             self.duplicates += kinds.count("d")
+            self.replaced += kinds.count("r")
             self.dropped += kinds.count("x")
         self.unanswered = 0
         if reply.accepted and self.offsets:

@@ -56,6 +56,7 @@ class EitherOptions(TypedDict, total=False):
     unique: str | None
     until: str | float | timedelta
     on_conflict: str
+    max_wait: float | timedelta | None
     on_success: Task[Any, Any] | None
     on_failure: Task[Any, Any] | None
     on_done: Task[Any, Any] | None

@@ -25,6 +25,32 @@ class Claims:
         self._options = options
         self._until = options.policy.get("until", policy.until)
         self.on_conflict: str = options.policy.get("on_conflict", policy.on_conflict)
+        self._max_wait: float = options.policy.get("max_wait", policy.max_wait) or 0.0
+        self._check_replace()
+
+    def _check_replace(self) -> None:
+        """Raises UsageError for what does not go with `replace`."""
+        where = f"task {self._task.name}"
+        if self.on_conflict != "replace":
+            if self._max_wait:
+                raise UsageError(f'{where}: max_wait= belongs to on_conflict="replace"')
+            return
+        if self._options.id is not None:
+            raise UsageError(
+                f'{where}: a put with an id of its own cannot have on_conflict="replace": nothing replaces itself; '
+                'use unique="{…}", whose jobs have ids of their own'
+            )
+        if self._template is None:
+            return
+        if self._until not in UNTIL:
+            raise UsageError(
+                f'{where}: on_conflict="replace" needs until="end" or "start": with until={self._until!r} the job that '
+                "was put first may be over"
+            )
+        if self._max_wait and self._options.at is not None:
+            raise UsageError(f"{where}: max_wait= goes with delay=, not with at=")
+        if 0 < self._max_wait < self._options.delay:
+            raise UsageError(f"{where}: max_wait={self._max_wait:g} is less than delay={self._options.delay:g}")
 
     def of(self, args: tuple[Any, ...], kwargs: dict[str, Any], job_id: str) -> tuple[dict[str, Any], bytes]:
         """Further fields of the message, and what stands in front of the entry when it is put. Raises BadArgument."""
@@ -34,7 +60,8 @@ class Claims:
         sender.marks = True
         name = self._name(args, kwargs)
         if name is not None:
-            unique, guard = lock(name, self._until, encoded_id(job_id))
+            replaces = self.on_conflict == "replace"
+            unique, guard = lock(name, self._until, encoded_id(job_id), replaces, self._max_wait)
             if unique is not None:
                 fields["unique"] = unique
         expires = self._options.expires_at(sender.broker.core.now if defaults.instead is None else here)

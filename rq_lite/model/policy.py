@@ -20,7 +20,7 @@ from rq_lite.model.option import Check, Declared, Option, declared, use_checked
 from rq_lite.model.schedule import Recurrence, recurring
 from rq_lite.model.signature import signature_of
 from rq_lite.model.tags import check_tags
-from rq_lite.model.unique import check_id, check_on_conflict, check_unique, check_until
+from rq_lite.model.unique import check_id, check_max_wait, check_on_conflict, check_unique, check_until
 
 UNSET: Any = msgspec.UNSET
 
@@ -249,13 +249,25 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     on_conflict: Annotated[
         str,
         Option(
-            'what a put that is kept out does: `"skip"` returns the job that is there, `"raise"` raises `Duplicate`',
+            'what a put does whose key is there: `"skip"` returns the job that is there, `"replace"` takes its place, '
+            '`"raise"` raises `Duplicate`',
             check_on_conflict,
             puts=check_on_conflict,
             of_put_alone=True,
             default='`"skip"`',
         ),
     ] = "skip"
+    max_wait: Annotated[
+        float | None,
+        Option(
+            'with `on_conflict="replace"` and `delay=`: for how many seconds (or a timedelta) newer jobs may put off '
+            "the first one's turn",
+            check_max_wait,
+            puts=check_max_wait,
+            of_put_alone=True,
+            default="None: any time",
+        ),
+    ] = None
     tags: Annotated[
         tuple[str, ...],
         Option(

@@ -8,12 +8,12 @@ from typing import Any
 
 from rq_lite.checks import LONGEST, in_seconds, number
 from rq_lite.errors import UsageError
-from rq_lite.model.message import FOR_A_TIME, FOR_EVER, LONGEST_ID
+from rq_lite.model.message import FOR_A_TIME, FOR_EVER, LONGEST_ID, REPLACES
 from rq_lite.model.names import LONGEST_KEY, encoded
 
 LONGEST_TEXT = 10_000  # bytes of a key: what is longer is a mistake
 UNTIL = {"end": "e", "start": "s"}  # and the modes of their locks; else "forever", or seconds
-ON_CONFLICT = ("skip", "raise")
+ON_CONFLICT = ("skip", "replace", "raise")
 
 
 def check_unique(name: str, value: Any) -> Any:
@@ -60,6 +60,12 @@ def check_on_conflict(name: str, value: Any) -> Any:
     return value
 
 
+def check_max_wait(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    return number(name, in_seconds(value), "above 0 seconds, up to 100 years", most=LONGEST, above=True)
+
+
 def check_id(name: str, value: Any) -> Any:
     if value is None:
         return None
@@ -91,10 +97,14 @@ def digest(name: str) -> bytes:
     return hashlib.sha256(name.encode()).digest()[:16]
 
 
-def lock(name: str, until: Any, mark: str) -> tuple[str | None, bytes]:
-    """The field `unique` of the message, and what a put says in front of the entry; `mark`: the encoded id."""
+def lock(name: str, until: Any, mark: str, replaces: bool = False, wait: float = 0.0) -> tuple[str | None, bytes]:
+    """The field `unique` of the message, and what a put says in front of the entry; `mark`: the encoded id.
+
+    `replaces`: it takes the place of the job that holds the lock; further ones may put it off for `wait` s (0: for
+    ever).
+    """
     if until in UNTIL:
-        return f"{UNTIL[until]}:{name}", b""
+        return f"{UNTIL[until]}:{name}", REPLACES + f" {round(wait * 1000)} ".encode() if replaces else b""
     if until == "forever":
         return None, FOR_EVER + digest(name)
     return None, FOR_A_TIME + f" {max(1, round(until * 1000))} {name} {mark} ".encode()

@@ -22,7 +22,7 @@ from rq_lite.client.task import Task
 from rq_lite.consumer.run import Attempt, Outcomes, chances, failed, run_batch, runner
 from rq_lite.errors import UsageError
 from rq_lite.model.batch import BatchArguments
-from rq_lite.model.message import FOR_A_TIME, FOR_EVER, bare, decode, id_in, parse
+from rq_lite.model.message import FOR_A_TIME, FOR_EVER, REPLACES, bare, decode, id_in, parse
 from rq_lite.model.outcome import Finished, Outcome, Retried
 from rq_lite.model.policy import FOREVER, Options
 from rq_lite.testing.puts import PutJob, job_of
@@ -92,7 +92,9 @@ class Record:
         for number, text in enumerate(texts):
             name, entry = lock_in(text), bare(text)
             holder = None if name is None else self._locks.get((queue.name, name))
-            if holder is None:
+            if holder is None or text[:1] == REPLACES:
+                if holder is not None:
+                    self.replace(holder)
                 entries.append(entry)
                 if name is not None:
                     self._locks[queue.name, name] = str(id_in(entry))
@@ -101,6 +103,10 @@ class Record:
         if verdicts is not None:
             verdicts.seen += len(texts)
         return entries
+
+    def replace(self, holder: str) -> None:
+        """Let the job with this id give way to a newer one."""
+        self.puts[:] = [job for job in self.puts if job.id != holder]
 
     def note(self, queue: Sender, entries: Sequence[bytes], options: Options) -> list[PutJob]:
         jobs = [job_of(queue, entry, delay=options.delay, at=options.at) for entry in entries]
@@ -161,11 +167,11 @@ class Inline(Record):
     def _run(self, one: Waiting) -> None:
         lock = lock_in(one.entry)
         if lock is not None and lock[:1] == b"s":
-            self._locks.pop((one.queue.name, lock), None)
+            self._unlock(one, lock)
         ran, outcome = run(*one)
         self.ran.append(ran)
         if lock is not None and lock[:1] == b"e":
-            self._locks.pop((one.queue.name, lock), None)
+            self._unlock(one, lock)
         if ran.error is not None:
             self._turn.failures.append(ran.error)
         if not isinstance(outcome, Finished):
@@ -174,6 +180,18 @@ class Inline(Record):
         for name, entry in outcome.puts:
             queue = registry.queues.get(name) or Queue(name, broker=one.queue.chosen_broker)
             self(queue.sender, [entry], Options())
+
+    def _unlock(self, one: Waiting, lock: bytes) -> None:
+        if self._locks.get((one.queue.name, lock)) == one.job.id:
+            del self._locks[one.queue.name, lock]
+
+    def replace(self, holder: str) -> None:
+        """A job that waits gives way; one that runs goes on, and the newer one comes after it."""
+        for one in [one for one in self._turn.waiting or () if one.job.id == holder]:
+            assert self._turn.waiting is not None
+            self._turn.waiting.remove(one)
+            super().replace(holder)
+            self._results[holder] = b'{"state":"replaced"}'
 
     def watch(self, jobs: Sequence[Job]) -> None:
         """Give these jobs their results; those that wait behind the job that asks are run now. Raises UsageError."""
@@ -194,7 +212,7 @@ def lock_in(text: bytes) -> bytes | None:
         return text[:17]
     if text[:1] == FOR_A_TIME:
         return b"t:" + text.split(b" ", 3)[2]
-    head = parse(text)
+    head = parse(bare(text))
     return None if head is None else head.unique
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from rq_lite.admin import jobs
 from rq_lite.broker import Broker, Death, Link
 from rq_lite.cli import cli
-from rq_lite.model.message import TAGGED, Message, encode
+from rq_lite.model.message import TAGGED, VERSION, Message, encode, entry_of
 from rq_lite.model.outcome import Finished
 from rq_lite.model.states import State
 from tests.conftest import Server
@@ -93,6 +93,9 @@ def everywhere(broker: Broker, link: Link) -> None:
                 take(broker, link, 2)
     broker.puts.put("q", [tagged("scheduled", "a", "b c"), entry(1)], delay=600_000)
     broker.puts.put("q", [tagged("pending", "b c", "a"), tagged("half", "a"), entry(1)])
+    held = entry_of(Message(VERSION, "held", "t", unique="e:t:k"), "q")
+    newer = entry_of(Message(TAGGED, "replacing", "t", tags=("a", "b c"), unique="e:t:k"), "q")
+    broker.puts.put("q", [held, b"r 0 " + newer], marked=True)
 
 
 @pytest.mark.usefixtures("everywhere")
@@ -103,7 +106,7 @@ def test_jobs_are_found_by_their_tags_in_every_place(server: Server) -> None:
     assert [(job["id"], job["state"]) for job in jobs_found] == [
         (place.value.removesuffix("s"), place.value) for place in jobs.PLACES
     ]
-    assert [job["tags"] for job in jobs_found] == [["a", "b c"], ["b c", "a"], *[["a", "b c"]] * 3]
+    assert [job["tags"] for job in jobs_found] == [["a", "b c"], ["b c", "a"], *[["a", "b c"]] * 4]
     assert ids(server, "jobs", "list", "--tag", "a", "--state", "pending") == ["pending", "half"]
     assert ids(server, "jobs", "list", "--tag", "a", "--task", "other") == []
     assert run(server, "jobs", "list", "--tag", "b").stderr == "no job matches\n"

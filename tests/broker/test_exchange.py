@@ -271,7 +271,7 @@ def test_the_last_ack_says_that_the_queue_is_drained(broker: Broker, link: Link)
 
 def test_keys_of_a_queue_lie_in_one_slot() -> None:
     names = [value for value in vars(keys.of("q")).values() if value.startswith("rq:")]
-    assert len(names) == 18
+    assert len(names) == 19
     assert all(name.startswith("rq:{q}:") for name in names)
 
 

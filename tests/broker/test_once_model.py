@@ -20,6 +20,7 @@ from tests.steps import KEY, counter
 
 KEYS = 4
 PAST, FUTURE = 1, 10**14
+ENDS = ("done", "failed", "cancelled", "expired", "overflowed", "purged", "replaced")
 
 
 class Walk:
@@ -38,7 +39,8 @@ class Walk:
         expires = self.chance.choice([None, None, FUTURE, PAST])
         unique = f"{mode}:t{mode}:{key}" if self.chance.random() < 0.9 else None
         message = Message(VERSION, f"{self.made:08}", "t", [key], unique=unique, expires=expires)
-        return entry_of(message, "q")
+        front = b"r %d " % self.chance.choice([0, 0, 90_000]) if unique and self.chance.random() < 0.5 else b""
+        return front + entry_of(message, "q")
 
     def step(self) -> None:
         name = self.chance.choice(
@@ -120,8 +122,14 @@ def verdicts(reply: Put) -> tuple[int, bytes]:
     return reply.accepted, reply.verdicts
 
 
-def alive(broker: Broker) -> list[bytes]:
-    """The entries of all jobs that have not ended."""
+def latest(broker: Broker) -> dict[str, bytes]:
+    """By the name of their lock the entries of the jobs that replace others."""
+    flat = broker.read(("HGETALL", KEY.latest))[0]
+    return {flat[i].decode(): flat[i + 1].partition(b"|")[2] for i in range(0, len(flat), 2)}
+
+
+def placed(broker: Broker) -> list[bytes]:
+    """The entries of all jobs that have not ended, but for those that replace others."""
     pending, scheduled, lone, flat = broker.read(
         ("LRANGE", KEY.pending, 0, -1), ("ZRANGE", KEY.scheduled, 0, -1), ("LRANGE", KEY.suspects, 0, -1),
         ("HVALS", KEY.inflight("c")),
@@ -129,9 +137,15 @@ def alive(broker: Broker) -> list[bytes]:
     return [*pending, *(member[18:] for member in scheduled), *lone, *flat]
 
 
+def alive(broker: Broker) -> list[bytes]:
+    return [*placed(broker), *latest(broker).values()]
+
+
 def check(broker: Broker, walk: Walk) -> None:
-    jobs = [(decode(raw)[0], parse(raw)) for raw in alive(broker)]
-    assert len({message.id for message, _ in jobs}) == len(jobs)
+    jobs = [(decode(raw)[0], parse(raw)) for raw in placed(broker)]
+    newer = latest(broker)
+    ids = {message.id for message, _ in jobs} | {decode(raw)[0].id for raw in newer.values()}
+    assert len(ids) == len(jobs) + len(newer)
     holders: dict[str, str] = {}
     for message, head in jobs:
         assert head is not None
@@ -141,10 +155,16 @@ def check(broker: Broker, walk: Walk) -> None:
         assert name not in holders, f"two of {name}"
         holders[name] = f"{head.unique[:1].decode()}|{message.id}"
     locks = broker.read(("KEYS", KEY.unique("*")))[0]
-    found = {key.decode().partition(":unique:")[2]: broker.read(("GET", key))[0].decode() for key in locks}
-    assert found == holders
-    ended = sum(counter(broker, name) for name in ("done", "failed", "cancelled", "expired", "overflowed", "purged"))
-    assert counter(broker, "put") + counter(broker, "requeued") == ended + len(jobs)
+    held = {key.decode().partition(":unique:")[2]: broker.read(("GET", key))[0].decode() for key in locks}
+    assert {name: "|".join(lock.split("|")[:2]) for name, lock in held.items()} == holders
+    assert newer.keys() <= holders.keys()
+    assert counter(broker, "latest") == len(newer)
+    assert counter(broker, "latest_bytes") == sum(map(len, newer.values()))
+    ended = sum(counter(broker, name) for name in ENDS)
+    assert counter(broker, "put") + counter(broker, "requeued") == ended + len(ids)
+    pending, scheduled = broker.read(("LRANGE", KEY.pending, 0, -1), ("ZRANGE", KEY.scheduled, 0, -1))
+    if pending or scheduled:  # else the next put counts from 0
+        assert counter(broker, "bytes") == sum(map(len, pending)) + sum(len(member[18:]) for member in scheduled)
 
 
 @pytest.fixture
@@ -157,7 +177,7 @@ def link(broker: Broker) -> Iterator[Link]:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_every_lock_has_its_job_and_every_job_its_lock(broker: Broker, link: Link, seed: int, long: bool) -> None:
-    steps, duplicates = Counter[str](), 0
+    steps, duplicates, replaced = Counter[str](), 0, 0
     for number in range(20 if long else 1):
         broker.read(("FLUSHALL",))
         broker.puts.declare("q", maxsize=0)
@@ -168,5 +188,7 @@ def test_every_lock_has_its_job_and_every_job_its_lock(broker: Broker, link: Lin
             check(broker, walk)
         steps += walk.steps
         duplicates += counter(broker, "duplicates")
+        replaced += counter(broker, "replaced")
     assert len(steps) >= 10
     assert duplicates
+    assert replaced

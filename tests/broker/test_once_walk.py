@@ -54,8 +54,8 @@ class World:
         if self.put_count == PUTS:
             return False
         self.put_count += 1
-        message = Message(VERSION, f"{self.put_count}", "t", unique=f"{self.mode}:t:k")
-        entries = [entry_of(message, "q")]
+        message = Message(VERSION, f"{self.put_count}", "t", unique=f"{self.mode[0]}:t:k")
+        entries = [b"r 0 " * self.mode.endswith("replace") + entry_of(message, "q")]
         self.last = entries, self.broker.puts.put("q", entries, marked=True).verdicts
         return True
 
@@ -127,6 +127,7 @@ class World:
         for name in CONSUMERS:
             flat = self.broker.read(("HGETALL", KEY.inflight(name)))[0]
             found += [(flat[i + 1], f"{name} {self._rank(int(flat[i]))}") for i in range(0, len(flat), 2)]
+        found += [(raw.partition(b"|")[2], "latest") for raw in self.broker.read(("HVALS", KEY.latest))[0]]
         return [(decode(raw)[0].id, where) for raw, where in found]
 
     def _rank(self, tag: int) -> int:
@@ -134,21 +135,26 @@ class World:
 
     def state(self) -> Any:
         believed = tuple(tuple(self._rank(tag) for tag in self.believes[name]) for name in CONSUMERS)
-        lock = self.broker.read(("GET", KEY.unique("t:k")))[0]
+        lock = self.lock()
         dead = tuple(self.broker.read(("HVALS", KEY.dead))[0])
         return (
             tuple(sorted(self.alive())), believed, lock, len(dead), self.put_count, frozenset(self.taken),
             frozenset(self.gone), self.repeated,
         )  # fmt: skip
 
+    def lock(self) -> str | None:
+        """The mode and the id in the lock."""
+        lock = self.broker.read(("GET", KEY.unique("t:k")))[0]
+        return None if lock is None else "|".join(lock.decode().split("|")[:2])
+
     def check(self) -> None:
         jobs = self.alive()
         assert len({job for job, _ in jobs}) == len(jobs), "a job is in two places"
-        holders = [job for job, _ in jobs if self.mode == "e" or job not in self.taken]
+        holders = [job for job, where in jobs if where != "latest" and (self.mode[0] == "e" or job not in self.taken)]
         assert len(holders) <= 1, "two of a key"
-        lock = self.broker.read(("GET", KEY.unique("t:k")))[0]
-        assert lock == (f"{self.mode}|{holders[0]}".encode() if holders else None), "a lock without its job, or a job"
-        ended = counter(self.broker, "done") + counter(self.broker, "failed")
+        assert self.lock() == (f"{self.mode[0]}|{holders[0]}" if holders else None), "a lock without its job, or a job"
+        assert holders or all(where != "latest" for _, where in jobs), "a newer job without the one it replaces"
+        ended = counter(self.broker, "done") + counter(self.broker, "failed") + counter(self.broker, "replaced")
         assert counter(self.broker, "put") + counter(self.broker, "requeued") == ended + len(jobs)
 
 
@@ -159,7 +165,7 @@ def memory() -> Iterator[tuple[Broker, Link]]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("mode", ["e", "s"])
+@pytest.mark.parametrize("mode", ["e", "s", "e replace", "s replace"])
 def test_whatever_the_order_of_the_steps_a_key_is_there_once(
     memory: tuple[Broker, Link], mode: str, long: bool
 ) -> None:

@@ -9,13 +9,13 @@ import pytest
 
 from rq_lite import BadArgument, Duplicate, JobDropped, JobExpired, Queue, QueueFull, UsageError
 from rq_lite.admin import jobs, operate, status
-from rq_lite.broker import Broker, Link, keys
+from rq_lite.broker import Broker, keys
 from rq_lite.broker.base import Core
-from rq_lite.model.message import Message, decode
-from rq_lite.model.outcome import Finished, cancelled
+from rq_lite.model.message import decode
+from rq_lite.model.outcome import cancelled
 from rq_lite.model.states import State
 from rq_lite.testing import inline, recorded
-from tests.steps import take
+from tests.steps import Consumer, counter
 
 KEY = keys.of("q")
 
@@ -24,39 +24,9 @@ def mail(user: Any, text: str = "") -> None:
     """The task of these tests."""
 
 
-@pytest.fixture
-def consumer(queue: Queue, broker: Broker, link: Link) -> Consumer:
-    queue.sender.declare()
-    broker.takes.register("q", "c", link=link)
-    return Consumer(broker, link)
-
-
-class Consumer:
-    """Takes and settles by hand."""
-
-    def __init__(self, broker: Broker, link: Link) -> None:
-        self.broker, self.link = broker, link
-
-    def take(self, want: int = 100) -> list[tuple[int, Message]]:
-        reply = take(self.broker, self.link, want)
-        return [(tag, decode(raw)[0]) for tag, raw in enumerate(reply.jobs, reply.tag + 1)]
-
-    def one(self) -> int:
-        ((tag, _),) = self.take(1)
-        return tag
-
-    def finish(self, tag: int, state: str = "done") -> None:
-        report = b"{}" if state == "failed" else b""
-        assert self.broker.takes.finish("q", "c", [(tag, Finished(state, b"", 60_000, report))], self.link) == 0
-
-
 def locks(broker: Broker) -> list[bytes]:
     found: list[bytes] = broker.read(("KEYS", KEY.unique("*")))[0]
     return found
-
-
-def counter(broker: Broker, name: str) -> int:
-    return int(broker.read(("HGET", KEY.meta, name))[0] or 0)
 
 
 # -- until its end
@@ -283,7 +253,7 @@ def test_an_id_that_cannot_be_one_is_refused(queue: Queue, value: Any) -> None:
         ({"unique": 5}, "must be a template"),
         ({"unique": "{user}", "until": "never"}, 'must be "end", "start", "forever"'),
         ({"unique": "{user}", "until": 0}, "above 0 seconds"),
-        ({"unique": "{user}", "on_conflict": "fight"}, "must be one of skip, raise"),
+        ({"unique": "{user}", "on_conflict": "fight"}, "must be one of skip, replace, raise"),
         ({"unique": "{user}", "until": "forever", "every": 60, "args": [1]}, 'unique until "end" or "start" only'),
     ],
 )

@@ -1,4 +1,5 @@
--- cancel: drop a job that waits, if it is near either end of the place where it waits. Any other job is marked: the
+-- cancel: drop a job that waits, if it is near either end of the place where it waits, or is to replace another. Any other
+--         job is marked: the
 --         consumer that takes it drops it, and consumers are called, so that a running job is interrupted.
 -- KEYS    1 pending  2 scheduled  3 suspects  4 meta  5 consumers  6 room  7 drained  8 cancelled  9 job:<id>
 --         10 result:<id>
@@ -63,13 +64,31 @@ local function remove(key)
   whole = whole and all
 end
 
+-- Remove the job from those that replace others, if they are few; returns its entry, or nil.
+local function remove_latest()
+  local counts = redis.call('HMGET', meta, 'latest', 'latest_bytes')
+  if tonumber(counts[1] or 0) == 0 then return end
+  if tonumber(counts[1]) > FAR or tonumber(counts[2]) > HEAVY then
+    whole = false
+    return
+  end
+  local flat = redis.call('HGETALL', prefix .. 'latest')
+  for i = 1, #flat, 2 do
+    local entry = flat[i + 1]:match('|(.*)$')
+    if is_it(entry) then return (take_latest(meta, flat[i])) end
+  end
+end
+
 local place = pending
 local member = remove(pending)
 if not member then place, member = scheduled, remove(scheduled) end
 if not member then place, member = suspects, remove(suspects) end
+if not member then place, member = nil, remove_latest() end
 if member then
   local entry = entry_of(member)
-  if place == suspects then
+  if not place then
+    -- It took no room.
+  elseif place == suspects then
     redis.call('HINCRBY', meta, 'suspects', -1)
   else
     redis.call('HINCRBY', meta, 'bytes', 0 - #entry)

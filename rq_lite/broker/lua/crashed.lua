@@ -19,7 +19,7 @@ for i = #ARGV - 3, 4, -4 do
       local n = #buried
       buried[n + 1], buried[n + 2], buried[n + 3] = ARGV[i], report, charged_entry
     else
-      entries[#entries + 1] = charged_entry
+      entries[#entries + 1] = yield(meta, charged_entry, now_ms())
     end
     moved = moved + 1
   else

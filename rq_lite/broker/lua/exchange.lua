@@ -46,8 +46,9 @@ local function book(inflight, meta, jobs, pending, ranked)
   return tag, length
 end
 
--- Take jobs that have expired out of what was popped; returns how many, and the sum of their lengths.
-local function drop_expired(meta, jobs, ranked)
+-- See to the turn of each job that was popped: some end, or give way to one that replaces them. Returns how many are gone,
+-- and by how many bytes their entries are shorter now.
+local function have_turns(meta, jobs, ranked)
   local kept, freed = 0, 0
   for i = 1, #jobs do
     local job = jobs[i]
@@ -91,7 +92,7 @@ while at <= #ARGV do
           some = math.min(want, math.max(1, math.floor(most * (left + redis.call('ZCARD', scheduled)) / bytes)))
         end
         jobs, ranked = take(pending, state[2], some)
-        if state[6] then gone, freed = drop_expired(meta, jobs, ranked) end
+        if state[6] then gone, freed = have_turns(meta, jobs, ranked) end
       end
       if #jobs == 0 and gone == 0 then
         if state[1] ~= '1' then redis.call('DEL', bell) end
@@ -105,7 +106,8 @@ while at <= #ARGV do
     local length = 0
     if came > 0 then tag, length = book(inflight, meta, jobs, pending, ranked) end
     came = #jobs
-    left = left - came - gone
+    -- Where one has ended, another of its key may wait now.
+    left = gone > 0 and waiting(pending, redis.call('HGET', meta, 'order')) or left - came - gone
     if came > 0 and length > most then jobs = {false} end
     if left > 0 and came < want then
       code, want = PART, 0

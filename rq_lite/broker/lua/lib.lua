@@ -211,11 +211,11 @@ local function to_dead(dead, index, meta, buried, keep, age, now)
   end
 end
 
--- How many jobs are unfinished: waiting (suspects, too), scheduled or in flight.
+-- How many jobs are unfinished: waiting (suspects, and those in `latest`, too), scheduled or in flight.
 local function unfinished(pending, scheduled, meta)
-  local elsewhere = redis.call('HMGET', meta, 'inflight', 'suspects', 'order')
+  local elsewhere = redis.call('HMGET', meta, 'inflight', 'suspects', 'order', 'latest')
   return waiting(pending, elsewhere[3]) + redis.call('ZCARD', scheduled)
-    + tonumber(elsewhere[1] or 0) + tonumber(elsewhere[2] or 0)
+    + tonumber(elsewhere[1] or 0) + tonumber(elsewhere[2] or 0) + tonumber(elsewhere[4] or 0)
 end
 
 -- Wake a process that waits in `join`, if no job is unfinished.
@@ -324,47 +324,10 @@ local function kept_for(entry)
   return ttl >= 0.001 and math.floor(math.min(ttl, 1e9) * 1000) or 0
 end
 
--- The lock of a unique job is `unique:<name>`: "<mode>|<id>". Modes: e (until the job has ended), s (until it is first
--- taken), t (for a time; the job's entry has no mark of it). Returns the id and the mode.
-local function lock_of(prefix, name)
-  local lock = redis.call('GET', prefix .. 'unique:' .. name)
-  if lock then return lock:sub(3), lock:sub(1, 1) end
-end
-
--- Let the lock of this job fall, unless another job holds it: one of mode s has lost it to the next when it was taken.
-local function unlock(prefix, name, id)
-  if lock_of(prefix, name) == id then redis.call('DEL', prefix .. 'unique:' .. name) end
-end
-
--- A marked job is with this consumer now: where it is is noted, and a lock of mode s falls.
-local function note_taken(prefix, entry, consumer, tag, now)
-  local _, _, _, id, _, _, _, mode, name = parse(entry)
-  if not id then return end
-  local job = prefix .. 'job:' .. id
-  redis.call('HSET', job, 'consumer', consumer, 'tag', tag, 'started', now)
-  redis.call('PEXPIRE', job, KEPT)
-  if mode == 's' then unlock(prefix, name, id) end
-end
-
--- The other event: a job has ended (done, failed, cancelled, expired, dropped), for whatever reason, and only once: its
--- lock falls, its result is kept for ttl ms (0: not at all; nil: as the job says), and the processes that watch it are
--- told. Every script that ends a job calls this; `key` is any key of the queue. An entry without marks costs a check of
--- one byte. A buried job has
--- ended: to trim or forget it later is no second end, and `requeue` begins its next life. `detail` is what the result
--- holds beside the state, as JSON without the braces. Large results are not pushed: a process that is told of one
--- fetches it.
-local function ended(key, entry, state, detail, ttl)
-  if entry:byte(1) == 123 then return end
-  local _, _, _, id, _, _, _, _, name = parse(entry)
-  if not id then return end
-  ttl = ttl or kept_for(entry)
-  local prefix = prefix_of(key)
-  if name then unlock(prefix, name, id) end
-  local job = prefix .. 'job:' .. id
-  local result = '{"state":"' .. state .. (detail == '' and '"}' or '",' .. detail .. '}')
-  push_to_watchers(prefix, job, id .. '\n' .. (#result > LARGE and ttl > 0 and '' or result))
-  redis.call('DEL', job)
-  if ttl > 0 then redis.call('SET', prefix .. 'result:' .. id, result, 'PX', ttl) end
+-- Whether callbacks are to be put when the job ends.
+local function has_callbacks(entry)
+  local callbacks = job_of(entry)['then']
+  return type(callbacks) == 'table' and next(callbacks) ~= nil
 end
 
 -- When the first scheduled job is due, ms; infinity if no job is scheduled.
@@ -372,12 +335,175 @@ local function first_due(scheduled)
   return tonumber(redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')[2] or math.huge)
 end
 
+-- The lock of a unique job is `unique:<name>`: "<mode>|<id>". Modes: e (until the job has ended), s (until it is first
+-- taken), t (for a time; the job's entry has no mark of it). "|<due>|<deadline>" may follow, ms: when the job is due, if
+-- it was scheduled, and how long newer jobs that replace it may put that off. Returns the id, the mode, and these two.
+local function lock_of(prefix, name)
+  local lock = redis.call('GET', prefix .. 'unique:' .. name)
+  if not lock then return end
+  local mode, id, due, deadline = lock:match('^(.)|([^|]*)|?(%d*)|?(%d*)$')
+  return id, mode, tonumber(due), tonumber(deadline)
+end
+
+local function hold(prefix, name, mode, id, due, deadline)
+  local function ms(time) return time and string.format('%.0f', time) or '' end
+  local times = (due or deadline) and '|' .. ms(due) .. '|' .. ms(deadline) or ''
+  redis.call('SET', prefix .. 'unique:' .. name, mode .. '|' .. id .. times)
+end
+
+-- A job that replaces another of its key waits in `latest` until that gives way: name of the lock -> "<due, ms; 0:
+-- now>|<entry>". It takes no room; meta counts it (`latest`) and its bytes (`latest_bytes`).
+local function keep_latest(meta, name, due, entry)
+  redis.call('HSET', prefix_of(meta) .. 'latest', name, string.format('%.0f|', due) .. entry)
+  redis.call('HINCRBY', meta, 'latest', 1)
+  redis.call('HINCRBY', meta, 'latest_bytes', #entry)
+end
+
+-- Take it out: its entry, and when it is due; nil: there is no such job.
+local function take_latest(meta, name)
+  local latest = prefix_of(meta) .. 'latest'
+  local kept = redis.call('HGET', latest, name)
+  if not kept then return end
+  local due, entry = kept:match('^(%d+)|(.*)$')
+  redis.call('HDEL', latest, name)
+  redis.call('HINCRBY', meta, 'latest', -1)
+  redis.call('HINCRBY', meta, 'latest_bytes', -#entry)
+  return entry, tonumber(due)
+end
+
+-- A marked job is with this consumer now: where it is is noted, and a lock of mode s falls. A lock of mode e forgets when
+-- its job was due.
+local function note_taken(prefix, entry, consumer, tag, now)
+  local _, _, _, id, _, _, _, mode, name = parse(entry)
+  if not id then return end
+  local job = prefix .. 'job:' .. id
+  redis.call('HSET', job, 'consumer', consumer, 'tag', tag, 'started', now)
+  redis.call('PEXPIRE', job, KEPT)
+  if not name then return end
+  local holder, _, due, deadline = lock_of(prefix, name)
+  -- Of mode s it may be another's: this job has lost it when it was taken before.
+  if holder ~= id then return end
+  if mode == 's' then
+    redis.call('DEL', prefix .. 'unique:' .. name)
+  elseif due or deadline then
+    hold(prefix, name, mode, id)
+  end
+end
+
+-- Note when a job is due that was scheduled again, in its lock.
+local function note_due(prefix, entry, due)
+  local _, _, _, id, _, _, _, mode, name = parse(entry)
+  if not name then return end
+  local holder, _, _, deadline = lock_of(prefix, name)
+  if holder == id then hold(prefix, name, mode, id, due, deadline) end
+end
+
+-- What every end does: the result is kept for ttl ms (0: not at all; nil: as the job says), and the processes that watch
+-- the job are told. `detail` is what the result holds beside the state, as JSON without the braces. Large results are not
+-- pushed: a process that is told of one fetches it.
+local function over(prefix, id, entry, state, detail, ttl)
+  ttl = ttl or kept_for(entry)
+  local job = prefix .. 'job:' .. id
+  local result = '{"state":"' .. state .. (detail == '' and '"}' or '",' .. detail .. '}')
+  push_to_watchers(prefix, job, id .. '\n' .. (#result > LARGE and ttl > 0 and '' or result))
+  redis.call('DEL', job)
+  if ttl > 0 then redis.call('SET', prefix .. 'result:' .. id, result, 'PX', ttl) end
+end
+
+-- The heir of a lock: the job in `latest`, taken out, and when it is due. One that was cancelled or has expired (and has
+-- no callbacks, which its own turn would put) ends here, and leaves no heir.
+local function heir_of(meta, name, now)
+  local entry, due = take_latest(meta, name)
+  if not entry then return end
+  local prefix = prefix_of(meta)
+  local _, _, _, id, _, _, _, _, _, expires = parse(entry)
+  local state
+  if redis.call('ZREM', prefix .. 'cancelled', id) == 1 then
+    state = 'cancelled'
+  elseif expires and expires <= now and not has_callbacks(entry) then
+    state = 'expired'
+  else
+    return entry, due
+  end
+  redis.call('HINCRBY', meta, state, 1)
+  over(prefix, id, entry, state, '')
+end
+
+-- Pass a lock to its heir: returned if it is due, else scheduled.
+local function inherit(meta, name, entry, due, deadline, now)
+  local prefix = prefix_of(meta)
+  local _, _, _, id, _, _, _, mode = parse(entry)
+  hold(prefix, name, mode, id, due > now and due or nil, deadline)
+  if due <= now then return entry end
+  local scheduled = prefix .. 'scheduled'
+  if due < first_due(scheduled) then ring(prefix .. 'alarm') end
+  schedule(scheduled, 's', redis.call('HINCRBY', meta, 'tag', 1), due, entry)
+  redis.call('HINCRBY', meta, 'bytes', #entry)
+end
+
+-- Let a job wait at the end of its queue, whatever the bound.
+local function join_end(meta, entry)
+  local prefix = prefix_of(meta)
+  local usual, length = wait_again('LPUSH', {entry}, prefix .. 'pending', prefix .. 'suspects', meta)
+  redis.call('HINCRBY', meta, 'bytes', length)
+  ring_bell(prefix .. 'bell', usual)
+end
+
+-- The other event: a job has ended (done, failed, cancelled, expired, dropped; one that is replaced ends in `yield`), for
+-- whatever reason, and only once: `over`, and its lock falls, or passes to the job that replaces it. `whole`: that ends,
+-- too, in the same way (where a place is emptied); returns how many did, 0 or 1. Every script that ends a job calls this;
+-- `key` is any key of the queue. An entry without marks costs a check of one byte. A buried job has ended: to trim or
+-- forget it later is no second end, and `requeue` begins its next life.
+local function ended(key, entry, state, detail, ttl, whole)
+  if entry:byte(1) == 123 then return 0 end
+  local _, _, _, id, _, _, _, _, name = parse(entry)
+  if not id then return 0 end
+  local prefix = prefix_of(key)
+  over(prefix, id, entry, state, detail, ttl)
+  if not name then return 0 end
+  local holder, _, _, deadline = lock_of(prefix, name)
+  if holder ~= id then return 0 end
+  local meta, heir = prefix .. 'meta', nil
+  if whole then
+    heir = take_latest(meta, name)
+    if heir then over(prefix, tracked(heir), heir, state, detail) end
+  elseif redis.call('HEXISTS', prefix .. 'latest', name) == 1 then
+    local now, due = now_ms(), nil
+    heir, due = heir_of(meta, name, now)
+    if heir then
+      heir = inherit(meta, name, heir, due, deadline, now)
+      if heir then join_end(meta, heir) end
+      return 0
+    end
+  end
+  redis.call('DEL', prefix .. 'unique:' .. name)
+  return heir and 1 or 0
+end
+
+-- The job that goes on in place of this one, whose turn has come or which comes back from its consumer: a newer one of its
+-- key, if one replaces it. That has its crashes and deaths of workers, so that steady updates do not keep alive what
+-- kills, and none of its attempts. Nil if it is not due, and so was scheduled.
+local function yield(meta, entry, now)
+  local _, crashes, _, id, _, unknown, deaths, _, name = parse(entry)
+  local prefix = prefix_of(meta)
+  if not name or unknown ~= '' or redis.call('HEXISTS', prefix .. 'latest', name) == 0 then return entry end
+  local holder, _, _, deadline = lock_of(prefix, name)
+  if holder ~= id then return entry end
+  local heir, due = heir_of(meta, name, now)
+  if not heir then return entry end
+  redis.call('HINCRBY', meta, 'replaced', 1)
+  over(prefix, id, entry, 'replaced', '')
+  if crashes + deaths > 0 then heir = charged(heir, 0, crashes, deaths) end
+  return inherit(meta, name, heir, due, deadline, now)
+end
+
 -- Drop waiting jobs; returns how many were dropped, and how many are left: if jobs may be tracked (`tracked` of meta),
--- at most `most` of each place are dropped, and end as cancelled.
+-- at most `most` of each place are dropped, and end as cancelled. Those that replace running jobs come last.
 local function drop_waiting(most, pending, scheduled, meta, bell, room, drained, suspects)
   local state = redis.call('HMGET', meta, 'order', 'tracked')
   local function size() return waiting(pending, state[1]) + redis.call('ZCARD', scheduled) + redis.call('LLEN', suspects) end
-  local before = size()
+  local function newer_ones() return tonumber(redis.call('HGET', meta, 'latest') or 0) end
+  local before = size() + newer_ones()
   if state[2] == '1' then
     local entries, length, parked = take(pending, state[1], most), 0, 0
     local flat, lone = redis.call('ZPOPMIN', scheduled, most), redis.call('RPOP', suspects, most) or {}
@@ -387,7 +513,14 @@ local function drop_waiting(most, pending, scheduled, meta, bell, room, drained,
     end
     for _, entry in ipairs(entries) do length = length + #entry end
     for _, list in ipairs({entries, lone}) do
-      for _, entry in ipairs(list) do ended(meta, entry, 'cancelled', '') end
+      for _, entry in ipairs(list) do ended(meta, entry, 'cancelled', '', nil, true) end
+    end
+    if size() == 0 and newer_ones() > 0 then
+      for i, name in ipairs(redis.call('HKEYS', prefix_of(meta) .. 'latest')) do
+        if i > tonumber(most) then break end
+        local entry = take_latest(meta, name)
+        over(prefix_of(meta), tracked(entry), entry, 'cancelled', '')
+      end
     end
     redis.call('HINCRBY', meta, 'bytes', 0 - length)  -- `-length` may be -0, which is no number to Redis
     if parked > 0 then redis.call('HINCRBY', meta, 'parked', -parked) end
@@ -400,35 +533,74 @@ local function drop_waiting(most, pending, scheduled, meta, bell, room, drained,
     redis.call('UNLINK', bell)
     redis.call('HDEL', meta, 'bytes', 'parked', 'suspects')
   end
+  left = left + newer_ones()
   if before > left then redis.call('HINCRBY', meta, 'purged', before - left) end
   ring_room(pending, scheduled, meta, room)
   ring_drained(pending, scheduled, meta, drained)
   return before - left, left
 end
 
--- Whether callbacks are to be put when the job ends.
-local function has_callbacks(entry)
-  local callbacks = job_of(entry)['then']
-  return type(callbacks) == 'table' and next(callbacks) ~= nil
-end
-
--- What is to be taken in place of a marked entry whose turn has come: nil if it has expired, and so has ended. A job with
--- callbacks is taken all the same, marked "?0": its consumer puts them and does not run it.
+-- What is to be taken in place of a marked entry whose turn has come: the job that replaces it, if one does; nil if it
+-- has expired, and so has ended. An expired job with callbacks is taken all the same, marked "?0": its consumer puts them
+-- and does not run it.
 local function turn(meta, entry, now)
+  entry = yield(meta, entry, now)
+  if not entry then return end
   local _, _, _, _, _, unknown, _, _, _, expires = parse(entry)
   if not expires or expires == 0 or expires > now or unknown ~= '' then return entry end
   if has_callbacks(entry) then return (entry:gsub('%?%d+{', '?0{', 1)) end
   redis.call('HINCRBY', meta, 'expired', 1)
-  return ended(meta, entry, 'expired', '')
+  ended(meta, entry, 'expired', '')
 end
 
 -- Whether this call has noted in meta that there are entries of format 2.
 local noted = false
 
--- A job that is about to be put: its entry, the id of the job that keeps it out ('': it is not known; nil: no job does),
--- and, if it is unique, what to call once it is in. In front of an entry may stand what is not kept: "f" and 16 bytes (it
--- is put once for ever), or "t <ms> <name> <id> " (once in this time).
-local function claim(meta, text)
+-- The newest job of the key of this lock, which another job holds: that, or the one that replaces it.
+local function newest(prefix, name, holder)
+  local kept = holder and redis.call('HGET', prefix .. 'latest', name)
+  return kept and tracked(kept:match('|(.*)$')) or holder
+end
+
+-- Put a job in the place of the one that holds its lock. If that is scheduled, it gives way at once; else the job lies in
+-- `latest` until that one's turn, return or end, and an older one there ends. `due` may be put off by further ones for
+-- `wait` ms in all (0: for ever) from the first on. Returns the id of the job that it replaces.
+local function replace(meta, name, entry, due, wait, now)
+  local prefix = prefix_of(meta)
+  local holder, mode, at, deadline = lock_of(prefix, name)
+  local older, instead = take_latest(meta, name), holder
+  if older then
+    instead = tracked(older)
+    redis.call('HINCRBY', meta, 'replaced', 1)
+    over(prefix, instead, older, 'replaced', '')
+  end
+  if wait > 0 and not deadline then
+    deadline = now + wait
+    hold(prefix, name, mode, holder, at, deadline)
+  end
+  keep_latest(meta, name, deadline and math.min(due, deadline) or due, entry)
+  local scheduled = prefix .. 'scheduled'
+  -- By its time a scheduled holder is found without a search; among more than 1,000 of one time it keeps its turn.
+  for _, member in ipairs(at and redis.call('ZRANGEBYSCORE', scheduled, at, at, 'LIMIT', 0, 1000) or {}) do
+    local old = member:match('^s%d+|(.*)$')
+    if old and tracked(old) == holder then
+      local heir = yield(meta, old, now)
+      if heir ~= old then
+        redis.call('ZREM', scheduled, member)
+        redis.call('HINCRBY', meta, 'bytes', -#old)
+        if heir then join_end(meta, heir) end
+      end
+      break
+    end
+  end
+  return instead
+end
+
+-- A job that is about to be put, due at `due` (ms; 0: now): its entry, the id of the job that keeps it out ('': it is not
+-- known; nil: no job does) and, if it is unique, what to call once it is in; then, if it may replace the one that keeps it
+-- out, what to call for that. In front of an entry may stand what is not kept: "f" and 16 bytes (it is put once for ever),
+-- "t <ms> <name> <id> " (once in this time), or "r <ms> " (it replaces; see `replace` for the ms).
+local function claim(meta, text, due, now)
   local first, prefix = text:byte(1), prefix_of(meta)
   if first == 123 then return text end
   if first == 102 then
@@ -439,24 +611,38 @@ local function claim(meta, text)
   if first == 116 then
     local lasts, name, id, entry = text:match('^t (%d+) (%S+) (%S+) (.*)$')
     local function lock() redis.call('SET', prefix .. 'unique:' .. name, 't|' .. id, 'PX', lasts) end
-    return entry, (lock_of(prefix, name)), lock
+    return entry, newest(prefix, name, (lock_of(prefix, name))), lock
+  end
+  local wait
+  if first == 114 then
+    wait, text = text:match('^r (%d+) (.*)$')
+    wait = tonumber(wait)
   end
   local _, _, _, id, _, _, _, mode, name, expires = parse(text)
   if not name and not expires then return text end
   local function lock()
     if not noted then redis.call('HSET', meta, 'marked', 1, 'tracked', 1, 'format', FORMAT) end
     noted = true
-    if name then redis.call('SET', prefix .. 'unique:' .. name, mode .. '|' .. id) end
+    local deadline = wait and wait > 0 and due > 0 and now + wait or nil
+    if name then hold(prefix, name, mode, id, due > 0 and due or nil, deadline) end
   end
-  return text, name and lock_of(prefix, name) or nil, lock
+  local holder, held
+  if name then holder, held = lock_of(prefix, name) end
+  local last = newest(prefix, name, holder)
+  -- Nothing replaces itself, nor a lock that lasts for a time.
+  if not holder or not wait or held == 't' or holder == id or last == id then return text, last, lock end
+  return text, last, lock, function() return replace(meta, name, text, due, wait, now) end
 end
 
 -- Of jobs that follow from another step those that no lock keeps out, with their locks.
 local function admitted(meta, texts)
-  local entries = {}
+  local entries, now = {}, now_ms()
   for _, text in ipairs(texts) do
-    local entry, holder, lock = claim(meta, text)
-    if holder then
+    local entry, holder, lock, instead = claim(meta, text, 0, now)
+    if instead then
+      instead()
+      redis.call('HINCRBY', meta, 'put', 1)
+    elseif holder then
       redis.call('HINCRBY', meta, 'duplicates', 1)
     else
       entries[#entries + 1] = entry

@@ -10,7 +10,8 @@
 --         with a feed also: its field, the value it must have now ('': none), n values (what it is once each job is in)
 -- returns {OK, accepted, size, maxsize, bytes, maxbytes[, verdicts, full]} | {STALE} | {UNDECLARED} | {CLOSED} | {MOVED, value of the field}
 --         `verdicts` is '' if all were put, else one for each of those that were accepted, with commas between: p (put),
---         d and the id of the job that keeps it out, x (dropped, as the queue was full); `full` is the queue's policy
+--         d and the id of the job that keeps it out, r and the id of the job in whose place it was put, x (dropped, as the
+--         queue was full); `full` is the queue's policy
 -- oom     refused
 -- callers Broker.put
 local pending, scheduled, meta, bell, room, producer, alarm, feed = unpack(KEYS, 1, 8)
@@ -23,7 +24,7 @@ local task = job and job:match('^over (.*)$')
 -- Once a put is refused, an earlier sending of it that is still on its way must not put either.
 local function refuse() if ARGV[3] % 4 > 1 then redis.call('SET', producer, sequence .. ':0', 'PX', lifetime) end end
 
-local known = redis.call('HMGET', meta, 'maxsize', 'maxbytes', 'bytes', 'put', 'order', 'closed', 'full', 'marked')
+local known = redis.call('HMGET', meta, 'maxsize', 'maxbytes', 'bytes', 'put', 'order', 'closed', 'full', 'marked', 'latest_bytes')
 local maxsize, maxbytes, bytes = tonumber(known[1]), tonumber(known[2] or 0), tonumber(known[3] or 0)
 if not maxsize then
   refuse()
@@ -54,6 +55,8 @@ if feed then
 end
 
 local fit, most, bound = n, maxbytes, maxsize
+-- Jobs that replace others take no room, but memory.
+if most > 0 and known[9] then most = math.max(1, most - known[9]) end
 if task then
   local headroom = tonumber(redis.call('HGET', meta, 'headroom') or nil)
   most, bound = 0, maxsize > 0 and headroom and maxsize + headroom or 0
@@ -80,6 +83,12 @@ local fresh, verdicts, apart, put, duplicates, dropped = nil, {}, 0, fit, 0, 0
 if marked or (fit < n and (known[8] or full == 'drop-new' or full == 'drop-old')) then
   local now, looks, drops = now_ms(), 100, 1000
   fresh, fit, put, length = {}, n, 0, 0
+  redis.call('HSET', meta, 'bytes', bytes)
+  -- After a step that may have let another job wait in place of one.
+  local function look_again()
+    size = waiting(pending, order) + redis.call('ZCARD', scheduled)
+    bytes = tonumber(redis.call('HGET', meta, 'bytes'))
+  end
   local function fits(entry)
     return (bound == 0 or size + #fresh < bound) and (most == 0 or bytes + length + #entry <= most)
   end
@@ -95,33 +104,37 @@ if marked or (fit < n and (known[8] or full == 'drop-new' or full == 'drop-old')
         old = redis.call('LINDEX', pending, order == 'lifo' and 0 or -1)
       end
       local expires = old and old:byte(1) ~= 123 and select(10, parse(old))
-      local past = expires and expires > 0 and expires <= now and not has_callbacks(old)
-      if old and past and looks > 0 then
-        looks = looks - 1
-        redis.call('HINCRBY', meta, 'expired', 1)
-        ended(meta, old, 'expired', '')
-      elseif full == 'drop-old' and drops > 0 and (old or (#fresh > 0 and due == 0)) then
-        drops, dropped = drops - 1, dropped + 1
-        local gone = old or table.remove(fresh, 1)
-        if not old then length = length - #gone end
-        ended(meta, gone, 'dropped', '')
+      local past = expires and expires > 0 and expires <= now and looks > 0 and not has_callbacks(old)
+      if not past and not (full == 'drop-old' and drops > 0 and (old or (#fresh > 0 and due == 0))) then return false end
+      if not old then
+        old = table.remove(fresh, 1)
+        length = length - #old
       else
-        return false
-      end
-      if old then
-        bytes, size = bytes - #old, size - 1
+        redis.call('HINCRBY', meta, 'bytes', -#old)
         if member then
           redis.call('ZREM', pending, member)
         else
           redis.call(order == 'lifo' and 'LPOP' or 'RPOP', pending)
         end
       end
+      if past then
+        looks = looks - 1
+        redis.call('HINCRBY', meta, 'expired', 1)
+        ended(meta, old, 'expired', '')
+      else
+        drops = drops - 1
+        dropped = dropped + 1 + ended(meta, old, 'dropped', '', nil, true)
+      end
+      look_again()
     end
     return true
   end
   for i = 0, n - 1 do
-    local entry, holder, lock = claim(meta, ARGV[first + i])
-    if holder then
+    local entry, holder, lock, instead = claim(meta, ARGV[first + i], due, now)
+    if instead then
+      verdicts[i + 1], apart, put = 'r' .. instead(), apart + 1, put + 1
+      look_again()
+    elseif holder then
       verdicts[i + 1], apart, duplicates = 'd' .. holder, apart + 1, duplicates + 1
     elseif fits(entry) or ((maxbytes == 0 or #entry <= maxbytes) and make_room(entry)) then
       verdicts[i + 1], put = 'p', put + 1
@@ -162,7 +175,6 @@ if fit > 0 then
 else
   refuse()
   if fresh then -- jobs that had expired may have ended
-    redis.call('HSET', meta, 'bytes', bytes)
     ring_drained(pending, scheduled, meta, prefix_of(meta) .. 'drained')
   end
 end

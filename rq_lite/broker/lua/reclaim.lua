@@ -74,6 +74,7 @@ for _, tag in ipairs(tags) do
       entry = nil
     end
   end
+  if entry and entry:byte(1) ~= 123 then entry = yield(meta, entry, now) end
   if entry then entries[#entries + 1] = entry end
 end
 if bills == 1 and #named == 0 then name(only) end

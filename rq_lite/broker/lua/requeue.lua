@@ -36,7 +36,7 @@ for i = 2, #ARGV do
       large = large + 1
     elseif expires and expires <= now_ms() then
       expired = expired + 1
-    elseif holder and holder ~= id then
+    elseif holder then
       taken = taken + 1
     elseif (maxsize > 0 and size + #entries >= maxsize) or (maxbytes > 0 and bytes + length + #entry > maxbytes) then
       full = 1

@@ -1,4 +1,5 @@
--- retry: schedule deliveries that failed to run again; each is charged an attempt. Those that have expired meanwhile end.
+-- retry: schedule deliveries that failed to run again; each is charged an attempt. Those that have expired meanwhile end,
+--        and those that a newer job replaces give way to it.
 -- KEYS    1 inflight:<consumer>  2 scheduled  3 meta  4 alarm
 -- ARGV    pairs of delivery tag and delay, ms
 -- returns {OK, scheduled, stale}
@@ -9,17 +10,25 @@ local now, first, moved, over, stale, soonest = now_ms(), first_due(scheduled), 
 for i = 1, #ARGV, 2 do
   local entry = settled(inflight, ARGV[i])
   if entry then
-    local due = now + tonumber(ARGV[i + 1])
-    local expires = entry:byte(1) ~= 123 and select(10, parse(entry))
-    if expires and expires <= now then
-      due, entry = now, turn(meta, entry, now)
-      over = over + (entry and 0 or 1)
+    local due, left = now + tonumber(ARGV[i + 1]), entry
+    if entry:byte(1) ~= 123 then
+      local expires = select(10, parse(entry))
+      left = yield(meta, entry, now)
+      if left ~= entry then
+        over = over + 1
+        if left then join_end(meta, left) end
+        left = nil
+      elseif expires and expires <= now then
+        due, left = now, turn(meta, entry, now)
+        over = over + (left and 0 or 1)
+      end
+      if left then note_due(prefix_of(meta), left, due) end
     end
-    if entry then
-      entry = charged(entry, 1, 0, 0)
-      schedule(scheduled, 's', ARGV[i], due, entry)
+    if left then
+      left = charged(left, 1, 0, 0)
+      schedule(scheduled, 's', ARGV[i], due, left)
       soonest = math.min(soonest, due)
-      redis.call('HINCRBY', meta, 'bytes', #entry)
+      redis.call('HINCRBY', meta, 'bytes', #left)
     end
     moved = moved + 1
   else
