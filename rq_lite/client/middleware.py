@@ -18,9 +18,9 @@ import msgspec
 from rq_lite.client.registry import name_of
 from rq_lite.errors import RqLiteError, UsageError
 from rq_lite.logs import RateLimitedLog, logger
+from rq_lite.model.definition import NOT_PLAIN
 from rq_lite.model.failure import error_text
 from rq_lite.model.message import bare, decode
-from rq_lite.model.policy import NOT_PLAIN
 
 log = logger("rq_lite")
 seldom = RateLimitedLog(log)
