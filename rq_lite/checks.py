@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
+from collections.abc import Collection
 from datetime import timedelta
 from reprlib import Repr
 from typing import Any
@@ -44,6 +45,18 @@ def number(
     if not least <= number <= most or (above and number == least):
         raise UsageError(f"{what} must be {wanted}, not {shown(value)}")
     return value
+
+
+def one_of(what: str, value: Any, words: Collection[str]) -> Any:
+    """One of these words. Raises UsageError."""
+    if value not in words:
+        raise UsageError(f"{what} must be one of {', '.join(words)}, not {value!r}")
+    return value
+
+
+def duration(what: str, value: Any) -> Any:
+    """A time above 0; a timedelta as its number of seconds. Raises UsageError."""
+    return number(what, in_seconds(value), "above 0 seconds, up to 100 years", most=LONGEST, above=True)
 
 
 def in_seconds(time: Any) -> Any:

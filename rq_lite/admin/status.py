@@ -58,7 +58,7 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     requeued: int
     purged: int
     cancelled: int
-    dropped: int  # from the dead set, over its cap
+    dropped: int  # buried jobs, trimmed from the dead set; jobs whose state is `dropped` are `overflowed`
     stale: int  # acks, retries, burials that came too late
     parked: int  # of the scheduled ones
     unknown_tasks: list[UnknownTask]
@@ -78,7 +78,7 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     blocked_jobs: int = 0  # running jobs of workers that do not serve this queue, and wait for room in it
     when_full: str = "wait"  # what a put does that finds no room
     expired: int = 0
-    overflowed: int = 0  # dropped, as the queue was full
+    overflowed: int = 0  # jobs whose state is `dropped`: the queue was full
     replaced: int = 0  # by newer jobs of their keys
     replacing: int = 0  # jobs that wait to replace others of their keys; not counted as pending
     duplicates: int = 0  # puts that were kept out by a job with the same key

@@ -26,7 +26,7 @@ from rq_lite.errors import Duplicate, PutRefused, UsageError
 from rq_lite.logs import escaped, one_line
 from rq_lite.model.arguments import json_trouble
 from rq_lite.model.message import as_is, new_id
-from rq_lite.model.policy import Options
+from rq_lite.model.put_options import Options
 from rq_lite.model.schedule import MISSED, Recurrence, Schedule, checked_name, defined, from_json, recurring, zone
 
 F = TypeVar("F", bound=Callable[..., Any])

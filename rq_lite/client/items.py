@@ -20,7 +20,7 @@ from rq_lite.client.shelf import Delivery
 from rq_lite.errors import BadArgument, PayloadTooLarge, UsageError
 from rq_lite.model.arguments import json_trouble, mended
 from rq_lite.model.message import ITEM, TUPLE, VERSION, Message, entry_of, new_id
-from rq_lite.model.policy import Options
+from rq_lite.model.put_options import Options
 
 NO_OPTIONS = Options()
 PLAIN = frozenset({str, int, bool, type(None)})

@@ -18,9 +18,9 @@ import msgspec
 from rq_lite.client.registry import name_of
 from rq_lite.errors import RqLiteError, UsageError
 from rq_lite.logs import RateLimitedLog, logger
+from rq_lite.model.definition import NOT_PLAIN
 from rq_lite.model.failure import error_text
-from rq_lite.model.message import bare, decode
-from rq_lite.model.policy import NOT_PLAIN
+from rq_lite.model.message import Message, bare, decode
 
 log = logger("rq_lite")
 seldom = RateLimitedLog(log)
@@ -194,15 +194,19 @@ def put_with_hooks(queue: str, entries: Sequence[bytes], put: Callable[[], int],
 def put_event(queue: str, entry: bytes) -> JobEvent | None:
     """None for a plain item: hooks are for jobs."""
     message = decode(bare(entry))[0]
-    if not message.task:
-        return None
+    return event_of(message, queue) if message.task else None
+
+
+def event_of(message: Message, queue: str, attempt: int = 0) -> JobEvent:
+    """A job, as its hooks get it. Its arguments are copies, lest a hook changes those of the run."""
     return JobEvent(
         id=message.id,
         queue=queue,
         task=message.task,
-        args=message.args,
-        kwargs=message.kwargs,
+        args=tuple(message.args),
+        kwargs=dict(message.kwargs),
         tags=message.tags,
+        attempt=attempt,
     )
 
 

@@ -20,7 +20,9 @@ from rq_lite.client.origin import Origin, origin_of
 from rq_lite.errors import BrokerError, FeedMoved, PayloadTooLarge, QueueFull, RqLiteError, ShutDown, UsageError
 from rq_lite.logs import logger
 from rq_lite.model.message import Seal, is_claim
-from rq_lite.model.policy import FOREVER, UNSET, Options
+from rq_lite.model.option import UNSET
+from rq_lite.model.policy import FOREVER
+from rq_lite.model.put_options import Options
 from rq_lite.settings import Settings
 
 log = logger(__name__)

@@ -11,7 +11,7 @@ import msgspec
 
 from rq_lite.broker import Broker
 from rq_lite.broker.replies import FULL
-from rq_lite.checks import integer
+from rq_lite.checks import integer, one_of
 from rq_lite.client.defaults import defaults
 from rq_lite.client.items import Items, seconds
 from rq_lite.client.job import Job
@@ -19,11 +19,10 @@ from rq_lite.client.put import Bounds, Sender
 from rq_lite.client.registry import name_of, registry, runnable
 from rq_lite.client.shared_queue import SharedQueue, checked_bound
 from rq_lite.client.task import BatchTaskOptions, Task, TaskOptions
-from rq_lite.errors import UsageError
 from rq_lite.model.batch import arguments_of
+from rq_lite.model.definition import OF_TASK, options_of_task
 from rq_lite.model.names import checked_name
 from rq_lite.model.option import documented
-from rq_lite.model.policy import OF_TASK, options_of_task
 from rq_lite.settings import Settings
 
 P = ParamSpec("P")
@@ -228,9 +227,7 @@ class PriorityQueue(Queue):
 
 
 def checked_full(name: str, full: str | None) -> str | None:
-    if full is not None and full not in FULL:
-        raise UsageError(f"queue {name!r}: full must be one of {', '.join(FULL)}, not {full!r}")
-    return full
+    return None if full is None else one_of(f"queue {name!r}: full", full, FULL)
 
 
 def spawning() -> bool:

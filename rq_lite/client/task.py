@@ -21,21 +21,11 @@ from rq_lite.errors import Duplicate, PayloadTooLarge, UsageError, counted
 from rq_lite.logs import logger
 from rq_lite.model.arguments import IMPORT, Arguments, innermost
 from rq_lite.model.batch import arguments_of
+from rq_lite.model.definition import Again, check_plain
 from rq_lite.model.message import VERSION, Message, entry_of, new_id, version_of
 from rq_lite.model.option import documented
-from rq_lite.model.policy import (
-    OF_PUT,
-    Again,
-    AnyTask,
-    Extras,
-    Options,
-    Policy,
-    Types,
-    check_plain,
-    extras_of,
-    nanoseconds,
-    options_of_put,
-)
+from rq_lite.model.policy import AnyTask, Policy, Types, nanoseconds
+from rq_lite.model.put_options import OF_PUT, Extras, Options, extras_of, options_of_put
 from rq_lite.model.schedule import Recurrence, Schedule, defined, job_id
 from rq_lite.model.unique import digest, name_of_key
 
@@ -49,7 +39,7 @@ R = TypeVar("R")
 
 
 class EitherOptions(TypedDict, total=False):
-    """What both `task` and `using` take; model/policy.py says what each option means."""
+    """What both `task` and `using` take; the modules of `model/` say what each option means."""
 
     retries: int
     result_ttl: float | None

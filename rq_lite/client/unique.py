@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rq_lite.client.defaults import defaults
 from rq_lite.errors import BadArgument, UsageError
 from rq_lite.model.names import encoded_id
-from rq_lite.model.policy import Options, Policy
+from rq_lite.model.policy import Policy
+from rq_lite.model.put_options import Options
 from rq_lite.model.signature import signature_of
 from rq_lite.model.unique import UNTIL, lock, name_of_id, name_of_key, parameters_of
 

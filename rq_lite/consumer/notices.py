@@ -8,12 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import gevent
-from gevent.event import Event
-
-from rq_lite.broker import REDIS_ERRORS, Broker, Link
-
-PAUSE = 1.0  # seconds before the next try after an error
+from rq_lite.broker import Broker, Link
+from rq_lite.consumer.background import Background
 
 
 class Notices:
@@ -23,30 +19,12 @@ class Notices:
         self._broker = broker
         self._queues = queues
         self._tell = tell
-        self._news = Event()
-        self._greenlet: gevent.Greenlet | None = None
+        self.look = Background(broker, self.tell_all).begin  # the supervisor says that there may be notices
 
-    def look(self) -> None:
-        """There may be notices. To be called in the hub, when the supervisor says so."""
-        self._news.set()
-        if self._greenlet is None:
-            self._greenlet = gevent.spawn(self._run)
-
-    def _run(self) -> None:
-        link = self._broker.link()
-        while True:
-            self._news.wait()
-            self._news.clear()
-            try:
-                for queue in self._queues:
-                    self.tell_all(queue, link)
-            except REDIS_ERRORS:  # not worth a log line
-                link.close()
-                gevent.sleep(PAUSE)
-                self._news.set()
-
-    def tell_all(self, queue: str, link: Link) -> None:
-        while left := self._broker.tends.notices(queue, link):
-            for notice in left:
-                self._tell(queue, notice)
-                self._broker.tends.told(queue, notice, link)
+    def tell_all(self, link: Link) -> bool:
+        for queue in self._queues:
+            while left := self._broker.tends.notices(queue, link):
+                for notice in left:
+                    self._tell(queue, notice)
+                    self._broker.tends.told(queue, notice, link)
+        return False

@@ -6,11 +6,11 @@ import time
 
 import gevent
 import msgspec
-from gevent.event import Event
 
-from rq_lite.broker import REDIS_ERRORS, Broker, Link
+from rq_lite.broker import Broker, Link
 from rq_lite.broker.deliveries import Deliveries
 from rq_lite.client.current import CurrentJob, Progress
+from rq_lite.consumer.background import Background
 from rq_lite.consumer.slots import Slot
 from rq_lite.model.message import Undecodable, decode
 from rq_lite.model.policy import FOREVER
@@ -47,11 +47,9 @@ class ProgressReporter:
         self._broker = broker
         self._consumer = consumer
         self._told: dict[tuple[int, int], Told] = {}  # by slot and tag
-        self._news = Event()
-        self._greenlet: gevent.Greenlet | None = None
         # Jobs also report from threads.
         self._wake = gevent.get_hub().loop.async_()
-        self._wake.start(self._begin)
+        self._wake.start(Background(broker, self._write).begin)
 
     def find(self) -> CurrentJob | None:
         """The calling greenlet's job; None if the greenlet is no slot's, or the slot runs no job just now."""
@@ -87,26 +85,8 @@ class ProgressReporter:
             tags=message.tags,
         )
 
-    def _begin(self) -> None:
-        """In the hub: a job has reported progress."""
-        self._news.set()
-        if self._greenlet is None:
-            self._greenlet = gevent.spawn(self._run)
-
-    def _run(self) -> None:
-        link = self._broker.link()
-        while True:
-            self._news.wait()
-            self._news.clear()
-            while self._told:
-                try:
-                    self._write(link)
-                except REDIS_ERRORS:  # not worth a log line
-                    link.close()
-                    gevent.sleep(PACE)
-                gevent.sleep(LOOK)
-
-    def _write(self, link: Link) -> None:
+    def _write(self, link: Link) -> bool:
+        """Write what is due; True while jobs run that have reported progress."""
         for key, told in list(self._told.items()):
             now, latest = time.monotonic(), told.latest
             if not told.runs:
@@ -118,3 +98,5 @@ class ProgressReporter:
                 self._broker.takes.progress(told.queue, self._consumer, told.id, told.tag, told.head, detail, link)
                 if told.latest is latest:
                     told.latest = None
+        gevent.sleep(LOOK)
+        return bool(self._told)

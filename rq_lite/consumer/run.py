@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from rq_lite.client.current import CurrentJob, current_job, given
-from rq_lite.client.middleware import JobEvent, WorkerEvent, emit, registered
+from rq_lite.client.middleware import JobEvent, WorkerEvent, emit, event_of, registered
 from rq_lite.client.registry import says_of
 from rq_lite.client.task import Task
 from rq_lite.errors import BatchFailed, JobTimeout, counted
@@ -119,18 +119,6 @@ def run_event(task: Task[Any, Any], message: Message, current: CurrentJob | None
     """The run, as its hooks get it."""
     queue, attempt = (task.queue.name, 1) if current is None else (current.queue, current.attempt)
     return event_of(message, queue, attempt)
-
-
-def event_of(message: Message, queue: str, attempt: int) -> JobEvent:
-    return JobEvent(
-        id=message.id,
-        queue=queue,
-        task=message.task,
-        args=tuple(message.args),
-        kwargs=dict(message.kwargs),
-        tags=message.tags,
-        attempt=attempt,
-    )
 
 
 def runner() -> Callable[..., Any]:

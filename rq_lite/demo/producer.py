@@ -11,7 +11,7 @@ from rq_lite.client.task import Task
 from rq_lite.demo import app
 from rq_lite.errors import QueueFull, RqLiteError
 from rq_lite.model.message import new_id
-from rq_lite.model.policy import Options
+from rq_lite.model.put_options import Options
 
 BATCH = 10  # jobs per put; few, so that the queue is kept close to its bound
 SLICE = 0.5  # seconds after which a wait for room starts again, so that `stop` is noticed

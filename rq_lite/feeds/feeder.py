@@ -19,7 +19,7 @@ from rq_lite.feeds.folder import is_still, watch
 from rq_lite.feeds.sources import Item, Source, fingerprint, same
 from rq_lite.logs import escaped, logger
 from rq_lite.model.message import new_id
-from rq_lite.model.policy import Options
+from rq_lite.model.put_options import Options
 
 log = logger("rq_lite.produce")
 

@@ -31,11 +31,8 @@ LONGEST_ID = 150  # of a callback's job
 # The message of an item has no task: its one argument is the item, or this keyword holds it as base64 of a pickle.
 ITEM = "pickle"
 EXPIRED = 0  # in place of the time in the mark of a job that has expired
-FOR_EVER, FOR_A_TIME, REPLACES = (
-    b"f",
-    b"t",
-    b"r",
-)  # begin what may stand in front of an entry that is put, for `claim` of lib.lua
+# Begin what may stand in front of an entry that is put, for `claim` of lib.lua.
+FOR_EVER, FOR_A_TIME, REPLACES = b"f", b"t", b"r"
 TUPLE = "tuple"  # of an item that was put as a tuple, and is a list in JSON
 HEAD = re.compile(
     rb"(\d{1,9})\.(\d{1,9})(?:@([0-9a-z.+-]{1,30}))?(?:#([A-Za-z0-9_.:%-]{1,200}))?"

@@ -1,6 +1,7 @@
 """What a task's option is, and what follows from that: its check, its default in words, its line in a docstring.
 
-It is declared as metadata of the field that holds it: `retries: Annotated[int, Option(…)] = 0`. policy.py has them all.
+It is declared as metadata of the field that holds it: `retries: Annotated[int, Option(…)] = 0`. Those of a task are in
+policy.py and definition.py, those of a put in put_options.py.
 """
 
 from __future__ import annotations
@@ -15,11 +16,17 @@ import msgspec
 from rq_lite.checks import in_words
 
 F = TypeVar("F", bound=Callable[..., Any])
+UNSET: Any = msgspec.UNSET
 Check: TypeAlias = Callable[[str, Any], Any]  # an option's name and a value; the value to be used, or UsageError
 
 
 def as_given(_name: str, value: Any) -> Any:
     return value
+
+
+def or_none(check: Check) -> Check:
+    """The same check, of an option that may also be None."""
+    return lambda name, value: None if value is None else check(name, value)
 
 
 class Option(NamedTuple):

@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from rq_lite.checks import in_seconds
+from rq_lite.checks import in_seconds, one_of
 from rq_lite.errors import UsageError, counted
 from rq_lite.model.message import Message, Seal, entry_of, unsigned, version_of
 from rq_lite.model.unreadable import UNREADABLE
@@ -48,8 +48,7 @@ class Recurrence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def __post_init__(self) -> None:
         if (self.cron is None) == (self.every is None):
             raise UsageError("a schedule has either cron= or every=")
-        if self.missed not in MISSED:
-            raise UsageError(f"missed must be one of {', '.join(MISSED)}, not {self.missed!r}")
+        one_of("missed", self.missed, MISSED)
         zone(self.tz)
         if self.every is not None and not SHORTEST <= self.every <= LONGEST:
             raise UsageError(f"every must be 1 second to 10 years, not {self.every / 1000:g} s")

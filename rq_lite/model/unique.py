@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import string
+from functools import partial
 from typing import Any
 
-from rq_lite.checks import LONGEST, in_seconds, number
+from rq_lite.checks import duration, one_of
 from rq_lite.errors import UsageError
 from rq_lite.model.message import FOR_A_TIME, FOR_EVER, LONGEST_ID, REPLACES
 from rq_lite.model.names import LONGEST_KEY, encoded
+from rq_lite.model.option import or_none
 
 LONGEST_TEXT = 10_000  # bytes of a key: what is longer is a mistake
 UNTIL = {"end": "e", "start": "s"}  # and the modes of their locks; else "forever", or seconds
 ON_CONFLICT = ("skip", "replace", "raise")
 
 
+@or_none
 def check_unique(name: str, value: Any) -> Any:
     """Raises UsageError for anything but a template, such as `"{user}-{day:%F}"`."""
-    if value is None:
-        return None
     if not isinstance(value, str):
         raise UsageError(f'{name} must be a template of parameters, such as "{{user_id}}", not {value!r}')
     try:
@@ -51,24 +52,15 @@ def check_until(name: str, value: Any) -> Any:
         return value
     if isinstance(value, str) or value is None:
         raise UsageError(f'{name} must be "end", "start", "forever", or a number of seconds, not {value!r}')
-    return number(name, in_seconds(value), "above 0 seconds, up to 100 years", most=LONGEST, above=True)
+    return duration(name, value)
 
 
-def check_on_conflict(name: str, value: Any) -> Any:
-    if value not in ON_CONFLICT:
-        raise UsageError(f"{name} must be one of {', '.join(ON_CONFLICT)}, not {value!r}")
-    return value
+check_on_conflict = partial(one_of, words=ON_CONFLICT)
+check_max_wait = or_none(duration)
 
 
-def check_max_wait(name: str, value: Any) -> Any:
-    if value is None:
-        return None
-    return number(name, in_seconds(value), "above 0 seconds, up to 100 years", most=LONGEST, above=True)
-
-
+@or_none
 def check_id(name: str, value: Any) -> Any:
-    if value is None:
-        return None
     if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_ID or not value.isprintable():
         raise UsageError(f"{name} must be 1 to {LONGEST_ID} characters that can be printed, not {value!r:.200}")
     encoded(value)  # refuses what is not UTF-8

@@ -24,7 +24,8 @@ from rq_lite.errors import UsageError
 from rq_lite.model.batch import BatchArguments
 from rq_lite.model.message import FOR_A_TIME, FOR_EVER, REPLACES, bare, decode, id_in, parse
 from rq_lite.model.outcome import Finished, Outcome, Retried
-from rq_lite.model.policy import FOREVER, Options
+from rq_lite.model.policy import FOREVER
+from rq_lite.model.put_options import Options
 from rq_lite.testing.puts import PutJob, job_of
 
 # What counts as a job's failure; Ctrl-C, and what a test framework raises to end a test, do not.

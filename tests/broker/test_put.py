@@ -16,7 +16,7 @@ from rq_lite.broker import link as connection
 from rq_lite.broker.address import Address
 from rq_lite.client.queue import LifoQueue, Queue
 from rq_lite.errors import BrokerOutOfMemory, BrokerUnavailable, PayloadTooLarge
-from rq_lite.model.policy import Options
+from rq_lite.model.put_options import Options
 from rq_lite.settings import Settings
 from tests.conftest import DEADLINE, Server, until
 from tests.steps import (

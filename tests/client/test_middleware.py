@@ -285,7 +285,7 @@ def test_what_a_put_s_hook_puts_itself_has_none(queue: Queue, seen: list[Any]) -
 
     with recorded() as puts:
         note.put("own")
-    assert seen == [["own"]]
+    assert seen == [("own",)]
     assert [put.args for put in puts] == [("own",), ("audit",)]
 
 

@@ -27,7 +27,7 @@ from rq_lite.client.registry import registry
 from rq_lite.client.task import Task
 from rq_lite.errors import BadArgument, BrokerOutOfMemory, PayloadTooLarge, QueueFull, UsageError
 from rq_lite.model.message import Message, decode, made_at
-from rq_lite.model.policy import Options
+from rq_lite.model.put_options import Options
 from tests.conftest import DEADLINE, until
 from tests.steps import KEY, counter, length, now_ms, put, started_waiting, take
 

@@ -32,7 +32,7 @@ def seen() -> list[tuple[str, JobEvent]]:
 
 def tell_all(broker: Broker, link: Link, signer: Signer | None = None) -> None:
     executor = Executor({}, "c", None, signer=signer)  # type: ignore[arg-type]
-    Notices(broker, ["q"], executor.tell).tell_all("q", link)
+    Notices(broker, ["q"], executor.tell).tell_all(link)
     assert broker.tends.notices("q", link) == []
 
 
@@ -81,7 +81,7 @@ def test_a_notice_stays_until_its_hooks_were_called(broker: Broker, link: Link) 
 
     notices = Notices(broker, ["q"], tell)
     with pytest.raises(KeyboardInterrupt):
-        notices.tell_all("q", link)
+        notices.tell_all(link)
     assert broker.tends.notices("q", link) == [b"second"]
-    notices.tell_all("q", link)
+    notices.tell_all(link)
     assert told == [b"first", b"second", b"second"]

@@ -11,9 +11,11 @@ import pytest
 from rq_lite import Queue, UsageError
 from rq_lite.client.registry import registry
 from rq_lite.client.task import BatchTaskOptions, PutOptions
+from rq_lite.model.definition import DEFINITION, OF_TASK, Definition
 from rq_lite.model.message import ENDS, Message
 from rq_lite.model.option import Option, declared, documented, use_checked
-from rq_lite.model.policy import DEFINITION, OF_PUT, OF_TASK, POLICY, PUT, PUTS, Definition, Options, Policy
+from rq_lite.model.policy import POLICY, PUTS, Policy
+from rq_lite.model.put_options import OF_PUT, PUT, Options
 from tests.project.test_docs import DOCS
 
 OF_EVERY_MESSAGE = {"v", "id", "task", "args", "kwargs", "then"}

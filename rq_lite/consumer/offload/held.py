@@ -10,14 +10,13 @@ import time
 from typing import Any
 
 import gevent
-from gevent.event import Event
 
-from rq_lite.broker import REDIS_ERRORS, Broker
+from rq_lite.broker import Broker, Link
+from rq_lite.consumer.background import Background
 from rq_lite.consumer.slots import Slot
 from rq_lite.process.board import ELSEWHERE
 
 LOOK = 0.1  # seconds between two looks: a job that begins sooner is never told
-PAUSE = 1.0  # seconds before the next try after an error
 LIFETIME = 60.0  # seconds that Redis keeps what it was told
 AGAIN = LIFETIME / 3  # seconds after which it is told again
 
@@ -29,40 +28,28 @@ class HeldJobs:
         self._broker = broker
         self._consumer = consumer
         self._slots: set[Slot[Any]] = set()
-        self._news = Event()
         self._told: dict[str, tuple[tuple[int, ...], float]] = {}  # queue -> tags, when, in time.monotonic()
-        self._greenlet: gevent.Greenlet | None = None
+        self._telling = Background(broker, self._tell)
 
     def add(self, slot: Slot[Any]) -> None:
         self._slots.add(slot)
-        if not self._news.is_set():
-            self._news.set()
-            if self._greenlet is None:
-                self._greenlet = gevent.spawn(self._run)
+        self._telling.begin()
 
-    def _run(self) -> None:
-        link = self._broker.link()
-        while True:
-            self._news.wait()
-            gevent.sleep(LOOK)
-            held = self._look()
-            for queue in {*held, *self._told}:
-                tags, now = tuple(sorted(held.get(queue, ()))), time.monotonic()
-                before, when = self._told.get(queue, ((), 0.0))
-                if tags == before and now - when < AGAIN:
-                    continue
-                try:
-                    self._broker.takes.hold(queue, self._consumer, tags, round(LIFETIME * 1000), link)
-                except REDIS_ERRORS:  # not worth a log line: what Redis was told expires
-                    link.close()
-                    gevent.sleep(PAUSE)
-                    continue
-                if tags:
-                    self._told[queue] = tags, now
-                else:
-                    self._told.pop(queue, None)
-            if not self._slots and not self._told:
-                self._news.clear()
+    def _tell(self, link: Link) -> bool:
+        """Tell what has changed; True while there is something to tell later."""
+        gevent.sleep(LOOK)
+        held = self._look()
+        for queue in {*held, *self._told}:
+            tags, now = tuple(sorted(held.get(queue, ()))), time.monotonic()
+            before, when = self._told.get(queue, ((), 0.0))
+            if tags == before and now - when < AGAIN:
+                continue
+            self._broker.takes.hold(queue, self._consumer, tags, round(LIFETIME * 1000), link)
+            if tags:
+                self._told[queue] = tags, now
+            else:
+                self._told.pop(queue, None)
+        return bool(self._slots or self._told)
 
     def _look(self) -> dict[str, list[int]]:
         """The tags of the jobs that wait now, by queue."""
