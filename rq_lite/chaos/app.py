@@ -40,8 +40,7 @@ def lead(number: int, seconds: float) -> None:
 
 @queue.task
 def follow(of: str, attempt: int) -> None:
-    job = here()
-    events.emit("followed", None, queue=job.queue, job=job.id, of=of, attempt=attempt)
+    events.emit("followed", None, job=here().id, of=of, attempt=attempt)
 
 
 def here() -> CurrentJob:

@@ -105,8 +105,8 @@ class Ledger:
         self.first_run, self.last_run = math.inf, -math.inf
         self.first_fault = math.inf
         self.looks: list[reading.Looked] = []
-        self.following: dict[int, tuple[Lane, int, int]] = {}  # job → the run that named it: lane, tag, attempt
-        self.origins: dict[int, tuple[str, int]] = {}  # job → the run that it says it follows: job, attempt
+        self.following: dict[str, tuple[Lane, int, int]] = {}  # job → the run that named it: lane, tag, attempt
+        self.origins: dict[str, tuple[str, int]] = {}  # job → the run that it says it follows: job, attempt
         self.final: reading.Final | None = None
         self._file = ""
         self._puts: dict[tuple[str, str], Sequence[str]] = {}  # unanswered puts of this file: (queue, first id) → ids
@@ -230,13 +230,11 @@ class Ledger:
             self.repeats += 1
 
     def _then(self, moment: reading.Then) -> None:
-        lane = self.lane(moment.queue)
-        run = lane, self._running.get(moment.job, 0), moment.attempt
-        self.following[self.jobs.number(moment.following, lane)] = run
+        tag = self._running.get(moment.job, 0)
+        self.following[moment.following] = self.lane(moment.queue), tag, moment.attempt
 
     def _followed(self, moment: reading.Followed) -> None:
-        job = self.jobs.number(moment.job, self.lane(moment.queue))
-        self.origins[job] = moment.of, moment.attempt
+        self.origins[moment.job] = moment.of, moment.attempt
 
     def _delivered(self, lane: Lane, tag: int, number: int, owner: int) -> None:
         self.jobs.marks[number] |= SEEN

@@ -114,19 +114,18 @@ def followed(ledger: Ledger) -> Iterator[Finding]:
     """I16: exactly one job follows each accepted run that has named one, and none follows another run."""
     jobs, states = ledger.jobs, ledger.final.queues if ledger.final else {}
     last = {lane.number: lane.last_tags() for lane in ledger.lanes.values()} if ledger.following else {}
-    for number, (lane, tag, attempt) in ledger.following.items():
+    for following, (lane, tag, attempt) in ledger.following.items():
         marks = lane.settled.get(tag, 0)
         job = lane.delivered.get(tag, -1 << SHIFT) >> SHIFT
         accepted = marks & ACKED or (marks & MAYBE and last[lane.number].get(job) == tag)
-        exists = jobs.marks[number] & SEEN
+        number = jobs.numbers.get(following)
+        exists = number is not None and jobs.marks[number] & SEEN
         if exists and not accepted:
             yield Finding(f"I16 FOLLOWS NOTHING: it was to follow the run of tag {tag}, which was not accepted", number)
         elif marks & ACKED and not exists and not states.get(lane.queue, QueueAtRest()).purged:
-            yield Finding(
-                f"I16 NOT FOLLOWED: its run of tag {tag} was accepted, {jobs.names[number]!r} is nowhere", job
-            )
-        says = ledger.origins.get(number)
+            yield Finding(f"I16 NOT FOLLOWED: its run of tag {tag} was accepted, {following!r} is nowhere", job)
+        says = ledger.origins.get(following)
         if says is not None and says != (jobs.names[job], attempt):
             yield Finding(f"I16 FOLLOWS ANOTHER: it says that it follows attempt {says[1]} of job {says[0]!r}", number)
-    for number in ledger.origins.keys() - ledger.following.keys():
-        yield Finding("I16 FOLLOWS NOTHING: no run has named it", number)
+    for name in ledger.origins.keys() - ledger.following.keys():
+        yield Finding("I16 FOLLOWS NOTHING: no run has named it", jobs.numbers.get(name))

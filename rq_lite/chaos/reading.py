@@ -73,7 +73,6 @@ class Then(Moment, frozen=True, gc=False):
 class Followed(Moment, frozen=True, gc=False):
     """A job that follows a run runs, and says by its arguments which run that was."""
 
-    queue: str
     job: str
     of: str
     attempt: int

@@ -150,7 +150,7 @@ def lead(forged: Forged, consumer: str, tag: int, job: str, following: str, atte
 def follow(forged: Forged, tag: int, job: str, of: str, attempt: int = 1) -> None:
     forged.take("c9", {tag: job})
     forged.begin("c9", tag, job)
-    forged.say("c9", "followed", queue="q", job=job, of=of, attempt=attempt)
+    forged.say("c9", "followed", job=job, of=of, attempt=attempt)
     forged.end("c9", tag, job)
     forged.ack("c9", tag)
 
