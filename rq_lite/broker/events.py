@@ -16,7 +16,9 @@ def put_ended(queue: str, entries: Sequence[bytes], put: Put, origin: str, link:
     jobs = [id_of(entry) for entry in entries[: put.accepted]]
     facts = {"jobs": jobs, "size": put.size, "maxsize": put.maxsize, "unbounded": origin.startswith("over")}
     if put.verdicts:
-        facts["kept_out"] = [job for job, word in zip(jobs, put.words, strict=True) if word[0] == "d"]
+        words = list(zip(jobs, put.words, strict=True))
+        facts["kept_out"] = [job for job, word in words if word[0] == "d"]
+        facts["overflowed"] = [job for job, word in words if word == "x"]
     events.emit("put.after", link, queue=queue, **facts)
 
 

@@ -49,7 +49,7 @@ Show = Callable[[Sample], None]
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What --json prints."""
 
-    jobs: int  # that were certainly put
+    jobs: int  # that were put, also if that was not answered
     jobs_per_second: float
     lost: int
     run_twice: int  # runs beyond the first of each job
@@ -251,7 +251,7 @@ def line(choices: Choices, sample: Sample) -> str:
 
 def report_of(choices: Choices, verdict: Verdict) -> Report:
     return Report(
-        jobs=verdict.put,
+        jobs=verdict.put + verdict.recovered,
         jobs_per_second=round(verdict.jobs_per_second, 1),
         lost=verdict.lost,
         run_twice=verdict.runs - verdict.distinct,

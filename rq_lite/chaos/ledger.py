@@ -176,7 +176,8 @@ class Ledger:
                 self.put_twice.append(number)
             jobs.marks[number] |= INVOKED | PUT
             order.append(number)
-        if moment.jobs and 0 < moment.maxsize < moment.size and not moment.unbounded:
+        came = len(moment.jobs) - len(moment.kept_out) - len(moment.overflowed)
+        if came > 0 and 0 < moment.maxsize < moment.size and not moment.unbounded:
             self.breaches.append(moment)
 
     def _put_failed(self, moment: reading.PutFailed) -> None:

@@ -33,6 +33,7 @@ class PutAfter(Moment, frozen=True, gc=False):
     maxsize: int = 0  # 0: no bound
     unbounded: bool = False  # the bound does not apply to this put: a running job's, or a schedule's
     kept_out: list[str] = []  # those of `jobs` that were not put: other jobs have their keys
+    overflowed: list[str] = []  # and those that have ended at once: there was no room
 
 
 class PutFailed(Moment, frozen=True, gc=False):

@@ -100,7 +100,8 @@ def test_under_faults_every_promise_is_kept_and_the_history_shows_it(alone: Comm
     assert "lost            0\n" in result.stdout
     assert "every promise was kept; seed 4\n" in result.stdout
     verdict = check(tmp_path / "kept", DEMANDS)
-    assert (verdict.violations, verdict.put, verdict.faults) == ((), 2000, 4)
+    assert (verdict.violations, verdict.faults) == ((), 4)
+    assert verdict.put + verdict.recovered == verdict.distinct >= 2000
     until(lambda: processes(alone) == {}, "nothing of it is left")
 
 

@@ -170,6 +170,14 @@ def test_a_job_that_runs_though_its_put_was_kept_out_is_invented(forged: Forged)
     assert "I3 INVENTED" in kinds(forged.check(drained=True))
 
 
+def test_a_put_by_which_no_job_came_breaks_no_bound(forged: Forged) -> None:
+    forged.put("a", "b", size=11, maxsize=10, kept_out=["a"], overflowed=["b"])
+    forged.rest(put=1, done=0, purged=1)
+    assert kinds(forged.check()) == []
+    forged.put("c", "d", size=11, maxsize=10, kept_out=["c"])
+    assert "I6 BOUND BROKEN" in kinds(forged.check())
+
+
 def test_a_breach_in_a_look_is_told_once(forged: Forged) -> None:
     forged.look()
     for _ in range(2):

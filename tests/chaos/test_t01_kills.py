@@ -16,8 +16,9 @@ def test_nothing_is_lost_and_nothing_accepted_twice_by_kills(proof: Proof, long:
         found = proof(Demands(drained=True), jobs=20_000, procs=4, greenlets=20, kills=20, nap=0.01)
     assert found.violations == ()
     assert found.faults == (200 if long else 20)
-    assert found.put == found.distinct
+    # A killed consumer may have put jobs that follow its runs, and not written that down.
+    assert found.put + found.recovered == found.distinct
     # No job follows one that was buried.
-    assert 0 <= (1_000_000 if long else 20_000) - found.put <= found.buried
+    assert 0 <= (1_000_000 if long else 20_000) - found.distinct <= found.buried
     # What the checker allows, said once more: beyond the first run there are at most those that the kills have hit.
     assert found.runs - found.distinct <= found.inflight
