@@ -75,8 +75,7 @@ def command(queues: tuple[str, ...], as_json: bool, watch: bool, url: str | None
     """Show the QUEUEs (default: all of them): how full, how fast, served by which workers.
 
     A terminal that is too narrow gets the more important columns; a pipe gets all of them, --json everything known.
-    There `dropped` counts buried jobs that were trimmed from the dead set, `overflowed` jobs that were dropped as their
-    queue was full.
+    There `dropped` counts buried jobs that were trimmed from the dead set, `overflowed` jobs that a full queue dropped.
     """
     try:
         broker = open_broker(settings_from(url=url), quiet=as_json)

@@ -174,8 +174,13 @@ def report(hook: Hook, error: BaseException) -> None:
 _called: ContextVar[bool] = ContextVar("rq_lite_put_hooks", default=False)
 
 
-def put_with_hooks(queue: str, entries: Sequence[bytes], put: Callable[[], int], *, kept: bool) -> int:
-    """A put with its hooks. `kept`: jobs count as put even if `put` raises, as in `inline`, where a job has raised."""
+def put_with_hooks(
+    queue: str, entries: Sequence[bytes], put: Callable[[], int], went_in: Callable[[int], bool], *, kept: bool
+) -> int:
+    """A put with its hooks. `went_in`: whether the job with this number in `entries` was neither kept out nor dropped.
+
+    `kept`: jobs count as put even if `put` raises, as in `inline`, where a job has raised.
+    """
     if _called.get():
         return put()
     events = [put_event(queue, entry) for entry in entries]
@@ -187,7 +192,7 @@ def put_with_hooks(queue: str, entries: Sequence[bytes], put: Callable[[], int],
         done = max(done, error.put)
         raise
     finally:
-        tell_of_puts("after_put", events[:done])
+        tell_of_puts("after_put", [event for number, event in enumerate(events[:done]) if went_in(number)])
     return done
 
 

@@ -121,11 +121,13 @@ class Sender:
         """
         self.check_open()
         if hooks and registered.puts:
+            verdicts = verdicts or Verdicts()
+            went_in = partial(verdicts.went_in, verdicts.seen)
             put = partial(
                 self.put_entries, entries, options, wait=wait, feed=feed, progress=progress, verdicts=verdicts,
                 hooks=False,
             )  # fmt: skip
-            return put_with_hooks(self.name, entries, put, kept=defaults.instead is not None)
+            return put_with_hooks(self.name, entries, put, went_in, kept=defaults.instead is not None)
         if defaults.instead is not None:
             return defaults.instead(self, entries, options, verdicts)
         if self.order != "fifo" and not self._known:
@@ -172,6 +174,10 @@ class Verdicts:
     def keep_out(self, number: int, holder: str) -> None:
         self.kept_out[number] = holder
         self.all_went_in = False
+
+    def went_in(self, first: int, number: int) -> bool:
+        """Whether a job was put: the one with this number, counted from `first`."""
+        return self.all_went_in or not (first + number in self.kept_out or first + number in self.dropped)
 
     # Made on first use: a plain put has no need of them.
     @cached_property

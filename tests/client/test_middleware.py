@@ -305,3 +305,22 @@ def test_a_put_that_redis_does_not_take_is_none(queue: Queue, seen: list[Any]) -
     with pytest.raises(Exception, match="Redis"):
         queue.task(name="t")(lambda: None).put()
     assert names(seen) == ["before_put"]
+
+
+def test_a_put_that_was_kept_out_has_no_after_put(seen: list[Any]) -> None:
+    """Also in the later batches of one call."""
+    settings = Settings(url="redis://127.0.0.1:1", batch=2)
+    task = Queue("once", broker=Broker(settings=settings)).task(name="t", unique="{n}")(lambda n: None)
+    middleware(noting(seen, "before_put", "after_put"))
+    with recorded():
+        assert task.put_many([1, 2, 2, 3, 3, 4]) == 4
+        task.put(4)
+    assert [job.args for name, job in seen if name == "after_put"] == [(1,), (2,), (3,), (4,)]
+    assert names(seen).count("before_put") == 7
+
+
+def test_a_job_that_a_full_queue_dropped_has_no_after_put(broker: Broker, seen: list[Any]) -> None:
+    task = Queue("full", maxsize=2, full="drop-new", broker=broker).task(name="t")(lambda n: None)
+    middleware(noting(seen, "after_put"))
+    assert task.put_many([1, 2, 3]) == 3
+    assert [job.args for _, job in seen] == [(1,), (2,)]
