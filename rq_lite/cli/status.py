@@ -74,9 +74,9 @@ class Look(NamedTuple):
 def command(queues: tuple[str, ...], as_json: bool, watch: bool, url: str | None) -> None:
     """Show the QUEUEs (default: all of them): how full, how fast, served by which workers.
 
-    A terminal that is too narrow gets the more important columns; a pipe gets all of them, --json everything known. There
-    `dropped` counts buried jobs that were trimmed from the dead set, `overflowed` jobs that were dropped as their queue was
-    full.
+    A terminal that is too narrow gets the more important columns; a pipe gets all of them, --json everything known.
+    There `dropped` counts buried jobs that were trimmed from the dead set, `overflowed` jobs that were dropped as their
+    queue was full.
     """
     try:
         broker = open_broker(settings_from(url=url), quiet=as_json)
