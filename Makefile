@@ -40,7 +40,7 @@ test-oldest: build/uv/ready ## The fast tests with the oldest releases that pypr
 	$(UV) pip install --python build/oldest/bin/python --resolution lowest-direct --editable '.[dev]'
 	SERVERS=$${SERVERS:-valkey-9.1} build/oldest/bin/pytest --numprocesses 4 --quiet $(FAST)
 
-chaos: .venv/ready ## Faults at random for 25 minutes; SEED=n repeats a run; figures into docs/internals/faults.md
+chaos: .venv/ready ## Faults at random for 35 minutes; SEED=n repeats a run; figures into docs/internals/faults.md
 	$(BIN)/pytest --long --numprocesses 4 --quiet $(FAST)
 	$(BIN)/pytest tests/chaos --long --timeout 1200 -p no:randomly -p no:xdist --verbose --junitxml build/chaos.xml \
 		$(if $(SEED),--seed $(SEED))

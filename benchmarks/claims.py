@@ -22,6 +22,7 @@ KINDS: dict[str, Callable[[Queue], Task[Any, Any]]] = {
     "tracked": lambda queue: queue.task(name="tracked", result_ttl=60)(nothing),
     "expires": lambda queue: queue.task(name="expires")(nothing).using(expires=3600),
     "unique until its end": lambda queue: queue.task(name="end", unique="{number}")(nothing),
+    "unique, newest wins": lambda queue: queue.task(name="newest", unique="{number}", on_conflict="replace")(nothing),
     "unique until its start": lambda queue: queue.task(name="start", unique="{number}", until="start")(nothing),
     "unique for an hour": lambda queue: queue.task(name="hour", unique="{number}", until=3600)(nothing),
     "unique for ever": lambda queue: queue.task(name="ever", unique="{number}", until="forever")(nothing),

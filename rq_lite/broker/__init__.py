@@ -96,7 +96,7 @@ class Broker:
     @property
     def shown(self) -> str:
         """The URL for people."""
-        return self.core.shown
+        return self.core.address.shown
 
     def link(self) -> Link:
         """A connection for one caller alone."""

@@ -39,6 +39,24 @@ T = TypeVar("T")
 log = logger("rq_lite.broker")
 
 
+class Clock:
+    """Redis' clock, as it was found to differ from this machine's within the last minute. Called, it says the time."""
+
+    def __init__(self, read: Callable[..., list[Any]]) -> None:
+        self._read = read
+        self._compared = float("-inf")
+        self._ahead = 0.0  # s
+
+    def __call__(self) -> int:
+        """Ms since 1970."""
+        if time.monotonic() - self._compared > COMPARED:
+            here, began = time.time(), time.monotonic()
+            seconds, micros = self._read(("TIME",))[0]
+            self._compared = time.monotonic()
+            self._ahead = int(seconds) + int(micros) / 1e6 - here - (self._compared - began) / 2
+        return round((time.time() + self._ahead) * 1000)
+
+
 class Core:
     """What the sides of the broker share; it connects with its first use."""
 
@@ -52,10 +70,7 @@ class Core:
         self._started_at = float("-inf")  # when this process last started the embedded Redis again
         self._opening, self._pid = threading.RLock(), os.getpid()
         self._attached: Attached | None = None
-        self._compared, self._ahead = (
-            float("-inf"),
-            0.0,
-        )  # when the clocks were compared, and how far Redis' is ahead, s
+        self.now = Clock(self.read)
         self.scripts: dict[str, Script] | None = None
         self.portion = PORTION
         self.known: set[str] = set()  # queues that were declared for callbacks
@@ -106,9 +121,9 @@ class Core:
         self.version = version_of(info)
         if self.version < OLDEST:
             number = ".".join(map(str, self.version))
-            raise BrokerUnsuitable(f"Redis at {self.shown} is version {number or '?'}; 6.2 or newer is needed")
+            raise BrokerUnsuitable(f"Redis at {self.address.shown} is version {number or '?'}; 6.2 or newer is needed")
         if (said := former.found(old)) and not self._quiet:
-            log.warning("Redis at %s holds %s", self.shown, said)
+            log.warning("Redis at %s holds %s", self.address.shown, said)
         self.scripts = load(flags=self.version >= WITH_FLAGS)
 
     def _use(self, attached: Attached) -> None:
@@ -150,20 +165,6 @@ class Core:
         """Say that an embedded Redis is used, and which, unless that was said when it was opened."""
         if self._attached is not None and not self._attached.first:
             announce(self._attached.line)
-
-    def now(self) -> int:
-        """Redis' clock, ms since 1970, as it was found to differ from this machine's within the last minute."""
-        if time.monotonic() - self._compared > COMPARED:
-            here, began = time.time(), time.monotonic()
-            seconds, micros = self.read(("TIME",))[0]
-            self._compared = time.monotonic()
-            self._ahead = int(seconds) + int(micros) / 1e6 - here - (self._compared - began) / 2
-        return round((time.time() + self._ahead) * 1000)
-
-    @property
-    def shown(self) -> str:
-        """The URL for people."""
-        return self.address.shown
 
     @property
     def said(self) -> str:

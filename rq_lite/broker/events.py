@@ -15,6 +15,8 @@ from rq_lite.model.outcome import Finished
 def put_ended(queue: str, entries: Sequence[bytes], put: Put, origin: str, link: Link) -> None:
     jobs = [id_of(entry) for entry in entries[: put.accepted]]
     facts = {"jobs": jobs, "size": put.size, "maxsize": put.maxsize, "unbounded": origin.startswith("over")}
+    if put.verdicts:
+        facts["kept_out"] = [job for job, word in zip(jobs, put.words, strict=True) if word[0] == "d"]
     events.emit("put.after", link, queue=queue, **facts)
 
 

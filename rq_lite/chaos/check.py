@@ -13,8 +13,9 @@ from pathlib import Path
 import click
 import msgspec
 
-from rq_lite.chaos.invariants import Demands, Finding, judge, recoveries, told
+from rq_lite.chaos.invariants import Demands, judge, recoveries, told
 from rq_lite.chaos.ledger import PUT, SEEN, UNSURE, Ledger
+from rq_lite.chaos.once import Finding
 from rq_lite.chaos.reading import History, moments, open_folder
 from rq_lite.errors import UsageError, counted
 
@@ -24,7 +25,7 @@ SHOWN = 20  # violations that the program shows
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What a history shows."""
 
-    violations: tuple[str, ...]  # each begins with the name of its invariant, I1 to I12
+    violations: tuple[str, ...]  # each begins with the name of its invariant, I1 to I16
     put: int  # jobs whose put was answered with ok
     lost: int  # jobs with a finding I1 LOST
     accepted_twice: int  # jobs with a breach of I5

@@ -110,6 +110,7 @@ def command(
         restarts=number("--restarts", restarts, RESTARTS, RESTART in kinds, RESTART),
         seed=random.randrange(10**6) if seed is None else seed,
         nap=NAP if kinds else 0.0,
+        mixed=bool(kinds),
     )
     if settings.url is not None and choices.restarts and restart_command is None:
         raise UsageError(NO_COMMAND)

@@ -62,7 +62,13 @@ class Crew:
         first = 0
         for jobs in shares(self._choices.jobs, PRODUCERS):
             # Far apart: jobs that replace those that were not put have numbers of their own, too.
-            words = ["rq_lite.chaos.producer", str(first), str(jobs), str(self._choices.nap)]
+            words = [
+                "rq_lite.chaos.producer",
+                str(first),
+                str(jobs),
+                str(self._choices.nap),
+                str(int(self._choices.mixed)),
+            ]
             self.producers.append(self._part("producer", words))
             first += 10**12
         for procs in self._procs:

@@ -1,4 +1,4 @@
-"""The promises, judged by a ledger: I1 to I12 as far as a history can show them.
+"""The promises, judged by a ledger: I1 to I12 as far as a history can show them; once.py has I13 to I16.
 
 Each function yields the breaches of its promise, in words, each with its job, if it is about one.
 """
@@ -11,18 +11,17 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import NamedTuple
 
 import msgspec
 
+from rq_lite.chaos import once
 from rq_lite.chaos.ledger import (
     ACKED,
-    ASKED,
     BACK,
     BURIED,
     INVOKED,
+    MAYBE,
     OWNER,
-    PERHAPS,
     PUT,
     SEEN,
     SHIFT,
@@ -30,9 +29,9 @@ from rq_lite.chaos.ledger import (
     Lane,
     Ledger,
 )
+from rq_lite.chaos.once import Finding
 from rq_lite.chaos.reading import QueueAtRest
 
-MAYBE = ASKED | PERHAPS  # an ack was sent, and its outcome is unknown
 NEVER, MAYBE_ACCEPTED, SURELY_ACCEPTED = 0, 1, 2
 TOLD = 8  # deliveries of one job that are shown
 
@@ -44,11 +43,6 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
     fifo: bool = False  # one consumer with one slot ran all jobs, and none may overtake another
     recover: float | None = None  # seconds after the end of a fault until jobs are taken again
     most_runs: int | None = None  # of one job
-
-
-class Finding(NamedTuple):
-    text: str
-    job: int | None = None
 
 
 class Findings:
@@ -68,7 +62,7 @@ class Findings:
             self._settle(lane)
 
     def _settle(self, lane: Lane) -> None:
-        last = last_tags(lane)
+        last = lane.last_tags()
         for tag, marks in lane.settled.items():
             delivery = lane.delivered.get(tag)
             if delivery is None:
@@ -105,16 +99,6 @@ class Findings:
         self.places[job] = place
 
 
-def last_tags(lane: Lane) -> dict[int, int]:
-    """The last tag of each job that was delivered."""
-    last: dict[int, int] = {}
-    for tag, delivery in lane.delivered.items():
-        job = delivery >> SHIFT
-        if tag > last.get(job, -1):
-            last[job] = tag
-    return last
-
-
 def judge(ledger: Ledger, demands: Demands) -> Iterator[Finding]:
     found = Findings(ledger)
     if ledger.final is None:
@@ -129,6 +113,8 @@ def judge(ledger: Ledger, demands: Demands) -> Iterator[Finding]:
     yield from not_repeated(ledger)
     yield from fenced(ledger, found)
     yield from bounded(ledger)
+    yield from once.looked(ledger)
+    yield from once.followed(ledger)
     if demands.fifo:
         yield from in_order(ledger)
     if demands.recover is not None:

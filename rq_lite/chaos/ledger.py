@@ -20,6 +20,7 @@ INVOKED, PUT, UNSURE, SEEN = 1, 2, 4, 8
 # Marks of a delivery: an ack was sent; perhaps acked; certainly acked, buried, back in the queue.
 ASKED, PERHAPS, ACKED, BURIED, BACK = 1, 2, 4, 8, 16
 SETTLED = ACKED | BURIED | BACK
+MAYBE = ASKED | PERHAPS  # an ack was sent, and its outcome is unknown
 # The mark of tags that were not acked, by verb.
 MARK_OF = {
     "finish": BURIED,
@@ -73,6 +74,15 @@ class Lane:
         self.requeued: set[int] = set()  # tags of buried deliveries whose jobs were requeued
         self.accepted = 0
 
+    def last_tags(self) -> dict[int, int]:
+        """The last tag of each job that was delivered."""
+        last: dict[int, int] = {}
+        for tag, delivery in self.delivered.items():
+            job = delivery >> SHIFT
+            if tag > last.get(job, -1):
+                last[job] = tag
+        return last
+
 
 class Ledger:
     """All facts by which the promises are judged; `read` fills it, a file at a time."""
@@ -93,9 +103,14 @@ class Ledger:
         self.stale = 0
         self.repeats = 0  # runs after which the job is meant to run again
         self.first_run, self.last_run = math.inf, -math.inf
+        self.first_fault = math.inf
+        self.looks: list[reading.Looked] = []
+        self.following: dict[str, tuple[Lane, int, int]] = {}  # job → the run that named it: lane, tag, attempt
+        self.origins: dict[str, tuple[str, int]] = {}  # job → the run that it says it follows: job, attempt
         self.final: reading.Final | None = None
         self._file = ""
         self._puts: dict[tuple[str, str], Sequence[str]] = {}  # unanswered puts of this file: (queue, first id) → ids
+        self._running: dict[str, int] = {}  # in this file: job → tag
         self._note: dict[type[Moment], Callable[[Any], None]] = {
             reading.PutBefore: self._put_before,
             reading.PutAfter: self._put_after,
@@ -107,6 +122,9 @@ class Ledger:
             reading.SettleAfter: self._settle_after,
             reading.SettleFailed: self._settle_failed,
             reading.Requeued: self._requeued,
+            reading.Then: self._then,
+            reading.Followed: self._followed,
+            reading.Looked: self.looks.append,
             reading.Fault: self._fault,
             reading.FaultEnd: self._fault_end,
             reading.Final: self._at_rest,
@@ -120,6 +138,7 @@ class Ledger:
         for (queue, _), names in self._puts.items():
             self._unsure(queue, names)
         self._puts.clear()
+        self._running.clear()
 
     def lane(self, queue: str) -> Lane:
         lane = self.lanes.get(queue)
@@ -148,7 +167,10 @@ class Ledger:
         order = self.orders.get((self._file, moment.queue))
         if order is None:
             order = self.orders[self._file, moment.queue] = array("L")
+        kept_out = {*moment.kept_out}
         for name in moment.jobs:
+            if name in kept_out:
+                continue
             number = jobs.number(name, lane)
             if jobs.marks[number] & PUT:
                 self.put_twice.append(number)
@@ -197,13 +219,22 @@ class Ledger:
         if moment.t < jobs.began[number]:
             jobs.began[number] = moment.t
         self._delivered(lane, moment.tag, number, self._owner(moment.consumer))
+        self._running[moment.job] = moment.tag
         self.first_run = min(self.first_run, moment.t)
         self.last_run = max(self.last_run, moment.t)
 
     def _run_after(self, moment: reading.RunAfter) -> None:
         self.last_run = max(self.last_run, moment.t)
+        self._running.pop(moment.job, None)
         if moment.outcome in REPEATS:
             self.repeats += 1
+
+    def _then(self, moment: reading.Then) -> None:
+        tag = self._running.get(moment.job, 0)
+        self.following[moment.following] = self.lane(moment.queue), tag, moment.attempt
+
+    def _followed(self, moment: reading.Followed) -> None:
+        self.origins[moment.job] = moment.of, moment.attempt
 
     def _delivered(self, lane: Lane, tag: int, number: int, owner: int) -> None:
         self.jobs.marks[number] |= SEEN
@@ -259,6 +290,7 @@ class Ledger:
 
     def _fault(self, moment: reading.Fault) -> None:
         self.faults += 1
+        self.first_fault = min(self.first_fault, moment.t)
         self.inflight += moment.inflight
 
     def _fault_end(self, moment: reading.FaultEnd) -> None:

@@ -1,21 +1,31 @@
-"""A producer of a run under faults: `python -m rq_lite.chaos.producer FIRST JOBS LONGEST`.
+"""A producer of a run under faults: `python -m rq_lite.chaos.producer FIRST JOBS LONGEST MIXED`.
 
-Puts JOBS jobs, numbered from FIRST on, that sleep up to LONGEST seconds. While Redis is away puts may fail: those that
-failed, or perhaps did, are counted and replaced by others. The last line that it prints is these counts.
+Puts JOBS jobs, numbered from FIRST on, that sleep up to LONGEST seconds. With MIXED, 1, some of them are unique, and
+some lead to another job, which counts among JOBS. While Redis is away puts may fail: those that failed, or perhaps did,
+are counted and replaced by others. The last line that it prints is these counts.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
-from rq_lite.chaos.app import nap
+from rq_lite.chaos.app import lead, nap, once, once_waiting
+from rq_lite.client.task import Task
 from rq_lite.errors import BrokerUnavailable
 from rq_lite.process.background import end_with_parent
 
 STEPS = 7  # different lengths of a nap
+SHARES: dict[int, Task[Any, Any]] = {0: once, 1: once_waiting, 2: lead}  # of ten jobs; the others only nap
+KEYS = 500  # of the jobs of each unique task: fewer than may wait at a time
+BATCH = 1000
+
+Jobs = dict[Task[Any, Any], list[tuple[int, float]]]
 
 
 class Known(msgspec.Struct):
@@ -26,30 +36,43 @@ class Known(msgspec.Struct):
     unknown: int = 0
 
 
-def produce(first: int, jobs: int, longest: float) -> Known:
+def produce(first: int, jobs: int, longest: float, *, mixed: bool) -> Known:
     known = Known()
-    numbers = iter(range(first, sys.maxsize))
-    sleepy = nap.using(wait=None)
+    numbers = itertools.count(first)
     while known.put < jobs:
-        try:
-            known.put += sleepy.put_many(naps(numbers, jobs - known.put, longest))
-        except BrokerUnavailable as error:
-            known.put += error.put
-            if error.outcome == "unknown":
-                known.unknown += 1
-            else:
-                known.not_put += 1
-            print(error, flush=True)
+        for task, some in batch(numbers, min(BATCH, jobs - known.put), longest, mixed=mixed).items():
+            known.put += (2 if task is lead else 1) * put(task, some, known)
     return known
 
 
-def naps(numbers: Iterator[int], count: int, longest: float) -> Iterator[tuple[int, float]]:
-    """The arguments of `count` jobs, which take turns in the lengths of their naps."""
-    for _ in range(count):
+def put(task: Task[Any, Any], some: list[tuple[int, float]], known: Known) -> int:
+    """How many of these were certainly put."""
+    try:
+        return task.using(wait=None).put_many(some)
+    except BrokerUnavailable as error:
+        if error.outcome == "unknown":
+            known.unknown += 1
+        else:
+            known.not_put += 1
+        print(error, flush=True)
+        return 0 if task in (once, once_waiting) else error.put  # that counts those that were kept out, too
+
+
+def batch(numbers: Iterator[int], count: int, longest: float, *, mixed: bool) -> Jobs:
+    """The arguments of jobs that make `count` together, by their tasks. Their naps take turns in length."""
+    found: Jobs = defaultdict(list)
+    while count > 0:
         number = next(numbers)
-        yield number, longest * (number % STEPS) / (STEPS - 1)
+        task = SHARES.get(number % 10, nap) if mixed else nap
+        if task is lead and count == 1:
+            task = nap
+        name = number // 10 % KEYS if task in (once, once_waiting) else number
+        found[task].append((name, longest * (number % STEPS) / (STEPS - 1)))
+        count -= 2 if task is lead else 1
+    return found
 
 
 if __name__ == "__main__":
     end_with_parent()
-    print(msgspec.json.encode(produce(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))).decode())
+    first, jobs, longest, mixed = sys.argv[1:]
+    print(msgspec.json.encode(produce(int(first), int(jobs), float(longest), mixed=mixed == "1")).decode())

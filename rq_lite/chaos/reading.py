@@ -32,6 +32,7 @@ class PutAfter(Moment, frozen=True, gc=False):
     size: int = 0  # of the queue, afterwards
     maxsize: int = 0  # 0: no bound
     unbounded: bool = False  # the bound does not apply to this put: a running job's, or a schedule's
+    kept_out: list[str] = []  # those of `jobs` that were not put: other jobs have their keys
 
 
 class PutFailed(Moment, frozen=True, gc=False):
@@ -57,6 +58,24 @@ class RunBefore(Moment, frozen=True, gc=False):
 
 class RunAfter(Moment, frozen=True, gc=False):
     outcome: str  # done, retry, bury, park, drop, crash; cut: interrupted, given back
+    job: str = ""
+
+
+class Then(Moment, frozen=True, gc=False):
+    """A run has named the job that is to follow it."""
+
+    queue: str
+    job: str
+    attempt: int
+    following: str
+
+
+class Followed(Moment, frozen=True, gc=False):
+    """A job that follows a run runs, and says by its arguments which run that was."""
+
+    job: str
+    of: str
+    attempt: int
 
 
 class SettleBefore(Moment, frozen=True, gc=False):
@@ -96,13 +115,38 @@ class QueueAtRest(msgspec.Struct, frozen=True):
 
     put: int | None = None
     done: int | None = None
-    purged: int = 0
+    purged: int = 0  # and others that have ended without a run, whose ids the history may not have
     dropped: int = 0  # buried jobs beyond the caps of the dead set
     pending: list[str] = []
     scheduled: list[str] = []
     suspects: list[str] = []
     dead: list[str] = []
     inflight: dict[str, dict[int, str]] = {}  # consumer → tag → id
+
+
+class Marked(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A job that has not ended, whose entry is marked with its lock."""
+
+    name: str  # of the lock
+    mode: str
+    job: str
+    place: str  # pending, scheduled, suspects, inflight
+    charged: bool = False  # it was taken in this life: attempts, crashes or deaths are counted
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What is known of a queue at one moment, read in one step; so it may be in use."""
+
+    counters: dict[str, int] = {}
+    alive: int = 0  # jobs that have not ended
+    marked: list[Marked] = []
+    locks: dict[str, str] = {}  # name → "<mode>|<id>", and perhaps more
+    newer: dict[str, str] = {}  # name → id of the newer payload that waits behind the lock
+
+
+class Looked(Moment, frozen=True):
+    queue: str
+    look: Look
 
 
 class Final(Moment, frozen=True):
@@ -132,6 +176,9 @@ MOMENTS: dict[str, type[Moment]] = {
     "give_back.after": SettleAfter,
     "give_back.failed": SettleFailed,
     "requeue.after": Requeued,
+    "then": Then,
+    "followed": Followed,
+    "look": Looked,
     "fault": Fault,
     "fault.end": FaultEnd,
     "final": Final,

@@ -22,7 +22,7 @@ from rq_lite.chaos.app import queue
 from rq_lite.chaos.crew import Crew
 from rq_lite.chaos.invariants import Demands
 from rq_lite.chaos.place import Place
-from rq_lite.chaos.rest import at_rest, undocumented
+from rq_lite.chaos.rest import at_rest, look, undocumented
 from rq_lite.chaos.schedule import KILL, Choices, Step, schedule
 from rq_lite.errors import BrokerUnavailable, RqLiteError
 from rq_lite.process.background import Interrupted
@@ -62,6 +62,7 @@ def run(
             stack.callback(crew.stop)
             crew.start()
             Watch(choices, place, crew, record, show, caught).until_drained()
+        record("look", None, {"queue": queue.name, "look": look(place.broker, queue.name)})
         queues = {queue.name: at_rest(place.broker, queue.name)}
         strangers = undocumented(place.broker, *keys.OURS)
         record("final", None, {"queues": queues, "keys": strangers, "processes": crew.survivors()})
@@ -86,6 +87,7 @@ class Watch:
         self._caught = caught
         self._steps = list(schedule(choices))
         self._faults = 0
+        self._curious = False  # a look at the queue is due
         self._began = self._moved = time.monotonic()
         self._last: tuple[int, int] = (0, 0)  # put, ended
         self._away_since: float | None = None  # Redis
@@ -108,6 +110,9 @@ class Watch:
         """The queue's state; None while Redis does not answer. Raises BrokerUnavailable after LONGEST_OUTAGE."""
         try:
             state = self._look()
+            if self._curious:
+                self._record("look", None, {"queue": queue.name, "look": look(self._place.broker, queue.name)})
+                self._curious = False
         except BrokerUnavailable:
             self._away_since = self._away_since or time.monotonic()
             if time.monotonic() - self._away_since > LONGEST_OUTAGE:
@@ -143,6 +148,7 @@ class Watch:
 
     def _inject(self, step: Step) -> None:
         self._faults += 1
+        self._curious = True
         if step.kind == KILL:
             victim = self._crew.victim(step)
             what = "supervisor" if victim.consumer is None else "consumer"

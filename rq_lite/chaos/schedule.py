@@ -23,6 +23,7 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0  # of Redis
     seed: int = 0
     nap: float = 0.0  # seconds that a job takes at most
+    mixed: bool = False  # some jobs are unique, and some lead to others
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,7 +35,7 @@ def proof(chance: random.Random, tell: Tell) -> Iterator[Proof]:
     history.mkdir()
 
     def prove(demands: Demands, **numbers: float) -> Verdict:
-        choices = Choices(seed=chance.randrange(10**6), **numbers)  # type: ignore[arg-type]
+        choices = Choices(seed=chance.randrange(10**6), mixed=True, **numbers)  # type: ignore[arg-type]
         settings = Settings(redis_server=NEWEST, patience=2.0)
         place = OwnRedis(settings, folder)
         try:

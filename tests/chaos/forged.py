@@ -82,6 +82,11 @@ class Forged:
     def heal(self) -> None:
         self.say("harness", "fault.end", kind="kill")
 
+    def look(self, marked: Any = (), locks: Any = (), alive: int = 0, **counters: int) -> None:
+        """What a look at the queue has shown; `marked` are name, mode, id, place, and whether it was taken before."""
+        look = {"marked": marked, "locks": dict(locks), "alive": alive, "counters": counters}
+        self.say("harness", "look", queue=Q, look=look)
+
     def rest(self, put: int, done: int, *, keys: Any = (), processes: Any = (), **state: Any) -> None:
         queue = {"put": put, "done": done, "failed": 0, "purged": 0, "stale": 0, **state}
         self.say("harness", "final", queues={Q: queue}, keys=keys, processes=processes)

@@ -13,7 +13,7 @@ from rq_lite.redis_url import with_database
 
 
 def choices(**numbers: int) -> Choices:
-    return Choices(**{"jobs": 10_000, "procs": 2, "greenlets": 10, **numbers})
+    return Choices(**{"jobs": 10_000, "procs": 2, "greenlets": 10, **numbers})  # type: ignore[arg-type]
 
 
 def test_the_same_seed_gives_the_same_faults() -> None:

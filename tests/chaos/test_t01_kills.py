@@ -1,4 +1,4 @@
-"""T1: consumers and supervisors are killed at random while jobs run."""
+"""T1: consumers and supervisors are killed at random while jobs run; some are unique, and some lead to others."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ def test_nothing_is_lost_and_nothing_accepted_twice_by_kills(proof: Proof, long:
         found = proof(Demands(drained=True), jobs=20_000, procs=4, greenlets=20, kills=20, nap=0.01)
     assert found.violations == ()
     assert found.faults == (200 if long else 20)
-    assert found.put == found.distinct == (1_000_000 if long else 20_000)
+    assert found.put == found.distinct
+    # No job follows one that was buried.
+    assert 0 <= (1_000_000 if long else 20_000) - found.put <= found.buried
     # What the checker allows, said once more: beyond the first run there are at most those that the kills have hit.
     assert found.runs - found.distinct <= found.inflight

@@ -20,8 +20,9 @@ from rq_lite import events
 from rq_lite.broker import Acks
 from rq_lite.chaos.check import check
 from rq_lite.chaos.invariants import Demands
-from rq_lite.chaos.rest import at_rest, undocumented
+from rq_lite.chaos.rest import at_rest, look, undocumented
 from rq_lite.client.defaults import defaults
+from rq_lite.model.message import VERSION, Message, entry_of, new_id
 from rq_lite.process.identity import mine
 from tests.acceptance.conftest import Lab, Worker, children
 from tests.conftest import until
@@ -121,6 +122,8 @@ class Scene:
 
     def judge(self, *, dead: int = 0) -> None:
         left = [pid for worker in self.lab.workers for pid in children(worker.pid)]
+        for queue in self.queues:
+            self.harness("look", None, {"queue": queue, "look": look(self.lab.broker, queue)})
         facts = {"queues": {queue: at_rest(self.lab.broker, queue) for queue in self.queues}, "processes": left}
         self.harness("final", None, {**facts, "keys": undocumented(self.lab.broker)})
         verdict = check(self.history, Demands(drained=True))
@@ -147,6 +150,13 @@ def leave_behind(scene: Scene, count: int) -> None:
     assert len(taken.jobs) == count
 
 
+def put_unique(scene: Scene, n: int) -> None:
+    """A job that is unique until its end, one until its start, and for each another one that it keeps out."""
+    made = (Message(VERSION, new_id(), f"{scene.lab.app}:once", [n], unique=f"{mode}:{mode}:{n}") for mode in "eess")
+    reply = scene.lab.broker.puts.put("work", [entry_of(message, "work") for message in made], marked=True)
+    assert [word[0] for word in reply.words] == ["p", "d", "p", "d"]
+
+
 def has_done_all(lab: Lab, worker: Worker) -> bool:
     return lab.broker.tends.unfinished("work")[0] == 0 or worker.process.poll() is not None
 
@@ -161,9 +171,10 @@ def test_of_a_worker_that_drains_a_queue(scene: Scene, armed: list[str], action:
             scene.lab.put("do", *done)
             if any(event.startswith("reclaim") for event in scene.armed):
                 leave_behind(scene, 2)
+            put_unique(scene, 1000 + number)
             scene.lab.put("flaky", f"{number}-x", f"{number}-y")
             scene.lab.put("hopeless", f"{number}-z")
-        expected += [*done, f"{number}-x", f"{number}-y"]
+        expected += [*done, f"{number}-x", f"{number}-y", f"{1000 + number}", f"{1000 + number}"]
         scene.work("--burst").wait()
     scene.judge(dead=number + 1)
     assert set(expected) == set(scene.lab.seen("done"))
@@ -176,7 +187,7 @@ def test_of_a_worker_that_drains_a_queue(scene: Scene, armed: list[str], action:
 def test_of_a_worker_whose_jobs_lead_to_others(
     scene: Scene, armed: list[str], action: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Callbacks are put in the step that ends their job, or not at all."""
+    """Callbacks and follow-ups are put in the step that ends their job, or not at all; of unique jobs there is one."""
     monkeypatch.setenv("EVIDENCE", scene.lab.environment["EVIDENCE"])
     defaults.use(scene.lab.broker.settings, scene.lab.broker)
     ends: Any = importlib.import_module(ENDS)
@@ -189,6 +200,10 @@ def test_of_a_worker_whose_jobs_lead_to_others(
             for n in range(number * SLOTS, (number + 1) * SLOTS):
                 ends.square.put(n)
                 squares.append(str(n * n))
+            for n in (number, number):
+                ends.once.put(n)
+                ends.once_waiting.put(n)
+            squares += [f"once {number}", f"waiting {number}"]
             ends.unfit.put("set")
         scene.work("--burst").wait()
     scene.judge(dead=number + 1)

@@ -16,5 +16,6 @@ def test_nothing_is_lost_by_restarts_of_redis_and_work_goes_on(proof: Proof, lon
         found = proof(Demands(drained=True), jobs=6_000, procs=2, greenlets=20, restarts=3, nap=0.01)
     assert found.violations == ()
     assert found.faults == (50 if long else 3)
-    assert found.distinct >= found.put == (200_000 if long else 6_000)
+    # What failed, or perhaps did, was put again.
+    assert found.distinct >= found.put >= (200_000 if long else 6_000)
     assert found.gaps

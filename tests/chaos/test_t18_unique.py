@@ -12,6 +12,8 @@ from collections.abc import Callable
 import pytest
 
 from rq_lite.broker import Broker, keys
+from rq_lite.chaos.once import breaches
+from rq_lite.chaos.rest import look
 from rq_lite.client.queue import Queue
 from tests.acceptance.conftest import Lab, Worker
 from tests.chaos.test_t17_engines import below, kill
@@ -19,26 +21,6 @@ from tests.conftest import until
 
 APP = "tests.chaos.jobs"
 KEY = keys.of("work")
-# The locks' names in the marks of all jobs that have not ended, in one step: two of a name are two jobs of a key.
-NAMES = """
-local found = {}
-local function look(entry)
-  local name = entry:match('^[%d.]+[^{]*!e:([A-Za-z0-9_.:%%-]+)')
-  if name then found[#found + 1] = name end
-end
-for _, entry in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do look(entry) end
-for _, member in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do look(member:sub(19)) end
-for _, entry in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do look(entry) end
-for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
-  for _, entry in ipairs(redis.call('HVALS', key)) do look(entry) end
-end
-return found
-"""
-
-
-def names(broker: Broker) -> list[bytes]:
-    found: list[bytes] = broker.read(("EVAL", NAMES, 3, KEY.pending, KEY.scheduled, KEY.suspects, KEY.inflight("*")))[0]
-    return found
 
 
 def counter(broker: Broker, name: str) -> int:
@@ -78,16 +60,15 @@ def test_never_two_of_a_key_and_no_lock_without_its_job(
         else:
             one = chance.choice(workers)
             kill(chance.choice(until(lambda one=one: below(one.pid, "consumer.boot"), "there is one to kill")))  # type: ignore[misc]
-        doubled = [name for name, count in Counter(names(lab.broker)).items() if count > 1]
-        assert doubled == []
+        assert [*breaches(look(lab.broker, "work"))] == []
     killed.set()
     for thread in threads:
         thread.join()
     until(lambda: lab.broker.tends.unfinished("work")[0] == 0, "all is done", seconds=300)
-    assert lab.broker.read(("KEYS", KEY.unique("*"))) == [[]]
-    put, ended = counter(lab.broker, "put"), counter(lab.broker, "done") + counter(lab.broker, "failed")
+    left, put = look(lab.broker, "work"), counter(lab.broker, "put")
+    assert [*breaches(left)] == []
+    assert (left.alive, left.locks) == (0, {})
     assert (put, counter(lab.broker, "duplicates")) == (accepted[True], accepted[False])
-    assert ended == put
     assert all(
         dead.report["error"].startswith("poison") for dead in lab.dead()
     )  # of a key that was there at each death

@@ -10,7 +10,7 @@ import pytest
 from rq_lite import BadArgument, Duplicate, JobDropped, JobExpired, Queue, QueueFull, UsageError
 from rq_lite.admin import jobs, operate, status
 from rq_lite.broker import Broker, keys
-from rq_lite.broker.base import Core
+from rq_lite.broker.base import Clock
 from rq_lite.model.message import decode
 from rq_lite.model.outcome import cancelled
 from rq_lite.model.states import State
@@ -280,7 +280,7 @@ def test_arguments_that_make_no_key_are_refused_at_the_put(queue: Queue, consume
 @pytest.fixture
 def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs are put as if it was 1970."""
-    monkeypatch.setattr(Core, "now", lambda self: 1000)
+    monkeypatch.setattr(Clock, "__call__", lambda self: 1000)
 
 
 def test_a_job_that_was_not_begun_in_time_ends_as_expired(

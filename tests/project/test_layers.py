@@ -119,3 +119,14 @@ def test_a_command_loads_only_what_it_uses(command: str) -> None:
     modules = loaded(command, "--help")
     own = {layer(name) for name in modules & FILES.keys()}
     assert ((modules - FILES.keys()) | own) & COSTLY <= NEEDED[command]
+
+
+def test_no_class_has_more_than_25_methods() -> None:
+    counts = {
+        f"{file.stem}.{node.name}": sum(isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef)) for part in node.body)
+        for file in FILES.values()
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+    assert {name: count for name, count in counts.items() if count > 25} == {}
+    assert max(counts.values()) > 20, "it counts them"

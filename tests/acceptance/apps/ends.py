@@ -7,7 +7,7 @@ import os
 import signal
 import time
 
-from rq_lite import Ended, Queue, gather
+from rq_lite import Ended, Queue, current_job, events, gather
 from tests.acceptance.apps.evidence import note, wait_for_gate
 
 work = Queue("work")
@@ -34,6 +34,23 @@ def told_plainly(ended: dict[str, object]) -> None:
 @work.task(result_ttl=60, on_success=got)
 def square(n: int) -> int:
     return n * n
+
+
+@work.task(unique="{n}")
+def once(n: int) -> None:
+    let_follow(f"once {n}")
+
+
+@work.task(unique="{n}", until="start")
+def once_waiting(n: int) -> None:
+    let_follow(f"waiting {n}")
+
+
+def let_follow(what: str) -> None:
+    job = current_job()
+    assert job is not None
+    following = job.then(got.s(what))
+    events.emit("then", None, queue=job.queue, job=job.id, attempt=job.attempt, following=following.id)
 
 
 @work.task(result_ttl=60, on_done=told)
