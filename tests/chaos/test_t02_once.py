@@ -123,7 +123,7 @@ class World:
         self.told.add(notice)
 
     def notices(self, process: Process) -> None:
-        Notices(process.broker, ["q"], self.tell).tell_all("q", process.session.link)
+        Notices(process.broker, ["q"], self.tell).tell_all(process.session.link)
 
     def look(self) -> None:
         self.left.update(self.broker.read(("LRANGE", KEY.notices, 0, -1))[0])
