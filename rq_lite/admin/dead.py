@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from rq_lite.admin import operate
-from rq_lite.admin.status import ms_of
 from rq_lite.broker import Broker, Code, Requeued, keys
 from rq_lite.errors import BrokerError
 from rq_lite.model.message import Undecodable, decode, parse, tags_of
@@ -84,7 +83,7 @@ def names(job: Buried) -> tuple[str, ...]:
 
 def buried(broker: Broker, queue: str, wanted: Filter = EVERYTHING) -> Iterator[Buried]:
     """The buried jobs that fit the filter, newest first; those buried after the first was read are left out."""
-    now = ms_of(broker.read(("TIME",))[0])
+    now = broker.plans.clock()
     newest = "+inf" if wanted.older_than is None else str(before(now, wanted.older_than))
     oldest = "-inf" if wanted.newer_than is None else str(before(now, wanted.newer_than))
     for page in pages(broker, queue, newest, oldest):

@@ -10,7 +10,6 @@ import msgspec
 
 from rq_lite.admin import dead
 from rq_lite.admin.dead import Buried
-from rq_lite.admin.status import ms_of
 from rq_lite.broker import Broker, keys
 from rq_lite.model.message import Undecodable, decode, id_in
 from rq_lite.model.names import encoded_id
@@ -226,7 +225,6 @@ def ended(broker: Broker, queue: str, job_id: str) -> str | None:
 def hasten(broker: Broker, job: Found) -> bool:
     """Let a scheduled job be due now; False if it is not scheduled any more."""
     key = keys.of(job.queue)
-    now = ms_of(broker.read(("TIME",))[0])
-    changed = broker.read(("ZADD", key.scheduled, "XX", "CH", now, job.member))[0]
+    changed = broker.read(("ZADD", key.scheduled, "XX", "CH", broker.plans.clock(), job.member))[0]
     broker.tends.promote(job.queue)
     return bool(changed)

@@ -82,8 +82,7 @@ def _step(broker: Broker, queue: str) -> tuple[int, int]:
     key = keys.of(queue)
     names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
     while True:
-        (clock,) = broker.core.read(("TIME",))
-        until = int(clock[0]) * 1000 + int(clock[1]) // 1000 + ms(ANSWER)
+        until = broker.plans.clock() + ms(ANSWER)
         code, *counts = done(queue, broker.core.run("purge", names, PURGED, until))
         if code == Code.OK:
             return int(counts[0]), int(counts[1])

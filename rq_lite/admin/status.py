@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from rq_lite.broker import Broker, keys
+from rq_lite.broker.base import ms_of
 from rq_lite.errors import counted
 from rq_lite.model.message import id_in, made_at
 from rq_lite.model.names import NAME
@@ -386,10 +387,6 @@ def oldest_waiting(broker: Broker, queue: str, clock: list[bytes]) -> float | No
     job_id = id_in(RANK.sub(b"", head)) if head else None
     made = None if job_id is None else made_at(job_id)
     return None if made is None else max(0.0, ms_of(clock) / 1000 - made)
-
-
-def ms_of(clock: list[bytes]) -> int:
-    return int(clock[0]) * 1000 + int(clock[1]) // 1000
 
 
 def age(clock: list[bytes], at: bytes | None) -> float | None:

@@ -300,6 +300,11 @@ def blank(number: int | str | None) -> int | str:
     return "" if number is None else number
 
 
+def ms_of(clock: Sequence[bytes]) -> int:
+    """The time, from an answer to TIME."""
+    return int(clock[0]) * 1000 + int(clock[1]) // 1000
+
+
 def ms(seconds: float) -> int:
     return max(1, round(seconds * 1000))
 

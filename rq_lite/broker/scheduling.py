@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rq_lite import events
 from rq_lite.broker import events as emit
 from rq_lite.broker import keys
-from rq_lite.broker.base import Core
+from rq_lite.broker.base import Core, ms_of
 from rq_lite.broker.link import LONGEST_BLOCK, Link
 from rq_lite.broker.reading import Reading
 from rq_lite.broker.scripts import Code
@@ -63,8 +63,7 @@ class Scheduling:
 
     def clock(self) -> int:
         """What Redis' clock says, in ms."""
-        seconds, micros = self._core.read(("TIME",))[0]
-        return int(seconds) * 1000 + int(micros) // 1000
+        return ms_of(self._core.read(("TIME",))[0])
 
     def planned(self, name: str) -> Planned | None:
         """The schedule of this name."""
@@ -89,7 +88,7 @@ class Scheduling:
     def due(self) -> tuple[int, list[Planned], int | None]:
         """The time by Redis' clock, the schedules that are due, and the next slot of the others; times in ms."""
         clock, flat = self._core.read(("TIME",), ("ZRANGE", keys.SCHEDULES_DUE, 0, -1, "WITHSCORES"))
-        now = int(clock[0]) * 1000 + int(clock[1]) // 1000
+        now = ms_of(clock)
         found = [(name, int(slot)) for name, slot in zip(flat[::2], flat[1::2], strict=True)]
         names = [name for name, slot in found if slot <= now]
         known = self._reads.values(keys.SCHEDULES, names)

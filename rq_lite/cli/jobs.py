@@ -8,7 +8,6 @@ from typing import NamedTuple, TypeAlias
 from urllib.parse import unquote
 
 import click
-import msgspec
 
 from rq_lite.admin import dead, jobs, operate
 from rq_lite.admin.jobs import Found, Search
@@ -21,6 +20,7 @@ from rq_lite.cli.listing import as_lines, put_out
 from rq_lite.cli.text import plain, span
 from rq_lite.errors import UsageError, counted
 from rq_lite.model.message import parse
+from rq_lite.model.outcome import stated
 from rq_lite.model.states import State
 from rq_lite.model.unreadable import UNREADABLE
 
@@ -216,7 +216,7 @@ def claims(broker: Broker, job: Found, now: float) -> Iterator[tuple[str, str]]:
 
 def ended(job_id: str, queue: str, result: bytes) -> str:
     try:
-        state = str(msgspec.json.decode(result, type=dict[str, msgspec.Raw]).get("state", b""), "utf-8").strip('"')
+        state = stated(result).state
     except UNREADABLE:
         state = "unknown"
     known = [("id", plain(job_id, 200)), ("queue", queue), ("state", f"ended: {plain(state)}")]

@@ -44,6 +44,12 @@ decode = msgspec.json.Decoder(Result).decode
 as_progress = msgspec.json.Decoder(Progress).decode
 NOT_KEPT = "not kept"  # a state that only this process uses: the result is gone
 CANCELLED = b'{"state":"cancelled"}'
+# Ends of a job that was not run, or not again, and their errors.
+NOT_RUN: dict[str, tuple[type[JobFailed], str]] = {
+    "expired": (JobExpired, "it was not begun in time"),
+    "dropped": (JobDropped, "its queue was full"),
+    "replaced": (JobReplaced, "a newer job of its key was put in its place"),
+}
 # Errors that do not say how it has ended.
 LOST, UNKNOWN_STATE = NOT_AN_END = ("Expired", "UnknownState")
 SETTLING = 1.0  # seconds that the reader's thread may take to settle a future after it has heard of its end
@@ -174,12 +180,9 @@ class Job(Future[Any]):
             return CANCELLED
         if found.state == "failed":
             return JobFailed(found.error.type, found.error.message, found.error.traceback, job_id=self.id)
-        if found.state == "expired":
-            return JobExpired("JobExpired", "it was not begun in time", job_id=self.id)
-        if found.state == "dropped":
-            return JobDropped("JobDropped", "its queue was full", job_id=self.id)
-        if found.state == "replaced":
-            return JobReplaced("JobReplaced", "a newer job of its key was put in its place", job_id=self.id)
+        if found.state in NOT_RUN:
+            kind, why = NOT_RUN[found.state]
+            return kind(kind.__name__, why, job_id=self.id)
         if found.state == NOT_KEPT:
             return JobFailed(LOST, "its result had expired before it was asked for", job_id=self.id)
         return JobFailed(UNKNOWN_STATE, f"a newer worker may know what this means: {text_of(result)}", job_id=self.id)
@@ -230,13 +233,8 @@ class Job(Future[Any]):
             return "cancelled"
         if isinstance(error, JobFailed) and error.type in NOT_AN_END:
             return jobs.UNKNOWN
-        if isinstance(error, JobExpired):
-            return "expired"
-        if isinstance(error, JobDropped):
-            return "dropped"
-        if isinstance(error, JobReplaced):
-            return "replaced"
-        return "done" if error is None else "failed"
+        other = (state for state, (kind, _) in NOT_RUN.items() if isinstance(error, kind))
+        return next(other, "done" if error is None else "failed")
 
     def exists(self) -> bool:
         """Whether anything of it is found, or was heard by this process: its state is not `unknown`."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from rq_lite.admin.status import ms_of
 from rq_lite.broker import Broker, keys
+from rq_lite.broker.base import ms_of
 from rq_lite.client.defaults import defaults
 from rq_lite.client.put import Sender
 from rq_lite.client.queue import Queue
