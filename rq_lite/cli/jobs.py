@@ -208,7 +208,8 @@ def claims(broker: Broker, job: Found, now: float) -> Iterator[tuple[str, str]]:
         held = "holds the lock" if holder == head.id.decode() else "does not hold the lock"
         if job.state is State.REPLACING:
             held = f"is to replace job {plain(unquote(holder or ''), 200)}"
-        yield "unique", f"{name}, until {until}; it {held}"
+        key = name.rpartition(":")[2]  # behind its task
+        yield "unique", f"{plain(unquote(key), 200)}, until {until}; it {held}"
     if head is not None and head.expires:
         left = head.expires / 1000 - now
         yield "expires", f"in {span(left)}" if left > 0 else "has expired: it ends when its turn comes"

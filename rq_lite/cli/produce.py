@@ -33,7 +33,7 @@ UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 HELP = {
     "encoding": "The encoding of SOURCE, as in utf-16, latin-1 or cp1252. Default: utf-8.",
     "template": "Put TEXT with each line or number in place of {}: http://localhost:8000/page/{}",
-    "watch": "Instead of SOURCE: the packages that arrive in a folder, each once.",
+    "watch": "Instead of SOURCE: the packages (folders NAME with a NAME.zip) that arrive in a folder, each once.",
     "wait": "Give up (exit 4) after this long without room. Default: never.",
     "resume": "Remember under this name how far SOURCE was put; continue there, and print where that is.",
     "on_error": "What to do at a bad line; skipped lines are kept in SOURCE.skipped, reasons beside it. Default: stop.",

@@ -41,7 +41,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     args: list[Any]  # as in the JSON, not restored
     kwargs: dict[str, Any]
     attempts: int  # runs that were begun
-    state: str  # done, failed
+    state: str  # done, failed, expired
     result: Any = None
     error: str | None = None  # one line: "ValueError: …"
     traceback: str = ""

@@ -7,6 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from rq_lite import Queue
 from rq_lite.broker import Broker, keys
 from rq_lite.cli import cli
 from rq_lite.cli.text import json_line
@@ -74,6 +75,12 @@ def test_json_has_the_same_text_in_ascii(broker: Broker, command: tuple[str, ...
     lines = text.splitlines()
     assert all(line.isascii() and line.isprintable() for line in lines)
     assert json.dumps(EVIL)[1:-1] in json.dumps([json.loads(line) for line in lines])
+
+
+def test_a_key_is_shown_as_its_template_makes_it(broker: Broker) -> None:
+    task = Queue("q", broker=broker).task(name="shop:buy", unique="{who}: {euro} €")(lambda who, euro: None)
+    job = task.put("Ada\x1b", 7)
+    assert "unique     Ada\\x1b: 7 €, until its end; it holds the lock\n" in printed(broker, "jobs", "show", job.id)
 
 
 def test_json_may_name_a_file_that_is_not_utf8() -> None:
