@@ -24,7 +24,7 @@ from rq_lite.chaos.check import check
 from rq_lite.chaos.command import Report
 from rq_lite.chaos.run import DEMANDS
 from rq_lite.cli import cli
-from rq_lite.model.message import decode
+from rq_lite.model.message import VERSION, Message, decode, encode
 from rq_lite.redis_url import with_database
 from tests.acceptance.test_status import terminal
 from tests.conftest import DURABLE, Commands, Server, until
@@ -230,12 +230,18 @@ def test_a_job_that_was_tampered_with_is_found(
 ) -> None:
     process = commands.start("bench", "--jobs", "20000", "--procs", "2", "--greenlets", "10", "--yes", "--json")
     entry = until(lambda: database.read(("RPOP", "rq:{chaos}:pending"))[0], "a job waits")
-    database.read(*[("LPUSH", "rq:{chaos}:pending", entry)] * copies, ("PING",))
+    database.read(*[("LPUSH", "rq:{chaos}:pending", entry)] * copies, ("SET", "rq:{chaos}:unique:k", "e|no-job"))
+    foreign = encode(Message(VERSION, "foreign", "rq_lite.chaos.app:follow", [decode(entry)[0].id, 1]))
+    database.read(("LPUSH", "rq:{chaos}:pending", foreign))
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (1, "")
     found = json.loads(out)
     assert {name: found[name] for name in figures} == figures
     assert any(text.startswith(kind) and decode(entry)[0].id in text for text in found["violations"])
+    kinds = {text.partition(":")[0] for text in found["violations"]}
+    assert {"I14 LOCK WITHOUT ITS JOB", "I16 FOLLOWS NOTHING"} <= kinds
+    # Where one was stolen, the foreign one makes up for it in the sums.
+    assert ("I15 ENDED TWICE" in kinds) == (copies > 0)
 
 
 def test_a_part_that_dies_by_itself_is_reported(commands: Commands, database: Broker) -> None:
