@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from rq_lite import JobReplaced, Queue, UsageError
+from rq_lite import JobReplaced, PriorityQueue, Queue, UsageError
 from rq_lite.admin import jobs, operate, status
-from rq_lite.broker import Broker, keys
+from rq_lite.broker import Acks, Broker, keys
 from rq_lite.client.task import Task
+from rq_lite.model.message import decode
 from rq_lite.model.states import State
 from rq_lite.testing import inline, recorded
 from tests.conftest import until
@@ -89,6 +90,23 @@ def test_it_needs_no_room(task: Task[Any, Any], broker: Broker, consumer: Consum
     assert status.states(broker, ["q"])["q"].replacing == 0
 
 
+def test_what_an_answer_has_no_room_for_waits_on_with_the_newest_payload(broker: Broker, consumer: Consumer) -> None:
+    queue = PriorityQueue("p", maxsize=0, broker=broker)
+    queue.sender.declare()
+    broker.takes.register("p", "c", link=consumer.link)
+    task = queue.task(name="t", unique="{user}", on_conflict="replace")(mail)
+    large, found = "x" * 300_000, []
+    for user in range(3):
+        task.put(user, "old")
+    for user in range(3):
+        task.put(user, large)
+    while queue.qsize():
+        (got,) = broker.takes.exchange("c", [Acks("p", [])], 3, consumer.link)
+        found += [decode(raw)[0] for raw in got.jobs]
+    assert [(message.args[0], len(message.args[1])) for message in found] == [(user, len(large)) for user in range(3)]
+    assert int(broker.read(("HGET", keys.of("p").meta, "bytes"))[0]) == 0
+
+
 def test_its_bytes_count(task: Task[Any, Any], broker: Broker, consumer: Consumer) -> None:
     operate.configure(broker, "q", maxbytes=3000)
     task.put(1, "a")
@@ -163,6 +181,30 @@ def test_after_a_poison_was_buried_the_newer_one_begins_with_none(
     assert (waiting.id, waiting.crashes) == (last.id, 0)
 
 
+def test_a_poison_that_waits_for_its_callbacks_does_not_bury_the_newer_one(
+    queue: Queue, broker: Broker, consumer: Consumer
+) -> None:
+    callback = queue.task(name="then")(then)
+    task = queue.task(name="t", unique="{user}", on_conflict="replace", on_failure=callback, result_ttl=60)(mail)
+    first = task.put(1, "a")
+    tag = consumer.one()
+    second = task.put(1, "b")
+    for _ in range(2):  # its consumer also dies while it is to put the callbacks
+        broker.takes.crashed("q", "c", [(tag, "how", "where", 1)], consumer.link)
+        assert [job.state() for job in (first, second)] == ["waiting", "waiting"]
+        tag = broker.takes.isolate("q", "c", consumer.link)[1] or consumer.one()
+    broker.takes.give_back("q", "c", [tag], link=consumer.link)
+    third = task.put(1, "c")
+    _, tag, raw = broker.takes.isolate("q", "c", consumer.link)
+    assert raw is not None
+    message, _, crashes, _ = decode(raw)
+    assert (message.id, crashes) == (first.id, 2)
+    consumer.finish(tag, "failed")
+    assert [job.state() for job in (first, second, third)] == ["failed", "replaced", "waiting"]
+    (waiting,) = jobs.listed(broker, "q", State.PENDING)
+    assert (waiting.id, waiting.crashes) == (third.id, 0)
+
+
 def test_until_start_the_one_that_runs_is_left_alone(queue: Queue, broker: Broker, consumer: Consumer) -> None:
     task = queue.task(name="t", unique="{user}", until="start", on_conflict="replace", result_ttl=60)(mail)
     first = task.put(1, "a")
@@ -221,6 +263,14 @@ def test_max_wait_bounds_how_long_a_burst_puts_off(queue: Queue, broker: Broker,
     assert 55 < due_in(broker) <= 60
     let_be_due(broker)
     assert texts(consumer) == ["e"]
+
+
+def test_only_a_put_that_is_due_later_begins_a_burst(task: Task[Any, Any], broker: Broker, consumer: Consumer) -> None:
+    bounded = task.using(max_wait=90)
+    bounded.put(1, "a"), bounded.put(1, "b")
+    assert broker.read(("GET", KEY.unique("t:1")))[0].count(b"|") == 1
+    task.using(max_wait=90, delay=60).put(1, "c")
+    assert 85 < (int(broker.read(("GET", KEY.unique("t:1")))[0].rpartition(b"|")[2]) - now_ms(broker)) / 1000 <= 90
 
 
 def test_after_a_run_the_newer_one_has_its_delay(task: Task[Any, Any], broker: Broker, consumer: Consumer) -> None:
@@ -396,6 +446,25 @@ def test_recorded_puts_keep_the_newest(broker: Broker) -> None:
     with recorded() as puts:
         task.put(1, "a"), task.put(2, "b"), task.put(1, "c")
     assert [put.args for put in puts] == [(2, "b"), (1, "c")]
+
+
+def test_recorded_puts_of_one_batch_keep_the_newest(broker: Broker) -> None:
+    task = Queue("q", broker=broker).task(name="t", unique="{user}", on_conflict="replace")(mail)
+    with recorded() as puts:
+        task.put_jobs([(1, "a"), (2, "b"), (1, "c")])
+    assert [put.args for put in puts] == [(2, "b"), (1, "c")]
+
+
+def test_inline_jobs_of_one_batch_replace_each_other(broker: Broker) -> None:
+    ran: list[str] = []
+    queue = Queue("q", broker=broker)
+    newest: Task[Any, Any] = queue.task(name="t", unique="{user}", on_conflict="replace", result_ttl=60)(
+        lambda user, text: ran.append(text)
+    )
+    with inline():
+        jobs = newest.put_jobs([(1, "a"), (2, "b"), (1, "c")])
+        assert [job.state() for job in jobs] == ["replaced", "done", "done"]
+    assert ran == ["b", "c"]
 
 
 def test_inline_jobs_that_wait_behind_another_are_replaced(broker: Broker) -> None:
