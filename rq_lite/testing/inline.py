@@ -88,7 +88,7 @@ class Record:
 
     def admitted(self, queue: Sender, texts: Sequence[bytes], verdicts: Verdicts | None) -> list[bytes]:
         """The entries of those that no lock keeps out."""
-        entries = []
+        entries: list[bytes] = []
         for number, text in enumerate(texts):
             name, entry = lock_in(text), bare(text)
             holder = None if name is None else self._locks.get((queue.name, name))

@@ -9,7 +9,7 @@ import pytest
 
 from rq_lite import JobReplaced, PriorityQueue, Queue, UsageError
 from rq_lite.admin import jobs, operate, status
-from rq_lite.broker import Acks, Broker, keys
+from rq_lite.broker import Acks, Broker, Death, keys
 from rq_lite.client.task import Task
 from rq_lite.model.message import decode
 from rq_lite.model.states import State
@@ -170,6 +170,15 @@ def test_it_inherits_the_crashes_of_its_key(task: Task[Any, Any], broker: Broker
     assert (suspect.id, suspect.crashes) == (last.id, 2)
 
 
+def test_it_inherits_the_deaths_of_workers(task: Task[Any, Any], broker: Broker, consumer: Consumer) -> None:
+    task.put(1, "a")
+    consumer.one()
+    second = task.put(1, "b")
+    broker.tends.reclaim("q", "c", certain=True, death=Death("killed", worker=True))
+    (waiting,) = jobs.listed(broker, "q", State.PENDING)
+    assert (waiting.id, waiting.crashes, waiting.worker_deaths) == (second.id, 0, 1)
+
+
 def test_after_a_poison_was_buried_the_newer_one_begins_with_none(
     task: Task[Any, Any], broker: Broker, consumer: Consumer
 ) -> None:
@@ -215,6 +224,29 @@ def test_until_start_the_one_that_runs_is_left_alone(queue: Queue, broker: Broke
     assert sorted(texts(consumer)) == ["a", "c"]
     assert second.state() == "replaced"
     assert unlocked(broker)
+
+
+def test_the_end_of_a_run_lets_the_newer_one_wait_behind_all_others_and_wakes_a_consumer(
+    task: Task[Any, Any], broker: Broker, consumer: Consumer
+) -> None:
+    task.put(1, "a")
+    tag = consumer.one()
+    task.put(1, "b"), task.put(2, "other")
+    broker.read(("DEL", KEY.bell))
+    consumer.finish(tag)
+    assert broker.read(("LLEN", KEY.bell)) == [1]
+    assert texts(consumer) == ["other", "b"]
+
+
+def test_a_newer_one_that_is_scheduled_by_the_end_of_a_run_sounds_the_alarm(
+    task: Task[Any, Any], broker: Broker, consumer: Consumer
+) -> None:
+    task.put(1, "a")
+    tag = consumer.one()
+    task.using(delay=60).put(1, "b")
+    broker.read(("DEL", KEY.alarm))
+    consumer.finish(tag)
+    assert broker.read(("LLEN", KEY.alarm)) == [1]
 
 
 # -- it is scheduled: debounce
@@ -326,6 +358,18 @@ def test_a_newer_one_that_has_expired_leaves_the_first_in_its_place(
     assert texts(consumer) == ["a"]
     assert second.state() == "expired"
     assert counter(broker, "expired") == 1
+
+
+def test_a_newer_one_that_has_expired_takes_the_place_if_a_consumer_has_to_put_its_callbacks(
+    queue: Queue, broker: Broker, consumer: Consumer
+) -> None:
+    callback = queue.task(name="then")(then)
+    task = queue.task(name="t", unique="{user}", on_conflict="replace", on_failure=callback, result_ttl=60)(mail)
+    first = task.put(1, "a")
+    task.using(expires=0.01).put(1, "b")
+    until(lambda: now_ms(broker) > expiry(broker), "it has expired")
+    assert texts(consumer) == ["b"]
+    assert (first.state(), counter(broker, "expired")) == ("replaced", 0)
 
 
 def expiry(broker: Broker) -> int:
