@@ -12,6 +12,7 @@ from rq_lite.admin import jobs, operate, status
 from rq_lite.broker import Acks, Broker, Death, keys
 from rq_lite.client.task import Task
 from rq_lite.model.message import decode
+from rq_lite.model.outcome import Finished
 from rq_lite.model.states import State
 from rq_lite.testing import inline, recorded
 from tests.conftest import until
@@ -247,6 +248,18 @@ def test_a_newer_one_that_is_scheduled_by_the_end_of_a_run_sounds_the_alarm(
     broker.read(("DEL", KEY.alarm))
     consumer.finish(tag)
     assert broker.read(("LLEN", KEY.alarm)) == [1]
+
+
+def test_a_follow_up_replaces_as_well(task: Task[Any, Any], broker: Broker, consumer: Consumer) -> None:
+    plain = task.queue.task(name="plain")(mail)
+    plain.put(1)
+    tag = consumer.one()
+    first = task.put(1, "a")
+    ups = [("q", task.encoded((1, text), {}, text)) for text in ("b", "c")]
+    broker.takes.finish("q", "c", [(tag, Finished("done", b"", 0, puts=ups))], consumer.link)
+    assert [counter(broker, name) for name in ("put", "replaced", "latest")] == [4, 1, 1]
+    assert texts(consumer) == ["c"]
+    assert first.state() == "replaced"
 
 
 # -- it is scheduled: debounce
