@@ -89,13 +89,13 @@ class Record:
 
     def admitted(self, queue: Sender, texts: Sequence[bytes], verdicts: Verdicts | None) -> list[bytes]:
         """The entries of those that no lock keeps out."""
-        entries = []
+        entries: list[bytes] = []
         for number, text in enumerate(texts):
             name, entry = lock_in(text), bare(text)
             holder = None if name is None else self._locks.get((queue.name, name))
             if holder is None or text[:1] == REPLACES:
                 if holder is not None:
-                    self.replace(holder)
+                    self.replace(holder, entries)
                 entries.append(entry)
                 if name is not None:
                     self._locks[queue.name, name] = str(id_in(entry))
@@ -105,8 +105,9 @@ class Record:
             verdicts.seen += len(texts)
         return entries
 
-    def replace(self, holder: str) -> None:
-        """Let the job with this id give way to a newer one."""
+    def replace(self, holder: str, batch: list[bytes]) -> None:
+        """Let the job with this id, which may be one of the same batch, give way to a newer one."""
+        batch[:] = [entry for entry in batch if id_in(entry) != holder]
         self.puts[:] = [job for job in self.puts if job.id != holder]
 
     def note(self, queue: Sender, entries: Sequence[bytes], options: Options) -> list[PutJob]:
@@ -186,12 +187,14 @@ class Inline(Record):
         if self._locks.get((one.queue.name, lock)) == one.job.id:
             del self._locks[one.queue.name, lock]
 
-    def replace(self, holder: str) -> None:
+    def replace(self, holder: str, batch: list[bytes]) -> None:
         """A job that waits gives way; one that runs goes on, and the newer one comes after it."""
-        for one in [one for one in self._turn.waiting or () if one.job.id == holder]:
+        waiting = [one for one in self._turn.waiting or () if one.job.id == holder]
+        for one in waiting:
             assert self._turn.waiting is not None
             self._turn.waiting.remove(one)
-            super().replace(holder)
+        if waiting or any(id_in(entry) == holder for entry in batch):
+            super().replace(holder, batch)
             self._results[holder] = b'{"state":"replaced"}'
 
     def watch(self, jobs: Sequence[Job]) -> None:

@@ -63,3 +63,11 @@ def link(n: int) -> None:
 def once(key: object) -> None:
     """A short job of a key."""
     time.sleep(random.uniform(0.0, 0.03))
+
+
+@work.task(unique="{key}", on_conflict="replace")
+def newest(key: object, number: int) -> None:
+    """A short job that newer ones of its key replace."""
+    note("begun", f"{key} {number}")
+    time.sleep(random.uniform(0.0, 0.03))
+    note("done", f"{key} {number}")

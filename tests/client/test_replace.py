@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from rq_lite import JobReplaced, Queue, UsageError
+from rq_lite import JobReplaced, PriorityQueue, Queue, UsageError
 from rq_lite.admin import jobs, operate, status
-from rq_lite.broker import Broker, keys
+from rq_lite.broker import Acks, Broker, Death, keys
 from rq_lite.client.task import Task
+from rq_lite.model.message import decode
+from rq_lite.model.outcome import Finished
 from rq_lite.model.states import State
 from rq_lite.testing import inline, recorded
 from tests.conftest import until
@@ -89,6 +91,23 @@ def test_it_needs_no_room(task: Task[Any, Any], broker: Broker, consumer: Consum
     assert status.states(broker, ["q"])["q"].replacing == 0
 
 
+def test_what_an_answer_has_no_room_for_waits_on_with_the_newest_payload(broker: Broker, consumer: Consumer) -> None:
+    queue = PriorityQueue("p", maxsize=0, broker=broker)
+    queue.sender.declare()
+    broker.takes.register("p", "c", link=consumer.link)
+    task = queue.task(name="t", unique="{user}", on_conflict="replace")(mail)
+    large, found = "x" * 300_000, []
+    for user in range(3):
+        task.put(user, "old")
+    for user in range(3):
+        task.put(user, large)
+    while queue.qsize():
+        (got,) = broker.takes.exchange("c", [Acks("p", [])], 3, consumer.link)
+        found += [decode(raw)[0] for raw in got.jobs]
+    assert [(message.args[0], len(message.args[1])) for message in found] == [(user, len(large)) for user in range(3)]
+    assert int(broker.read(("HGET", keys.of("p").meta, "bytes"))[0]) == 0
+
+
 def test_its_bytes_count(task: Task[Any, Any], broker: Broker, consumer: Consumer) -> None:
     operate.configure(broker, "q", maxbytes=3000)
     task.put(1, "a")
@@ -152,6 +171,15 @@ def test_it_inherits_the_crashes_of_its_key(task: Task[Any, Any], broker: Broker
     assert (suspect.id, suspect.crashes) == (last.id, 2)
 
 
+def test_it_inherits_the_deaths_of_workers(task: Task[Any, Any], broker: Broker, consumer: Consumer) -> None:
+    task.put(1, "a")
+    consumer.one()
+    second = task.put(1, "b")
+    broker.tends.reclaim("q", "c", certain=True, death=Death("killed", worker=True))
+    (waiting,) = jobs.listed(broker, "q", State.PENDING)
+    assert (waiting.id, waiting.crashes, waiting.worker_deaths) == (second.id, 0, 1)
+
+
 def test_after_a_poison_was_buried_the_newer_one_begins_with_none(
     task: Task[Any, Any], broker: Broker, consumer: Consumer
 ) -> None:
@@ -161,6 +189,30 @@ def test_after_a_poison_was_buried_the_newer_one_begins_with_none(
     broker.takes.crashed("q", "c", [(tag, "how", "where", 1)], consumer.link)
     (waiting,) = jobs.listed(broker, "q", State.PENDING)
     assert (waiting.id, waiting.crashes) == (last.id, 0)
+
+
+def test_a_poison_that_waits_for_its_callbacks_does_not_bury_the_newer_one(
+    queue: Queue, broker: Broker, consumer: Consumer
+) -> None:
+    callback = queue.task(name="then")(then)
+    task = queue.task(name="t", unique="{user}", on_conflict="replace", on_failure=callback, result_ttl=60)(mail)
+    first = task.put(1, "a")
+    tag = consumer.one()
+    second = task.put(1, "b")
+    for _ in range(2):  # its consumer also dies while it is to put the callbacks
+        broker.takes.crashed("q", "c", [(tag, "how", "where", 1)], consumer.link)
+        assert [job.state() for job in (first, second)] == ["waiting", "waiting"]
+        tag = broker.takes.isolate("q", "c", consumer.link)[1] or consumer.one()
+    broker.takes.give_back("q", "c", [tag], link=consumer.link)
+    third = task.put(1, "c")
+    _, tag, raw = broker.takes.isolate("q", "c", consumer.link)
+    assert raw is not None
+    message, _, crashes, _ = decode(raw)
+    assert (message.id, crashes) == (first.id, 2)
+    consumer.finish(tag, "failed")
+    assert [job.state() for job in (first, second, third)] == ["failed", "replaced", "waiting"]
+    (waiting,) = jobs.listed(broker, "q", State.PENDING)
+    assert (waiting.id, waiting.crashes) == (third.id, 0)
 
 
 def test_until_start_the_one_that_runs_is_left_alone(queue: Queue, broker: Broker, consumer: Consumer) -> None:
@@ -173,6 +225,41 @@ def test_until_start_the_one_that_runs_is_left_alone(queue: Queue, broker: Broke
     assert sorted(texts(consumer)) == ["a", "c"]
     assert second.state() == "replaced"
     assert unlocked(broker)
+
+
+def test_the_end_of_a_run_lets_the_newer_one_wait_behind_all_others_and_wakes_a_consumer(
+    task: Task[Any, Any], broker: Broker, consumer: Consumer
+) -> None:
+    task.put(1, "a")
+    tag = consumer.one()
+    task.put(1, "b"), task.put(2, "other")
+    broker.read(("DEL", KEY.bell))
+    consumer.finish(tag)
+    assert broker.read(("LLEN", KEY.bell)) == [1]
+    assert texts(consumer) == ["other", "b"]
+
+
+def test_a_newer_one_that_is_scheduled_by_the_end_of_a_run_sounds_the_alarm(
+    task: Task[Any, Any], broker: Broker, consumer: Consumer
+) -> None:
+    task.put(1, "a")
+    tag = consumer.one()
+    task.using(delay=60).put(1, "b")
+    broker.read(("DEL", KEY.alarm))
+    consumer.finish(tag)
+    assert broker.read(("LLEN", KEY.alarm)) == [1]
+
+
+def test_a_follow_up_replaces_as_well(task: Task[Any, Any], broker: Broker, consumer: Consumer) -> None:
+    plain = task.queue.task(name="plain")(mail)
+    plain.put(1)
+    tag = consumer.one()
+    first = task.put(1, "a")
+    ups = [("q", task.encoded((1, text), {}, text)) for text in ("b", "c")]
+    broker.takes.finish("q", "c", [(tag, Finished("done", b"", 0, puts=ups))], consumer.link)
+    assert [counter(broker, name) for name in ("put", "replaced", "latest")] == [4, 1, 1]
+    assert texts(consumer) == ["c"]
+    assert first.state() == "replaced"
 
 
 # -- it is scheduled: debounce
@@ -221,6 +308,14 @@ def test_max_wait_bounds_how_long_a_burst_puts_off(queue: Queue, broker: Broker,
     assert 55 < due_in(broker) <= 60
     let_be_due(broker)
     assert texts(consumer) == ["e"]
+
+
+def test_only_a_put_that_is_due_later_begins_a_burst(task: Task[Any, Any], broker: Broker, consumer: Consumer) -> None:
+    bounded = task.using(max_wait=90)
+    bounded.put(1, "a"), bounded.put(1, "b")
+    assert broker.read(("GET", KEY.unique("t:1")))[0].count(b"|") == 1
+    task.using(max_wait=90, delay=60).put(1, "c")
+    assert 85 < (int(broker.read(("GET", KEY.unique("t:1")))[0].rpartition(b"|")[2]) - now_ms(broker)) / 1000 <= 90
 
 
 def test_after_a_run_the_newer_one_has_its_delay(task: Task[Any, Any], broker: Broker, consumer: Consumer) -> None:
@@ -276,6 +371,18 @@ def test_a_newer_one_that_has_expired_leaves_the_first_in_its_place(
     assert texts(consumer) == ["a"]
     assert second.state() == "expired"
     assert counter(broker, "expired") == 1
+
+
+def test_a_newer_one_that_has_expired_takes_the_place_if_a_consumer_has_to_put_its_callbacks(
+    queue: Queue, broker: Broker, consumer: Consumer
+) -> None:
+    callback = queue.task(name="then")(then)
+    task = queue.task(name="t", unique="{user}", on_conflict="replace", on_failure=callback, result_ttl=60)(mail)
+    first = task.put(1, "a")
+    task.using(expires=0.01).put(1, "b")
+    until(lambda: now_ms(broker) > expiry(broker), "it has expired")
+    assert texts(consumer) == ["b"]
+    assert (first.state(), counter(broker, "expired")) == ("replaced", 0)
 
 
 def expiry(broker: Broker) -> int:
@@ -396,6 +503,25 @@ def test_recorded_puts_keep_the_newest(broker: Broker) -> None:
     with recorded() as puts:
         task.put(1, "a"), task.put(2, "b"), task.put(1, "c")
     assert [put.args for put in puts] == [(2, "b"), (1, "c")]
+
+
+def test_recorded_puts_of_one_batch_keep_the_newest(broker: Broker) -> None:
+    task = Queue("q", broker=broker).task(name="t", unique="{user}", on_conflict="replace")(mail)
+    with recorded() as puts:
+        task.put_jobs([(1, "a"), (2, "b"), (1, "c")])
+    assert [put.args for put in puts] == [(2, "b"), (1, "c")]
+
+
+def test_inline_jobs_of_one_batch_replace_each_other(broker: Broker) -> None:
+    ran: list[str] = []
+    queue = Queue("q", broker=broker)
+    newest: Task[Any, Any] = queue.task(name="t", unique="{user}", on_conflict="replace", result_ttl=60)(
+        lambda user, text: ran.append(text)
+    )
+    with inline():
+        jobs = newest.put_jobs([(1, "a"), (2, "b"), (1, "c")])
+        assert [job.state() for job in jobs] == ["replaced", "done", "done"]
+    assert ran == ["b", "c"]
 
 
 def test_inline_jobs_that_wait_behind_another_are_replaced(broker: Broker) -> None:

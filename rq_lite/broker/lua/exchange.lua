@@ -58,7 +58,9 @@ local function have_turns(meta, jobs, ranked)
       jobs[kept] = entry
       freed = freed + #job - #entry
       if ranked then
-        ranked[2 * kept - 1], ranked[2 * kept] = ranked[2 * i - 1], ranked[2 * i]
+        -- Should it be put back, then at the place of the one that was popped.
+        ranked[2 * kept - 1] = entry == job and ranked[2 * i - 1] or ranked[2 * i - 1]:sub(1, 18) .. entry
+        ranked[2 * kept] = ranked[2 * i]
       end
     else
       freed = freed + #job

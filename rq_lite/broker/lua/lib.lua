@@ -337,7 +337,8 @@ end
 
 -- The lock of a unique job is `unique:<name>`: "<mode>|<id>". Modes: e (until the job has ended), s (until it is first
 -- taken), t (for a time; the job's entry has no mark of it). "|<due>|<deadline>" may follow, ms: when the job is due, if
--- it was scheduled, and how long newer jobs that replace it may put that off. Returns the id, the mode, and these two.
+-- it was scheduled (0: it gives way to no newer job before its end), and how long newer jobs that replace it may put that
+-- off. Returns the id, the mode, and these two.
 local function lock_of(prefix, name)
   local lock = redis.call('GET', prefix .. 'unique:' .. name)
   if not lock then return end
@@ -386,11 +387,11 @@ local function note_taken(prefix, entry, consumer, tag, now)
   if mode == 's' then
     redis.call('DEL', prefix .. 'unique:' .. name)
   elseif due or deadline then
-    hold(prefix, name, mode, id)
+    hold(prefix, name, mode, id, due == 0 and 0 or nil)
   end
 end
 
--- Note when a job is due that was scheduled again, in its lock.
+-- Note in a job's lock when it is due, if it was scheduled again, or 0: see lock_of.
 local function note_due(prefix, entry, due)
   local _, _, _, id, _, _, _, mode, name = parse(entry)
   if not name then return end
@@ -487,8 +488,8 @@ local function yield(meta, entry, now)
   local _, crashes, _, id, _, unknown, deaths, _, name = parse(entry)
   local prefix = prefix_of(meta)
   if not name or unknown ~= '' or redis.call('HEXISTS', prefix .. 'latest', name) == 0 then return entry end
-  local holder, _, _, deadline = lock_of(prefix, name)
-  if holder ~= id then return entry end
+  local holder, _, at, deadline = lock_of(prefix, name)
+  if holder ~= id or at == 0 then return entry end
   local heir, due = heir_of(meta, name, now)
   if not heir then return entry end
   redis.call('HINCRBY', meta, 'replaced', 1)
@@ -574,7 +575,7 @@ local function replace(meta, name, entry, due, wait, now)
     redis.call('HINCRBY', meta, 'replaced', 1)
     over(prefix, instead, older, 'replaced', '')
   end
-  if wait > 0 and not deadline then
+  if wait > 0 and due > 0 and not deadline then
     deadline = now + wait
     hold(prefix, name, mode, holder, at, deadline)
   end
@@ -666,7 +667,10 @@ local function crash(entry, meta, consumer, died, how, where, most)
   if not attempts then return entry end
   local count, alone = worker and deaths or crashes, crashes >= SUSPECT or deaths >= UNLUCKY
   if count < most or unknown ~= '' then return entry, nil, nil, alone end
-  if tracked(entry) and has_callbacks(entry) then return entry, nil, true, alone end
+  if tracked(entry) and has_callbacks(entry) then
+    note_due(prefix_of(meta), entry, 0)  -- a newer job of its key would be buried in its place
+    return entry, nil, true, alone
+  end
   local job = job_of(entry)
   local what = count == 1 and died:match('^(.-)e?s$') or died
   local why = string.format('%d %s died while it ran; the last: %s', count, what, how)
