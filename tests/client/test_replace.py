@@ -459,6 +459,27 @@ def test_callbacks_of_a_job_that_was_replaced_are_not_put(queue: Queue, broker: 
     assert [message.task for _, message in consumer.take()] == ["t"]
 
 
+@pytest.mark.parametrize("how", ["take", "retry", "isolate"])
+def test_a_join_is_woken_when_the_last_job_has_expired(
+    task: Task[Any, Any], broker: Broker, consumer: Consumer, how: str
+) -> None:
+    job = task.using(expires=3600).put(1, "a")
+    entry = broker.read(("LINDEX", KEY.pending, 0))[0]
+    past = entry.replace(f"?{decode(entry)[0].expires}".encode(), b"?1", 1)
+    if how == "take":
+        broker.read(("LSET", KEY.pending, 0, past))
+        assert consumer.take() == []
+    elif how == "retry":
+        tag = consumer.one()
+        broker.read(("HSET", KEY.inflight("c"), tag, past))
+        broker.takes.retry("q", "c", [(tag, 0)], consumer.link)
+    else:
+        broker.read(("DEL", KEY.pending), ("LPUSH", KEY.suspects, past), ("HSET", KEY.meta, "suspects", 1))
+        assert broker.takes.isolate("q", "c", consumer.link)[1] == 0
+    assert job.state() == "expired"
+    assert broker.read(("LLEN", KEY.drained)) == [1]
+
+
 # -- what does not go together
 
 

@@ -108,8 +108,7 @@ while at <= #ARGV do
     local length = 0
     if came > 0 then tag, length = book(inflight, meta, jobs, pending, ranked) end
     came = #jobs
-    -- Where one has ended, another of its key may wait now.
-    left = gone > 0 and waiting(pending, redis.call('HGET', meta, 'order')) or left - came - gone
+    left = left - came - gone
     if came > 0 and length > most then jobs = {false} end
     if left > 0 and came < want then
       code, want = PART, 0
