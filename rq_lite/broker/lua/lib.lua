@@ -517,8 +517,7 @@ local function drop_waiting(most, pending, scheduled, meta, bell, room, drained,
       for _, entry in ipairs(list) do ended(meta, entry, 'cancelled', '', nil, true) end
     end
     if size() == 0 and newer_ones() > 0 then
-      for i, name in ipairs(redis.call('HKEYS', prefix_of(meta) .. 'latest')) do
-        if i > tonumber(most) then break end
+      for _, name in ipairs(redis.call('HRANDFIELD', prefix_of(meta) .. 'latest', most)) do
         local entry = take_latest(meta, name)
         over(prefix_of(meta), tracked(entry), entry, 'cancelled', '')
       end
