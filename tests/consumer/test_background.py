@@ -78,8 +78,9 @@ def test_after_an_error_of_redis_it_tries_again_on_a_new_connection(
         connections.append(link.call("CLIENT", "ID"))
         return False
 
-    work, _ = doing(fails, works)
+    work, links = doing(fails, works)
     Background(broker, work).begin()
     turn()
+    links[0].close()  # in a consumer it lives as long as the process
     first, second = connections
     assert first != second
