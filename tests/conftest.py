@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
@@ -155,7 +156,8 @@ class Server:
 
     def answers(self) -> bool:
         try:
-            return bool(self.broker().read(("PING",))[0] == b"PONG")
+            with closing(self.broker()) as broker:
+                return bool(broker.read(("PING",))[0] == b"PONG")
         except Exception:
             return False
 

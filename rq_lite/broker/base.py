@@ -40,18 +40,17 @@ log = logger("rq_lite.broker")
 
 
 class Clock:
-    """Redis' clock, as it was found to differ from this machine's within the last minute. Called, it says the time."""
+    """Redis' clock, as it was found to differ from this machine's within the last minute."""
 
-    def __init__(self, read: Callable[..., list[Any]]) -> None:
-        self._read = read
+    def __init__(self) -> None:
         self._compared = float("-inf")
         self._ahead = 0.0  # s
 
-    def __call__(self) -> int:
-        """Ms since 1970."""
+    def now(self, read: Callable[..., list[Any]]) -> int:
+        """Ms since 1970; `read` is that of Core, which is not kept: the two would be a circle, which is freed late."""
         if time.monotonic() - self._compared > COMPARED:
             here, began = time.time(), time.monotonic()
-            seconds, micros = self._read(("TIME",))[0]
+            seconds, micros = read(("TIME",))[0]
             self._compared = time.monotonic()
             self._ahead = int(seconds) + int(micros) / 1e6 - here - (self._compared - began) / 2
         return round((time.time() + self._ahead) * 1000)
@@ -70,7 +69,7 @@ class Core:
         self._started_at = float("-inf")  # when this process last started the embedded Redis again
         self._opening, self._pid = threading.RLock(), os.getpid()
         self._attached: Attached | None = None
-        self.now = Clock(self.read)
+        self.clock = Clock()
         self.scripts: dict[str, Script] | None = None
         self.portion = PORTION
         self.known: set[str] = set()  # queues that were declared for callbacks

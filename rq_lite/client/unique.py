@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rq_lite.client.defaults import defaults
@@ -14,6 +16,7 @@ from rq_lite.model.signature import signature_of
 from rq_lite.model.unique import UNTIL, lock, name_of_id, name_of_key, parameters_of
 
 if TYPE_CHECKING:
+    from rq_lite.client.put import Sender
     from rq_lite.client.task import Task
 
 
@@ -65,7 +68,7 @@ class Claims:
             unique, guard = lock(name, self._until, encoded_id(job_id), replaces, self._max_wait)
             if unique is not None:
                 fields["unique"] = unique
-        expires = self._options.expires_at(sender.broker.core.now if defaults.instead is None else here)
+        expires = self._options.expires_at(clock_of(sender) if defaults.instead is None else here)
         if expires is not None:
             fields["expires"] = expires
         return fields, guard
@@ -121,6 +124,12 @@ def claims_of(task: Task[Any, Any]) -> Claims | None:
                 f"its parameters are {', '.join(known) or 'none'}"
             )
     return Claims(task, template, policy, options)
+
+
+def clock_of(sender: Sender) -> Callable[[], int]:
+    """The clock of its Redis: ms since 1970."""
+    core = sender.broker.core
+    return partial(core.clock.now, core.read)
 
 
 def here() -> int:

@@ -280,7 +280,7 @@ def test_arguments_that_make_no_key_are_refused_at_the_put(queue: Queue, consume
 @pytest.fixture
 def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs are put as if it was 1970."""
-    monkeypatch.setattr(Clock, "__call__", lambda self: 1000)
+    monkeypatch.setattr(Clock, "now", lambda self, read: 1000)
 
 
 def test_a_job_that_was_not_begun_in_time_ends_as_expired(
