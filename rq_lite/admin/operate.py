@@ -24,6 +24,8 @@ IN_IT = (
     "consumers that serve it: {:,}",
 )  # fmt: skip
 PURGED = 1000  # jobs from each place in a step of a purge, if there may be tracked jobs
+EXPIRED = 10_000  # jobs at the head of a place among which expired ones are looked for
+LOOKS = 100  # of these in a step
 
 
 def configure(
@@ -86,6 +88,28 @@ def _step(broker: Broker, queue: str) -> tuple[int, int]:
         code, *counts = done(queue, broker.core.run("purge", names, PURGED, until))
         if code == Code.OK:
             return int(counts[0]), int(counts[1])
+
+
+def purge_expired(broker: Broker, queue: str) -> int:
+    """Drop jobs that have expired, among the first EXPIRED that wait and that are scheduled; how many that were.
+
+    Other expired jobs end when their turn comes, as do those with callbacks, which a consumer has to put.
+    """
+    key = keys.of(queue)
+    names = (key.pending, key.scheduled, key.meta, key.bell, key.room, key.drained, key.suspects)
+    dropped = 0
+    for place in ("pending", "scheduled"):
+        first = 0
+        while first < EXPIRED:
+            until = broker.plans.clock() + ms(ANSWER)
+            code, *counts = done(queue, broker.core.run("purge", names, LOOKS, until, place, first))
+            if code == Code.OK:
+                gone, seen = map(int, counts)
+                dropped += gone
+                first += seen - gone
+                if seen < LOOKS:
+                    break
+    return dropped
 
 
 def delete(broker: Broker, queue: str) -> list[str]:

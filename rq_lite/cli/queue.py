@@ -121,10 +121,19 @@ def reopen(name: str, url: str | None) -> None:
 @command.command(short_help="Drop its waiting jobs.")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--expired", is_flag=True, help="Only jobs that have expired: they make room before their turn comes.")
 @url_option
-def purge(name: str, yes: bool, url: str | None) -> None:
-    """Drop every waiting or scheduled job of queue NAME; running ones go on."""
+def purge(name: str, yes: bool, expired: bool, url: str | None) -> None:
+    """Drop every waiting or scheduled job of queue NAME; running ones go on.
+
+    --expired asks nothing, as these jobs are never run. It looks at the first 10,000 jobs that wait, and that are
+    scheduled.
+    """
     with opened(name, url) as broker:
+        if expired:
+            count = operate.purge_expired(broker, name)
+            click.echo(f"queue {name!r}: {counted(count, 'expired job')} dropped")
+            return
         ask("purge", broker, name, yes)
         count = operate.purge(broker, name)
     click.echo(f"queue {name!r}: {counted(count, 'job')} dropped")

@@ -219,6 +219,8 @@ def test_no_script_goes_through_everything(name: str) -> None:
     text = body(name)
     if name == "put":
         text = text.replace("redis.call('LINDEX', pending, order == 'lifo' and 0 or -1)", "")  # an end of the list
+    if name == "purge":  # a step of 100 among the first 10,000
+        text = text.replace("redis.call('LRANGE', place, -1 - to, -1 - from)", "").replace("'LREM', place, -#ends", "")
     assert not re.search(whole, text)
 
 

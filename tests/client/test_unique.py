@@ -6,11 +6,23 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from rq_lite import BadArgument, Duplicate, JobDropped, JobExpired, Queue, QueueFull, UsageError
+from rq_lite import (
+    BadArgument,
+    Duplicate,
+    JobDropped,
+    JobExpired,
+    LifoQueue,
+    PriorityQueue,
+    Queue,
+    QueueFull,
+    UsageError,
+)
 from rq_lite.admin import jobs, operate, status
 from rq_lite.broker import Broker, keys
 from rq_lite.broker.base import Clock
+from rq_lite.cli import cli
 from rq_lite.model.message import decode
 from rq_lite.model.outcome import cancelled
 from rq_lite.model.states import State
@@ -344,6 +356,37 @@ def test_an_expired_head_makes_room_in_a_full_queue(
     task.using(wait=0.0).put_many(range(3))
     assert [message.args for _, message in consumer.take()] == [[0], [1], [2]]
     assert counter(broker, "expired") == 3
+
+
+@pytest.mark.parametrize("kind", [Queue, LifoQueue, PriorityQueue])
+def test_a_purge_of_expired_jobs_leaves_the_others_in_their_order(
+    queue: Queue, broker: Broker, consumer: Consumer, monkeypatch: pytest.MonkeyPatch, kind: type[Queue]
+) -> None:
+    queue = kind("q", maxsize=0, broker=broker)
+    queue.sender.declare()
+    monkeypatch.setattr(operate, "LOOKS", 3)
+    told = queue.task(name="told")(lambda ended: None)
+    task = queue.task(name="t", result_ttl=60, unique="{user}")(mail)
+    kept = queue.task(name="kept", on_failure=told)(mail)
+    with monkeypatch.context() as patch:
+        patch.setattr(Clock, "now", lambda self, read: 1000)
+        late = [task.using(expires=60).put(number) for number in range(5)]
+        task.put_many(range(10, 14))
+        late += [task.using(expires=60).put(number) for number in range(20, 25)]
+        kept.using(expires=60).put(30)
+        task.put_many(range(40, 44))
+    later = task.using(delay=60, expires=600).put(50)
+    ((member, due),) = broker.reads.window(KEY.scheduled, 0, 2)
+    past = member.partition(b"?")[0] + b"?1" + member[member.index(b"{") :]
+    broker.read(("ZREM", KEY.scheduled, member), ("ZADD", KEY.scheduled, due, past))
+    broker.read(("HINCRBY", KEY.meta, "bytes", len(past) - len(member)))
+    assert operate.purge_expired(broker, "q") == len(late) + 1
+    assert {job.state() for job in [*late, later]} == {"expired"}
+    left = [*range(10, 14), 30, *range(40, 44)]
+    assert [message.args[0] for _, message in consumer.take()] == (left[::-1] if kind is LifoQueue else left)
+    assert (counter(broker, "expired"), counter(broker, "bytes"), len(locks(broker))) == (11, 0, 8)
+    said = CliRunner().invoke(cli, ["queue", "purge", "q", "--expired", "--url", broker.url])
+    assert (said.output, said.exit_code) == ("queue 'q': 0 expired jobs dropped\n", 0)
 
 
 @pytest.mark.parametrize(
