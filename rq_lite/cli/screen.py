@@ -23,7 +23,7 @@ PER_SECOND = 4  # redraws, so that ages go on and a terminal of another size is 
 class Screen(Generic[T]):
     """Draws `view` of what was last shown, grown older by `aged`, in the terminal's other screen.
 
-    SIGTERM leaves that screen and exits with 143. Ctrl-Z leaves it while this process is stopped.
+    SIGTERM leaves that screen and exits with 143. Ctrl-Z leaves it, with the next redraw, while the process is stopped.
     """
 
     def __init__(self, console: Console, view: Callable[[T], RenderableType], aged: Callable[[T, float], T]) -> None:
@@ -31,6 +31,7 @@ class Screen(Generic[T]):
         self._view = view
         self._aged = aged
         self._shown: tuple[T, float] | None = None
+        self._is_to_stop = False
         self._live = Live(
             console=console,
             screen=True,
@@ -57,15 +58,19 @@ class Screen(Generic[T]):
         self._live.refresh()
 
     def _page(self) -> RenderableType:
+        """What to draw. Called before each redraw, by the thread that draws."""
+        if self._is_to_stop:
+            self._is_to_stop = False
+            self._other_screen(False)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            self._other_screen(True)
         if self._shown is None:
             return ""
         thing, at = self._shown
         return Page(self._view(self._aged(thing, time.monotonic() - at)))
 
     def _pause(self, _number: int, _frame: FrameType | None) -> None:
-        self._other_screen(False)
-        os.kill(os.getpid(), signal.SIGSTOP)
-        self._other_screen(True)
+        self._is_to_stop = True  # it may have interrupted a write to the terminal, in which another one would fail
 
     def _other_screen(self, on: bool) -> None:
         self._console.set_alt_screen(on)
